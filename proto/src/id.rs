@@ -1,0 +1,177 @@
+//! Who is who. Newtypes, so that no id is taken for another; addresses that carry the key of who answers there.
+
+use std::{fmt, str::FromStr};
+
+use data_encoding::{BASE32_NOPAD, DecodeError};
+
+/// A public X25519 key as text: base32 without padding, lower case, 52 characters.
+fn key_to_text(key: &[u8; 32]) -> String {
+    BASE32_NOPAD.encode(key).to_ascii_lowercase()
+}
+
+fn key_from_text(text: &str) -> Result<[u8; 32], InvalidKey> {
+    BASE32_NOPAD
+        .decode(text.to_ascii_uppercase().as_bytes())
+        .map_err(InvalidKey::Encoding)?
+        .try_into()
+        .map_err(|bytes: Vec<u8>| InvalidKey::Length(bytes.len()))
+}
+
+/// Text that is not a key.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidKey {
+    /// A character that base32 does not have, or a cut end.
+    #[error("the key is not base32 (letters a–z and digits 2–7): {0}")]
+    Encoding(DecodeError),
+    /// Not 32 bytes.
+    #[error("the key has {0} bytes instead of 32; was it cut when copied?")]
+    Length(usize),
+}
+
+macro_rules! key_id {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub [u8; 32]);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&key_to_text(&self.0))
+            }
+        }
+
+        /// The first eight characters: enough to tell apart in a log.
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({}…)", stringify!($name), &key_to_text(&self.0)[..8])
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidKey;
+            fn from_str(text: &str) -> Result<Self, InvalidKey> {
+                key_from_text(text).map(Self)
+            }
+        }
+    };
+}
+
+key_id! {
+    /// A node: its static X25519 key.
+    NodeId
+}
+key_id! {
+    /// A relay: its static X25519 key.
+    RelayId
+}
+
+/// A session on a relay: 64 random bits, equal on every leg, in the header of every frame.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({self})")
+    }
+}
+
+/// One joiner's try at one host, while the relay passes their messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExchangeId(pub u64);
+
+/// Which of the two a frame comes from: bit 0 of its flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Side {
+    /// Who published the code: server of the inner connection.
+    Host = 0,
+    /// Who typed it: client of the inner connection.
+    Joiner = 1,
+}
+
+impl Side {
+    /// The other one.
+    pub fn peer(self) -> Self {
+        match self {
+            Self::Host => Self::Joiner,
+            Self::Joiner => Self::Host,
+        }
+    }
+}
+
+/// Where a relay answers and which key it must prove: `host:port/KEY`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RelayAddr {
+    /// `name:port`, `1.2.3.4:port` or `[::1]:port`.
+    pub host_port: String,
+    /// Pinned: a server with another key is not this relay.
+    pub id: RelayId,
+}
+
+/// Text that is not a relay's address.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRelayAddr {
+    /// No `/` between place and key.
+    #[error(
+        "a relay's address is HOST:PORT/KEY, and here the /KEY is missing; copy the whole line that `remora-relay` printed"
+    )]
+    NoKey,
+    /// Place without a port.
+    #[error("`{0}` has no valid port; a relay's address is HOST:PORT/KEY")]
+    Port(String),
+    /// What follows the `/`.
+    #[error(transparent)]
+    Key(#[from] InvalidKey),
+}
+
+impl FromStr for RelayAddr {
+    type Err = InvalidRelayAddr;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRelayAddr> {
+        let (host_port, key) = text.trim().split_once('/').ok_or(InvalidRelayAddr::NoKey)?;
+        let valid = host_port
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
+        if !valid {
+            return Err(InvalidRelayAddr::Port(host_port.to_owned()));
+        }
+        Ok(Self { host_port: host_port.to_owned(), id: key.parse()? })
+    }
+}
+
+impl fmt::Display for RelayAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.host_port, self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_address_survives_copying() {
+        let addr = RelayAddr { host_port: "relay.example:4433".into(), id: RelayId([7; 32]) };
+        let text = addr.to_string();
+        assert_eq!(text.parse(), Ok(addr.clone()));
+        assert_eq!(format!("  {}\n", text.to_uppercase().replace("RELAY.EXAMPLE", "relay.example")).parse(), Ok(addr));
+    }
+
+    #[test]
+    fn a_bad_relay_address_says_what_is_wrong() {
+        let key = RelayId([7; 32]).to_string();
+        let parse = |text: &str| text.parse::<RelayAddr>();
+        assert_eq!(parse("relay.example:4433"), Err(InvalidRelayAddr::NoKey));
+        assert!(matches!(parse(&format!("relay.example/{key}")), Err(InvalidRelayAddr::Port(_))));
+        assert!(matches!(parse(&format!(":4433/{key}")), Err(InvalidRelayAddr::Port(_))));
+        assert!(matches!(parse(&format!("a:0/{key}")), Err(InvalidRelayAddr::Port(_))));
+        assert!(matches!(parse(&format!("a:1/{}", &key[..50])), Err(InvalidRelayAddr::Key(_))));
+        assert!(matches!(parse("a:1/has-a-1-and-a-0"), Err(InvalidRelayAddr::Key(InvalidKey::Encoding(_)))));
+    }
+}

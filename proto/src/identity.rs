@@ -1,0 +1,222 @@
+//! Who somebody says they are, and the introduction both sides carry inside the inner handshake.
+//!
+//! Nothing here is signed yet, so every profile is shown as UNVERIFIED.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::{
+    noise::MAX_CLIENT_PAYLOAD,
+    sas::Commitment,
+    wire::message::{PROTOCOL, session as schema},
+};
+
+/// Longest name, title and company, in bytes of UTF-8.
+pub const MAX_FIELD_BYTES: usize = 128;
+/// Longest domain name (RFC 1035 §2.3.4).
+pub const MAX_DOMAIN_BYTES: usize = 253;
+
+/// Gives help, or gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Sees, and where allowed controls, the other's screen.
+    Helper,
+    /// Shows the screen; decides about everything that happens on it.
+    Sharer,
+}
+
+impl Role {
+    /// The other one.
+    pub fn peer(self) -> Self {
+        match self {
+            Self::Helper => Self::Sharer,
+            Self::Sharer => Self::Helper,
+        }
+    }
+}
+
+/// What the trust card shows. Fields hold no control or bidirectional override characters, so
+/// that a name cannot rearrange the words around it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// Never empty.
+    pub full_name: String,
+    /// May be empty, as the rest may.
+    pub job_title: String,
+    /// Employer or organisation.
+    pub company: String,
+    /// Domain that vouches for the person, once identities are signed.
+    pub domain: String,
+}
+
+/// A profile that cannot be shown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidProfile {
+    /// Nobody can be asked to trust a card without a name.
+    #[error("the full name is empty")]
+    NoName,
+    /// A field over its limit.
+    #[error("{field} has {bytes} bytes, at most {max} are allowed")]
+    TooLong {
+        /// Which one.
+        field: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// Its limit.
+        max: usize,
+    },
+}
+
+/// Whether a character may not stand in text that is shown next to ours: controls, and the bidirectional
+/// overrides and isolates (Unicode TR9) that would reorder what follows.
+pub fn is_unsafe_in_line(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{feff}')
+}
+
+impl Profile {
+    /// Cleans and checks what a person, a file or a peer says.
+    ///
+    /// # Errors
+    /// [`InvalidProfile`]: no name, or a field too long.
+    pub fn new(
+        full_name: &str,
+        job_title: &str,
+        company: &str,
+        domain: &str,
+    ) -> Result<Self, InvalidProfile> {
+        let clean = |field: &'static str, text: &str, max: usize| {
+            let text: String = text.chars().filter(|&c| !is_unsafe_in_line(c)).collect();
+            let text = text.trim().to_owned();
+            if text.len() > max {
+                return Err(InvalidProfile::TooLong { field, bytes: text.len(), max });
+            }
+            Ok(text)
+        };
+        let profile = Self {
+            full_name: clean("the full name", full_name, MAX_FIELD_BYTES)?,
+            job_title: clean("the job title", job_title, MAX_FIELD_BYTES)?,
+            company: clean("the company", company, MAX_FIELD_BYTES)?,
+            domain: clean("the domain", domain, MAX_DOMAIN_BYTES)?,
+        };
+        if profile.full_name.is_empty() { Err(InvalidProfile::NoName) } else { Ok(profile) }
+    }
+}
+
+/// What each side tells the other inside the Noise handshake (message 2 or 3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// The sender's.
+    pub role: Role,
+    /// The sender's.
+    pub profile: Profile,
+    /// To the sender's SAS nonce.
+    pub commitment: Commitment,
+}
+
+/// An introduction that cannot be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidIntroduction {
+    /// Not protobuf, or a field of impossible size.
+    #[error("the other side's introduction is malformed")]
+    Malformed,
+    /// Another version of the session's messages.
+    #[error(
+        "the other side speaks version {0} of the session protocol and this program speaks {PROTOCOL}; both should update"
+    )]
+    Version(u32),
+    /// Two helpers, or two sharers.
+    #[error("the other side has the same role")]
+    Role,
+    /// See [`InvalidProfile`].
+    #[error(transparent)]
+    Profile(#[from] InvalidProfile),
+}
+
+impl Introduction {
+    /// As it goes into the handshake: at most [`MAX_CLIENT_PAYLOAD`] bytes, which the profile's limits guarantee.
+    pub fn encode(&self) -> Vec<u8> {
+        let Profile { full_name, job_title, company, domain } = self.profile.clone();
+        let role = match self.role {
+            Role::Helper => schema::Role::Helper,
+            Role::Sharer => schema::Role::Sharer,
+        };
+        schema::HandshakePayload {
+            protocol: PROTOCOL,
+            role: role.into(),
+            profile: Some(schema::Profile { full_name, job_title, company, domain }),
+            sas_commitment: Bytes::copy_from_slice(&self.commitment.0),
+        }
+        .encode_to_vec()
+    }
+
+    /// Reads the other side's, which must have `expected` as its role.
+    ///
+    /// # Errors
+    /// [`InvalidIntroduction`].
+    pub fn decode(bytes: &[u8], expected: Role) -> Result<Self, InvalidIntroduction> {
+        if bytes.len() > MAX_CLIENT_PAYLOAD {
+            return Err(InvalidIntroduction::Malformed);
+        }
+        let raw = schema::HandshakePayload::decode(bytes).map_err(|_| InvalidIntroduction::Malformed)?;
+        if raw.protocol != PROTOCOL {
+            return Err(InvalidIntroduction::Version(raw.protocol));
+        }
+        let role = match raw.role() {
+            schema::Role::Helper => Role::Helper,
+            schema::Role::Sharer => Role::Sharer,
+            schema::Role::Unspecified => return Err(InvalidIntroduction::Malformed),
+        };
+        if role != expected {
+            return Err(InvalidIntroduction::Role);
+        }
+        let profile = raw.profile.unwrap_or_default();
+        Ok(Self {
+            role,
+            profile: Profile::new(
+                &profile.full_name,
+                &profile.job_title,
+                &profile.company,
+                &profile.domain,
+            )?,
+            commitment: Commitment(
+                raw.sas_commitment[..].try_into().map_err(|_| InvalidIntroduction::Malformed)?,
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_introduction_fits_the_handshake() {
+        let long = "ä".repeat(MAX_FIELD_BYTES / 2);
+        let profile =
+            Profile::new(&long, &long, &long, &"d".repeat(MAX_DOMAIN_BYTES)).expect("within limits");
+        let introduction = Introduction { role: Role::Sharer, profile, commitment: Commitment([9; 32]) };
+        let bytes = introduction.encode();
+        assert!(bytes.len() <= MAX_CLIENT_PAYLOAD, "{}", bytes.len());
+        assert_eq!(Introduction::decode(&bytes, Role::Sharer), Ok(introduction));
+        assert_eq!(Introduction::decode(&bytes, Role::Helper), Err(InvalidIntroduction::Role));
+    }
+
+    #[test]
+    fn a_card_cannot_play_tricks_with_the_screen() {
+        let profile = Profile::new("Sam\u{202e}rof\n\u{1b}[31m Ok\u{200b}afor ", "", "", "").expect("has a name");
+        assert_eq!(profile.full_name, "Samrof[31m Okafor");
+        assert_eq!(Profile::new(" \u{202e}\n", "", "", ""), Err(InvalidProfile::NoName));
+        assert!(matches!(
+            Profile::new("a", &"x".repeat(129), "", ""),
+            Err(InvalidProfile::TooLong { field: "the job title", bytes: 129, max: 128 })
+        ));
+    }
+
+    #[test]
+    fn names_keep_their_script() {
+        let profile = Profile::new("ليلى حداد", "会計", "Ünïcode GmbH", "münchen.example").expect("valid");
+        assert_eq!(profile.full_name, "ليلى حداد");
+        assert_eq!(profile.job_title, "会計");
+    }
+}

@@ -1,0 +1,61 @@
+//! Remora's protocol, pure: bytes, commands and `now` go in; messages, events and deadlines come out.
+//!
+//! Nothing here owns a socket, a task, a clock or an environment variable (`clippy.toml` of this crate
+//! refuses them). `remora-relay` and `remora` are the shells that do.
+//!
+//! The way of a session, and the modules in that order:
+//!
+//! ```text
+//! "4060-r0gx" ─ code ─▶ rendezvous ─ pake ─▶ PSK ─ noise ─▶ inner connection ─ session ─▶ ENDED
+//!                          │ record                             │ sas
+//!      control.proto ──────┴───── relay ──── frames ────────────┘
+//! ```
+//!
+//! Contract of every machine (`rendezvous::Host`, `rendezvous::Joiner`, `session::Session`):
+//! inputs are `handle_*` with the current [`std::time::Instant`], which never goes back; outputs are `poll_*`
+//! until `None`; `poll_timeout` names the next moment for `handle_timeout`. One input, drain every
+//! output, then wait. Randomness is lent to `new` (see [`random`]).
+//!
+//! Modules behind the feature `end-to-end` hold secrets of the two people; the relay is built without
+//! them and so cannot even name them.
+
+// --- words and bytes everybody shares ---
+/// Who is who: node, relay, session, exchange; addresses that carry a key.
+pub mod id;
+/// Randomness as a value, so that machines stay deterministic.
+pub mod random;
+/// What stands on the wire: first bytes, frames, reflection, protobuf messages on streams.
+pub mod wire;
+
+// --- two nodes find each other ---
+/// The session code: alphabet, entropy, forgiving parser.
+#[cfg(feature = "end-to-end")]
+pub mod code;
+/// CPace: a short code becomes a strong key, with confirmation.
+#[cfg(feature = "end-to-end")]
+pub mod pake;
+/// The public, signed record under which a host can be found.
+pub mod record;
+/// Machines: code → record → exchange → keys of the inner connection.
+#[cfg(feature = "end-to-end")]
+pub mod rendezvous;
+
+// --- they get a connection nobody in between can read ---
+/// Noise in place of TLS under QUIC.
+pub mod noise;
+/// Three words that are equal on both screens exactly when nobody sits in between.
+#[cfg(feature = "end-to-end")]
+pub mod sas;
+
+// --- and hold a session on it ---
+/// Who somebody says they are.
+#[cfg(feature = "end-to-end")]
+pub mod identity;
+/// Machine: trust, consent, mode, chat, end.
+#[cfg(feature = "end-to-end")]
+pub mod session;
+
+// --- and all of it is tested in ---
+/// Virtual time and a hostile network between two QUIC ends.
+#[cfg(feature = "sim")]
+pub mod sim;
