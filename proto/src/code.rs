@@ -23,8 +23,9 @@ pub const LEN: usize = 8;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Codes with one of these in them are drawn again: somebody has to read them aloud to a stranger.
-const OFFENSIVE: [&str; 12] =
-    ["ass", "fag", "sex", "xxx", "nazi", "kkk", "n1gg", "rape", "cnt", "fck", "sht", "dyke"];
+const OFFENSIVE: [&str; 12] = [
+    "ass", "fag", "sex", "xxx", "nazi", "kkk", "n1gg", "rape", "cnt", "fck", "sht", "dyke",
+];
 
 /// A session code, normalised.
 ///
@@ -51,7 +52,11 @@ impl Code {
     pub fn generate(random: &mut Random) -> Self {
         loop {
             // 256 is a multiple of 32: the mask is unbiased.
-            let code = Self(random.bytes::<LEN>().map(|byte| ALPHABET[usize::from(byte & 31)]));
+            let code = Self(
+                random
+                    .bytes::<LEN>()
+                    .map(|byte| ALPHABET[usize::from(byte & 31)]),
+            );
             if !OFFENSIVE.iter().any(|word| code.symbols().contains(word)) {
                 return code;
             }
@@ -60,7 +65,9 @@ impl Code {
 
     /// The public part.
     pub fn locator(&self) -> &[u8; LOCATOR_LEN] {
-        self.0.first_chunk().expect("eight symbols begin with three")
+        self.0
+            .first_chunk()
+            .expect("eight symbols begin with three")
     }
 
     /// The PAKE's input: the whole normalised code.
@@ -77,7 +84,8 @@ impl Code {
     /// before; and the host's clock may be a little ahead.
     pub fn lookup_keys(&self, realm: &str, unix_ms: u64) -> [LocatorKey; 3] {
         let epoch = unix_ms / EPOCH_MS;
-        [epoch, epoch.saturating_sub(1), epoch + 1].map(|epoch| LocatorKey::new(self.locator(), realm, epoch))
+        [epoch, epoch.saturating_sub(1), epoch + 1]
+            .map(|epoch| LocatorKey::new(self.locator(), realm, epoch))
     }
 
     fn symbols(&self) -> &str {
@@ -114,7 +122,11 @@ impl FromStr for Code {
             }
             count += 1;
         }
-        if count == LEN { Ok(code) } else { Err(InvalidCode::Length(count)) }
+        if count == LEN {
+            Ok(code)
+        } else {
+            Err(InvalidCode::Length(count))
+        }
     }
 }
 
@@ -133,7 +145,11 @@ fn significant(c: char) -> Result<Option<u8>, InvalidCode> {
         'u' => return Err(InvalidCode::LetterU),
         other => u8::try_from(other).map_err(|_| InvalidCode::Symbol(c))?,
     };
-    if ALPHABET.contains(&symbol) { Ok(Some(symbol)) } else { Err(InvalidCode::Symbol(c)) }
+    if ALPHABET.contains(&symbol) {
+        Ok(Some(symbol))
+    } else {
+        Err(InvalidCode::Symbol(c))
+    }
 }
 
 #[cfg(test)]
@@ -177,7 +193,10 @@ mod tests {
 
     #[test]
     fn neither_log_nor_record_key_holds_the_secret() {
-        let (one, other) = (code("406a-bcde").expect("valid"), code("406z-9999").expect("valid"));
+        let (one, other) = (
+            code("406a-bcde").expect("valid"),
+            code("406z-9999").expect("valid"),
+        );
         assert_eq!(format!("{one:?}"), "406*-****");
         assert_eq!(one.locator_key("r", 7), other.locator_key("r", 7));
         assert_ne!(one.locator_key("r", 7), one.locator_key("r", 7 + EPOCH_MS));
@@ -192,7 +211,10 @@ mod tests {
             for age in [0, EPOCH_MS / 2, EPOCH_MS - 1] {
                 assert!(code.lookup_keys("r", published + age).contains(&key));
             }
-            assert!(code.lookup_keys("r", published - 1).contains(&key), "the joiner's clock is behind");
+            assert!(
+                code.lookup_keys("r", published - 1).contains(&key),
+                "the joiner's clock is behind"
+            );
         }
     }
 
@@ -203,12 +225,21 @@ mod tests {
         for _ in 0..32_000 {
             let code = Code::generate(&mut random);
             for (at, symbol) in code.pake_input().iter().enumerate() {
-                let value = ALPHABET.iter().position(|s| s == symbol).expect("in the alphabet");
+                let value = ALPHABET
+                    .iter()
+                    .position(|s| s == symbol)
+                    .expect("in the alphabet");
                 counts[at][value] += 1;
             }
         }
         // 1,000 expected, standard deviation 31, and a little less where offensive words are left out.
-        assert!(counts.iter().flatten().all(|count| (780..1220).contains(count)), "{counts:?}");
+        assert!(
+            counts
+                .iter()
+                .flatten()
+                .all(|count| (780..1220).contains(count)),
+            "{counts:?}"
+        );
     }
 
     proptest! {

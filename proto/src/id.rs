@@ -135,13 +135,16 @@ impl FromStr for RelayAddr {
 
     fn from_str(text: &str) -> Result<Self, InvalidRelayAddr> {
         let (host_port, key) = text.trim().split_once('/').ok_or(InvalidRelayAddr::NoKey)?;
-        let valid = host_port
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
+        let valid = host_port.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+        });
         if !valid {
             return Err(InvalidRelayAddr::Port(host_port.to_owned()));
         }
-        Ok(Self { host_port: host_port.to_owned(), id: key.parse()? })
+        Ok(Self {
+            host_port: host_port.to_owned(),
+            id: key.parse()?,
+        })
     }
 }
 
@@ -157,10 +160,21 @@ mod tests {
 
     #[test]
     fn a_relay_address_survives_copying() {
-        let addr = RelayAddr { host_port: "relay.example:4433".into(), id: RelayId([7; 32]) };
+        let addr = RelayAddr {
+            host_port: "relay.example:4433".into(),
+            id: RelayId([7; 32]),
+        };
         let text = addr.to_string();
         assert_eq!(text.parse(), Ok(addr.clone()));
-        assert_eq!(format!("  {}\n", text.to_uppercase().replace("RELAY.EXAMPLE", "relay.example")).parse(), Ok(addr));
+        assert_eq!(
+            format!(
+                "  {}\n",
+                text.to_uppercase()
+                    .replace("RELAY.EXAMPLE", "relay.example")
+            )
+            .parse(),
+            Ok(addr)
+        );
     }
 
     #[test]
@@ -168,10 +182,25 @@ mod tests {
         let key = RelayId([7; 32]).to_string();
         let parse = |text: &str| text.parse::<RelayAddr>();
         assert_eq!(parse("relay.example:4433"), Err(InvalidRelayAddr::NoKey));
-        assert!(matches!(parse(&format!("relay.example/{key}")), Err(InvalidRelayAddr::Port(_))));
-        assert!(matches!(parse(&format!(":4433/{key}")), Err(InvalidRelayAddr::Port(_))));
-        assert!(matches!(parse(&format!("a:0/{key}")), Err(InvalidRelayAddr::Port(_))));
-        assert!(matches!(parse(&format!("a:1/{}", &key[..50])), Err(InvalidRelayAddr::Key(_))));
-        assert!(matches!(parse("a:1/has-a-1-and-a-0"), Err(InvalidRelayAddr::Key(InvalidKey::Encoding(_)))));
+        assert!(matches!(
+            parse(&format!("relay.example/{key}")),
+            Err(InvalidRelayAddr::Port(_))
+        ));
+        assert!(matches!(
+            parse(&format!(":4433/{key}")),
+            Err(InvalidRelayAddr::Port(_))
+        ));
+        assert!(matches!(
+            parse(&format!("a:0/{key}")),
+            Err(InvalidRelayAddr::Port(_))
+        ));
+        assert!(matches!(
+            parse(&format!("a:1/{}", &key[..50])),
+            Err(InvalidRelayAddr::Key(_))
+        ));
+        assert!(matches!(
+            parse("a:1/has-a-1-and-a-0"),
+            Err(InvalidRelayAddr::Key(InvalidKey::Encoding(_)))
+        ));
     }
 }

@@ -89,7 +89,11 @@ impl Profile {
             let text: String = text.chars().filter(|&c| !is_unsafe_in_line(c)).collect();
             let text = text.trim().to_owned();
             if text.len() > max {
-                return Err(InvalidProfile::TooLong { field, bytes: text.len(), max });
+                return Err(InvalidProfile::TooLong {
+                    field,
+                    bytes: text.len(),
+                    max,
+                });
             }
             Ok(text)
         };
@@ -99,7 +103,11 @@ impl Profile {
             company: clean("the company", company, MAX_FIELD_BYTES)?,
             domain: clean("the domain", domain, MAX_DOMAIN_BYTES)?,
         };
-        if profile.full_name.is_empty() { Err(InvalidProfile::NoName) } else { Ok(profile) }
+        if profile.full_name.is_empty() {
+            Err(InvalidProfile::NoName)
+        } else {
+            Ok(profile)
+        }
     }
 }
 
@@ -136,7 +144,12 @@ pub enum InvalidIntroduction {
 impl Introduction {
     /// As it goes into the handshake: at most [`MAX_CLIENT_PAYLOAD`] bytes, which the profile's limits guarantee.
     pub fn encode(&self) -> Vec<u8> {
-        let Profile { full_name, job_title, company, domain } = self.profile.clone();
+        let Profile {
+            full_name,
+            job_title,
+            company,
+            domain,
+        } = self.profile.clone();
         let role = match self.role {
             Role::Helper => schema::Role::Helper,
             Role::Sharer => schema::Role::Sharer,
@@ -144,7 +157,12 @@ impl Introduction {
         schema::HandshakePayload {
             protocol: PROTOCOL,
             role: role.into(),
-            profile: Some(schema::Profile { full_name, job_title, company, domain }),
+            profile: Some(schema::Profile {
+                full_name,
+                job_title,
+                company,
+                domain,
+            }),
             sas_commitment: Bytes::copy_from_slice(&self.commitment.0),
         }
         .encode_to_vec()
@@ -158,7 +176,8 @@ impl Introduction {
         if bytes.len() > MAX_CLIENT_PAYLOAD {
             return Err(InvalidIntroduction::Malformed);
         }
-        let raw = schema::HandshakePayload::decode(bytes).map_err(|_| InvalidIntroduction::Malformed)?;
+        let raw =
+            schema::HandshakePayload::decode(bytes).map_err(|_| InvalidIntroduction::Malformed)?;
         if raw.protocol != PROTOCOL {
             return Err(InvalidIntroduction::Version(raw.protocol));
         }
@@ -180,7 +199,9 @@ impl Introduction {
                 &profile.domain,
             )?,
             commitment: Commitment(
-                raw.sas_commitment[..].try_into().map_err(|_| InvalidIntroduction::Malformed)?,
+                raw.sas_commitment[..]
+                    .try_into()
+                    .map_err(|_| InvalidIntroduction::Malformed)?,
             ),
         })
     }
@@ -193,29 +214,45 @@ mod tests {
     #[test]
     fn the_largest_introduction_fits_the_handshake() {
         let long = "ä".repeat(MAX_FIELD_BYTES / 2);
-        let profile =
-            Profile::new(&long, &long, &long, &"d".repeat(MAX_DOMAIN_BYTES)).expect("within limits");
-        let introduction = Introduction { role: Role::Sharer, profile, commitment: Commitment([9; 32]) };
+        let profile = Profile::new(&long, &long, &long, &"d".repeat(MAX_DOMAIN_BYTES))
+            .expect("within limits");
+        let introduction = Introduction {
+            role: Role::Sharer,
+            profile,
+            commitment: Commitment([9; 32]),
+        };
         let bytes = introduction.encode();
         assert!(bytes.len() <= MAX_CLIENT_PAYLOAD, "{}", bytes.len());
         assert_eq!(Introduction::decode(&bytes, Role::Sharer), Ok(introduction));
-        assert_eq!(Introduction::decode(&bytes, Role::Helper), Err(InvalidIntroduction::Role));
+        assert_eq!(
+            Introduction::decode(&bytes, Role::Helper),
+            Err(InvalidIntroduction::Role)
+        );
     }
 
     #[test]
     fn a_card_cannot_play_tricks_with_the_screen() {
-        let profile = Profile::new("Sam\u{202e}rof\n\u{1b}[31m Ok\u{200b}afor ", "", "", "").expect("has a name");
+        let profile = Profile::new("Sam\u{202e}rof\n\u{1b}[31m Ok\u{200b}afor ", "", "", "")
+            .expect("has a name");
         assert_eq!(profile.full_name, "Samrof[31m Okafor");
-        assert_eq!(Profile::new(" \u{202e}\n", "", "", ""), Err(InvalidProfile::NoName));
+        assert_eq!(
+            Profile::new(" \u{202e}\n", "", "", ""),
+            Err(InvalidProfile::NoName)
+        );
         assert!(matches!(
             Profile::new("a", &"x".repeat(129), "", ""),
-            Err(InvalidProfile::TooLong { field: "the job title", bytes: 129, max: 128 })
+            Err(InvalidProfile::TooLong {
+                field: "the job title",
+                bytes: 129,
+                max: 128
+            })
         ));
     }
 
     #[test]
     fn names_keep_their_script() {
-        let profile = Profile::new("ليلى حداد", "会計", "Ünïcode GmbH", "münchen.example").expect("valid");
+        let profile =
+            Profile::new("ليلى حداد", "会計", "Ünïcode GmbH", "münchen.example").expect("valid");
         assert_eq!(profile.full_name, "ليلى حداد");
         assert_eq!(profile.job_title, "会計");
     }

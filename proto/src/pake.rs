@@ -84,7 +84,11 @@ impl Keys {
             let mac = hmac::sign(&key, &lv_cat(&[share, b""]));
             *mac.as_ref().first_chunk().expect("64 bytes")
         };
-        Self { isk, confirm_a: tag(ya), confirm_b: tag(yb) }
+        Self {
+            isk,
+            confirm_a: tag(ya),
+            confirm_b: tag(yb),
+        }
     }
 
     fn derive<const N: usize>(&self, label: &[u8]) -> Zeroizing<[u8; N]> {
@@ -112,7 +116,7 @@ fn prepend_len(data: &[u8], out: &mut Vec<u8>) {
     let mut len = data.len();
     // LEB128
     loop {
-        let byte = (len & 0x7f) as u8;
+        let byte = u8::try_from(len & 0x7f).expect("seven bits");
         len >>= 7;
         if len == 0 {
             out.push(byte);
@@ -221,7 +225,11 @@ impl Unconfirmed {
     /// # Errors
     /// [`Failed`]: whoever answered does not have the code.
     pub fn confirm(self, tag: &Tag) -> Result<Keys, Failed> {
-        if tags_equal(&self.0.confirm_b, tag) { Ok(self.0) } else { Err(Failed) }
+        if tags_equal(&self.0.confirm_b, tag) {
+            Ok(self.0)
+        } else {
+            Err(Failed)
+        }
     }
 }
 
@@ -237,7 +245,12 @@ impl Responder {
     ///
     /// # Errors
     /// [`Failed`] when Ya is no usable group element.
-    pub fn respond(prs: &[u8], inputs: &Inputs, ya: &Share, random: &mut Random) -> Result<Self, Failed> {
+    pub fn respond(
+        prs: &[u8],
+        inputs: &Inputs,
+        ya: &Share,
+        random: &mut Random,
+    ) -> Result<Self, Failed> {
         Self::with_scalar(prs, inputs, ya, random_scalar(random))
     }
 
@@ -278,11 +291,17 @@ mod tests {
     use super::*;
 
     fn bytes32(text: &str) -> [u8; 32] {
-        hex::decode(text).expect("hex").try_into().expect("32 bytes")
+        hex::decode(text)
+            .expect("hex")
+            .try_into()
+            .expect("32 bytes")
     }
 
     fn inputs() -> Inputs {
-        Inputs { channel: b"channel".to_vec(), session: b"session".to_vec() }
+        Inputs {
+            channel: b"channel".to_vec(),
+            session: b"session".to_vec(),
+        }
     }
 
     /// draft-irtf-cfrg-cpace-21, appendix B.3: generator, shares and K. Its ISK binds the associated data "ADa"
@@ -290,7 +309,8 @@ mod tests {
     #[test]
     fn matches_the_draft_test_vectors() {
         let inputs = Inputs {
-            channel: hex::decode("6f630b425f726573706f6e6465720b415f696e69746961746f72").expect("hex"),
+            channel: hex::decode("6f630b425f726573706f6e6465720b415f696e69746961746f72")
+                .expect("hex"),
             session: hex::decode("7e4b4791d6a8ef019b936c79fb7f2c57").expect("hex"),
         };
         let scalar = |text| Zeroizing::new(Scalar::from_bytes_mod_order(bytes32(text)));
@@ -299,7 +319,8 @@ mod tests {
         let initiator = Initiator::with_scalar(b"Password", inputs.clone(), a.clone());
         let ya = bytes32("d40fb265a7abeaee7939d91a585fe59f7053f982c296ec413c624c669308f87a");
         assert_eq!(initiator.share(), ya);
-        let responder = Responder::with_scalar(b"Password", &inputs, &ya, b).expect("a valid share");
+        let responder =
+            Responder::with_scalar(b"Password", &inputs, &ya, b).expect("a valid share");
         let yb = bytes32("08bcf6e9777a9c313a3db6daa510f2d398403319c2341bd506a92e672eb7e307");
         assert_eq!(responder.share(), yb);
         let k = shared(&a, &yb).expect("a valid share");
@@ -321,26 +342,36 @@ mod tests {
         let mut random = Random::seeded(1);
         for bad in [[0; 32], [0xff; 32]] {
             assert!(Responder::respond(b"x", &inputs(), &bad, &mut random).is_err());
-            assert!(Initiator::start(b"x", inputs(), &mut random).finish(&bad).is_err());
+            assert!(
+                Initiator::start(b"x", inputs(), &mut random)
+                    .finish(&bad)
+                    .is_err()
+            );
         }
     }
 
     #[test]
     fn another_password_channel_or_session_is_a_failure() {
         let mut random = Random::seeded(2);
-        let other = |channel: &[u8], session: &[u8]| Inputs { channel: channel.into(), session: session.into() };
+        let other = |channel: &[u8], session: &[u8]| Inputs {
+            channel: channel.into(),
+            session: session.into(),
+        };
         for (prs, theirs) in [
             (&b"wrong"[..], inputs()),
             (b"right", other(b"elsewhere", b"session")),
             (b"right", other(b"channel", b"replayed")),
         ] {
             let joiner = Initiator::start(prs, theirs, &mut random);
-            let host =
-                Responder::respond(b"right", &inputs(), &joiner.share(), &mut random).expect("a valid share");
+            let host = Responder::respond(b"right", &inputs(), &joiner.share(), &mut random)
+                .expect("a valid share");
             let (unconfirmed, tag) = joiner.finish(&host.share()).expect("a valid share");
             let host_tag = host.keys.confirm_b;
             assert_eq!(host.confirm(&tag).expect_err("not the same"), Failed);
-            assert_eq!(unconfirmed.confirm(&host_tag).expect_err("not the same"), Failed);
+            assert_eq!(
+                unconfirmed.confirm(&host_tag).expect_err("not the same"),
+                Failed
+            );
         }
     }
 

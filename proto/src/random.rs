@@ -1,4 +1,4 @@
-//! Randomness as a value: shells pass [`Random::system`], tests [`Random::seeded`].
+//! Randomness as a value: shells pass `Random::system`, tests `Random::seeded`.
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 
@@ -28,7 +28,10 @@ impl Random {
     pub fn seeded(seed: u64) -> Self {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_be_bytes());
-        Self(Source::Seeded { prk: Prk::new_less_safe(HKDF_SHA256, &key), counter: 0 })
+        Self(Source::Seeded {
+            prk: Prk::new_less_safe(HKDF_SHA256, &key),
+            counter: 0,
+        })
     }
 
     /// Fills `out`.

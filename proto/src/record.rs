@@ -1,6 +1,6 @@
 //! The record under which a host can be found (`NOISE-QUIC` part 4.4): public, signed, short-lived.
 //!
-//! A relay stores a record only when [`Record::decode_signed`] accepts it; a joiner believes it only
+//! A relay stores a record only when `Record::decode_signed` accepts it; a joiner believes it only
 //! then, too. Nothing in it says who the host is, and nothing in it depends on the code's secret.
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -133,7 +133,9 @@ impl Record {
         .encode_to_vec()
         .into();
         let signature = Bytes::copy_from_slice(&key.sign(&signed_bytes(&record)).to_bytes());
-        schema::SignedRecord { record, signature }.encode_to_vec().into()
+        schema::SignedRecord { record, signature }
+            .encode_to_vec()
+            .into()
     }
 
     /// Decodes a record and checks everything about it but whose locator it is.
@@ -145,7 +147,8 @@ impl Record {
             return Err(InvalidRecord::TooLong(bytes.len()));
         }
         let signed = schema::SignedRecord::decode(bytes).map_err(|_| InvalidRecord::Malformed)?;
-        let raw = schema::Record::decode(&signed.record[..]).map_err(|_| InvalidRecord::Malformed)?;
+        let raw =
+            schema::Record::decode(&signed.record[..]).map_err(|_| InvalidRecord::Malformed)?;
         let record = Self::from_schema(raw)?;
         let key = VerifyingKey::from_bytes(&record.session_key)
             .map_err(|_| InvalidRecord::Field("session_key"))?;
@@ -214,7 +217,10 @@ mod tests {
         let bytes = signed(|_| {});
         assert!(bytes.len() <= MAX_RECORD_BYTES);
         for at in [NOW - CLOCK_TOLERANCE_MS, NOW, NOW + MAX_LIFETIME_MS - 1] {
-            assert_eq!(Record::decode_signed(&bytes, at).expect("valid").sequence, 1);
+            assert_eq!(
+                Record::decode_signed(&bytes, at).expect("valid").sequence,
+                1
+            );
         }
         for at in [NOW - CLOCK_TOLERANCE_MS - 1, NOW + MAX_LIFETIME_MS] {
             assert_eq!(Record::decode_signed(&bytes, at), Err(InvalidRecord::Time));
@@ -228,7 +234,10 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = bytes.to_vec();
                 bad[at] ^= 1 << bit;
-                assert!(Record::decode_signed(&bad, NOW).is_err(), "byte {at} bit {bit}");
+                assert!(
+                    Record::decode_signed(&bad, NOW).is_err(),
+                    "byte {at} bit {bit}"
+                );
             }
         }
     }
@@ -243,7 +252,13 @@ mod tests {
         let realm = signed(|record| record.realm = "x".repeat(65));
         assert_eq!(refused(&realm), InvalidRecord::Field("realm"));
         let other_key = signed(|record| record.session_key = [9; 32]);
-        assert!(matches!(refused(&other_key), InvalidRecord::Signature | InvalidRecord::Field(_)));
-        assert_eq!(refused(&[0; MAX_RECORD_BYTES + 1]), InvalidRecord::TooLong(513));
+        assert!(matches!(
+            refused(&other_key),
+            InvalidRecord::Signature | InvalidRecord::Field(_)
+        ));
+        assert_eq!(
+            refused(&[0; MAX_RECORD_BYTES + 1]),
+            InvalidRecord::TooLong(513)
+        );
     }
 }

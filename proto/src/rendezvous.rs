@@ -41,7 +41,11 @@ pub struct InnerKeys {
 
 impl InnerKeys {
     fn new(keys: &Keys, record: &Record) -> Self {
-        Self { psk_id: keys.psk_id(), psk: keys.psk(), context: channel(record) }
+        Self {
+            psk_id: keys.psk_id(),
+            psk: keys.psk(),
+            context: channel(record),
+        }
     }
 }
 
@@ -57,15 +61,26 @@ fn channel(record: &Record) -> Vec<u8> {
         HostRole::Helper => (b"host=helper", b"joiner=sharer"),
         HostRole::Sharer => (b"host=sharer", b"joiner=helper"),
     };
-    lv_cat(&[b"mnq1", record.realm.as_bytes(), host, joiner, &record.session_key])
+    lv_cat(&[
+        b"mnq1",
+        record.realm.as_bytes(),
+        host,
+        joiner,
+        &record.session_key,
+    ])
 }
 
 fn inputs(record: &Record, joiner_nonce: &[u8; 16]) -> Inputs {
-    Inputs { channel: channel(record), session: [record.host_nonce, *joiner_nonce].concat() }
+    Inputs {
+        channel: channel(record),
+        session: [record.host_nonce, *joiner_nonce].concat(),
+    }
 }
 
 fn encode(body: Body) -> Bytes {
-    schema::Rendezvous { body: Some(body) }.encode_to_vec().into()
+    schema::Rendezvous { body: Some(body) }
+        .encode_to_vec()
+        .into()
 }
 
 fn decode(payload: &[u8]) -> Option<Body> {

@@ -9,8 +9,12 @@
 //! ```
 //!
 //! Transitions and timers are those of `SESSION.md` §1.4 (rows 9–15, 20, 21, 28, 31, 35); what is not listed is
-//! [`BadState`] and changes nothing. The sharer's machine decides about consent and mode, the helper's
+//! `BadState` and changes nothing. The sharer's machine decides about consent and mode, the helper's
 //! only asks; both run this code, and each refuses what the other's role may not say.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever is not listed is BAD_STATE and changes nothing"
+)]
 
 mod receipt;
 mod words;
@@ -25,8 +29,8 @@ pub use receipt::{EndReason, Receipt, SasState};
 pub use words::{BadState, Command, Event, Mode, Transmit};
 
 use crate::{
-    identity::{Introduction, Role},
     id::Side,
+    identity::{Introduction, Role},
     sas::{Nonce, Words},
     wire::message::{
         MAX_CHAT_TEXT_BYTES,
@@ -51,10 +55,18 @@ const T_FLUSH: Duration = Duration::from_secs(1);
 enum State {
     Joining,
     Trust,
-    Consent { asked: Mode },
-    Active { mode: Mode, upgrade: bool },
+    Consent {
+        asked: Mode,
+    },
+    Active {
+        mode: Mode,
+        upgrade: bool,
+    },
     /// The other side ended, its last chat messages are still coming.
-    Flushing { reason: EndReason, chat_sent: u64 },
+    Flushing {
+        reason: EndReason,
+        chat_sent: u64,
+    },
     Ended,
 }
 
@@ -107,8 +119,18 @@ impl Session {
     pub fn mode(&self) -> Option<Mode> {
         match self.state {
             State::Active { mode, .. } => Some(mode),
-            State::Joining | State::Trust | State::Consent { .. } | State::Flushing { .. } | State::Ended => None,
+            State::Joining
+            | State::Trust
+            | State::Consent { .. }
+            | State::Flushing { .. }
+            | State::Ended => None,
         }
+    }
+
+    /// Whether [`handle_chat`](Self::handle_chat) may be called. Chat has a stream of its own and may overtake the
+    /// answer that starts the session: until then it is left on the stream, whose flow control holds the sender.
+    pub fn accepts_chat(&self) -> bool {
+        matches!(self.state, State::Active { .. } | State::Flushing { .. })
     }
 
     /// The next thing for the other side.
@@ -133,12 +155,18 @@ impl Session {
     /// # Errors
     /// [`BadState`] when this role may not do that now; nothing has changed.
     pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), BadState> {
-        let bad_state = BadState { what: command.name() };
+        let bad_state = BadState {
+            what: command.name(),
+        };
         match (self.setup.role, command) {
             (_, Command::Leave) if self.state != State::Ended => self.leave(now),
-            (_, Command::SasChecked(same)) if self.words.is_some() && self.is_open() => self.check_sas(same, now),
+            (_, Command::SasChecked(same)) if self.words.is_some() && self.is_open() => {
+                self.check_sas(same, now)
+            }
             (_, Command::Chat(text)) if self.mode().is_some() => return self.send_chat(text),
-            (Role::Helper, Command::AskMode(mode)) => return self.ask_mode(mode, now).ok_or(bad_state),
+            (Role::Helper, Command::AskMode(mode)) => {
+                return self.ask_mode(mode, now).ok_or(bad_state);
+            }
             (Role::Sharer, Command::Allow(mode)) => return self.allow(mode).ok_or(bad_state),
             (Role::Sharer, Command::Decline) => return self.decline(now).ok_or(bad_state),
             (_, Command::DropMode) if self.mode() == Some(Mode::Control) => {
@@ -174,10 +202,15 @@ impl Session {
 
     fn send_chat(&mut self, text: String) -> Result<(), BadState> {
         if text.len() > MAX_CHAT_TEXT_BYTES {
-            return Err(BadState { what: "a chat message over 16 KiB" });
+            return Err(BadState {
+                what: "a chat message over 16 KiB",
+            });
         }
         self.receipt.chat_sent += 1;
-        self.transmits.push_back(Transmit::Chat(schema::Chat { id: self.receipt.chat_sent, text }));
+        self.transmits.push_back(Transmit::Chat(schema::Chat {
+            id: self.receipt.chat_sent,
+            text,
+        }));
         Ok(())
     }
 
@@ -187,13 +220,21 @@ impl Session {
                 self.state = State::Consent { asked: mode };
                 self.deadline = Some(now + T_CONSENT + CONSENT_GRACE);
             }
-            State::Active { mode: Mode::View, upgrade: false } if mode == Mode::Control => {
-                self.state = State::Active { mode: Mode::View, upgrade: true };
+            State::Active {
+                mode: Mode::View,
+                upgrade: false,
+            } if mode == Mode::Control => {
+                self.state = State::Active {
+                    mode: Mode::View,
+                    upgrade: true,
+                };
                 self.deadline = Some(now + T_UPGRADE + CONSENT_GRACE);
             }
             _ => return None,
         }
-        self.transmit(Body::ModeRequest(schema::ModeRequest { mode: mode.to_schema().into() }));
+        self.transmit(Body::ModeRequest(schema::ModeRequest {
+            mode: mode.to_schema().into(),
+        }));
         Some(())
     }
 
@@ -203,7 +244,10 @@ impl Session {
             State::Active { upgrade: true, .. } if mode == Mode::Control => {}
             _ => return None,
         }
-        let answer = schema::ConsentAnswer { allow: true, mode: mode.to_schema().into() };
+        let answer = schema::ConsentAnswer {
+            allow: true,
+            mode: mode.to_schema().into(),
+        };
         self.transmit(Body::ConsentAnswer(answer));
         self.activate(mode, Role::Sharer);
         Some(())
@@ -219,9 +263,15 @@ impl Session {
     }
 
     fn decline_upgrade(&mut self) {
-        let answer = schema::ConsentAnswer { allow: false, mode: Mode::View.to_schema().into() };
+        let answer = schema::ConsentAnswer {
+            allow: false,
+            mode: Mode::View.to_schema().into(),
+        };
         self.transmit(Body::ConsentAnswer(answer));
-        self.state = State::Active { mode: Mode::View, upgrade: false };
+        self.state = State::Active {
+            mode: Mode::View,
+            upgrade: false,
+        };
         self.deadline = None;
         self.events.push_back(Event::UpgradeDeclined);
     }
@@ -232,26 +282,44 @@ impl Session {
     ///
     /// # Errors
     /// [`BadState`] when the other's role may not say that now; nothing has changed.
-    pub fn handle_control(&mut self, message: schema::Control, now: Instant) -> Result<(), BadState> {
-        let Some(body) = message.body else { return Err(BadState { what: "a message of an unknown kind" }) };
+    pub fn handle_control(
+        &mut self,
+        message: schema::Control,
+        now: Instant,
+    ) -> Result<(), BadState> {
+        let Some(body) = message.body else {
+            return Err(BadState {
+                what: "a message of an unknown kind",
+            });
+        };
         if !self.is_open() {
-            return Err(BadState { what: "a message after the end" });
+            return Err(BadState {
+                what: "a message after the end",
+            });
         }
         let (what, done) = match (self.setup.role, body) {
-            (_, Body::NonceReveal(reveal)) => ("a second nonce", self.open_nonce(&reveal.nonce, now)),
-            (_, Body::Ended(ended)) => ("an end", self.peer_ended(&ended, now)),
-            (_, Body::SasChecked(checked)) => ("an early SAS verdict", self.peer_checked_sas(checked.same)),
-            (_, Body::ModeDropped(_)) => ("a mode dropped twice", self.peer_dropped_mode()),
-            (Role::Sharer, Body::ModeRequest(request)) => {
-                ("a mode request", self.peer_asks(Mode::from_schema(request.mode()), now))
+            (_, Body::NonceReveal(reveal)) => {
+                ("a second nonce", self.open_nonce(&reveal.nonce, now))
             }
+            (_, Body::Ended(ended)) => ("an end", self.peer_ended(&ended, now)),
+            (_, Body::SasChecked(checked)) => {
+                ("an early SAS verdict", self.peer_checked_sas(checked.same))
+            }
+            (_, Body::ModeDropped(_)) => ("a mode dropped twice", self.peer_dropped_mode()),
+            (Role::Sharer, Body::ModeRequest(request)) => (
+                "a mode request",
+                self.peer_asks(Mode::from_schema(request.mode()), now),
+            ),
             (Role::Helper, Body::ConsentPrompted(prompted)) => {
                 ("a consent prompt", self.peer_prompted(prompted.deadline_ms))
             }
-            (Role::Helper, Body::ConsentAnswer(answer)) => {
-                ("a consent answer", self.peer_answers(answer.allow, Mode::from_schema(answer.mode())))
+            (Role::Helper, Body::ConsentAnswer(answer)) => (
+                "a consent answer",
+                self.peer_answers(answer.allow, Mode::from_schema(answer.mode())),
+            ),
+            (Role::Sharer, Body::ConsentPrompted(_) | Body::ConsentAnswer(_)) => {
+                ("a sharer's word", None)
             }
-            (Role::Sharer, Body::ConsentPrompted(_) | Body::ConsentAnswer(_)) => ("a sharer's word", None),
             (Role::Helper, Body::ModeRequest(_)) => ("a helper's word", None),
         };
         done.ok_or(BadState { what })
@@ -261,7 +329,8 @@ impl Session {
         if self.state != State::Joining {
             return None;
         }
-        let nonce = Nonce::from_bytes(bytes).filter(|nonce| self.setup.peer.commitment.opens_to(nonce));
+        let nonce =
+            Nonce::from_bytes(bytes).filter(|nonce| self.setup.peer.commitment.opens_to(nonce));
         let Some(theirs) = nonce else {
             self.end(EndReason::AuthFailed, now);
             return Some(());
@@ -274,7 +343,10 @@ impl Session {
         self.words = Some(words);
         self.state = State::Trust;
         self.deadline = Some(now + T_MODE);
-        self.events.push_back(Event::Trust { peer: self.setup.peer.profile.clone(), words });
+        self.events.push_back(Event::Trust {
+            peer: self.setup.peer.profile.clone(),
+            words,
+        });
         Some(())
     }
 
@@ -294,22 +366,37 @@ impl Session {
                 self.state = State::Consent { asked: mode };
                 T_CONSENT
             }
-            State::Active { mode: Mode::View, upgrade: false } if mode == Mode::Control => {
-                self.state = State::Active { mode: Mode::View, upgrade: true };
+            State::Active {
+                mode: Mode::View,
+                upgrade: false,
+            } if mode == Mode::Control => {
+                self.state = State::Active {
+                    mode: Mode::View,
+                    upgrade: true,
+                };
                 T_UPGRADE
             }
             _ => return None,
         };
         self.deadline = Some(now + time);
         let deadline_ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
-        self.transmit(Body::ConsentPrompted(schema::ConsentPrompted { deadline_ms }));
+        self.transmit(Body::ConsentPrompted(schema::ConsentPrompted {
+            deadline_ms,
+        }));
         let upgrade = self.mode().is_some();
-        self.events.push_back(Event::ConsentPrompt { mode, within: time, upgrade });
+        self.events.push_back(Event::ConsentPrompt {
+            mode,
+            within: time,
+            upgrade,
+        });
         Some(())
     }
 
     fn peer_prompted(&mut self, deadline_ms: u32) -> Option<()> {
-        if !matches!(self.state, State::Consent { .. } | State::Active { upgrade: true, .. }) {
+        if !matches!(
+            self.state,
+            State::Consent { .. } | State::Active { upgrade: true, .. }
+        ) {
             return None;
         }
         let within = Duration::from_millis(deadline_ms.into()).min(T_CONSENT);
@@ -319,12 +406,17 @@ impl Session {
 
     fn peer_answers(&mut self, allow: bool, mode: Option<Mode>) -> Option<()> {
         match self.state {
-            State::Consent { asked } if allow && mode? <= asked => self.activate(mode?, Role::Sharer),
+            State::Consent { asked } if allow && mode? <= asked => {
+                self.activate(mode?, Role::Sharer)
+            }
             State::Active { upgrade: true, .. } if allow && mode? == Mode::Control => {
                 self.activate(Mode::Control, Role::Sharer);
             }
             State::Active { upgrade: true, .. } if !allow => {
-                self.state = State::Active { mode: Mode::View, upgrade: false };
+                self.state = State::Active {
+                    mode: Mode::View,
+                    upgrade: false,
+                };
                 self.deadline = None;
                 self.events.push_back(Event::UpgradeDeclined);
             }
@@ -344,7 +436,10 @@ impl Session {
     fn peer_ended(&mut self, ended: &schema::Ended, now: Instant) -> Option<()> {
         let reason = EndReason::said_by(self.setup.role.peer(), ended.reason());
         if ended.chat_sent > self.receipt.chat_received && self.mode().is_some() {
-            self.state = State::Flushing { reason, chat_sent: ended.chat_sent };
+            self.state = State::Flushing {
+                reason,
+                chat_sent: ended.chat_sent,
+            };
             self.deadline = Some(now + T_FLUSH);
         } else {
             self.finish(reason, now);
@@ -359,16 +454,23 @@ impl Session {
     /// connection cannot bring about; the session ends.
     pub fn handle_chat(&mut self, chat: schema::Chat, now: Instant) -> Result<(), BadState> {
         if self.state == State::Ended {
-            return Err(BadState { what: "chat after the end" });
+            return Err(BadState {
+                what: "chat after the end",
+            });
         }
-        let expected = chat.id == self.receipt.chat_received + 1 && chat.text.len() <= MAX_CHAT_TEXT_BYTES;
-        let flushing = matches!(self.state, State::Flushing { .. });
-        if !expected || !(flushing || self.mode().is_some()) {
+        let expected =
+            chat.id == self.receipt.chat_received + 1 && chat.text.len() <= MAX_CHAT_TEXT_BYTES;
+        if !expected || !self.accepts_chat() {
             self.end(EndReason::Internal, now);
-            return Err(BadState { what: "chat out of order" });
+            return Err(BadState {
+                what: "chat out of order",
+            });
         }
         self.receipt.chat_received = chat.id;
-        self.events.push_back(Event::Chat { id: chat.id, text: chat.text });
+        self.events.push_back(Event::Chat {
+            id: chat.id,
+            text: chat.text,
+        });
         if let State::Flushing { reason, chat_sent } = self.state
             && chat_sent <= self.receipt.chat_received
         {
@@ -395,7 +497,7 @@ impl Session {
 
     /// Acts on a deadline.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if !self.deadline.is_some_and(|deadline| now >= deadline) {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
         self.deadline = None;
@@ -405,7 +507,10 @@ impl Session {
             (State::Consent { .. }, _) => self.end(EndReason::ConsentTimeout, now),
             (State::Active { .. }, Role::Sharer) => self.decline_upgrade(),
             (State::Active { mode, .. }, Role::Helper) => {
-                self.state = State::Active { mode, upgrade: false };
+                self.state = State::Active {
+                    mode,
+                    upgrade: false,
+                };
                 self.events.push_back(Event::UpgradeDeclined);
             }
             (State::Flushing { reason, .. }, _) => self.finish(reason, now),
@@ -424,7 +529,10 @@ impl Session {
         let first = self.mode().is_none();
         self.receipt.mode = self.receipt.mode.max(Some(mode));
         if first {
-            self.state = State::Active { mode, upgrade: false };
+            self.state = State::Active {
+                mode,
+                upgrade: false,
+            };
             self.events.push_back(Event::Started { mode });
         } else {
             self.set_mode(mode, by);
@@ -433,7 +541,10 @@ impl Session {
 
     fn set_mode(&mut self, mode: Mode, by: Role) {
         self.deadline = None;
-        self.state = State::Active { mode, upgrade: false };
+        self.state = State::Active {
+            mode,
+            upgrade: false,
+        };
         self.events.push_back(Event::ModeChanged { mode, by });
     }
 

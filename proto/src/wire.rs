@@ -2,8 +2,8 @@
 //!
 //! | first byte | meaning | module |
 //! |---|---|---|
-//! | 0x04 | frame: a packet of an inner connection, relayed | [`frame`] |
-//! | 0x05 | address reflection | [`reflect`] |
+//! | 0x04 | frame: a packet of an inner connection, relayed | `frame` |
+//! | 0x05 | address reflection | `reflect` |
 //! | 0x40–0xff | QUIC (both ends switch off quinn's `grease_quic_bit`) | |
 //! | else | dropped, counted | |
 //!

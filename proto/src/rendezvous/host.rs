@@ -122,7 +122,8 @@ impl Host {
             host_nonce: random.bytes(),
             host_role: role,
             not_before_ms: unix_ms,
-            expiry_ms: unix_ms.saturating_add(u64::try_from(lifetime.as_millis()).unwrap_or(MAX_LIFETIME_MS)),
+            expiry_ms: unix_ms
+                .saturating_add(u64::try_from(lifetime.as_millis()).unwrap_or(MAX_LIFETIME_MS)),
             sequence: 1,
         };
         Self {
@@ -170,13 +171,22 @@ impl Host {
         }
         self.pending.insert(exchange, responder);
         let reply = Body::ShareReply(schema::ShareReply { point });
-        self.transmits.push_back(HostTransmit::Signal(exchange, encode(reply)));
+        self.transmits
+            .push_back(HostTransmit::Signal(exchange, encode(reply)));
     }
 
     fn respond(&mut self, payload: &[u8]) -> Option<Responder> {
-        let Body::Share(share) = decode(payload)? else { return None };
+        let Body::Share(share) = decode(payload)? else {
+            return None;
+        };
         let inputs = inputs(&self.record, &array(&share.nonce)?);
-        Responder::respond(self.code.pake_input(), &inputs, &array(&share.point)?, &mut self.random).ok()
+        Responder::respond(
+            self.code.pake_input(),
+            &inputs,
+            &array(&share.point)?,
+            &mut self.random,
+        )
+        .ok()
     }
 
     /// A joiner's further message: its tag.
@@ -192,13 +202,19 @@ impl Host {
             Some(Body::Confirmation(confirmation)) => array(&confirmation.tag),
             _ => None,
         };
-        let Some(tag) = tag else { return self.reject(exchange, RejectReason::Malformed, false) };
+        let Some(tag) = tag else {
+            return self.reject(exchange, RejectReason::Malformed, false);
+        };
         match responder.confirm(&tag) {
             Ok((keys, tag)) => {
                 let tag = Bytes::copy_from_slice(&tag);
                 let reply = Body::ConfirmationReply(schema::Confirmation { tag });
-                self.transmits.push_back(HostTransmit::Admit(exchange, encode(reply)));
-                self.events.push_back(HostEvent::Joined(exchange, InnerKeys::new(&keys, &self.record)));
+                self.transmits
+                    .push_back(HostTransmit::Admit(exchange, encode(reply)));
+                self.events.push_back(HostEvent::Joined(
+                    exchange,
+                    InnerKeys::new(&keys, &self.record),
+                ));
                 self.end(CodeEnd::Used);
             }
             Err(_) => self.count_wrong_try(exchange),
@@ -208,7 +224,9 @@ impl Host {
     fn count_wrong_try(&mut self, exchange: ExchangeId) {
         self.tries += 1;
         self.reject(exchange, RejectReason::WrongCode, true);
-        self.events.push_back(HostEvent::WrongCode { tries_left: self.tries_left() });
+        self.events.push_back(HostEvent::WrongCode {
+            tries_left: self.tries_left(),
+        });
         if self.tries_left() == 0 {
             self.end(CodeEnd::Burned);
         }
@@ -219,9 +237,16 @@ impl Host {
     }
 
     fn reject(&mut self, exchange: ExchangeId, reason: RejectReason, wrong_secret: bool) {
-        let rejected = schema::Rejected { reason: reason.into(), tries_left: self.tries_left() };
+        let rejected = schema::Rejected {
+            reason: reason.into(),
+            tries_left: self.tries_left(),
+        };
         let payload = encode(Body::Rejected(rejected));
-        self.transmits.push_back(HostTransmit::Dismiss { exchange, payload, wrong_secret });
+        self.transmits.push_back(HostTransmit::Dismiss {
+            exchange,
+            payload,
+            wrong_secret,
+        });
     }
 
     /// The relay says that the exchange's joiner is gone.
@@ -242,7 +267,8 @@ impl Host {
         for exchange in std::mem::take(&mut self.pending).into_keys() {
             self.reject(exchange, end.reject_reason(), false);
         }
-        self.transmits.push_back(HostTransmit::Withdraw(self.record.locator_key, end));
+        self.transmits
+            .push_back(HostTransmit::Withdraw(self.record.locator_key, end));
         self.events.push_back(HostEvent::Ended(end));
     }
 

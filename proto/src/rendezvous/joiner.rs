@@ -1,4 +1,8 @@
 //! Who types the code: finds the host, proves that it has the code, and makes the host prove it, too.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever is not expected in a state changes nothing"
+)]
 
 use std::{
     collections::VecDeque,
@@ -47,7 +51,9 @@ pub enum JoinerEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinFailure {
     /// Somebody waits there, but with another code.
-    #[error("this is not your helper's code ({tries_left} tries left); please compare it and type it again")]
+    #[error(
+        "this is not your helper's code ({tries_left} tries left); please compare it and type it again"
+    )]
     WrongCode {
         /// Before it burns.
         tries_left: u32,
@@ -64,7 +70,9 @@ pub enum JoinFailure {
     )]
     Used,
     /// Three wrong tries.
-    #[error("this code was tried wrongly too often and is blocked; please ask your helper for a new one")]
+    #[error(
+        "this code was tried wrongly too often and is blocked; please ask your helper for a new one"
+    )]
     Burned,
     /// Withdrawn by the helper.
     #[error("your helper has withdrawn this code; please ask for a new one")]
@@ -75,7 +83,9 @@ pub enum JoinFailure {
     )]
     Impostor,
     /// The relay gave a record that is no host's.
-    #[error("the relay answered with a record that is not valid; if your clock is right, do not trust this relay")]
+    #[error(
+        "the relay answered with a record that is not valid; if your clock is right, do not trust this relay"
+    )]
     BadRecord,
     /// The host went away meanwhile.
     #[error("your helper's computer is no longer connected")]
@@ -151,16 +161,25 @@ impl Joiner {
             other => return self.state = other,
         };
         let record = match Record::decode_signed(record, unix_ms) {
-            Ok(record) if self.keys.contains(&record.locator_key) && record.host_role == self.host_role => record,
+            Ok(record)
+                if self.keys.contains(&record.locator_key)
+                    && record.host_role == self.host_role =>
+            {
+                record
+            }
             _ => return self.fail(JoinFailure::BadRecord),
         };
         let nonce = self.random.bytes();
-        let initiator = Initiator::start(code.pake_input(), inputs(&record, &nonce), &mut self.random);
+        let initiator =
+            Initiator::start(code.pake_input(), inputs(&record, &nonce), &mut self.random);
         let share = schema::Share {
             point: Bytes::copy_from_slice(&initiator.share()),
             nonce: Bytes::copy_from_slice(&nonce),
         };
-        self.transmits.push_back(JoinerTransmit::Join(record.locator_key, encode(Body::Share(share))));
+        self.transmits.push_back(JoinerTransmit::Join(
+            record.locator_key,
+            encode(Body::Share(share)),
+        ));
         self.state = State::Joining(Box::new(record), initiator);
     }
 
@@ -175,7 +194,9 @@ impl Joiner {
     /// The host's share.
     pub fn handle_signal(&mut self, from: ExchangeId, payload: &[u8]) {
         let (record, initiator) = match self.take() {
-            State::Exchanging(record, exchange, initiator) if exchange == from => (record, initiator),
+            State::Exchanging(record, exchange, initiator) if exchange == from => {
+                (record, initiator)
+            }
             other => return self.state = other,
         };
         let share = match decode(payload) {
@@ -185,15 +206,22 @@ impl Joiner {
         let Some((unconfirmed, tag)) = share.and_then(|share| initiator.finish(&share).ok()) else {
             return self.fail(JoinFailure::Impostor);
         };
-        let confirmation = schema::Confirmation { tag: Bytes::copy_from_slice(&tag) };
-        self.transmits.push_back(JoinerTransmit::Signal(from, encode(Body::Confirmation(confirmation))));
+        let confirmation = schema::Confirmation {
+            tag: Bytes::copy_from_slice(&tag),
+        };
+        self.transmits.push_back(JoinerTransmit::Signal(
+            from,
+            encode(Body::Confirmation(confirmation)),
+        ));
         self.state = State::Confirming(record, from, unconfirmed);
     }
 
     /// The relay has allocated a session, and passes on the host's tag.
     pub fn handle_allocated(&mut self, from: ExchangeId, payload: &[u8]) {
         let (record, unconfirmed) = match self.take() {
-            State::Confirming(record, exchange, unconfirmed) if exchange == from => (record, unconfirmed),
+            State::Confirming(record, exchange, unconfirmed) if exchange == from => {
+                (record, unconfirmed)
+            }
             State::Exchanging(..) => return self.fail(JoinFailure::Impostor),
             other => return self.state = other,
         };
@@ -215,7 +243,9 @@ impl Joiner {
         }
         let failure = match decode(payload) {
             Some(Body::Rejected(rejected)) => match rejected.reason() {
-                RejectReason::WrongCode => JoinFailure::WrongCode { tries_left: rejected.tries_left.min(3) },
+                RejectReason::WrongCode => JoinFailure::WrongCode {
+                    tries_left: rejected.tries_left.min(3),
+                },
                 RejectReason::CodeUsed => JoinFailure::Used,
                 RejectReason::CodeBurned => JoinFailure::Burned,
                 RejectReason::CodeExpired => JoinFailure::Expired,

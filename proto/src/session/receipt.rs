@@ -82,7 +82,9 @@ impl EndReason {
     /// The reason that `role` gave. Nobody can say that the *other* one left or declined.
     pub(super) fn said_by(role: Role, reason: schema::EndReason) -> Self {
         match (role, reason) {
-            (Role::Helper, schema::EndReason::HelperLeft | schema::EndReason::HelperCancelled) => Self::HelperLeft,
+            (Role::Helper, schema::EndReason::HelperLeft | schema::EndReason::HelperCancelled) => {
+                Self::HelperLeft
+            }
             (Role::Sharer, schema::EndReason::SharerLeft) => Self::SharerLeft,
             (Role::Sharer, schema::EndReason::Declined) => Self::Declined,
             (_, schema::EndReason::ConsentTimeout) => Self::ConsentTimeout,

@@ -51,15 +51,27 @@ impl Header {
     /// # Errors
     /// [`InvalidFrame`] when it is not a frame of this version.
     pub fn decode(datagram: &[u8]) -> Result<(Self, &[u8]), InvalidFrame> {
-        let (header, packet) = datagram.split_first_chunk::<HEADER_LEN>().ok_or(InvalidFrame::Short)?;
+        let (header, packet) = datagram
+            .split_first_chunk::<HEADER_LEN>()
+            .ok_or(InvalidFrame::Short)?;
         let [super::FIRST_BYTE_FRAME, flags @ 0..=1, 0, 0, session @ ..] = header else {
             return Err(InvalidFrame::Reserved);
         };
         if packet.is_empty() {
             return Err(InvalidFrame::Short);
         }
-        let side = if *flags == 0 { Side::Host } else { Side::Joiner };
-        Ok((Self { side, session: SessionId(u64::from_be_bytes(*session)) }, packet))
+        let side = if *flags == 0 {
+            Side::Host
+        } else {
+            Side::Joiner
+        };
+        Ok((
+            Self {
+                side,
+                session: SessionId(u64::from_be_bytes(*session)),
+            },
+            packet,
+        ))
     }
 }
 
@@ -71,7 +83,10 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_table() {
-        let header = Header { side: Side::Joiner, session: SessionId(0x0102_0304_0506_0708) };
+        let header = Header {
+            side: Side::Joiner,
+            session: SessionId(0x0102_0304_0506_0708),
+        };
         let bytes = header.encode();
         assert_eq!(bytes, [4, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
         let datagram = [&bytes[..], b"packet"].concat();

@@ -27,7 +27,8 @@ pub fn request(transaction: u64) -> [u8; LEN] {
 /// The response to a datagram from `source`, if it is a well-formed request.
 pub fn respond(datagram: &[u8], source: SocketAddr) -> Option<[u8; LEN]> {
     let mut out: [u8; LEN] = datagram.try_into().ok()?;
-    if out[0] != super::FIRST_BYTE_REFLECT || out[1] != 0 || out[10..].iter().any(|&byte| byte != 0) {
+    if out[0] != super::FIRST_BYTE_REFLECT || out[1] != 0 || out[10..].iter().any(|&byte| byte != 0)
+    {
         return None;
     }
     out[1] = 1;
@@ -57,7 +58,10 @@ pub fn decode_response(datagram: &[u8]) -> Option<(u64, SocketAddr)> {
         6 => IpAddr::V6(Ipv6Addr::from(*bytes[11..].first_chunk::<16>()?)),
         _ => return None,
     };
-    Some((transaction, SocketAddr::new(ip, u16::from_be_bytes([bytes[27], bytes[28]]))))
+    Some((
+        transaction,
+        SocketAddr::new(ip, u16::from_be_bytes([bytes[27], bytes[28]])),
+    ))
 }
 
 #[cfg(test)]
@@ -73,7 +77,10 @@ mod tests {
         }
         let mapped: SocketAddr = "[::ffff:192.0.2.1]:7".parse().expect("an address");
         let answer = respond(&request(1), mapped).expect("well-formed");
-        assert_eq!(decode_response(&answer), Some((1, "192.0.2.1:7".parse().expect("an address"))));
+        assert_eq!(
+            decode_response(&answer),
+            Some((1, "192.0.2.1:7".parse().expect("an address")))
+        );
     }
 
     #[test]
