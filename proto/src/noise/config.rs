@@ -5,8 +5,9 @@ use std::{
     sync::{Arc, atomic::AtomicU32},
 };
 
+use aws_lc_rs::hmac;
 use quinn_proto::{
-    ConnectError, ConnectionId, EndpointConfig, Side,
+    ConnectError, ConnectionId, EndpointConfig, HashedConnectionIdGenerator, Side,
     crypto::{self, Keys, UnsupportedVersion},
     transport_parameters::TransportParameters,
 };
@@ -91,6 +92,25 @@ pub fn endpoint_config(profiles: &[Profile]) -> EndpointConfig {
     let mut config = EndpointConfig::default();
     config.supported_versions(profiles.iter().map(|profile| profile.version()).collect());
     config.grease_quic_bit(false);
+    config
+}
+
+/// As [`endpoint_config`], for a server that may be restarted: reset tokens and connection ids follow from its static
+/// key, so that after the restart it can tell its former peers at once that their connections are gone (RFC 9000 §10.3.2).
+pub fn restartable_endpoint_config(profiles: &[Profile], key: &StaticKey) -> EndpointConfig {
+    let secret = Zeroizing::new(*key.secret());
+    let derive = |label: &str| {
+        let mut out = Zeroizing::new([0; 32]);
+        schedule::expand_label(&secret, label, &mut out[..]);
+        out
+    };
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &derive("stateless reset")[..]);
+    let cid_key = u64::from_be_bytes(*derive("connection ids").first_chunk().expect("32 bytes"));
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config
+        .supported_versions(profiles.iter().map(|profile| profile.version()).collect())
+        .grease_quic_bit(false)
+        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)));
     config
 }
 

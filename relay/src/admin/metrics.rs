@@ -1,0 +1,372 @@
+//! What an operator can count. Each metric stands beside the line that moves it: a field here, an `inc` there.
+//!
+//! Labels come from closed enums and are resolved once, so that the datapath only adds to atomics.
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
+
+use crate::{datapath::DropReason, drain};
+
+/// 1 ms to 10 s: a handshake on loopback to one nobody waits for.
+const HANDSHAKE_BUCKETS: [f64; 13] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+];
+/// A request is a few map operations; from a tenth of a millisecond to a look-up through a slow DHT.
+const REQUEST_BUCKETS: [f64; 10] = [
+    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.1, 1.0, 5.0,
+];
+/// One datagram, to a batch of runs that the kernel joined.
+const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 128.0, 512.0, 2048.0];
+
+/// The relay's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Nodes that said Hello and are here.
+    pub nodes_connected: IntGauge,
+    handshakes: IntCounterVec,
+    /// Seconds from a node's first packet to its proven key.
+    pub handshake_seconds: Histogram,
+    control_requests: IntCounterVec,
+    control_request_seconds: HistogramVec,
+    /// Records that can be joined; set when somebody asks.
+    pub locators: IntGauge,
+    locator_lookups: IntCounterVec,
+    code_burns: IntCounterVec,
+    introductions: IntCounterVec,
+    /// Sessions with an allocation here.
+    pub sessions: IntGauge,
+    session_end: IntCounterVec,
+    frames_forwarded: IntCounter,
+    bytes_forwarded: IntCounter,
+    frames_dropped: [IntCounter; DropReason::ALL.len()],
+    /// Datagrams in one receive.
+    pub batch_frames: Histogram,
+    /// Packets for quinn that found its queue full.
+    pub quic_queue_drops: IntCounter,
+    drain_state: IntGauge,
+    drain_remaining: IntGauge,
+}
+
+impl Metrics {
+    /// Registers every metric on `registry`.
+    ///
+    /// # Errors
+    /// When a name is registered already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let on = Register(registry);
+        let dropped = on.counters(
+            "frames_dropped_total",
+            "Datagrams that went no further.",
+            &["reason"],
+        )?;
+        let leg = "node";
+        on.gauges("build_info", "What runs here.", &["version"])?
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        Ok(Self {
+            nodes_connected: on.gauge("nodes_connected", "Nodes with a control connection.")?,
+            handshakes: on.counters(
+                "handshakes_total",
+                "Handshakes that ended.",
+                &["profile", "result"],
+            )?,
+            handshake_seconds: on.histogram(
+                "handshake_seconds",
+                "From a node's first packet to its proven key.",
+                &HANDSHAKE_BUCKETS,
+            )?,
+            control_requests: on.counters(
+                "control_requests_total",
+                "Requests of nodes, by how they ended.",
+                &["kind", "result"],
+            )?,
+            control_request_seconds: on.histograms(
+                "control_request_seconds",
+                "From a request to its answer.",
+                &REQUEST_BUCKETS,
+                &["kind"],
+            )?,
+            locators: on.gauge("locators", "Codes that can be joined.")?,
+            locator_lookups: on.counters(
+                "locator_lookups_total",
+                "Look-ups of codes.",
+                &["result"],
+            )?,
+            code_burns: on.counters(
+                "code_burns_total",
+                "Codes that ended before their time.",
+                &["why"],
+            )?,
+            introductions: on.counters(
+                "introductions_total",
+                "Joiners' tries, by how they ended.",
+                &["result"],
+            )?,
+            sessions: on
+                .gauges("sessions", "Sessions with an allocation.", &["path"])?
+                .with_label_values(&["relayed"]),
+            session_end: on.counters(
+                "session_end_total",
+                "Allocations that ended.",
+                &["reason"],
+            )?,
+            frames_forwarded: on
+                .counters("frames_forwarded_total", "Frames sent on.", &["leg"])?
+                .with_label_values(&[leg]),
+            bytes_forwarded: on
+                .counters(
+                    "bytes_forwarded_total",
+                    "Bytes of frames sent on.",
+                    &["leg"],
+                )?
+                .with_label_values(&[leg]),
+            frames_dropped: DropReason::ALL
+                .map(|reason| dropped.with_label_values(&[reason.label()])),
+            batch_frames: on.histogram(
+                "batch_frames",
+                "Datagrams in one receive.",
+                &BATCH_BUCKETS,
+            )?,
+            quic_queue_drops: on.counter(
+                "quic_queue_drops_total",
+                "QUIC packets that control was too slow for.",
+            )?,
+            drain_state: on.gauge("drain_state", "0 serving, 1 draining, 2 done.")?,
+            drain_remaining: on.gauge(
+                "drain_remaining",
+                "Sessions a draining relay still waits for.",
+            )?,
+        })
+    }
+
+    /// A datagram was dropped.
+    pub fn dropped(&self, reason: DropReason) {
+        self.frames_dropped[reason as usize].inc();
+    }
+
+    /// How many were dropped for `reason`.
+    pub fn dropped_count(&self, reason: DropReason) -> u64 {
+        self.frames_dropped[reason as usize].get()
+    }
+
+    /// How many frames were sent on.
+    pub fn forwarded_count(&self) -> u64 {
+        self.frames_forwarded.get()
+    }
+
+    /// A frame was sent on.
+    pub fn forwarded(&self, bytes: usize) {
+        self.frames_forwarded.inc();
+        self.bytes_forwarded.inc_by(bytes as u64);
+    }
+
+    /// A handshake ended.
+    pub fn handshake(&self, result: Handshake) {
+        self.handshakes
+            .with_label_values(&["hop", result.label()])
+            .inc();
+    }
+
+    /// A request was answered.
+    pub fn request(&self, kind: &str, result: &str, seconds: f64) {
+        self.control_requests
+            .with_label_values(&[kind, result])
+            .inc();
+        self.control_request_seconds
+            .with_label_values(&[kind])
+            .observe(seconds);
+    }
+
+    /// A code was looked up.
+    pub fn lookup(&self, result: &str) {
+        self.locator_lookups.with_label_values(&[result]).inc();
+    }
+
+    /// A code ended before its time.
+    pub fn code_ended(&self, why: &str) {
+        self.code_burns.with_label_values(&[why]).inc();
+    }
+
+    /// A joiner's try ended.
+    pub fn introduction(&self, result: Introduction) {
+        self.introductions
+            .with_label_values(&[result.label()])
+            .inc();
+    }
+
+    /// An allocation ended.
+    pub fn session_end(&self, reason: SessionEnd) {
+        self.session_end.with_label_values(&[reason.label()]).inc();
+    }
+
+    /// Where the relay is in its life, and how many sessions it has.
+    pub fn life(&self, state: drain::State, sessions: usize) {
+        let sessions = i64::try_from(sessions).unwrap_or(i64::MAX);
+        self.sessions.set(sessions);
+        let (number, remaining) = match state {
+            drain::State::Serving => (0, 0),
+            drain::State::Draining { .. } => (1, sessions),
+            drain::State::Done => (2, 0),
+        };
+        self.drain_state.set(number);
+        self.drain_remaining.set(remaining);
+    }
+}
+
+macro_rules! labels {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $label:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_meta])* $variant),+ }
+
+        impl $name {
+            const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// How a handshake ended.
+    Handshake {
+        /// The node proved its key.
+        Ok = "ok",
+        /// It failed: wrong key, wrong protocol, or the node went away.
+        Failed = "failed",
+        /// It took too long.
+        TimedOut = "timed_out",
+        /// The relay had no room.
+        Refused = "refused",
+        /// The node has to prove its address first.
+        Retry = "retry",
+    }
+}
+
+labels! {
+    /// How a joiner's try ended.
+    Introduction {
+        /// With a session.
+        Admitted = "admitted",
+        /// The host said no.
+        Dismissed = "dismissed",
+        /// The host said the secret was wrong.
+        WrongSecret = "wrong_secret",
+        /// One of the two went away.
+        PeerGone = "peer_gone",
+        /// Neither came to an end in time.
+        Expired = "expired",
+    }
+}
+
+labels! {
+    /// How an allocation ended.
+    SessionEnd {
+        /// A node said so.
+        Released = "released",
+        /// A node's connection ended without a word.
+        Lost = "lost",
+        /// No frame for a while.
+        Idle = "idle",
+        /// The relay's drain ran out of time.
+        Drained = "drained",
+    }
+}
+
+struct Register<'a>(&'a Registry);
+
+impl Register<'_> {
+    fn add<C: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        metric: C,
+    ) -> prometheus::Result<C> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.add(IntCounter::with_opts(opts(name, help))?)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        self.add(IntCounterVec::new(opts(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.add(IntGauge::with_opts(opts(name, help))?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.add(IntGaugeVec::new(opts(name, help), labels)?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        let common_opts = opts(name, help);
+        self.add(Histogram::with_opts(HistogramOpts {
+            common_opts,
+            buckets: buckets.to_vec(),
+        })?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        labels: &[&str],
+    ) -> prometheus::Result<HistogramVec> {
+        let common_opts = opts(name, help);
+        self.add(HistogramVec::new(
+            HistogramOpts {
+                common_opts,
+                buckets: buckets.to_vec(),
+            },
+            labels,
+        )?)
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("remora_relay")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_drop_reason_has_its_own_counter() {
+        let metrics = Metrics::new(&Registry::new()).expect("new names");
+        for (n, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, n);
+            metrics.dropped(reason);
+            assert_eq!(metrics.dropped_count(reason), 1);
+        }
+    }
+
+    #[test]
+    fn names_have_the_prefix_and_are_taken_once() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).expect("new names");
+        metrics.life(drain::State::Done, 0);
+        let families = registry.gather();
+        assert!(
+            families
+                .iter()
+                .all(|family| family.name().starts_with("remora_relay_"))
+        );
+        assert!(
+            families
+                .iter()
+                .any(|family| family.name() == "remora_relay_drain_state")
+        );
+        assert!(Metrics::new(&registry).is_err());
+    }
+}

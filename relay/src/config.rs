@@ -1,0 +1,427 @@
+//! Flags and environment, as typed ([`Args`]) and as checked ([`Config`]). Each default carries its reason.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use remora_proto::{
+    id::{RelayAddr, RelayId},
+    noise::StaticKey,
+};
+
+use crate::rate::Rate;
+
+/// Everywhere, IPv6 and IPv4. 443 needs a right; 4433 is where one tries things.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 4433);
+/// Operators sit on the same machine, or say otherwise.
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+/// Beside where the relay was started: nothing to set up, easy to find.
+const DEFAULT_KEY: &str = "./remora-data/relay.key";
+/// A screen at 4K and 60 frames a second stays below; a file copy does not starve others.
+const DEFAULT_SESSION_RATE_BYTES: u64 = 16 << 20;
+/// A quarter of a second of the rate: a whole key frame.
+const DEFAULT_SESSION_BURST_BYTES: u64 = 4 << 20;
+/// The smallest burst that lets the largest frame through.
+const MIN_SESSION_BURST_BYTES: u64 = 64 << 10;
+/// So that a flood ends in refusals and not in swapping; to be raised with the machine's memory.
+const DEFAULT_MAX_NODES: usize = 100_000;
+/// At 50 kB/s each, which a still screen needs, this is 8 Gbit/s: more than this datapath forwards.
+const DEFAULT_MAX_SESSIONS: usize = 20_000;
+/// A person mistypes a few codes; a guesser needs millions (`SECURITY` §2.4).
+const DEFAULT_LOOKUPS_PER_MINUTE: u64 = 10;
+const LOOKUP_BURST: u64 = 5;
+/// Long enough for nodes to move, short enough for an update at night.
+const DEFAULT_DRAIN_TIMEOUT_S: u64 = 60;
+/// Longest name of a realm or relay in a message.
+const MAX_NAME_BYTES: usize = 64;
+
+/// Remora's relay: introduces nodes by code and forwards frames it cannot read.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "remora-relay",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A verb.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run a relay until it is told to stop
+    Serve(ServeArgs),
+    /// Run a relay with everything defaulted and say what the two people have to type
+    Quickstart(ServeArgs),
+}
+
+impl Command {
+    /// The flags, whatever the verb.
+    pub fn serve_args(&self) -> &ServeArgs {
+        match self {
+            Self::Serve(args) | Self::Quickstart(args) => args,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors.
+    Json,
+}
+
+/// Flags of both verbs.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServeArgs {
+    /// UDP address for nodes; `[::]` takes IPv4 too, and means 0.0.0.0 where there is no IPv6
+    #[arg(long, value_name = "ADDR:PORT", env = "REMORA_RELAY_LISTEN", default_value_t = DEFAULT_LISTEN)]
+    pub listen: SocketAddr,
+    /// TCP address for /livez, /readyz and /metrics
+    #[arg(long, value_name = "ADDR:PORT", env = "REMORA_RELAY_ADMIN", default_value_t = DEFAULT_ADMIN)]
+    pub admin: SocketAddr,
+    /// File of the relay's key; created on the first start
+    #[arg(long, value_name = "FILE", env = "REMORA_RELAY_KEY", default_value = DEFAULT_KEY)]
+    pub key: PathBuf,
+    /// Where nodes find this relay, when that is not the address it sees itself
+    #[arg(long, value_name = "HOST:PORT", env = "REMORA_RELAY_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// Name space of the codes; nodes learn it from the relay
+    #[arg(long, env = "REMORA_RELAY_REALM", default_value = "default")]
+    pub realm: String,
+    /// Name of this relay, for people
+    #[arg(long, env = "REMORA_RELAY_NAME", default_value = "relay")]
+    pub name: String,
+    /// What a session may send each way, bytes per second
+    #[arg(long, value_name = "BYTES", env = "REMORA_RELAY_SESSION_RATE_BYTES", default_value_t = DEFAULT_SESSION_RATE_BYTES)]
+    pub session_rate_bytes: u64,
+    /// What a session may send at once, bytes
+    #[arg(long, value_name = "BYTES", env = "REMORA_RELAY_SESSION_BURST", default_value_t = DEFAULT_SESSION_BURST_BYTES)]
+    pub session_burst: u64,
+    /// Nodes connected at once
+    #[arg(long, value_name = "N", env = "REMORA_RELAY_MAX_NODES", default_value_t = DEFAULT_MAX_NODES)]
+    pub max_nodes: usize,
+    /// Sessions forwarded at once
+    #[arg(long, value_name = "N", env = "REMORA_RELAY_MAX_SESSIONS", default_value_t = DEFAULT_MAX_SESSIONS)]
+    pub max_sessions: usize,
+    /// Codes that may be looked up from one address
+    #[arg(long, value_name = "N", env = "REMORA_RELAY_LOOKUPS_PER_MINUTE", default_value_t = DEFAULT_LOOKUPS_PER_MINUTE)]
+    pub lookups_per_minute: u64,
+    /// How long sessions may stay after SIGTERM, seconds
+    #[arg(long, value_name = "SECONDS", env = "REMORA_RELAY_DRAIN_TIMEOUT", default_value_t = DEFAULT_DRAIN_TIMEOUT_S)]
+    pub drain_timeout: u64,
+    /// How log lines look
+    #[arg(long, env = "REMORA_RELAY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", env = "REMORA_RELAY_LOG", default_value_t = tracing::Level::INFO)]
+    pub log: tracing::Level,
+    /// Print one JSON object instead of the relay's address
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ServeArgs {
+    /// Every flag at its default, whatever the environment says.
+    ///
+    /// # Panics
+    /// Never: a default that does not parse fails this crate's tests.
+    #[cfg(test)]
+    fn defaults() -> Self {
+        match Args::try_parse_from(["remora-relay", "serve"])
+            .expect("defaults parse")
+            .command
+        {
+            Command::Serve(args) | Command::Quickstart(args) => args,
+        }
+    }
+}
+
+/// Flags that cannot be, each with its remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Not a place with a port, or one no node could use.
+    #[error(
+        "--advertise `{0}` is not HOST:PORT; say how nodes reach this relay, like relay.example.org:4433"
+    )]
+    Advertise(String),
+    /// Empty, or longer than a message may carry.
+    #[error("--{flag} must have 1 to {MAX_NAME_BYTES} bytes")]
+    Name {
+        /// Which flag.
+        flag: &'static str,
+    },
+    /// Too small to do anything.
+    #[error("--{flag} must be at least {minimum}")]
+    TooSmall {
+        /// Which flag.
+        flag: &'static str,
+        /// What works.
+        minimum: u64,
+    },
+}
+
+/// What a relay runs with, checked.
+#[derive(Clone)]
+pub struct Config {
+    /// UDP address for nodes.
+    pub listen: SocketAddr,
+    /// TCP address for probes and metrics.
+    pub admin: SocketAddr,
+    /// Who it is.
+    pub key: StaticKey,
+    /// Where nodes find it; found out when `None`.
+    pub advertise: Option<String>,
+    /// Name space of the codes.
+    pub realm: String,
+    /// For people.
+    pub name: String,
+    /// Bytes of a session, each way.
+    pub session_rate: Rate,
+    /// Nodes at once.
+    pub max_nodes: usize,
+    /// Sessions at once.
+    pub max_sessions: usize,
+    /// Look-ups of a source.
+    pub lookup_rate: Rate,
+    /// How long sessions may stay when it drains.
+    pub drain_timeout: Duration,
+}
+
+impl Config {
+    /// A relay for tests and demonstrations: ports of the system's choosing on loopback, nothing on disk.
+    pub fn loopback(key: StaticKey) -> Self {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            listen: loopback,
+            admin: loopback,
+            key,
+            advertise: None,
+            realm: "default".to_owned(),
+            name: "loopback".to_owned(),
+            session_rate: Rate::per_second(DEFAULT_SESSION_RATE_BYTES, DEFAULT_SESSION_BURST_BYTES),
+            max_nodes: DEFAULT_MAX_NODES,
+            max_sessions: DEFAULT_MAX_SESSIONS,
+            lookup_rate: lookup_rate(DEFAULT_LOOKUPS_PER_MINUTE),
+            drain_timeout: Duration::from_secs(DEFAULT_DRAIN_TIMEOUT_S),
+        }
+    }
+
+    /// Checks what was typed.
+    ///
+    /// # Errors
+    /// The first flag that cannot be.
+    pub fn new(args: &ServeArgs, key: StaticKey) -> Result<Self, ConfigError> {
+        args.check()?;
+        Ok(Self {
+            listen: args.listen,
+            admin: args.admin,
+            key,
+            advertise: args.advertise.clone(),
+            realm: args.realm.clone(),
+            name: args.name.clone(),
+            session_rate: Rate::per_second(args.session_rate_bytes, args.session_burst),
+            max_nodes: args.max_nodes,
+            max_sessions: args.max_sessions,
+            lookup_rate: lookup_rate(args.lookups_per_minute),
+            drain_timeout: Duration::from_secs(args.drain_timeout),
+        })
+    }
+
+    /// The address to give out, once `bound` is known.
+    pub fn address(&self, bound: SocketAddr) -> RelayAddr {
+        let host_port = self
+            .advertise
+            .clone()
+            .unwrap_or_else(|| reachable(bound).to_string());
+        RelayAddr {
+            host_port,
+            id: RelayId(self.key.public()),
+        }
+    }
+}
+
+/// The key's public half shows, the other never.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("id", &RelayId(self.key.public()))
+            .field("listen", &self.listen)
+            .field("admin", &self.admin)
+            .field("realm", &self.realm)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ServeArgs {
+    /// Checks each flag by itself.
+    ///
+    /// # Errors
+    /// The first flag that cannot be.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if let Some(advertise) = &self.advertise {
+            check_host_port(advertise)?;
+        }
+        for (flag, value) in [("realm", &self.realm), ("name", &self.name)] {
+            if value.is_empty() || value.len() > MAX_NAME_BYTES {
+                return Err(ConfigError::Name { flag });
+            }
+        }
+        for (flag, value, minimum) in [
+            ("session-rate-bytes", self.session_rate_bytes, 1024),
+            ("session-burst", self.session_burst, MIN_SESSION_BURST_BYTES),
+            ("max-nodes", self.max_nodes as u64, 1),
+            ("max-sessions", self.max_sessions as u64, 1),
+            ("lookups-per-minute", self.lookups_per_minute, 1),
+        ] {
+            if value < minimum {
+                return Err(ConfigError::TooSmall { flag, minimum });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_host_port(text: &str) -> Result<(), ConfigError> {
+    let invalid = || ConfigError::Advertise(text.to_owned());
+    if text.contains(|c: char| c == '/' || c.is_whitespace()) {
+        return Err(invalid());
+    }
+    // The same parser that reads the address on the other side.
+    let address = RelayAddr {
+        host_port: text.to_owned(),
+        id: RelayId([0; 32]),
+    };
+    address
+        .to_string()
+        .parse::<RelayAddr>()
+        .map(drop)
+        .map_err(|_| invalid())
+}
+
+fn lookup_rate(per_minute: u64) -> Rate {
+    Rate::new(
+        per_minute,
+        Duration::from_secs(60),
+        LOOKUP_BURST.max(per_minute / 2),
+    )
+}
+
+/// `bound`, or the address this machine would use on its network when that is "everywhere".
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    if !bound.ip().is_unspecified() {
+        return bound;
+    }
+    let ip = outgoing_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    SocketAddr::new(ip, bound.port())
+}
+
+/// Asks the routing table: connecting a UDP socket sends nothing. (192.0.2.1 is for documentation, RFC 5737.)
+fn outgoing_ip() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified()).then_some(ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn with(change: impl FnOnce(&mut ServeArgs)) -> Result<(), ConfigError> {
+        let mut args = ServeArgs::defaults();
+        change(&mut args);
+        args.check()
+    }
+
+    #[test]
+    fn the_flags_fit_together_and_the_defaults_are_valid() {
+        Args::command().debug_assert();
+        assert_eq!(with(|_| {}), Ok(()));
+        let config =
+            Config::new(&ServeArgs::defaults(), StaticKey::from_bytes([7; 32])).expect("valid");
+        assert_eq!(config.session_rate, Rate::per_second(16 << 20, 4 << 20));
+        assert_eq!(
+            config.lookup_rate,
+            Rate::new(10, Duration::from_secs(60), 5)
+        );
+        assert_eq!(config.drain_timeout, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn impossible_values_are_named() {
+        for advertise in [
+            "relay.example.org",
+            "relay:0",
+            ":4433",
+            "a b:1",
+            "a/b:1",
+            "a:1/x",
+            "",
+        ] {
+            assert!(
+                with(|args| args.advertise = Some(advertise.into())).is_err(),
+                "{advertise}"
+            );
+        }
+        assert_eq!(
+            with(|args| args.advertise = Some("relay.example.org:4433".into())),
+            Ok(())
+        );
+        assert_eq!(
+            with(|args| args.advertise = Some("[2001:db8::1]:443".into())),
+            Ok(())
+        );
+        assert_eq!(
+            with(|args| args.realm = "x".repeat(65)),
+            Err(ConfigError::Name { flag: "realm" })
+        );
+        assert_eq!(
+            with(|args| args.name = String::new()),
+            Err(ConfigError::Name { flag: "name" })
+        );
+        assert!(with(|args| args.session_burst = 1000).is_err());
+        assert!(with(|args| args.max_nodes = 0).is_err());
+        assert!(with(|args| args.lookups_per_minute = 0).is_err());
+    }
+
+    #[test]
+    fn the_address_is_what_was_said_or_what_can_be_reached() {
+        let key = StaticKey::from_bytes([7; 32]);
+        let id = RelayId(key.public());
+        let mut config = Config::loopback(key);
+        let bound = SocketAddr::from(([127, 0, 0, 1], 4433));
+        assert_eq!(
+            config.address(bound).to_string(),
+            format!("127.0.0.1:4433/{id}")
+        );
+        let everywhere = config.address(SocketAddr::from(([0, 0, 0, 0], 4433)));
+        assert!(!everywhere.host_port.starts_with("0.0.0.0"), "{everywhere}");
+        config.advertise = Some("relay.example.org:443".into());
+        assert_eq!(
+            config.address(bound).to_string(),
+            format!("relay.example.org:443/{id}")
+        );
+    }
+
+    #[test]
+    fn the_secret_never_shows() {
+        let config = Config::loopback(StaticKey::from_bytes([7; 32]));
+        let shown = format!("{config:?}");
+        assert!(
+            !shown.contains("7, 7") && !shown.contains("070707"),
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,360 @@
+//! What nodes agreed on: who waits under a locator, who talks to whom, which sessions are forwarded. Pure.
+//!
+//! ```text
+//! joiner ── Join ──▶ exchange ── Offer, Signal … ──▶ host ── Admit ──▶ allocation ── Release, lost, idle ──▶ gone
+//!                        └── Dismiss, 30 s, one of them gone ──▶ gone
+//! ```
+//!
+//! A machine with one owner ([`super::actor`]) instead of a locked map: an admission touches two nodes, an exchange,
+//! an allocation and the table at once, and notices must leave in the order things happened. Requests come with
+//! `now`, answers are returned, notices wait in [`Registry::poll_notice`]. Deadlines come from one queue. What a node
+//! holds is listed at the node, so that its loss costs what it held and no scan.
+
+// Allocations: ended by a node, by its loss, by silence, by the drain.
+mod allocation;
+// Exchanges: a joiner's try at a host.
+mod exchange;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use remora_proto::{
+    id::{ExchangeId, NodeId, SessionId},
+    random::Random,
+    record::LocatorKey,
+    wire::message::control::Draining,
+};
+
+use self::{allocation::Allocation, exchange::Exchange};
+use super::message::{Answer, Reason, Refusal, Reply, done};
+use crate::{
+    admin::metrics::Metrics,
+    datapath::table::{Leg, Table},
+    drain::{Drain, State},
+};
+
+/// A control connection, for as long as this relay runs.
+///
+/// Not the node's key: one person may run two programs with the same key, and each is to get its own notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionNumber(pub u64);
+
+/// Caps an operator sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Nodes at once.
+    pub max_nodes: usize,
+    /// Sessions at once.
+    pub max_sessions: usize,
+    /// What the table allows each session, to tell the nodes.
+    pub session_rate_bytes_per_s: u64,
+}
+
+/// What a node asks of the registry; checked as far as that goes without knowing the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Its record was put: joiners of `key` are to be sent here.
+    Host {
+        /// The locator.
+        key: LocatorKey,
+        /// How long.
+        live_for: Duration,
+    },
+    /// Its record was withdrawn.
+    Unhost {
+        /// The locator.
+        key: LocatorKey,
+    },
+    /// See `control.proto`, as all that follow.
+    Join {
+        /// The locator.
+        key: LocatorKey,
+        /// For the host.
+        payload: Bytes,
+    },
+    /// To the other node of the exchange.
+    Signal {
+        /// Which.
+        exchange: ExchangeId,
+        /// For the other.
+        payload: Bytes,
+    },
+    /// The host lets the joiner in.
+    Admit {
+        /// Which.
+        exchange: ExchangeId,
+        /// For the joiner.
+        payload: Bytes,
+    },
+    /// The host does not.
+    Dismiss {
+        /// Which.
+        exchange: ExchangeId,
+        /// For the joiner.
+        payload: Bytes,
+        /// Only counted.
+        wrong_secret: bool,
+    },
+    /// The session is over.
+    Release {
+        /// Which.
+        session: SessionId,
+    },
+}
+
+#[derive(Debug)]
+struct Node {
+    id: NodeId,
+    leg: Leg,
+    locators: BTreeSet<LocatorKey>,
+    /// As host or joiner.
+    exchanges: BTreeSet<ExchangeId>,
+    sessions: BTreeSet<SessionId>,
+}
+
+#[derive(Debug)]
+struct Hosting {
+    host: ConnectionNumber,
+    until: Instant,
+    exchanges: BTreeSet<ExchangeId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Hosting(LocatorKey),
+    Exchange(ExchangeId),
+    Allocation(SessionId),
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Registry {
+    limits: Limits,
+    random: Random,
+    table: Arc<Table>,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+    nodes: BTreeMap<ConnectionNumber, Node>,
+    hosting_by_locator: BTreeMap<LocatorKey, Hosting>,
+    exchanges: BTreeMap<ExchangeId, Exchange>,
+    allocations: BTreeMap<SessionId, Allocation>,
+    deadlines: BTreeSet<(Instant, Due)>,
+    notices: VecDeque<(ConnectionNumber, Reply)>,
+}
+
+const PEER_GONE: Refusal =
+    Refusal::new(Reason::PeerGone, "there is no such exchange, or it is over");
+
+impl Registry {
+    /// An empty registry that writes its sessions into `table`.
+    pub fn new(
+        limits: Limits,
+        drain: Drain,
+        table: Arc<Table>,
+        metrics: Arc<Metrics>,
+        random: Random,
+    ) -> Self {
+        Self {
+            limits,
+            random,
+            table,
+            metrics,
+            drain,
+            nodes: BTreeMap::new(),
+            hosting_by_locator: BTreeMap::new(),
+            exchanges: BTreeMap::new(),
+            allocations: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            notices: VecDeque::new(),
+        }
+    }
+
+    /// A node said Hello.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn attach(
+        &mut self,
+        number: ConnectionNumber,
+        id: NodeId,
+        leg: Leg,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        if self.nodes.len() >= self.limits.max_nodes {
+            return Err(Refusal::new(
+                Reason::Full,
+                "this relay has as many nodes as it may; try another",
+            ));
+        }
+        let node = Node {
+            id,
+            leg,
+            locators: BTreeSet::new(),
+            exchanges: BTreeSet::new(),
+            sessions: BTreeSet::new(),
+        };
+        self.nodes.insert(number, node);
+        self.count_nodes();
+        if let Some(notice) = self.draining(now) {
+            self.notices.push_back((number, notice));
+        }
+        Ok(())
+    }
+
+    /// A node's connection ended. Whoever it had to do with is told.
+    pub fn detach(&mut self, number: ConnectionNumber) {
+        let Some(node) = self.nodes.remove(&number) else {
+            return;
+        };
+        self.count_nodes();
+        for key in node.locators {
+            self.unhost(number, key);
+        }
+        for exchange in node.exchanges {
+            self.abandon_exchange(number, exchange);
+        }
+        for session in node.sessions {
+            self.lose_session(number, session);
+        }
+    }
+
+    /// Does what a node asks.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn handle(&mut self, number: ConnectionNumber, demand: Demand, now: Instant) -> Answer {
+        if !self.nodes.contains_key(&number) {
+            return Err(Refusal::new(Reason::BadState, "this connection is over"));
+        }
+        match demand {
+            Demand::Host { key, live_for } => {
+                self.host(number, key, now + live_for);
+                Ok(done())
+            }
+            Demand::Unhost { key } => {
+                self.unhost(number, key);
+                Ok(done())
+            }
+            Demand::Join { key, payload } => self.join(number, key, payload, now),
+            Demand::Signal { exchange, payload } => self.signal(number, exchange, payload),
+            Demand::Admit { exchange, payload } => self.admit(number, exchange, payload, now),
+            Demand::Dismiss {
+                exchange,
+                payload,
+                wrong_secret,
+            } => self.dismiss(number, exchange, payload, wrong_secret),
+            Demand::Release { session } => self.release(number, session),
+        }
+    }
+
+    /// Starts draining.
+    pub fn begin_drain(&mut self, now: Instant) {
+        if !self.drain.begin(self.allocations.len(), now) {
+            return;
+        }
+        let Some(notice) = self.draining(now) else {
+            return;
+        };
+        self.notices
+            .extend(self.nodes.keys().map(|&number| (number, notice.clone())));
+    }
+
+    /// A notice to send; call until `None`.
+    pub fn poll_notice(&mut self) -> Option<(ConnectionNumber, Reply)> {
+        self.notices.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let deadline = self.deadlines.first().map(|&(due, _)| due);
+        [deadline, self.drain.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while self.deadlines.first().is_some_and(|&(due, _)| due <= now) {
+            match self.deadlines.pop_first() {
+                Some((_, Due::Hosting(key))) => self.forget_hosting(key),
+                Some((_, Due::Exchange(exchange))) => self.expire_exchange(exchange),
+                Some((_, Due::Allocation(session))) => self.check_idle(session, now),
+                None => {}
+            }
+        }
+        if self.drain.handle_timeout(now) {
+            self.end_all_sessions();
+        }
+    }
+
+    /// Where the relay is in its life.
+    pub fn state(&self) -> State {
+        self.drain.state()
+    }
+
+    /// Sessions with an allocation.
+    pub fn sessions(&self) -> usize {
+        self.allocations.len()
+    }
+
+    /// The notice for nodes when the relay leaves.
+    fn draining(&self, now: Instant) -> Option<Reply> {
+        let deadline = match self.drain.state() {
+            State::Serving => return None,
+            State::Draining { deadline } => deadline.saturating_duration_since(now),
+            State::Done => Duration::ZERO,
+        };
+        let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
+        Some(Reply::Draining(Draining { deadline_ms }))
+    }
+
+    fn host(&mut self, number: ConnectionNumber, key: LocatorKey, until: Instant) {
+        self.forget_hosting(key);
+        self.hosting_by_locator.insert(
+            key,
+            Hosting {
+                host: number,
+                until,
+                exchanges: BTreeSet::new(),
+            },
+        );
+        self.deadlines.insert((until, Due::Hosting(key)));
+        if let Some(node) = self.nodes.get_mut(&number) {
+            node.locators.insert(key);
+        }
+    }
+
+    fn unhost(&mut self, number: ConnectionNumber, key: LocatorKey) {
+        if self
+            .hosting_by_locator
+            .get(&key)
+            .is_some_and(|hosting| hosting.host == number)
+        {
+            self.forget_hosting(key);
+        }
+    }
+
+    fn forget_hosting(&mut self, key: LocatorKey) {
+        let Some(hosting) = self.hosting_by_locator.remove(&key) else {
+            return;
+        };
+        self.deadlines.remove(&(hosting.until, Due::Hosting(key)));
+        if let Some(node) = self.nodes.get_mut(&hosting.host) {
+            node.locators.remove(&key);
+        }
+    }
+
+    fn count_nodes(&self) {
+        self.metrics
+            .nodes_connected
+            .set(i64::try_from(self.nodes.len()).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests;

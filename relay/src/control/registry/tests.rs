@@ -1,0 +1,641 @@
+use std::net::SocketAddr;
+
+use prometheus::Registry as MetricsRegistry;
+use proptest::prelude::*;
+use remora_proto::{
+    id::Side,
+    wire::message::control::{Allocated, Dismiss, Offer, Released, Signal},
+};
+
+use super::*;
+use crate::{control::message::ReleaseCause, datapath::DropReason, rate::Rate};
+
+const HOST: ConnectionNumber = ConnectionNumber(1);
+const JOINER: ConnectionNumber = ConnectionNumber(2);
+const STRANGER: ConnectionNumber = ConnectionNumber(3);
+const KEY: LocatorKey = LocatorKey([7; 32]);
+const DRAIN: Duration = Duration::from_secs(60);
+
+/// A registry with its table, and `now`.
+struct Bench {
+    registry: Registry,
+    table: Arc<Table>,
+    now: Instant,
+}
+
+fn source(number: ConnectionNumber) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], u16::try_from(number.0).expect("few")))
+}
+
+fn leg(number: ConnectionNumber) -> Leg {
+    Leg {
+        remote: source(number),
+        local: None,
+    }
+}
+
+fn payload(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+impl Bench {
+    fn new(max_nodes: usize, max_sessions: usize) -> Self {
+        let table = Arc::new(Table::new(Rate::per_second(1 << 20, 1 << 20)));
+        let metrics = Arc::new(Metrics::new(&MetricsRegistry::new()).expect("new names"));
+        let limits = Limits {
+            max_nodes,
+            max_sessions,
+            session_rate_bytes_per_s: 1 << 20,
+        };
+        let registry = Registry::new(
+            limits,
+            Drain::new(DRAIN),
+            Arc::clone(&table),
+            metrics,
+            Random::seeded(1),
+        );
+        Self {
+            registry,
+            table,
+            now: Instant::now(),
+        }
+    }
+
+    /// Host, joiner and stranger, the host waiting under [`KEY`].
+    fn three() -> Self {
+        let mut bench = Self::new(100, 100);
+        for number in [HOST, JOINER, STRANGER] {
+            bench.attach(number).expect("room");
+        }
+        bench
+            .ask(
+                HOST,
+                Demand::Host {
+                    key: KEY,
+                    live_for: Duration::from_secs(600),
+                },
+            )
+            .expect("hosted");
+        bench
+    }
+
+    fn attach(&mut self, number: ConnectionNumber) -> Result<(), Refusal> {
+        self.registry
+            .attach(number, NodeId([1; 32]), leg(number), self.now)
+    }
+
+    fn ask(&mut self, number: ConnectionNumber, demand: Demand) -> Answer {
+        self.registry.handle(number, demand, self.now)
+    }
+
+    fn refused(&mut self, number: ConnectionNumber, demand: Demand) -> Reason {
+        self.ask(number, demand).expect_err("refused").reason
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.registry.handle_timeout(self.now);
+    }
+
+    fn notices(&mut self) -> Vec<(ConnectionNumber, Reply)> {
+        std::iter::from_fn(|| self.registry.poll_notice()).collect()
+    }
+
+    fn try_join(&mut self, joiner: ConnectionNumber) -> Answer {
+        self.ask(
+            joiner,
+            Demand::Join {
+                key: KEY,
+                payload: payload("hello"),
+            },
+        )
+    }
+
+    fn join(&mut self, joiner: ConnectionNumber) -> ExchangeId {
+        let Ok(Reply::Started(started)) = self.try_join(joiner) else {
+            panic!("not started")
+        };
+        ExchangeId(started.exchange)
+    }
+
+    fn admit(&mut self, exchange: ExchangeId) -> SessionId {
+        let answer = self.ask(
+            HOST,
+            Demand::Admit {
+                exchange,
+                payload: payload("welcome"),
+            },
+        );
+        let Ok(Reply::Allocated(allocated)) = answer else {
+            panic!("not allocated")
+        };
+        SessionId(allocated.session)
+    }
+
+    fn session(&mut self) -> SessionId {
+        let exchange = self.join(JOINER);
+        let session = self.admit(exchange);
+        self.notices();
+        session
+    }
+
+    fn frame(
+        &self,
+        session: SessionId,
+        side: Side,
+        from: ConnectionNumber,
+    ) -> Result<Leg, DropReason> {
+        self.table
+            .charge(session, side, 100, source(from), self.now)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.registry.exchanges.is_empty()
+            && self.registry.allocations.is_empty()
+            && self.registry.hosting_by_locator.is_empty()
+            && self.registry.deadlines.is_empty()
+            && self.table.is_empty()
+    }
+}
+
+fn released(session: SessionId, cause: ReleaseCause) -> Reply {
+    Reply::Released(Released {
+        session: session.0,
+        cause: cause.into(),
+    })
+}
+
+fn over(exchange: ExchangeId) -> Reply {
+    Reply::Dismissed(Dismiss {
+        exchange: exchange.0,
+        payload: Bytes::new(),
+        wrong_secret: false,
+    })
+}
+
+#[test]
+fn two_nodes_meet_and_part() {
+    let mut bench = Bench::three();
+    let exchange = bench.join(JOINER);
+    let offer = Offer {
+        exchange: exchange.0,
+        locator_key: Bytes::copy_from_slice(&KEY.0),
+        payload: payload("hello"),
+    };
+    assert_eq!(bench.notices(), [(HOST, Reply::Offer(offer))]);
+
+    for (from, to) in [(HOST, JOINER), (JOINER, HOST)] {
+        bench
+            .ask(
+                from,
+                Demand::Signal {
+                    exchange,
+                    payload: payload("pake"),
+                },
+            )
+            .expect("passed on");
+        let signal = Signal {
+            exchange: exchange.0,
+            payload: payload("pake"),
+        };
+        assert_eq!(bench.notices(), [(to, Reply::Signal(signal))]);
+    }
+
+    let session = bench.admit(exchange);
+    let allocated = Allocated {
+        exchange: exchange.0,
+        payload: payload("welcome"),
+        session: session.0,
+        side: 1,
+        rate_bytes_per_s: 1 << 20,
+    };
+    assert_eq!(bench.notices(), [(JOINER, Reply::Allocated(allocated))]);
+    assert_eq!(bench.frame(session, Side::Host, HOST), Ok(leg(JOINER)));
+    assert_eq!(bench.frame(session, Side::Joiner, JOINER), Ok(leg(HOST)));
+    assert_eq!(
+        bench.refused(
+            HOST,
+            Demand::Signal {
+                exchange,
+                payload: Bytes::new()
+            }
+        ),
+        Reason::PeerGone
+    );
+
+    assert_eq!(bench.ask(JOINER, Demand::Release { session }), Ok(done()));
+    assert_eq!(
+        bench.notices(),
+        [(HOST, released(session, ReleaseCause::PeerReleased))]
+    );
+    assert_eq!(
+        bench.frame(session, Side::Host, HOST),
+        Err(DropReason::UnknownSession)
+    );
+    assert_eq!(
+        bench.refused(HOST, Demand::Release { session }),
+        Reason::BadState
+    );
+    bench.registry.detach(HOST);
+    bench.registry.detach(JOINER);
+    assert!(bench.is_empty());
+}
+
+#[test]
+fn a_third_party_has_no_part_in_an_exchange_or_a_session() {
+    let mut bench = Bench::three();
+    let exchange = bench.join(JOINER);
+    bench.notices();
+    for unknown in [exchange, ExchangeId(exchange.0 ^ 1)] {
+        let who = if unknown == exchange { STRANGER } else { HOST };
+        let payload = payload("me too");
+        for demand in [
+            Demand::Signal {
+                exchange: unknown,
+                payload: payload.clone(),
+            },
+            Demand::Admit {
+                exchange: unknown,
+                payload: payload.clone(),
+            },
+            Demand::Dismiss {
+                exchange: unknown,
+                payload,
+                wrong_secret: true,
+            },
+        ] {
+            assert_eq!(bench.refused(who, demand), Reason::PeerGone);
+        }
+    }
+    let (none, wrong_secret) = (Bytes::new(), false);
+    assert_eq!(
+        bench.refused(
+            JOINER,
+            Demand::Admit {
+                exchange,
+                payload: none.clone()
+            }
+        ),
+        Reason::BadState
+    );
+    let dismiss = Demand::Dismiss {
+        exchange,
+        payload: none,
+        wrong_secret,
+    };
+    assert_eq!(bench.refused(JOINER, dismiss), Reason::BadState);
+    let session = bench.admit(exchange);
+    assert_eq!(
+        bench.refused(STRANGER, Demand::Release { session }),
+        Reason::BadState
+    );
+    assert_eq!(
+        bench.frame(session, Side::Host, STRANGER),
+        Err(DropReason::WrongSource)
+    );
+    assert_eq!(
+        bench.refused(
+            HOST,
+            Demand::Join {
+                key: KEY,
+                payload: Bytes::new()
+            }
+        ),
+        Reason::BadState
+    );
+}
+
+#[test]
+fn a_wrong_secret_is_told_to_the_joiner_and_the_host_goes_on() {
+    let mut bench = Bench::three();
+    let exchange = bench.join(JOINER);
+    bench.notices();
+    let demand = Demand::Dismiss {
+        exchange,
+        payload: payload("wrong"),
+        wrong_secret: true,
+    };
+    assert_eq!(bench.ask(HOST, demand), Ok(done()));
+    let dismiss = Dismiss {
+        exchange: exchange.0,
+        payload: payload("wrong"),
+        wrong_secret: true,
+    };
+    assert_eq!(bench.notices(), [(JOINER, Reply::Dismissed(dismiss))]);
+    bench.join(JOINER);
+}
+
+#[test]
+fn an_exchange_ends_after_thirty_seconds_for_both() {
+    let mut bench = Bench::three();
+    let exchange = bench.join(JOINER);
+    bench.notices();
+    bench.pass(exchange::LIFE - Duration::from_millis(1));
+    assert_eq!(bench.notices(), []);
+    bench.pass(Duration::from_millis(1));
+    assert_eq!(
+        bench.notices(),
+        [(HOST, over(exchange)), (JOINER, over(exchange))]
+    );
+}
+
+#[test]
+fn the_loss_of_a_node_is_told_to_those_it_had_to_do_with() {
+    let mut bench = Bench::three();
+    let session = bench.session();
+    let exchange = bench.join(STRANGER);
+    bench.notices();
+    bench.registry.detach(HOST);
+    assert_eq!(
+        bench.notices(),
+        [
+            (STRANGER, over(exchange)),
+            (JOINER, released(session, ReleaseCause::PeerLost))
+        ]
+    );
+    assert_eq!(
+        bench.try_join(JOINER).expect_err("nobody there").reason,
+        Reason::PeerGone
+    );
+    assert!(bench.is_empty());
+}
+
+#[test]
+fn tries_have_caps() {
+    let mut bench = Bench::new(1000, 10);
+    bench.attach(HOST).expect("room");
+    bench
+        .ask(
+            HOST,
+            Demand::Host {
+                key: KEY,
+                live_for: Duration::from_secs(600),
+            },
+        )
+        .expect("hosted");
+    let mut started = 0;
+    for n in 0..100 {
+        let joiner = ConnectionNumber(100 + n);
+        bench.attach(joiner).expect("room");
+        let tries = (0..10)
+            .take_while(|_| bench.try_join(joiner).is_ok())
+            .count();
+        assert!(tries <= exchange::MAX_PER_JOINER);
+        started += tries;
+    }
+    assert_eq!(started, exchange::MAX_PER_RECORD);
+    bench.pass(exchange::LIFE);
+    bench.join(ConnectionNumber(100));
+}
+
+#[test]
+fn nodes_and_sessions_have_caps() {
+    let mut bench = Bench::new(2, 1);
+    bench.attach(HOST).expect("room");
+    bench.attach(JOINER).expect("room");
+    assert_eq!(
+        bench.attach(STRANGER).expect_err("full").reason,
+        Reason::Full
+    );
+    bench
+        .ask(
+            HOST,
+            Demand::Host {
+                key: KEY,
+                live_for: Duration::from_secs(600),
+            },
+        )
+        .expect("hosted");
+    let session = bench.session();
+    let exchange = bench.join(JOINER);
+    let demand = Demand::Admit {
+        exchange,
+        payload: Bytes::new(),
+    };
+    assert_eq!(bench.refused(HOST, demand.clone()), Reason::Full);
+    bench
+        .ask(HOST, Demand::Release { session })
+        .expect("released");
+    bench.ask(HOST, demand).expect("room again");
+    bench.registry.detach(HOST);
+    bench.attach(STRANGER).expect("room again");
+}
+
+#[test]
+fn a_session_without_frames_is_idle_after_a_minute() {
+    let mut bench = Bench::three();
+    let session = bench.session();
+    bench.pass(Duration::from_secs(40));
+    bench.frame(session, Side::Host, HOST).expect("forwarded");
+    bench.pass(Duration::from_secs(59));
+    assert_eq!(bench.notices(), []);
+    assert!(bench.frame(session, Side::Host, STRANGER).is_err());
+    bench.pass(Duration::from_secs(1));
+    let idle = released(session, ReleaseCause::Idle);
+    assert_eq!(bench.notices(), [(HOST, idle.clone()), (JOINER, idle)]);
+    assert_eq!(bench.registry.sessions(), 0);
+    assert!(bench.table.is_empty());
+}
+
+#[test]
+fn frames_follow_a_node_that_moves() {
+    let mut bench = Bench::three();
+    let session = bench.session();
+    bench.registry.move_node(JOINER, leg(ConnectionNumber(9)));
+    assert_eq!(
+        bench.frame(session, Side::Host, HOST),
+        Ok(leg(ConnectionNumber(9)))
+    );
+    assert_eq!(
+        bench.frame(session, Side::Joiner, JOINER),
+        Err(DropReason::WrongSource)
+    );
+    assert_eq!(
+        bench.frame(session, Side::Joiner, ConnectionNumber(9)),
+        Ok(leg(HOST))
+    );
+}
+
+#[test]
+fn a_code_that_moved_to_another_connection_is_not_lost_with_the_old_one() {
+    let mut bench = Bench::three();
+    bench
+        .ask(
+            STRANGER,
+            Demand::Host {
+                key: KEY,
+                live_for: Duration::from_secs(600),
+            },
+        )
+        .expect("hosted");
+    bench.registry.detach(HOST);
+    bench.join(JOINER);
+    assert!(matches!(bench.notices()[..], [(STRANGER, Reply::Offer(_))]));
+    bench
+        .ask(JOINER, Demand::Unhost { key: KEY })
+        .expect("nothing of its own");
+    bench.join(JOINER);
+    bench.pass(Duration::from_secs(600));
+    assert_eq!(
+        bench.try_join(JOINER).expect_err("over").reason,
+        Reason::PeerGone
+    );
+}
+
+#[test]
+fn a_drain_tells_everybody_refuses_what_is_new_and_waits_for_sessions() {
+    let mut bench = Bench::three();
+    let session = bench.session();
+    let exchange = bench.join(JOINER);
+    bench.notices();
+    bench.registry.begin_drain(bench.now);
+    bench.registry.begin_drain(bench.now);
+    let draining = |deadline_ms| Reply::Draining(Draining { deadline_ms });
+    assert_eq!(
+        bench.notices(),
+        [HOST, JOINER, STRANGER].map(|node| (node, draining(60_000)))
+    );
+    assert_eq!(
+        bench.try_join(STRANGER).expect_err("draining").reason,
+        Reason::Draining
+    );
+    bench.pass(Duration::from_secs(1));
+    bench
+        .attach(ConnectionNumber(4))
+        .expect("may see for itself");
+    assert_eq!(bench.notices(), [(ConnectionNumber(4), draining(59_000))]);
+
+    let last = bench.admit(exchange);
+    bench
+        .ask(HOST, Demand::Release { session })
+        .expect("released");
+    assert!(matches!(bench.registry.state(), State::Draining { .. }));
+    bench
+        .ask(HOST, Demand::Release { session: last })
+        .expect("released");
+    assert_eq!(bench.registry.state(), State::Done);
+}
+
+#[test]
+fn the_deadline_of_a_drain_ends_what_is_left() {
+    let mut bench = Bench::three();
+    let session = bench.session();
+    bench.registry.begin_drain(bench.now);
+    bench.notices();
+    for _ in 0..6 {
+        bench
+            .frame(session, Side::Host, HOST)
+            .expect("forwarded while draining");
+        bench.pass(DRAIN / 6);
+    }
+    let drained = released(session, ReleaseCause::RelayDrained);
+    assert_eq!(
+        bench.notices(),
+        [(HOST, drained.clone()), (JOINER, drained)]
+    );
+    assert_eq!(bench.registry.state(), State::Done);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Attach(u64),
+    Detach(u64),
+    Ask(u64, u8, usize),
+    Frame(u64, usize),
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        1 => (0..6_u64).prop_map(Step::Attach),
+        1 => (0..6_u64).prop_map(Step::Detach),
+        8 => (0..6_u64, 0..8_u8, any::<usize>()).prop_map(|(node, what, which)| Step::Ask(node, what, which)),
+        2 => (0..6_u64, any::<usize>()).prop_map(|(node, which)| Step::Frame(node, which)),
+        1 => (0..40_u64).prop_map(Step::Pass),
+    ]
+}
+
+fn pick<T: Copy>(items: &[T], which: usize) -> Option<T> {
+    (!items.is_empty()).then(|| items[which % items.len()])
+}
+
+proptest! {
+    /// Whatever nodes do in whatever order: table and allocations agree, what a node holds exists, and when all
+    /// are gone nothing is left.
+    #[test]
+    fn nothing_is_left_behind(steps in prop::collection::vec(step(), 1..200)) {
+        let mut bench = Bench::new(5, 3);
+        for step in steps {
+            match step {
+                Step::Attach(node) if !bench.registry.nodes.contains_key(&ConnectionNumber(node)) => {
+                    bench.attach(ConnectionNumber(node)).ok();
+                }
+                Step::Attach(_) => {}
+                Step::Detach(node) => bench.registry.detach(ConnectionNumber(node)),
+                Step::Ask(node, what, which) => {
+                    let exchanges: Vec<_> = bench.registry.exchanges.keys().copied().collect();
+                    let exchange = pick(&exchanges, which).unwrap_or(ExchangeId(1));
+                    let sessions: Vec<_> = bench.registry.allocations.keys().copied().collect();
+                    let session = pick(&sessions, which).unwrap_or(SessionId(1));
+                    let key = LocatorKey([u8::try_from(which % 3).expect("small"); 32]);
+                    let payload = Bytes::new();
+                    bench.ask(ConnectionNumber(node), match what {
+                        0 => Demand::Host { key, live_for: Duration::from_secs(100) },
+                        1 => Demand::Unhost { key },
+                        2 | 3 => Demand::Join { key, payload },
+                        4 => Demand::Signal { exchange, payload },
+                        5 => Demand::Admit { exchange, payload },
+                        6 => Demand::Dismiss { exchange, payload, wrong_secret: which % 2 == 0 },
+                        _ => Demand::Release { session },
+                    }).ok();
+                }
+                Step::Frame(node, which) => {
+                    let sessions: Vec<_> = bench.registry.allocations.keys().copied().collect();
+                    if let Some(session) = pick(&sessions, which) {
+                        bench.frame(session, Side::Host, ConnectionNumber(node)).ok();
+                    }
+                }
+                Step::Pass(secs) => bench.pass(Duration::from_secs(secs)),
+            }
+            bench.notices();
+            check(&bench)?;
+        }
+        for node in 0..6 {
+            bench.registry.detach(ConnectionNumber(node));
+        }
+        prop_assert!(bench.is_empty());
+    }
+}
+
+fn check(bench: &Bench) -> Result<(), TestCaseError> {
+    let registry = &bench.registry;
+    prop_assert_eq!(bench.table.len(), registry.allocations.len());
+    prop_assert!(registry.allocations.len() <= 3 && registry.nodes.len() <= 5);
+    let deadlines =
+        registry.allocations.len() + registry.exchanges.len() + registry.hosting_by_locator.len();
+    prop_assert_eq!(registry.deadlines.len(), deadlines);
+    for node in registry.nodes.values() {
+        prop_assert!(
+            node.sessions
+                .iter()
+                .all(|id| registry.allocations.contains_key(id))
+        );
+        prop_assert!(
+            node.exchanges
+                .iter()
+                .all(|id| registry.exchanges.contains_key(id))
+        );
+        prop_assert!(
+            node.locators
+                .iter()
+                .all(|key| registry.hosting_by_locator.contains_key(key))
+        );
+    }
+    let held: usize = registry
+        .nodes
+        .values()
+        .map(|node| node.sessions.len())
+        .sum();
+    prop_assert_eq!(held, 2 * registry.allocations.len());
+    Ok(())
+}

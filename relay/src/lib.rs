@@ -1,0 +1,44 @@
+//! Remora's relay: introduces nodes by code and forwards frames it cannot read.
+//!
+//! The way of a datagram, and the modules in that order:
+//!
+//! ```text
+//!            ┌─────────────────────── one UDP socket ────────────────────────┐
+//!  datagram ─┤ datapath::socket ─▶ demux ─┬─ frame ──▶ table ─▶ forward ─────├─▶ datagram, the same bytes
+//!            │                            ├─ reflect ─▶ "I see you at …" ────├─▶ to where it came from
+//!            │                            ├─ QUIC ──▶ control::socket ─▶ quinn ─▶ control::connection
+//!            │                            └─ else: dropped, counted          │            │ requests
+//!            └───────────────────────────────────────────────────────────────┘            ▼
+//!                        table ◀── allocations ── control::registry ◀── exchanges ── rendezvous
+//! ```
+//!
+//! `remora-proto` comes without its feature `end-to-end`: nothing here can even name a code's secret, the PAKE or
+//! the session, so nothing here can read one.
+//!
+//! Only [`relay`] knows all parts; every other part knows the protocol and the channels it was given.
+
+// --- what it is told, and who it is ---
+// Flags and environment, as typed and as checked.
+pub mod config;
+// The static key: loaded, created, refused when others could read it.
+pub mod identity;
+
+// --- datagram → demux → session table → forward → datagram ---
+// The task that owns the UDP socket's receiving side.
+pub mod datapath;
+// Token buckets: bytes of a session, look-ups of a source, requests of a connection.
+pub mod rate;
+
+// --- nodes, and how two of them meet ---
+// QUIC connections of nodes, and the registry of what they agreed on.
+pub mod control;
+// Where locator records are kept: memory now, the DHT later.
+pub mod rendezvous;
+
+// --- the whole, its life and what an operator sees ---
+// Probes and metrics on a port of their own.
+pub mod admin;
+// Machine: serving → draining → done.
+pub mod drain;
+// Builds the parts; spawns, owns and ends every task.
+pub mod relay;

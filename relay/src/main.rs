@@ -1,0 +1,205 @@
+//! `remora-relay`: parse → log → config → bind → run → drain → exit code.
+//!
+//! Human text goes to stderr, the relay's address to stdout. A failure is one line that says what to do.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Parser as _, error::ErrorKind};
+use remora_proto::random::Random;
+use remora_relay::{
+    config::{Args, Command, Config, LogFormat, ServeArgs},
+    identity,
+    relay::Relay,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Something went wrong (`UX.md`).
+const EXIT_ERROR: u8 = 1;
+/// The command line cannot be.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = match parse(std::env::args_os()) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    if let Err(error) = args.command.serve_args().check() {
+        return usage(&error.to_string());
+    }
+    match run(&args.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("remora-relay: {error:#}"));
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, ExitCode> {
+    const NO_VERB: [ErrorKind; 2] = [
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+        ErrorKind::MissingSubcommand,
+    ];
+    Args::try_parse_from(args).map_err(|error| {
+        if NO_VERB.contains(&error.kind()) {
+            usage("say what to do: `remora-relay quickstart` or `remora-relay serve`")
+        } else if error.use_stderr() {
+            usage(&one_line(&error.to_string()))
+        } else {
+            // Help or version, as asked for.
+            error.print().ok();
+            ExitCode::SUCCESS
+        }
+    })
+}
+
+/// clap's message without its usage and without line breaks.
+fn one_line(message: &str) -> String {
+    let message = message.split("\n\nUsage:").next().unwrap_or(message);
+    let message = message
+        .split("\n\nFor more information")
+        .next()
+        .unwrap_or(message);
+    let lines = message
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    let words = lines.collect::<Vec<_>>().join("; ");
+    words.strip_prefix("error: ").unwrap_or(&words).to_owned()
+}
+
+fn usage(text: &str) -> ExitCode {
+    say(&format!("remora-relay: {text} (see `remora-relay --help`)"));
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// To people. When nobody is there to read it, so be it.
+fn say(text: &str) {
+    writeln!(io::stderr(), "{text}").ok();
+}
+
+#[tokio::main]
+async fn run(command: &Command) -> anyhow::Result<()> {
+    let args = command.serve_args();
+    start_log(args);
+    let key = identity::load_or_create(&args.key, &mut Random::system())?;
+    // Before the relay is up: a signal from then on is never lost.
+    let mut signals = Signals::new().context("cannot wait for signals")?;
+    let mut relay = Relay::start(Config::new(args, key)?)?;
+    announce(command, &relay).context("cannot print the relay's address")?;
+
+    let ended = tokio::select! {
+        ended = relay.drained() => ended,
+        () = signals.next() => {
+            relay.drain();
+            drain(&mut relay, &mut signals, args.drain_timeout).await?
+        }
+    };
+    relay.shutdown().await;
+    ended.context("the relay stopped by itself")
+}
+
+/// Waits for the drain; a second signal ends it at once.
+async fn drain(
+    relay: &mut Relay,
+    signals: &mut Signals,
+    timeout_s: u64,
+) -> anyhow::Result<io::Result<()>> {
+    tracing::info!(
+        sessions = relay.sessions(),
+        timeout_s,
+        "draining; a second signal ends at once"
+    );
+    tokio::select! { biased;
+        ended = relay.drained() => Ok(ended),
+        () = signals.next() => {
+            anyhow::bail!("told twice to stop: {} sessions were cut off; wait for the drain to avoid that", relay.sessions())
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn start_log(args: &ServeArgs) {
+    // What others log carries addresses, which stay below DEBUG here.
+    let others = if args.log > tracing::Level::INFO {
+        "info"
+    } else {
+        "error"
+    };
+    let filter = format!(
+        "{others},quinn_udp=off,remora_relay={level},remora_proto={level}",
+        level = args.log
+    );
+    let log = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(EnvFilter::new(filter));
+    match args.log_format {
+        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.with_ansi(colours()).with_target(false).init(),
+    }
+}
+
+/// Only for people who can see them and have not said no.
+fn colours() -> bool {
+    use std::io::IsTerminal as _;
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn announce(command: &Command, relay: &Relay) -> io::Result<()> {
+    let (address, listen, admin) = (relay.address(), relay.local_addr(), relay.admin_addr());
+    let mut stdout = io::stdout().lock();
+    if command.serve_args().json {
+        let object = serde_json::json!({
+            "address": address.to_string(),
+            "listen": listen.to_string(),
+            "admin": admin.to_string(),
+            "id": relay.id().to_string(),
+        });
+        writeln!(stdout, "{object}")?;
+    } else {
+        writeln!(stdout, "{address}")?;
+    }
+    stdout.flush()?;
+    if let Command::Quickstart(args) = command {
+        say(&format!(
+            "relay up   nodes {listen}/udp   metrics http://{admin}/metrics   key {key}\n\n\
+             On each of the two machines, once:\n\n    remora setup {address}\n\n\
+             Then whoever helps runs         remora invite\n\
+             and whoever is helped runs      remora join\n\n\
+             Ctrl-C stops the relay.{hint}",
+            key = args.key.display(),
+            hint = if args.advertise.is_none() {
+                "\nOther networks reach it by another address? Say which with --advertise HOST:PORT."
+            } else {
+                ""
+            },
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,341 @@
+//! A relay: builds the parts, and spawns, owns and ends every task.
+
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use prometheus::Registry as MetricsRegistry;
+use remora_proto::{
+    id::{RelayAddr, RelayId},
+    random::Random,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{self, Admin, metrics::Metrics},
+    config::Config,
+    control::{
+        self, Shared,
+        actor::Actor,
+        registry::{Limits, Registry},
+        socket::ControlSocket,
+    },
+    datapath::{self, Datapath, DropReason, socket::Socket, table::Table},
+    drain::{Drain, State},
+    rate::SourceLimiter,
+    rendezvous::{MemoryRendezvous, Rendezvous},
+};
+
+/// Sources whose look-ups are remembered: some 6 MiB, and each must have asked within the last half minute.
+const LOOKUP_SOURCES: usize = 1 << 16;
+/// Records and tombstones: twice the 32,768 locators of a realm, for two epochs. Some 50 MiB when all are live.
+const MAX_RECORDS: usize = 1 << 16;
+
+/// Why a relay did not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Somebody has the port.
+    #[error(
+        "{protocol} port {port} is in use; stop what uses it, or choose another with {flag} {ip}:PORT"
+    )]
+    PortInUse {
+        /// UDP or TCP.
+        protocol: &'static str,
+        /// Which.
+        port: u16,
+        /// On which address.
+        ip: String,
+        /// The flag that chooses it.
+        flag: &'static str,
+    },
+    /// The system keeps it for itself.
+    #[error(
+        "{protocol} port {port} needs a right this user does not have; choose a port from 1024 up with {flag}, or allow it (`setcap cap_net_bind_service=+ep` on the program)"
+    )]
+    Forbidden {
+        /// UDP or TCP.
+        protocol: &'static str,
+        /// Which.
+        port: u16,
+        /// The flag that chooses it.
+        flag: &'static str,
+    },
+    /// Not an address of this machine, or something rarer.
+    #[error(
+        "cannot listen on {address} ({protocol}): {source}; choose an address of this machine with {flag}"
+    )]
+    Bind {
+        /// UDP or TCP.
+        protocol: &'static str,
+        /// Which.
+        address: SocketAddr,
+        /// The flag that chooses it.
+        flag: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The sockets are there and do not work.
+    #[error("cannot use the sockets: {0}")]
+    Socket(#[from] io::Error),
+    /// Another relay counts on the same registry.
+    #[error("cannot register the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl StartError {
+    fn bind(
+        protocol: &'static str,
+        address: SocketAddr,
+        flag: &'static str,
+        source: io::Error,
+    ) -> Self {
+        let port = address.port();
+        if source.kind() == ErrorKind::AddrInUse {
+            let ip = host(address);
+            Self::PortInUse {
+                protocol,
+                port,
+                ip,
+                flag,
+            }
+        } else if source.kind() == ErrorKind::PermissionDenied {
+            Self::Forbidden {
+                protocol,
+                port,
+                flag,
+            }
+        } else {
+            Self::Bind {
+                protocol,
+                address,
+                flag,
+                source,
+            }
+        }
+    }
+}
+
+/// The address as it stands before `:PORT`.
+fn host(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(address) => address.ip().to_string(),
+        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+    }
+}
+
+/// A running relay. Dropping it ends every task at once; [`Relay::shutdown`] says goodbye first.
+#[derive(Debug)]
+pub struct Relay {
+    address: RelayAddr,
+    local_addr: SocketAddr,
+    admin_addr: SocketAddr,
+    metrics_registry: MetricsRegistry,
+    metrics: Arc<Metrics>,
+    life: watch::Receiver<Option<State>>,
+    drain: CancellationToken,
+    closing: CancellationToken,
+    /// Ends by itself once `closing` is cancelled: connections, registry, admin port.
+    tasks: JoinSet<io::Result<()>>,
+    /// Last of all: the others say their last words through it.
+    datapath: JoinSet<io::Result<()>>,
+}
+
+impl Relay {
+    /// Binds both ports, then starts. Call within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`], when nothing runs yet.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let metrics_registry = MetricsRegistry::new();
+        let metrics = Arc::new(Metrics::new(&metrics_registry)?);
+        let bound = Bound::new(&config)?;
+        let address = config.address(bound.local_addr);
+        let (life_sender, life) = watch::channel(None);
+        let (drain, closing) = (CancellationToken::new(), CancellationToken::new());
+
+        let table = Arc::new(Table::new(config.session_rate));
+        let (quic, packets) = mpsc::channel(datapath::QUIC_QUEUE);
+        let socket = Arc::clone(&bound.socket);
+        let endpoint = control::endpoint(
+            config.key.clone(),
+            ControlSocket::new(Arc::clone(&socket), packets),
+        )?;
+        let registry = registry(&config, Arc::clone(&table), Arc::clone(&metrics));
+        let (actor, handle) = Actor::new(registry, Arc::clone(&metrics), life_sender);
+        let rendezvous: Arc<dyn Rendezvous> = Arc::new(MemoryRendezvous::new(MAX_RECORDS));
+        let shared = Arc::new(Shared {
+            registry: handle,
+            rendezvous: Arc::clone(&rendezvous),
+            lookups: Mutex::new(SourceLimiter::new(config.lookup_rate, LOOKUP_SOURCES)),
+            joins: Mutex::new(SourceLimiter::new(config.lookup_rate, LOOKUP_SOURCES)),
+            metrics: Arc::clone(&metrics),
+            realm: config.realm.clone(),
+            relay_name: config.name.clone(),
+            life: life.clone(),
+            handshakes: control::handshakes(),
+        });
+        let admin = Admin {
+            registry: metrics_registry.clone(),
+            metrics: Arc::clone(&metrics),
+            rendezvous,
+            life: life.clone(),
+        };
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(finishing(actor.run(drain.clone())));
+        tasks.spawn(finishing(control::run(
+            endpoint,
+            shared,
+            config.max_nodes,
+            closing.clone(),
+        )));
+        tasks.spawn(admin::serve(bound.admin, admin, closing.clone()));
+        let mut datapath = JoinSet::new();
+        datapath
+            .spawn(Datapath::new(socket, table, Arc::clone(&metrics), quic, Instant::now()).run());
+        tracing::info!(id = ?address.id, port = bound.local_addr.port(), realm = config.realm, "relay up");
+        Ok(Self {
+            address,
+            local_addr: bound.local_addr,
+            admin_addr: bound.admin_addr,
+            metrics_registry,
+            metrics,
+            life,
+            drain,
+            closing,
+            tasks,
+            datapath,
+        })
+    }
+
+    /// Where nodes' datagrams arrive, port resolved.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Where probes and metrics are, port resolved.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// What to give to nodes.
+    pub fn address(&self) -> &RelayAddr {
+        &self.address
+    }
+
+    /// Who this relay is.
+    pub fn id(&self) -> RelayId {
+        self.address.id
+    }
+
+    /// Everything it counts.
+    pub fn registry(&self) -> &MetricsRegistry {
+        &self.metrics_registry
+    }
+
+    /// How many datagrams were dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.metrics.dropped_count(reason)
+    }
+
+    /// How many frames were sent on.
+    pub fn frames_forwarded(&self) -> u64 {
+        self.metrics.forwarded_count()
+    }
+
+    /// Sessions with an allocation here.
+    pub fn sessions(&self) -> usize {
+        usize::try_from(self.metrics.sessions.get()).unwrap_or(0)
+    }
+
+    /// Starts to drain: no new sessions, nodes are told, live ones are forwarded until the deadline.
+    pub fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// Waits until nothing is left to wait for after [`Self::drain`].
+    ///
+    /// # Errors
+    /// When a part of the relay failed; the relay cannot go on.
+    pub async fn drained(&mut self) -> io::Result<()> {
+        tokio::select! {
+            done = self.life.wait_for(|life| *life == Some(State::Done)) => match done {
+                Ok(_) => Ok(()),
+                Err(_) => Err(io::Error::other("the registry has stopped")),
+            },
+            failed = failed(&mut self.tasks) => Err(failed),
+            failed = failed(&mut self.datapath) => Err(failed),
+        }
+    }
+
+    /// Ends everything: nodes get what is waiting for them and a goodbye, within two seconds.
+    pub async fn shutdown(mut self) {
+        self.closing.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended.unwrap_or_else(|error| Err(io::Error::other(error))) {
+                tracing::warn!(%error, "a part of the relay failed");
+            }
+        }
+        self.datapath.shutdown().await;
+    }
+}
+
+/// A task of a running relay that ended although nobody told it to.
+async fn failed(tasks: &mut JoinSet<io::Result<()>>) -> io::Error {
+    match tasks.join_next().await {
+        Some(Ok(Err(error))) => error,
+        Some(Err(error)) => io::Error::other(error),
+        Some(Ok(Ok(()))) | None => io::Error::other("a part of the relay stopped"),
+    }
+}
+
+async fn finishing(task: impl Future<Output = ()>) -> io::Result<()> {
+    task.await;
+    Ok(())
+}
+
+fn registry(config: &Config, table: Arc<Table>, metrics: Arc<Metrics>) -> Registry {
+    let limits = Limits {
+        max_nodes: config.max_nodes,
+        max_sessions: config.max_sessions,
+        session_rate_bytes_per_s: config.session_rate.units(),
+    };
+    Registry::new(
+        limits,
+        Drain::new(config.drain_timeout),
+        table,
+        metrics,
+        Random::system(),
+    )
+}
+
+/// Both ports, before anything runs.
+struct Bound {
+    socket: Arc<Socket>,
+    local_addr: SocketAddr,
+    admin: tokio::net::TcpListener,
+    admin_addr: SocketAddr,
+}
+
+impl Bound {
+    fn new(config: &Config) -> Result<Self, StartError> {
+        let socket = Socket::bind(config.listen)
+            .map_err(|source| StartError::bind("UDP", config.listen, "--listen", source))?;
+        let admin = admin::bind(config.admin)
+            .map_err(|source| StartError::bind("TCP", config.admin, "--admin", source))?;
+        let (local_addr, admin_addr) = (socket.local_addr()?, admin.local_addr()?);
+        Ok(Self {
+            socket: Arc::new(socket),
+            local_addr,
+            admin,
+            admin_addr,
+        })
+    }
+}

@@ -1,0 +1,348 @@
+//! The real binary: what it prints, how it fails, how it ends.
+#![cfg(unix)]
+
+#[path = "support/node.rs"]
+mod support;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use remora_proto::id::RelayAddr;
+use support::{Node, get, within};
+
+fn command(directory: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_remora-relay"));
+    command
+        .args(args)
+        .current_dir(directory)
+        .env_clear()
+        .stdin(Stdio::null());
+    command
+}
+
+/// Output of a start that fails.
+fn fails(directory: &Path, args: &[&str]) -> (i32, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command(directory, args).output().expect("runs");
+    let stderr = String::from_utf8(stderr).expect("text");
+    assert_eq!(stdout, b"", "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+    (status.code().expect("ends by itself"), stderr)
+}
+
+const ANY_PORTS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+
+/// A relay that is up.
+struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    object: serde_json::Value,
+}
+
+impl Running {
+    fn start(directory: &Path, args: &[&str]) -> Self {
+        let args = [&["serve", "--json"], &ANY_PORTS[..], args].concat();
+        let mut child = command(directory, &args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("runs");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("a line");
+        Self {
+            child,
+            stdout,
+            object: serde_json::from_str(&line).expect("an object"),
+        }
+    }
+
+    fn text(&self, field: &str) -> &str {
+        self.object[field].as_str().expect("text")
+    }
+
+    fn address(&self, field: &str) -> SocketAddr {
+        self.text(field).parse().expect("an address")
+    }
+
+    async fn node(&self) -> Node {
+        let relay: RelayAddr = self.text("address").parse().expect("a relay's address");
+        Node::welcomed_at(self.address("listen"), relay.id.0)
+            .await
+            .0
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
+        kill(pid, signal).expect("still there");
+    }
+
+    /// Exit status and what was said on stderr.
+    fn end(mut self) -> (ExitStatus, String) {
+        let mut stderr = String::new();
+        self.child
+            .stderr
+            .take()
+            .expect("piped")
+            .read_to_string(&mut stderr)
+            .expect("text");
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).expect("text");
+        assert_eq!(rest, "", "the address is all there is on stdout");
+        (self.child.wait().expect("ended"), stderr)
+    }
+}
+
+#[test]
+fn a_bad_command_line_is_one_line_and_exit_2() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (args, says) in [
+        (&["serve", "--listen", "x"][..], "--listen"),
+        (&["serve", "--listen", "nowhere"], "--listen"),
+        (&["serve", "--listen"], "--listen"),
+        (&["serve", "--advertise", "no-port"], "HOST:PORT"),
+        (&["serve", "--max-nodes", "0"], "--max-nodes"),
+        (&["serve", "--realm", ""], "--realm"),
+        (&["fly"], "fly"),
+        (&[], "quickstart"),
+    ] {
+        let (code, stderr) = fails(directory.path(), args);
+        assert_eq!(code, 2, "{stderr}");
+        assert!(stderr.contains(says), "{stderr}");
+    }
+    assert_eq!(
+        fs::read_dir(directory.path()).expect("ours").count(),
+        0,
+        "nothing was created"
+    );
+}
+
+#[test]
+fn version_and_help_are_no_errors() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (args, says) in [
+        (&["--version"][..], env!("CARGO_PKG_VERSION")),
+        (&["--help"], "quickstart"),
+        (&["serve", "--help"], "REMORA_RELAY_LISTEN"),
+    ] {
+        let output = command(directory.path(), args).output().expect("runs");
+        assert_eq!(output.status.code(), Some(0));
+        assert!(
+            String::from_utf8(output.stdout)
+                .expect("text")
+                .contains(says)
+        );
+    }
+}
+
+#[test]
+fn a_port_in_use_names_the_port_and_the_flag() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let taken = udp.local_addr().expect("bound");
+    let (code, stderr) = fails(
+        directory.path(),
+        &[
+            "serve",
+            "--listen",
+            &taken.to_string(),
+            "--admin",
+            "127.0.0.1:0",
+        ],
+    );
+    assert_eq!(code, 1);
+    assert!(
+        stderr.contains(&format!("UDP port {}", taken.port())) && stderr.contains("--listen"),
+        "{stderr}"
+    );
+
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let taken = tcp.local_addr().expect("bound");
+    let (code, stderr) = fails(
+        directory.path(),
+        &[
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            &taken.to_string(),
+        ],
+    );
+    assert_eq!(code, 1);
+    assert!(
+        stderr.contains(&format!("TCP port {}", taken.port())) && stderr.contains("--admin"),
+        "{stderr}"
+    );
+
+    let (code, stderr) = fails(directory.path(), &["serve", "--listen", "192.0.2.1:4433"]);
+    assert_eq!(code, 1);
+    assert!(
+        stderr.contains("192.0.2.1:4433") && stderr.contains("--listen"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_key_file_that_cannot_be_used_is_one_line_that_says_what_to_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("relay.key");
+    for (bytes, mode, says) in [
+        (&[7; 32][..], 0o644, "chmod 600"),
+        (&[7; 31], 0o600, "31 bytes"),
+        (&[0; 32], 0o600, "zeros"),
+    ] {
+        fs::write(&path, bytes).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("ours");
+        let args = [&["serve", "--key", "relay.key"], &ANY_PORTS[..]].concat();
+        let (code, stderr) = fails(directory.path(), &args);
+        assert_eq!(code, 1);
+        assert!(
+            stderr.contains(says) && stderr.contains("relay.key"),
+            "{stderr}"
+        );
+    }
+    let args = [&["serve", "--key", "relay.key/below"], &ANY_PORTS[..]].concat();
+    assert!(fails(directory.path(), &args).1.contains("--key"));
+}
+
+#[tokio::test]
+async fn it_starts_serves_and_ends_on_sigterm() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(
+        directory.path(),
+        &[
+            "--advertise",
+            "relay.example.org:4433",
+            "--log-format",
+            "json",
+        ],
+    );
+    let key = directory.path().join("remora-data/relay.key");
+    let mode = |path: &Path| fs::metadata(path).expect("created").permissions().mode() & 0o777;
+    assert_eq!(
+        (mode(&key), mode(key.parent().expect("has one"))),
+        (0o600, 0o700)
+    );
+    let relay: RelayAddr = running.text("address").parse().expect("a relay's address");
+    assert_eq!(relay.host_port, "relay.example.org:4433");
+    assert_eq!(running.text("id"), relay.id.to_string());
+
+    let _node = running.node().await;
+    let admin = running.address("admin");
+    assert_eq!(get(admin, "/livez").await, (200, "ok\n".into()));
+    assert_eq!(get(admin, "/readyz").await, (200, "ok\n".into()));
+    let (status, metrics) = get(admin, "/metrics").await;
+    assert_eq!(status, 200);
+    for line in [
+        "remora_relay_nodes_connected 1",
+        "remora_relay_handshakes_total{profile=\"hop\",result=\"ok\"} 1",
+    ] {
+        assert!(
+            metrics.lines().any(|found| found == line),
+            "{line} in {metrics}"
+        );
+    }
+    assert!(metrics.contains("remora_relay_build_info{version="));
+
+    running.signal(Signal::SIGTERM);
+    let (status, log) = running.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(
+        log.lines()
+            .all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),
+        "{log}"
+    );
+    assert!(!log.contains("127.0.0.1"), "no addresses in the log: {log}");
+
+    let again = Running::start(directory.path(), &[]);
+    assert_eq!(again.text("id"), relay.id.to_string(), "the key stays");
+    again.signal(Signal::SIGINT);
+    assert_eq!(again.end().0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_does_not_wait_for_sessions() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(directory.path(), &[]);
+    let (mut host, mut joiner, code) =
+        (running.node().await, running.node().await, support::code(1));
+    host.done(code.publish()).await;
+    let exchange = support::introduce(&mut host, &mut joiner, &code).await;
+    support::admit(&mut host, &mut joiner, exchange).await;
+    running.signal(Signal::SIGTERM);
+    assert!(matches!(
+        host.notice().await,
+        remora_proto::wire::message::control::relay_to_node::Body::Draining(_)
+    ));
+    assert_eq!(
+        get(running.address("admin"), "/readyz").await,
+        (503, "draining\n".into())
+    );
+    running.signal(Signal::SIGTERM);
+    let (status, log) = within(async { running.end() }).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("1 sessions were cut off"), "{log}");
+}
+
+#[test]
+fn the_environment_counts_and_the_flag_counts_more() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = command(directory.path(), &["serve"])
+        .env("REMORA_RELAY_LISTEN", "nonsense")
+        .output()
+        .expect("runs");
+    assert_eq!(output.status.code(), Some(2));
+    let (code, _) = fails(directory.path(), &["serve", "--listen", "192.0.2.1:1"]);
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn quickstart_prints_the_address_and_what_each_of_the_two_types() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut child = command(
+        directory.path(),
+        &[&["quickstart"], &ANY_PORTS[..]].concat(),
+    )
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .expect("runs");
+    let mut address = String::new();
+    BufReader::new(child.stdout.take().expect("piped"))
+        .read_line(&mut address)
+        .expect("a line");
+    let address = address.trim_end();
+    assert!(address.parse::<RelayAddr>().is_ok(), "{address}");
+    let mut said = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    while !said.contains("Ctrl-C") {
+        assert_ne!(stderr.read_line(&mut said).expect("text"), 0, "{said}");
+    }
+    for line in [
+        &format!("remora setup {address}"),
+        "remora invite",
+        "remora join",
+    ] {
+        assert!(said.contains(line), "{line} in {said}");
+    }
+    assert!(directory.path().join("remora-data/relay.key").exists());
+    kill(
+        Pid::from_raw(i32::try_from(child.id()).expect("a pid")),
+        Signal::SIGINT,
+    )
+    .expect("still there");
+    assert_eq!(child.wait().expect("ended").code(), Some(0));
+}

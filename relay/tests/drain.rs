@@ -1,0 +1,99 @@
+//! A whole relay on its way out.
+
+#[path = "support/node.rs"]
+mod support;
+
+use std::time::Duration;
+
+use remora_proto::{
+    id::Side,
+    wire::message::control::{
+        Reason, Release, ReleaseCause, node_to_relay::Body as Request, relay_to_node::Body as Reply,
+    },
+};
+use remora_relay::control::connection;
+use support::{Node, code, get, pair, relay, relay_with, within};
+
+#[tokio::test]
+async fn probes_follow_the_relays_life() {
+    let mut relay = relay();
+    let admin = relay.admin_addr();
+    let (mut host, _joiner, session) = pair(&relay, 1).await;
+    assert_eq!(get(admin, "/livez").await, (200, "ok\n".into()));
+    assert_eq!(get(admin, "/readyz").await, (200, "ok\n".into()));
+    relay.drain();
+    assert!(matches!(host.notice().await, Reply::Draining(_)));
+    assert_eq!(get(admin, "/readyz").await, (503, "draining\n".into()));
+    let (_, metrics) = get(admin, "/metrics").await;
+    assert!(
+        metrics.contains("remora_relay_drain_state 1")
+            && metrics.contains("remora_relay_drain_remaining 1")
+    );
+    host.done(Request::Release(Release { session: session.0 }))
+        .await;
+    within(relay.drained()).await.expect("nothing failed");
+    assert_eq!(get(admin, "/readyz").await, (503, "drained\n".into()));
+    assert_eq!(get(admin, "/livez").await.0, 200);
+    assert_eq!(get(admin, "/nothing").await.0, 404);
+}
+
+#[tokio::test]
+async fn what_is_new_is_refused_and_what_lives_goes_on() {
+    let relay = relay();
+    let (mut host, mut joiner, session) = pair(&relay, 1).await;
+    let mut idle = Node::new(&relay).await;
+    relay.drain();
+    for node in [&mut host, &mut joiner, &mut idle] {
+        let Reply::Draining(draining) = node.notice().await else {
+            panic!("not told")
+        };
+        assert!((1..=60_000).contains(&draining.deadline_ms));
+    }
+    assert_eq!(idle.refused(code(2).publish()).await, Reason::Draining);
+    assert_eq!(idle.refused(code(1).join("hello")).await, Reason::Draining);
+    let mut late = Node::new(&relay).await;
+    assert!(matches!(late.notice().await, Reply::Draining(_)));
+    let frame = host.frame(session, Side::Host, b"still forwarded").await;
+    assert_eq!(joiner.next_frame().await, frame);
+}
+
+#[tokio::test]
+async fn a_relay_without_sessions_is_done_at_once() {
+    let mut relay = relay();
+    let node = Node::new(&relay).await;
+    relay.drain();
+    within(relay.drained()).await.expect("nothing failed");
+    within(relay.shutdown()).await;
+    assert_eq!(node.closed().await, connection::CLOSED_DRAINED.into_inner());
+}
+
+#[tokio::test]
+async fn the_deadline_ends_what_is_left_and_says_so() {
+    let mut relay = relay_with(|config| config.drain_timeout = Duration::from_millis(50));
+    let (mut host, mut joiner, session) = pair(&relay, 1).await;
+    relay.drain();
+    within(relay.drained()).await.expect("nothing failed");
+    let shutdown = tokio::spawn(relay.shutdown());
+    for node in [&mut host, &mut joiner] {
+        assert!(matches!(node.notice().await, Reply::Draining(_)));
+        let Reply::Released(released) = node.notice().await else {
+            panic!("not told")
+        };
+        assert_eq!(
+            (released.session, released.cause()),
+            (session.0, ReleaseCause::RelayDrained)
+        );
+        assert_eq!(node.closed().await, connection::CLOSED_DRAINED.into_inner());
+    }
+    within(shutdown).await.expect("ended");
+}
+
+#[tokio::test]
+async fn its_ports_are_free_after_the_shutdown() {
+    let relay = relay();
+    let (nodes, admin) = (relay.local_addr(), relay.admin_addr());
+    let _node = Node::new(&relay).await;
+    within(relay.shutdown()).await;
+    let relay = relay_with(|config| (config.listen, config.admin) = (nodes, admin));
+    Node::new(&relay).await;
+}
