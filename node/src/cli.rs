@@ -1,0 +1,143 @@
+//! Commands and flags. No secret is ever needed here: arguments stand in `ps` for everybody to read.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use remora_proto::{id::RelayAddr, session::Mode};
+
+/// Give help and get help at a computer, by a code, with nobody in between able to look.
+#[derive(Debug, Parser)]
+#[command(name = "remora", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// Settings file [default: ~/.config/remora/config.toml]
+    #[arg(long, global = true, env = "REMORA_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Save the relay's address, and who you are, for every later command
+    Setup(Setup),
+    /// Give help: shows a code for the person you help
+    Invite(Invite),
+    /// Get help: asks for your helper's code
+    Join(Join),
+    /// Show the relay, how well it can be reached, and the sessions on this computer
+    Status(Status),
+    /// Play a whole session on this computer: relay, helper and sharer in one process
+    Demo(Demo),
+}
+
+/// Which relay, and how to print.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// The relay's address, as `remora-relay` prints it
+    #[arg(long, env = "REMORA_RELAY", value_name = "HOST:PORT/KEY")]
+    pub relay: Option<RelayAddr>,
+    /// Print one JSON object a line on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Who you are; shown to the other person as UNVERIFIED.
+#[derive(Debug, Default, Args)]
+pub struct ProfileArgs {
+    /// Your full name [default: from the settings file, else your login name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Your job title
+    #[arg(long, value_name = "TITLE")]
+    pub job_title: Option<String>,
+    /// Your company
+    #[arg(long, value_name = "COMPANY")]
+    pub company: Option<String>,
+    /// Your organisation's domain
+    #[arg(long, value_name = "DOMAIN")]
+    pub domain: Option<String>,
+}
+
+/// `remora setup`
+#[derive(Debug, Args)]
+pub struct Setup {
+    /// The relay's address, as `remora-relay` prints it
+    #[arg(value_name = "HOST:PORT/KEY")]
+    pub relay: RelayAddr,
+    /// Who you are.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+}
+
+/// `remora invite`
+#[derive(Debug, Args)]
+pub struct Invite {
+    /// Which relay, how to print.
+    #[command(flatten)]
+    pub common: Common,
+    /// Who you are.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    /// Ask for this as soon as the other person is there, instead of asking you
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeArg>,
+    /// How long the code is valid, in seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..=600))]
+    pub valid: u64,
+}
+
+/// `remora join`
+#[derive(Debug, Args)]
+pub struct Join {
+    /// Which relay, how to print.
+    #[command(flatten)]
+    pub common: Common,
+    /// Who you are.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    /// Read the code from the first line of standard input
+    #[arg(long)]
+    pub code_stdin: bool,
+    /// The code; better left out, then it is asked for (or taken from REMORA_CODE)
+    #[arg(value_name = "CODE")]
+    pub code: Option<String>,
+}
+
+/// `remora status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Which relay, how to print.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `remora demo`
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Print one JSON object at the end, and nothing else
+    #[arg(long)]
+    pub json: bool,
+    /// Leave the session open, with a prompt for each of the two people
+    #[arg(long, conflicts_with = "json")]
+    pub interactive: bool,
+}
+
+/// A mode on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// See the screen
+    View,
+    /// See it, and use mouse and keyboard
+    Control,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::View => Self::View,
+            ModeArg::Control => Self::Control,
+        }
+    }
+}

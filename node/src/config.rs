@@ -1,0 +1,195 @@
+//! Settings: what was typed wins over the environment, the environment over the file. All that is wrong in the file is
+//! said with its line.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+use remora_proto::{id::RelayAddr, identity::Profile};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cli::ProfileArgs,
+    error::{Exit, Failure},
+};
+
+/// The settings file.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// The relay's address.
+    pub relay: Option<String>,
+    /// Who this computer's person is.
+    #[serde(default)]
+    pub profile: FileProfile,
+}
+
+/// Its `[profile]` table.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileProfile {
+    /// Shown largest.
+    pub full_name: Option<String>,
+    /// May be missing.
+    pub job_title: Option<String>,
+    /// May be missing.
+    pub company: Option<String>,
+    /// May be missing.
+    pub domain: Option<String>,
+}
+
+/// Where the settings file is, when nobody says otherwise.
+fn default_path() -> Option<PathBuf> {
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+    let base = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)?;
+    Some(base.join("remora").join("config.toml"))
+}
+
+fn usage(line: String) -> Failure {
+    Failure::new(Exit::Usage, "CONFIG", line)
+}
+
+impl File {
+    /// Reads the file `named` on the command line, which must exist, or the default one, which may not.
+    ///
+    /// # Errors
+    /// Unreadable, or not what a settings file looks like: with file, line and what to do.
+    pub fn load(named: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = named.map(Path::to_path_buf).or_else(default_path) else {
+            return Ok(Self::default());
+        };
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {
+                return Ok(Self::default());
+            }
+            Err(error) => {
+                let path = path.display();
+                return Err(usage(format!("cannot read the settings file {path}: {error}; check its name and permissions")));
+            }
+        };
+        toml::from_str(&text).map_err(|error| {
+            let line = 1 + error.span().map_or(0, |span| text[..span.start].matches('\n').count());
+            usage(format!("{}:{line}: {}", path.display(), error.message().replace('\n', " ")))
+        })
+    }
+
+    /// Writes the file and its folder; gives its path.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn save(&self, named: Option<&Path>) -> Result<PathBuf, Failure> {
+        let path = named.map(Path::to_path_buf).or_else(default_path).ok_or_else(|| {
+            usage("there is no home folder to keep settings in; name a file with --config".into())
+        })?;
+        let text = toml::to_string(self).map_err(|error| Failure::internal("settings", error))?;
+        let write = || {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            fs::write(&path, text)
+        };
+        write().map_err(|error| usage(format!("cannot write {}: {error}", path.display())))?;
+        Ok(path)
+    }
+
+    /// The relay to use.
+    ///
+    /// # Errors
+    /// None is known, or the file's is not an address.
+    pub fn relay(&self, typed: Option<RelayAddr>) -> Result<RelayAddr, Failure> {
+        if let Some(relay) = typed {
+            return Ok(relay);
+        }
+        let Some(text) = &self.relay else {
+            return Err(usage(
+                "no relay is known: run `remora setup HOST:PORT/KEY` with the line your relay printed, or give --relay; \
+                 to try everything on this computer, run `remora demo`"
+                    .into(),
+            ));
+        };
+        text.parse().map_err(|error| usage(format!("`relay` in the settings file: {error}")))
+    }
+
+    /// Who the person is.
+    ///
+    /// # Errors
+    /// A field is too long.
+    pub fn profile(&self, typed: &ProfileArgs) -> Result<Profile, Failure> {
+        let of_file = &self.profile;
+        let pick = |typed: &Option<String>, stored: &Option<String>| {
+            typed.clone().or_else(|| stored.clone()).unwrap_or_default()
+        };
+        let mut full_name = pick(&typed.name, &of_file.full_name);
+        if full_name.trim().is_empty() {
+            full_name = login_name();
+        }
+        Profile::new(
+            &full_name,
+            &pick(&typed.job_title, &of_file.job_title),
+            &pick(&typed.company, &of_file.company),
+            &pick(&typed.domain, &of_file.domain),
+        )
+        .map_err(|error| usage(format!("your profile: {error}; shorten it on the command line or in the settings file")))
+    }
+}
+
+/// The account's full name, else its login name.
+fn login_name() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    let names = user.map(|user| {
+        let gecos = user.gecos.to_string_lossy().split(',').next().unwrap_or_default().trim().to_owned();
+        (gecos, user.name)
+    });
+    match names {
+        Some((full, _)) if !full.is_empty() => full,
+        Some((_, login)) => login,
+        None => "unknown".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<File, Failure> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.toml");
+        fs::write(&path, text).expect("written");
+        File::load(Some(&path))
+    }
+
+    #[test]
+    fn a_mistake_is_shown_with_its_line() {
+        let failure = parse("relay = \"a\"\n\n[profile]\nful_name = \"x\"\n").expect_err("unknown key");
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.line.contains("config.toml:4:"), "{failure}");
+        assert!(failure.line.contains("ful_name"), "{failure}");
+    }
+
+    #[test]
+    fn what_was_typed_wins() {
+        let file = parse("[profile]\nfull_name = \"File\"\ncompany = \"Contoso\"\n").expect("valid");
+        let typed = ProfileArgs { name: Some("Typed".into()), ..ProfileArgs::default() };
+        let profile = file.profile(&typed).expect("valid");
+        assert_eq!((profile.full_name.as_str(), profile.company.as_str()), ("Typed", "Contoso"));
+    }
+
+    #[test]
+    fn settings_survive_saving() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("deep").join("config.toml");
+        let profile = FileProfile { full_name: Some("Sam".into()), ..FileProfile::default() };
+        let file = File { relay: Some("a:1/k".into()), profile };
+        file.save(Some(&path)).expect("saved");
+        let loaded = File::load(Some(&path)).expect("valid");
+        assert_eq!((loaded.relay, loaded.profile.full_name), (file.relay, file.profile.full_name));
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let failure = File::load(Some(Path::new("/nonexistent/x.toml"))).expect_err("missing");
+        assert!(failure.line.contains("/nonexistent/x.toml"), "{failure}");
+    }
+}

@@ -1,0 +1,153 @@
+//! What a person or a script is told, step by step, and what they may say. `--json` prints one object a line; fields may be added, never renamed.
+
+use std::time::Duration;
+
+use remora_proto::{
+    identity::{Profile, Role},
+    rendezvous::CodeEnd,
+    session::{Command, Event as SessionEvent, Mode, Receipt, SasState},
+};
+use serde_json::{Value, json};
+
+/// How the inner connection's packets go just now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathSnapshot {
+    /// The relay's name.
+    pub relay: String,
+    /// Round-trip time between the two nodes.
+    pub rtt: Duration,
+    /// UDP payload of the inner connection, sent and received.
+    pub bytes: u64,
+}
+
+impl PathSnapshot {
+    /// The badge: `relayed via fra-1 (31 ms)`.
+    pub fn badge(&self) -> String {
+        format!("relayed via {} ({:.0} ms)", self.relay, self.rtt.as_secs_f64() * 1e3)
+    }
+}
+
+/// What a person tells a running session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Helper, while waiting: draw another code.
+    NewCode,
+    /// To the session's machine. Leaving also ends the wait.
+    Session(Command),
+}
+
+/// An event of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Helper: this is the code.
+    Code {
+        /// As it is shown.
+        code: String,
+        /// How long it is valid.
+        valid: Duration,
+    },
+    /// Helper: somebody tried another code.
+    WrongCode {
+        /// Before it burns.
+        tries_left: u32,
+    },
+    /// Helper: the code admits nobody any more.
+    CodeEnded(CodeEnd),
+    /// The inner connection stands.
+    Connected(PathSnapshot),
+    /// The relay wants to be left by then.
+    RelayDraining(Duration),
+    /// From the session's machine.
+    Session(SessionEvent),
+    /// The person wanted something that is not possible now.
+    NotPossible(String),
+}
+
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs()
+}
+
+fn card(profile: &Profile) -> Value {
+    json!({
+        "full_name": profile.full_name, "job_title": profile.job_title,
+        "company": profile.company, "domain": profile.domain, "verified": false,
+    })
+}
+
+/// A role's stable name.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Helper => "helper",
+        Role::Sharer => "sharer",
+    }
+}
+
+/// A receipt's fields.
+pub fn receipt_json(receipt: &Receipt) -> Value {
+    json!({
+        "event": "ended", "end_reason": receipt.reason.name(),
+        "duration_s": receipt.duration.as_secs_f64(),
+        "mode": receipt.mode.map(|mode| mode.to_string()),
+        "chat_sent": receipt.chat_sent, "chat_received": receipt.chat_received,
+        "sas": match receipt.sas {
+            SasState::Unverified => "unverified",
+            SasState::Verified => "verified",
+            SasState::Mismatch => "mismatch",
+        },
+    })
+}
+
+fn session_json(event: &SessionEvent) -> Value {
+    let mode_json = |name: &str, mode: &Mode| json!({"event": name, "mode": mode.to_string()});
+    match event {
+        SessionEvent::Trust { peer, words } => {
+            json!({"event": "trust", "peer": card(peer), "words": words.words()})
+        }
+        SessionEvent::PeerCheckedSas(same) => json!({"event": "peer_checked_words", "same": same}),
+        SessionEvent::ConsentPrompt { mode, within, upgrade } => {
+            json!({"event": "consent_prompt", "mode": mode.to_string(), "within_s": seconds(*within), "upgrade": upgrade})
+        }
+        SessionEvent::AwaitingConsent { within } => {
+            json!({"event": "awaiting_consent", "within_s": seconds(*within)})
+        }
+        SessionEvent::Started { mode } => mode_json("started", mode),
+        SessionEvent::ModeChanged { mode, by } => {
+            json!({"event": "mode_changed", "mode": mode.to_string(), "by": role_name(*by)})
+        }
+        SessionEvent::UpgradeDeclined => json!({"event": "upgrade_declined"}),
+        SessionEvent::Chat { id, text } => json!({"event": "chat", "id": id, "text": text}),
+        SessionEvent::Ended(receipt) => receipt_json(receipt),
+    }
+}
+
+/// Stable name of a code's end.
+pub fn code_end_name(end: CodeEnd) -> &'static str {
+    match end {
+        CodeEnd::Used => "CODE_USED",
+        CodeEnd::Burned => "CODE_BURNED",
+        CodeEnd::Expired => "CODE_EXPIRED",
+        CodeEnd::Cancelled => "HELPER_CANCELLED",
+    }
+}
+
+impl Event {
+    /// As `--json` prints it.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Code { code, valid } => {
+                json!({"event": "code", "code": code, "valid_s": seconds(*valid)})
+            }
+            Self::WrongCode { tries_left } => json!({"event": "wrong_code", "tries_left": tries_left}),
+            Self::CodeEnded(end) => json!({"event": "code_ended", "why": code_end_name(*end)}),
+            Self::Connected(path) => json!({
+                "event": "connected", "path": "relayed", "relay": path.relay,
+                "rtt_ms": path.rtt.as_secs_f64() * 1e3,
+            }),
+            Self::RelayDraining(within) => {
+                json!({"event": "relay_draining", "within_s": seconds(*within)})
+            }
+            Self::Session(event) => session_json(event),
+            Self::NotPossible(what) => json!({"event": "not_possible", "text": what}),
+        }
+    }
+}

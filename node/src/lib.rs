@@ -1,0 +1,45 @@
+//! Remora's node: the program on either person's machine. A shell around `remora-proto`: it owns
+//! sockets, tasks and time, and lets the machines decide.
+//!
+//! The way of a session through the modules, in that order:
+//!
+//! ```text
+//!  cli ─▶ config ─▶ node ─▶ control ───── Noise-QUIC ─────▶ relay
+//!                    │         │ notices
+//!                    ▼         ▼
+//!                 rendezvous (code → keys) ─▶ session/inner (inner connection) ─▶ session ─▶ event
+//!                                                │ packets                                     │
+//!                                  path/socket ◀─┘ frames                        terminal ◀────┘
+//! ```
+//!
+//! Parts know `remora-proto` and the channels they were given; only `node.rs` knows all parts.
+
+// --- what the person typed ---
+/// Commands and flags.
+pub mod cli;
+/// What was typed, found in the environment or in the settings file, checked.
+pub mod config;
+/// One line that says what went wrong and what to do, and the exit code for it.
+pub mod error;
+
+// --- the node ---
+/// The control connection to the relay.
+pub mod control;
+/// What a person or a script is told, step by step.
+pub mod event;
+/// Builds the parts and runs one session.
+pub mod node;
+/// One UDP socket; virtual sockets for quinn; frames through the relay.
+pub mod path;
+/// Drives the machines that turn a code into keys.
+pub mod rendezvous;
+/// Drives the session's machine over the inner connection.
+pub mod session;
+
+// --- what people see ---
+/// Plays a whole session in one process.
+pub mod demo;
+/// The relay, and the sessions that live on this machine.
+pub mod status;
+/// `invite` and `join` in a terminal, in a pipe, and for scripts.
+pub mod terminal;

@@ -1,0 +1,129 @@
+//! `remora`: parse, load the settings, run one command, say in one line what went wrong.
+
+use std::{
+    io::Write,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Parser, error::ErrorKind};
+use remora::{
+    cli::{Cli, Command},
+    config::{File, FileProfile},
+    demo,
+    error::{Exit, Failure},
+    status,
+    terminal::{self, style::Style},
+};
+use serde_json::json;
+
+/// What a blocked read of standard input may hold up at the end: nothing.
+const SHUTDOWN: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("REMORA_LOG");
+    // What quinn finds wrong comes back to us, and is said once, in our words.
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error,quinn=off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(Style::detect().has_colours())
+        .init();
+    let json = wants_json(&cli.command);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::internal("cannot start", error), json),
+    };
+    let result = runtime.block_on(run(cli));
+    runtime.shutdown_timeout(SHUTDOWN);
+    match result {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(failure) => report(&failure, json),
+    }
+}
+
+async fn run(cli: Cli) -> Result<Exit, Failure> {
+    let named = cli.config.as_deref();
+    match cli.command {
+        Command::Setup(args) => setup(named, args),
+        Command::Invite(args) => terminal::invite(&File::load(named)?, args).await,
+        Command::Join(args) => terminal::join(&File::load(named)?, args).await,
+        Command::Status(args) => status::run(&File::load(named)?, args).await,
+        Command::Demo(args) => demo::run(args).await,
+    }
+}
+
+fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Result<Exit, Failure> {
+    let mut file = match named {
+        // The file is about to be made.
+        Some(path) if !path.exists() => File::default(),
+        _ => File::load(named)?,
+    };
+    // Says what is wrong with the profile before anything is written.
+    file.profile(&args.profile)?;
+    file.relay = Some(args.relay.to_string());
+    let typed = args.profile;
+    let old = std::mem::take(&mut file.profile);
+    file.profile = FileProfile {
+        full_name: typed.name.or(old.full_name),
+        job_title: typed.job_title.or(old.job_title),
+        company: typed.company.or(old.company),
+        domain: typed.domain.or(old.domain),
+    };
+    let path = file.save(named)?;
+    say(&format!("Saved to {}. Give help with `remora invite`, get help with `remora join`.", path.display()));
+    Ok(Exit::Ok)
+}
+
+fn wants_json(command: &Command) -> bool {
+    match command {
+        Command::Invite(args) => args.common.json,
+        Command::Join(args) => args.common.json,
+        Command::Status(args) => args.common.json,
+        Command::Demo(args) => args.json,
+        Command::Setup(_) => false,
+    }
+}
+
+/// One line for people on standard error; when even that is closed, the exit code has to do.
+fn say(line: &str) {
+    if writeln!(std::io::stderr(), "{line}").is_err() {
+        tracing::debug!("standard error is closed");
+    }
+}
+
+fn report(failure: &Failure, json: bool) -> ExitCode {
+    if json {
+        let error = json!({"v": 1, "event": "error", "code": failure.code, "text": failure.line});
+        if writeln!(std::io::stdout(), "{error}").is_err() {
+            tracing::debug!("standard output is closed");
+        }
+    }
+    say(&format!("remora: {}: {}", failure.code, failure.line));
+    ExitCode::from(failure.exit as u8)
+}
+
+/// clap's help and version go to standard output; its errors become one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        if error.print().is_err() {
+            tracing::debug!("standard output is closed");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let what: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let what = what.join(" ");
+    let what = what.strip_prefix("error: ").unwrap_or(&what);
+    say(&format!("remora: USAGE: {what}; see `remora --help`"));
+    ExitCode::from(Exit::Usage as u8)
+}

@@ -1,0 +1,243 @@
+//! A node: builds the parts, owns their tasks, runs one session.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use remora_proto::{
+    code::Code,
+    id::RelayAddr,
+    identity::{Introduction, Profile, Role},
+    random::Random,
+    sas::Nonce,
+    session::{EndReason, Receipt},
+    wire::message::control::{Release, node_to_relay::Body as Request},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+};
+
+use crate::{
+    control::{Control, Notice, Started},
+    error::{Exit, Failure, exit_of},
+    event::{Event, Input, PathSnapshot},
+    path::socket::MagicSocket,
+    rendezvous::{self, Introduced, Waited},
+    session::{self, Channels, inner},
+};
+
+/// Events waiting for the person's program: when it is that far behind, the session waits for it.
+const QUEUE_EVENTS: usize = 256;
+/// Wishes waiting for the session: lines somebody typed.
+const QUEUE_INPUT: usize = 64;
+/// For the last words to the relay.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How a session ended, or why there was none.
+pub type Outcome = Result<Receipt, Failure>;
+
+/// A connected node, before its session.
+#[derive(Debug)]
+pub struct Node {
+    control: Control,
+    notices: mpsc::Receiver<Notice>,
+    socket: Arc<MagicSocket>,
+    /// The socket's task; aborted when the node is dropped.
+    receiving: JoinSet<()>,
+    /// The control stream's task; ends by itself once no handle is left.
+    talking: JoinSet<()>,
+}
+
+/// A session on its way, from the outside.
+#[derive(Debug)]
+pub struct Running {
+    /// What happens; closed after the last event.
+    pub events: mpsc::Receiver<Event>,
+    /// What the person wants. Dropping it is leaving.
+    pub input: mpsc::Sender<Input>,
+    /// How packets go, renewed every second once connected.
+    pub path: watch::Receiver<PathSnapshot>,
+    /// The end.
+    pub outcome: JoinHandle<Outcome>,
+}
+
+/// The first address of `HOST:PORT`, IPv4 before IPv6: on dual-stack names both work, and more networks carry v4.
+async fn resolve(relay: &RelayAddr) -> Result<SocketAddr, Failure> {
+    let host_port = &relay.host_port;
+    let unknown = |why: String| {
+        let line = format!(
+            "the relay's name in `{host_port}` cannot be resolved ({why}); check the name and your DNS"
+        );
+        Failure::new(Exit::Offline, "RELAY_UNKNOWN", line)
+    };
+    let addresses = tokio::net::lookup_host(host_port).await.map_err(|error| unknown(error.to_string()))?;
+    addresses.min_by_key(|address| !address.is_ipv4()).ok_or_else(|| unknown("no address".into()))
+}
+
+impl Node {
+    /// Connects to the relay.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do about it.
+    pub async fn connect(relay: &RelayAddr) -> Result<Self, Failure> {
+        let address = resolve(relay).await?;
+        let (socket, packets) = MagicSocket::bind(address)
+            .map_err(|error| Failure::internal("cannot open a UDP socket", error))?;
+        let mut receiving = JoinSet::new();
+        receiving.spawn(receive(socket.clone()));
+        let Started { control, notices, task } =
+            Control::connect(relay, address, socket.clone(), packets).await?;
+        let mut talking = JoinSet::new();
+        talking.spawn(task);
+        Ok(Self { control, notices, socket, receiving, talking })
+    }
+
+    /// The relay's handle: what it said of us, how far away it is.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Shows codes, each for `lifetime`, and waits for the one who has it; the node is the helper.
+    pub fn invite(self, profile: Profile, lifetime: Duration) -> Running {
+        self.run(Role::Helper, profile, Begin::Wait(lifetime))
+    }
+
+    /// Tries a code. On failure the node can try another.
+    ///
+    /// # Errors
+    /// Why the code did not work.
+    pub async fn try_code(&mut self, code: Code) -> Result<Introduced, Failure> {
+        rendezvous::join(&self.control, &mut self.notices, code).await
+    }
+
+    /// Holds the session a code has led to; the node is the sharer.
+    pub fn join(self, introduced: Introduced, profile: Profile) -> Running {
+        self.run(Role::Sharer, profile, Begin::Introduced(Box::new(introduced)))
+    }
+
+    fn run(mut self, role: Role, profile: Profile, begin: Begin) -> Running {
+        let (events, events_rx) = mpsc::channel(QUEUE_EVENTS);
+        let (input_tx, mut input) = mpsc::channel(QUEUE_INPUT);
+        let (path, path_rx) = watch::channel(PathSnapshot::default());
+        let outcome = tokio::spawn(async move {
+            let introduced = match begin {
+                Begin::Introduced(introduced) => Ok(*introduced),
+                Begin::Wait(lifetime) => self.wait(&mut input, &events, lifetime).await,
+            };
+            let outcome = match introduced {
+                Ok(introduced) => {
+                    let channels = Channels { input, events, path };
+                    self.session(introduced, role, profile, channels).await
+                }
+                Err(failure) => Err(failure),
+            };
+            self.close().await;
+            outcome
+        });
+        Running { events: events_rx, input: input_tx, path: path_rx, outcome }
+    }
+
+    async fn wait(
+        &mut self,
+        input: &mut mpsc::Receiver<Input>,
+        events: &mpsc::Sender<Event>,
+        lifetime: Duration,
+    ) -> Result<Introduced, Failure> {
+        loop {
+            let waited =
+                rendezvous::wait_with_code(&self.control, &mut self.notices, events, input, lifetime);
+            match waited.await? {
+                Waited::Introduced(introduced) => return Ok(introduced),
+                Waited::NewCode => {}
+                Waited::Ended(end) => {
+                    tell(events, Event::CodeEnded(end)).await;
+                    return Err(rendezvous::code_ended(end));
+                }
+            }
+        }
+    }
+
+    async fn session(
+        &mut self,
+        introduced: Introduced,
+        role: Role,
+        profile: Profile,
+        channels: Channels,
+    ) -> Outcome {
+        let Introduced { allocation, keys } = introduced;
+        let session = allocation.session;
+        let nonce = Nonce::generate(&mut Random::system());
+        let introduction = Introduction { role, profile, commitment: nonce.commitment() };
+        let start = inner::Start { allocation, keys, introduction };
+        let opened = inner::open(start, nonce, self.socket.clone(), self.control.relay).await;
+        let outcome = match opened {
+            Ok((inner, setup)) => {
+                let relay = self.control.welcome.relay_name.clone();
+                let rtt = inner.connection.rtt();
+                tell(&channels.events, Event::Connected(PathSnapshot { relay: relay.clone(), rtt, bytes: 0 }))
+                    .await;
+                let events = channels.events.clone();
+                let running = session::run(inner, setup, relay, channels);
+                tokio::pin!(running);
+                Ok(loop {
+                    tokio::select! { biased;
+                        receipt = &mut running => break receipt,
+                        notice = self.notices.recv() => match notice {
+                            Some(Notice::Draining(within)) => tell(&events, Event::RelayDraining(within)).await,
+                            Some(_) => {}
+                            // The session lives on its own connection and ends when that does.
+                            None => break running.await,
+                        }
+                    }
+                })
+            }
+            Err(reason) => Err(not_connected(reason)),
+        };
+        self.socket.close_route(session);
+        self.control.tell(Request::Release(Release { session: session.0 })).await;
+        outcome
+    }
+
+    /// Says the last words to the relay and ends every task.
+    pub async fn close(self) {
+        let Self { control, notices, mut talking, receiving, socket } = self;
+        drop((control, notices));
+        let ended = async { while talking.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL, ended).await.is_err() {
+            tracing::debug!("the relay did not acknowledge the end");
+        }
+        drop((receiving, socket));
+    }
+}
+
+/// How a session begins.
+enum Begin {
+    Wait(Duration),
+    Introduced(Box<Introduced>),
+}
+
+async fn receive(socket: Arc<MagicSocket>) {
+    if let Err(error) = socket.receive().await {
+        tracing::error!(%error, "the UDP socket failed");
+    }
+}
+
+async fn tell(events: &mpsc::Sender<Event>, event: Event) {
+    // Nobody listens: the input is closed, too, which is leaving.
+    if events.send(event).await.is_err() {
+        tracing::debug!("nobody listens");
+    }
+}
+
+fn not_connected(reason: EndReason) -> Failure {
+    let line = match reason {
+        EndReason::AuthFailed => {
+            "the other computer could not prove that it has your code: something in between interferes; do not go on"
+        }
+        EndReason::VersionTooOld => "the other computer runs another version of remora; both should update",
+        EndReason::JoinTimeout | EndReason::ConnectionLost => {
+            "the other computer did not answer in time; ask for a new code and try again"
+        }
+        _ => "the connection to the other computer failed; ask for a new code and try again",
+    };
+    Failure::new(exit_of(reason), reason.name(), line)
+}

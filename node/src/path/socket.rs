@@ -1,0 +1,206 @@
+//! The magic socket: a datagram's first byte and session id say whose it is.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{self, IoSliceMut},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use quinn::udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use remora_proto::{
+    id::{SessionId, Side},
+    wire::{self, frame},
+};
+use tokio::{io::Interest, net::UdpSocket, sync::mpsc};
+
+/// Packets waiting for quinn, per virtual socket. A burst of a screen frame is 40 packets; when quinn is that far
+/// behind, dropping is what a socket buffer would do, too.
+const QUEUE_PACKETS: usize = 1024;
+/// Frames kept for a session that is about to open: the first flight of a handshake.
+const MAX_EARLY_PACKETS: usize = 8;
+/// Largest datagram; GRO hands over up to 64 KiB at once.
+const RECEIVE_BYTES: usize = 65_536;
+/// For bursts that arrive while the process is not running.
+const SOCKET_BUFFER_BYTES: usize = 2 << 20;
+
+/// One packet for quinn.
+#[derive(Debug)]
+pub struct Packet {
+    /// Where it really came from.
+    pub from: SocketAddr,
+    /// Congestion mark.
+    pub ecn: Option<EcnCodepoint>,
+    /// The QUIC packet.
+    pub bytes: Bytes,
+}
+
+/// Whose packets a session's frames are.
+struct Route {
+    relay: SocketAddr,
+    /// Frames from our own side are not for us.
+    peer: Side,
+    queue: mpsc::Sender<Packet>,
+}
+
+/// The one UDP socket of a node.
+pub struct MagicSocket {
+    io: UdpSocket,
+    state: UdpSocketState,
+    control: mpsc::Sender<Packet>,
+    // Touched once a packet and never across an await; written twice a session.
+    routes: Mutex<Routes>,
+}
+
+#[derive(Default)]
+struct Routes {
+    open: HashMap<SessionId, Route>,
+    /// The last frames of sessions that are not open: the other node may begin before our relay's word reaches us.
+    early: VecDeque<(frame::Header, Packet)>,
+}
+
+impl std::fmt::Debug for MagicSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MagicSocket({:?})", self.io.local_addr())
+    }
+}
+
+impl MagicSocket {
+    /// Binds a port of the system's choosing that can reach `relay`; also gives the queue of control packets.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn bind(relay: SocketAddr) -> io::Result<(Arc<Self>, mpsc::Receiver<Packet>)> {
+        let any: SocketAddr =
+            if relay.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        let domain = socket2::Domain::for_address(any);
+        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&any.into())?;
+        let io = UdpSocket::from_std(socket.into())?;
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        // Best effort: the system may cap it, and smaller buffers only lose more packets under bursts.
+        for result in [
+            state.set_recv_buffer_size(UdpSockRef::from(&io), SOCKET_BUFFER_BYTES),
+            state.set_send_buffer_size(UdpSockRef::from(&io), SOCKET_BUFFER_BYTES),
+        ] {
+            if let Err(error) = result {
+                tracing::debug!(%error, "socket buffer size");
+            }
+        }
+        let (control, queue) = mpsc::channel(QUEUE_PACKETS);
+        Ok((Arc::new(Self { io, state, control, routes: Mutex::default() }), queue))
+    }
+
+    /// Receives until the socket fails; owned by the node as a task.
+    pub async fn receive(self: Arc<Self>) -> io::Result<()> {
+        let mut buffers: Vec<Vec<u8>> = (0..BATCH_SIZE).map(|_| vec![0; RECEIVE_BYTES]).collect();
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        loop {
+            self.io.readable().await?;
+            let received = self.io.try_io(Interest::READABLE, || {
+                let mut slices: Vec<IoSliceMut<'_>> =
+                    buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+                self.state.recv(UdpSockRef::from(&self.io), &mut slices, &mut metas)
+            });
+            let count = match received {
+                Ok(count) => count,
+                Err(error) if is_transient(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            for (buffer, meta) in buffers.iter().zip(&metas[..count]) {
+                for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                    self.dispatch(datagram, meta);
+                }
+            }
+        }
+    }
+
+    fn dispatch(&self, datagram: &[u8], meta: &RecvMeta) {
+        let packet = |bytes| Packet { from: meta.addr, ecn: meta.ecn, bytes: Bytes::copy_from_slice(bytes) };
+        let full = match wire::kind(datagram) {
+            wire::Kind::Quic => self.control.try_send(packet(datagram)).is_err(),
+            wire::Kind::Frame => {
+                let Ok((header, inner)) = frame::Header::decode(datagram) else { return };
+                self.lock().dispatch(header, packet(inner))
+            }
+            wire::Kind::Reflect | wire::Kind::Unknown => false,
+        };
+        if full {
+            tracing::trace!("packet dropped: queue full");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, the session's frames from `relay` go to the returned queue.
+    pub fn open_route(&self, session: SessionId, side: Side, relay: SocketAddr) -> mpsc::Receiver<Packet> {
+        let (queue, packets) = mpsc::channel(QUEUE_PACKETS);
+        let route = Route { relay, peer: side.peer(), queue };
+        let mut routes = self.lock();
+        routes.open.insert(session, route);
+        for (header, packet) in std::mem::take(&mut routes.early).into_iter().rev() {
+            routes.dispatch(header, packet);
+        }
+        drop(routes);
+        packets
+    }
+
+    /// The session's frames are nobody's any more.
+    pub fn close_route(&self, session: SessionId) {
+        self.lock().open.remove(&session);
+    }
+
+    pub(super) fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.io.try_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.io), transmit))
+    }
+
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        self.io.writable().await
+    }
+
+    pub(super) fn max_gso_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+}
+
+impl Routes {
+    /// Hands the packet to its session; true when its queue is full.
+    fn dispatch(&mut self, header: frame::Header, packet: Packet) -> bool {
+        match self.open.get(&header.session) {
+            Some(route) if route.relay == packet.from && route.peer == header.side => {
+                route.queue.try_send(packet).is_err()
+            }
+            Some(_) => false,
+            None => {
+                self.early.truncate(MAX_EARLY_PACKETS - 1);
+                self.early.push_front((header, packet));
+                false
+            }
+        }
+    }
+}
+
+/// Errors of one datagram (an ICMP message on its way back, say), not of the socket.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}

@@ -1,0 +1,268 @@
+//! Drives the rendezvous machines through the relay: code in, allocation and keys out.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use remora_proto::{
+    code::Code,
+    id::ExchangeId,
+    random::Random,
+    record::HostRole,
+    session::Command,
+    rendezvous::{
+        CodeEnd, Host, HostEvent, HostTransmit, InnerKeys, Joiner, JoinerEvent, JoinerTransmit,
+        LIFETIME,
+    },
+    wire::message::control::{
+        Admit, Dismiss, Gone, Reason, Signal, Withdraw, node_to_relay::Body as Request,
+    },
+};
+use tokio::{sync::mpsc, time::sleep_until};
+
+use crate::{
+    control::{Allocation, Control, Notice, RequestError, relay_lost, unix_ms},
+    error::{Exit, Failure},
+    event::{Event, Input},
+};
+
+/// How often a taken locator is drawn again before the relay counts as broken: of 32,768, half in use, ten misses
+/// in a row come once in a thousand times.
+const MAX_DRAWS: usize = 10;
+/// From the host's admission to the relay's allocation.
+const ALLOCATION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Both nodes know each other's keys; the inner connection may begin.
+#[derive(Debug)]
+pub struct Introduced {
+    /// The session on the relay.
+    pub allocation: Allocation,
+    /// Known to the two nodes alone.
+    pub keys: InnerKeys,
+}
+
+/// How waiting with a code ended.
+#[derive(Debug)]
+pub enum Waited {
+    /// Somebody with the code is there.
+    Introduced(Introduced),
+    /// The person wants another code.
+    NewCode,
+    /// It admits nobody any more.
+    Ended(CodeEnd),
+}
+
+fn sleep_until_some(deadline: Option<Instant>) -> impl Future<Output = ()> {
+    let far = Duration::from_secs(86_400);
+    let deadline = deadline.map_or_else(|| tokio::time::Instant::now() + far, Into::into);
+    sleep_until(deadline)
+}
+
+/// Publishes a code and waits for the one who has it.
+///
+/// # Errors
+/// The relay refuses, or is gone.
+pub async fn wait_with_code(
+    control: &Control,
+    notices: &mut mpsc::Receiver<Notice>,
+    events: &mpsc::Sender<Event>,
+    input: &mut mpsc::Receiver<Input>,
+    lifetime: Duration,
+) -> Result<Waited, Failure> {
+    let mut host = publish(control, lifetime).await?;
+    let shown = Event::Code { code: host.code().to_string(), valid: lifetime.min(LIFETIME) };
+    tell(events, shown).await;
+    let mut joined: Option<(ExchangeId, InnerKeys)> = None;
+    loop {
+        flush(control, &mut host).await;
+        while let Some(event) = host.poll_event() {
+            match event {
+                HostEvent::WrongCode { tries_left } => tell(events, Event::WrongCode { tries_left }).await,
+                HostEvent::Joined(exchange, keys) => joined = Some((exchange, keys)),
+                HostEvent::Ended(CodeEnd::Used) => {}
+                HostEvent::Ended(end) => return Ok(Waited::Ended(end)),
+            }
+        }
+        if let Some((exchange, keys)) = joined.take() {
+            let allocation = await_allocation(notices, exchange).await?;
+            return Ok(Waited::Introduced(Introduced { allocation, keys }));
+        }
+        tokio::select! { biased;
+            notice = notices.recv() => match notice.ok_or_else(relay_lost)? {
+                Notice::Offer(exchange, payload) => host.handle_offer(exchange, &payload, Instant::now()),
+                Notice::Signal(exchange, payload) => host.handle_signal(exchange, &payload, Instant::now()),
+                Notice::Dismissed(exchange, _) => host.handle_joiner_gone(exchange),
+                Notice::Draining(within) => tell(events, Event::RelayDraining(within)).await,
+                Notice::Allocated(_) | Notice::Released(_) => {}
+            },
+            wanted = input.recv() => match wanted {
+                None | Some(Input::Session(Command::Leave)) => host.cancel(),
+                Some(Input::NewCode) => {
+                    host.cancel();
+                    flush(control, &mut host).await;
+                    return Ok(Waited::NewCode);
+                }
+                Some(Input::Session(_)) => tell(events, Event::NotPossible("nobody is here yet".into())).await,
+            },
+            () = sleep_until_some(host.poll_timeout()) => host.handle_timeout(Instant::now()),
+        }
+    }
+}
+
+async fn flush(control: &Control, host: &mut Host) {
+    while let Some(transmit) = host.poll_transmit() {
+        control.tell(host_request(transmit)).await;
+    }
+}
+
+async fn publish(control: &Control, lifetime: Duration) -> Result<Host, Failure> {
+    let realm = &control.welcome.realm;
+    for _ in 0..MAX_DRAWS {
+        let host =
+            Host::new(realm, HostRole::Helper, lifetime, Instant::now(), unix_ms(), Random::system());
+        match control.publish(host.signed_record()).await {
+            Ok(()) => return Ok(host),
+            Err(RequestError::Refused(refused)) if refused.reason() == Reason::Taken => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Failure::new(
+        Exit::Error,
+        "TAKEN",
+        "the relay has no free code; try again in a minute, or use another relay",
+    ))
+}
+
+fn host_request(transmit: HostTransmit) -> Request {
+    match transmit {
+        HostTransmit::Signal(exchange, payload) => Request::Signal(Signal { exchange: exchange.0, payload }),
+        HostTransmit::Admit(exchange, payload) => Request::Admit(Admit { exchange: exchange.0, payload }),
+        HostTransmit::Dismiss { exchange, payload, wrong_secret } => {
+            Request::Dismiss(Dismiss { exchange: exchange.0, payload, wrong_secret })
+        }
+        HostTransmit::Withdraw(key, end) => {
+            let why = match end {
+                CodeEnd::Used => Gone::Used,
+                CodeEnd::Burned => Gone::Burned,
+                CodeEnd::Expired => Gone::Expired,
+                CodeEnd::Cancelled => Gone::Cancelled,
+            };
+            let locator_key = Bytes::copy_from_slice(&key.0);
+            Request::Withdraw(Withdraw { locator_key, why: why.into() })
+        }
+    }
+}
+
+async fn await_allocation(
+    notices: &mut mpsc::Receiver<Notice>,
+    exchange: ExchangeId,
+) -> Result<Allocation, Failure> {
+    let allocated = async {
+        while let Some(notice) = notices.recv().await {
+            if let Notice::Allocated(allocation) = notice
+                && allocation.exchange == exchange
+            {
+                return Ok(allocation);
+            }
+        }
+        Err(relay_lost())
+    };
+    tokio::time::timeout(ALLOCATION_TIMEOUT, allocated).await.unwrap_or_else(|_| {
+        Err(Failure::new(Exit::Error, "RELAY_FULL", "the relay did not open a session; try another relay"))
+    })
+}
+
+/// Finds the host of `code` and proves to have it; makes it prove the same.
+///
+/// # Errors
+/// Why the code did not work, or that the relay is gone.
+pub async fn join(
+    control: &Control,
+    notices: &mut mpsc::Receiver<Notice>,
+    code: Code,
+) -> Result<Introduced, Failure> {
+    let realm = &control.welcome.realm;
+    let mut joiner =
+        Joiner::new(code, realm, HostRole::Helper, Instant::now(), unix_ms(), Random::system());
+    let mut allocation = None;
+    loop {
+        while let Some(transmit) = joiner.poll_transmit() {
+            ask(control, &mut joiner, transmit).await?;
+        }
+        match (joiner.poll_event(), allocation.take()) {
+            (Some(JoinerEvent::Joined(keys)), Some(allocation)) => {
+                return Ok(Introduced { allocation, keys });
+            }
+            (Some(JoinerEvent::Failed(failure)), _) => return Err(failure.into()),
+            (Some(JoinerEvent::Joined(_)), None) | (None, _) => {}
+        }
+        tokio::select! { biased;
+            notice = notices.recv() => match notice.ok_or_else(relay_lost)? {
+                Notice::Signal(exchange, payload) => joiner.handle_signal(exchange, &payload),
+                Notice::Dismissed(exchange, payload) => joiner.handle_dismissed(exchange, &payload),
+                Notice::Allocated(allocated) => {
+                    joiner.handle_allocated(allocated.exchange, &allocated.payload);
+                    allocation = Some(allocated);
+                }
+                Notice::Offer(..) | Notice::Released(_) | Notice::Draining(_) => {}
+            },
+            () = sleep_until_some(joiner.poll_timeout()) => joiner.handle_timeout(Instant::now()),
+        }
+    }
+}
+
+async fn ask(control: &Control, joiner: &mut Joiner, transmit: JoinerTransmit) -> Result<(), Failure> {
+    let answer = match transmit {
+        JoinerTransmit::Lookup(keys) => {
+            let keys = keys.iter().map(|key| Bytes::copy_from_slice(&key.0)).collect();
+            control.look_up(keys).await.map(|record| joiner.handle_found(&record, unix_ms()))
+        }
+        JoinerTransmit::Join(key, payload) => {
+            let joined = control.join(Bytes::copy_from_slice(&key.0), payload).await;
+            joined.map(|exchange| joiner.handle_started(exchange))
+        }
+        JoinerTransmit::Signal(exchange, payload) => {
+            control.tell(Request::Signal(Signal { exchange: exchange.0, payload })).await;
+            Ok(())
+        }
+    };
+    match answer {
+        Ok(()) => Ok(()),
+        Err(RequestError::Lost) => Err(relay_lost()),
+        Err(RequestError::Refused(refused)) => match refused.reason() {
+            Reason::RateLimited | Reason::Draining | Reason::Full | Reason::Malformed => {
+                Err(RequestError::Refused(refused).into())
+            }
+            reason => {
+                joiner.handle_refused(reason);
+                Ok(())
+            }
+        },
+    }
+}
+
+async fn tell(events: &mpsc::Sender<Event>, event: Event) {
+    // Nobody looks any more: the commands' channel is closed, too, and ends the wait.
+    if events.send(event).await.is_err() {
+        tracing::debug!("nobody listens");
+    }
+}
+
+/// The failure of a code that ended before anybody came.
+pub fn code_ended(end: CodeEnd) -> Failure {
+    let (exit, line) = match end {
+        CodeEnd::Expired => (Exit::TimedOut, "the code has expired; run `remora invite` for a new one"),
+        CodeEnd::Burned => (
+            Exit::Verification,
+            "the code was tried wrongly three times and is blocked; run `remora invite` for a new one",
+        ),
+        CodeEnd::Cancelled => (Exit::Ok, "cancelled"),
+        CodeEnd::Used => (Exit::Error, "the code was used, but no session came of it"),
+    };
+    Failure::new(exit, crate::event::code_end_name(end), line)
+}
+
+/// Outcome of a join that a person may try again.
+pub fn may_retry(failure: &Failure) -> bool {
+    matches!(failure.code, "WRONG_CODE" | "UNKNOWN_CODE" | "CODE_EXPIRED" | "CODE_USED" | "CODE_BURNED")
+}
+

@@ -1,0 +1,217 @@
+//! Drives the session's machine over the inner connection: streams in, streams out, a deadline, a person.
+//!
+//! ```text
+//!  commands ─▶ ┌─────────┐ ─▶ control writer ─▶ QUIC stream 0
+//!              │ Session │ ─▶ chat writer ────▶ QUIC stream 4
+//!  events  ◀── │ machine │ ◀─ control reader ◀─
+//!              └─────────┘ ◀─ chat reader ◀────
+//! ```
+
+/// The inner connection: who connects, who accepts, what both say in the handshake.
+pub mod inner;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prost::Message;
+use quinn::{Connection, RecvStream, SendStream};
+use remora_proto::{
+    session::{BadState, Command, Receipt, Session, Setup, Transmit},
+    wire::message::{
+        Inbox, InvalidMessage, encode,
+        session::{self as schema},
+    },
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant as Deadline, MissedTickBehavior, sleep_until},
+};
+
+use self::inner::{Inner, Messages};
+use crate::event::{Event, Input, PathSnapshot};
+
+/// Messages between a stream's task and the machine. Full means that the network (writers) or the person's program
+/// (readers) is behind, and the one who fills it waits.
+const QUEUE_MESSAGES: usize = 64;
+/// How long the last words may take (`T_endnote` of SESSION.md §1.2 is 2 s: half to be acknowledged, half for the other
+/// side to take its leave).
+const LINGER: Duration = Duration::from_secs(1);
+/// How often the path badge is renewed.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A running session, from the outside.
+#[derive(Debug)]
+pub struct Channels {
+    /// What the person wants.
+    pub input: mpsc::Receiver<Input>,
+    /// What the person should know.
+    pub events: mpsc::Sender<Event>,
+    /// How packets go, renewed every second.
+    pub path: watch::Sender<PathSnapshot>,
+}
+
+/// Runs a session until it has ended; nothing is left running afterwards.
+pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channels) -> Receipt {
+    let Inner { connection, control, chat, endpoint } = inner;
+    let mut tasks = JoinSet::new();
+    let (to, mut controls) = mpsc::channel(QUEUE_MESSAGES);
+    tasks.spawn(read(control.recv, control.inbox, to));
+    let (to, mut chats) = mpsc::channel(QUEUE_MESSAGES);
+    tasks.spawn(read(chat.recv, chat.inbox, to));
+    let (control_tx, control_rx) = mpsc::channel(QUEUE_MESSAGES);
+    let (chat_tx, chat_rx) = mpsc::channel(QUEUE_MESSAGES);
+    let mut writers = JoinSet::new();
+    writers.spawn(write(control.send, control_rx));
+    writers.spawn(write(chat.send, chat_rx));
+
+    let mut session = Session::new(setup, Instant::now());
+    let snapshot = || PathSnapshot { relay: relay.clone(), ..measure(&connection) };
+    channels.path.send_replace(snapshot());
+    let mut renewal = tokio::time::interval(SNAPSHOT_INTERVAL);
+    renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut controls_over, mut chats_over) = (false, false);
+    let receipt = loop {
+        // A stream ends with the connection. What still waits on the other one is heard first.
+        if controls_over && (chats_over || !session.accepts_chat()) {
+            session.handle_connection_lost(Instant::now());
+        }
+        while let Some(transmit) = session.poll_transmit() {
+            let sent = match transmit {
+                Transmit::Control(body) => {
+                    control_tx.send(encode(&schema::Control { body: Some(body) })).await
+                }
+                Transmit::Chat(chat) => chat_tx.send(encode(&chat)).await,
+            };
+            if sent.is_err() {
+                tracing::debug!("a stream of the session is closed");
+            }
+        }
+        if let Some(receipt) = publish(&mut session, &channels.events).await {
+            break receipt;
+        }
+        // A person who types faster than the network takes is made to wait; the other side is not.
+        let may_command = chat_tx.capacity() > 0;
+        tokio::select! { biased;
+            () = sleep_until(deadline(&session)) => session.handle_timeout(Instant::now()),
+            message = controls.recv(), if !controls_over => match message {
+                Some(Ok(message)) => warn_of(session.handle_control(message, Instant::now())),
+                Some(Err(_)) => session.handle_malformed(Instant::now()),
+                None => controls_over = true,
+            },
+            message = chats.recv(), if !chats_over && session.accepts_chat() => match message {
+                Some(Ok(chat)) => warn_of(session.handle_chat(chat, Instant::now())),
+                Some(Err(_)) => session.handle_malformed(Instant::now()),
+                None => chats_over = true,
+            },
+            wanted = channels.input.recv(), if may_command => {
+                let command = match wanted {
+                    Some(Input::Session(command)) => command,
+                    Some(Input::NewCode) => continue,
+                    None => Command::Leave,
+                };
+                if let Err(error) = session.handle_command(command, Instant::now()) {
+                    not_possible(&channels.events, error).await;
+                }
+            }
+            _ = renewal.tick() => {
+                channels.path.send_replace(snapshot());
+            }
+        }
+    };
+    drop((control_tx, chat_tx));
+    channels.path.send_replace(snapshot());
+    take_leave(&connection, writers, receipt.reason.name()).await;
+    tasks.shutdown().await;
+    // The close packet leaves before the endpoint's socket does.
+    if tokio::time::timeout(LINGER, endpoint.wait_idle()).await.is_err() {
+        tracing::debug!("the inner connection did not drain in time");
+    }
+    receipt
+}
+
+fn warn_of(handled: Result<(), BadState>) {
+    if let Err(error) = handled {
+        tracing::warn!(%error, "from the other side: BAD_STATE");
+    }
+}
+
+fn deadline(session: &Session) -> Deadline {
+    let far = Duration::from_secs(86_400);
+    session.poll_timeout().map_or_else(|| Deadline::now() + far, Into::into)
+}
+
+fn measure(connection: &Connection) -> PathSnapshot {
+    let stats = connection.stats();
+    PathSnapshot {
+        relay: String::new(),
+        rtt: connection.rtt(),
+        bytes: stats.udp_tx.bytes + stats.udp_rx.bytes,
+    }
+}
+
+/// Passes events on; the receipt when the session is over.
+async fn publish(session: &mut Session, events: &mpsc::Sender<Event>) -> Option<Receipt> {
+    let mut receipt = None;
+    while let Some(event) = session.poll_event() {
+        if let remora_proto::session::Event::Ended(ended) = &event {
+            receipt = Some(ended.clone());
+        }
+        if events.send(Event::Session(event)).await.is_err() {
+            tracing::debug!("nobody listens");
+        }
+    }
+    receipt
+}
+
+async fn not_possible(events: &mpsc::Sender<Event>, error: BadState) {
+    if events.send(Event::NotPossible(error.to_string())).await.is_err() {
+        tracing::debug!("nobody listens");
+    }
+}
+
+/// Reads messages until the stream is over; what is no message is the last thing handed on.
+async fn read<M: Message + Default>(
+    mut stream: RecvStream,
+    mut inbox: Inbox,
+    to: mpsc::Sender<Result<M, InvalidMessage>>,
+) {
+    loop {
+        loop {
+            let message = match inbox.next() {
+                Ok(Some(message)) => Ok(message),
+                Ok(None) => break,
+                Err(error) => Err(error),
+            };
+            let over = message.is_err();
+            if to.send(message).await.is_err() || over {
+                return;
+            }
+        }
+        match stream.read_chunk(Messages::CHUNK_BYTES, true).await {
+            Ok(Some(chunk)) => inbox.push(&chunk.bytes),
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+/// Writes until the machine is done, then waits for the last byte to be acknowledged.
+async fn write(mut stream: SendStream, mut messages: mpsc::Receiver<Bytes>) {
+    while let Some(message) = messages.recv().await {
+        if stream.write_chunk(message).await.is_err() {
+            return;
+        }
+    }
+    if stream.finish().is_ok() && stream.stopped().await.is_err() {
+        tracing::debug!("the end of a stream was not acknowledged");
+    }
+}
+
+/// The last words are delivered, then the one who hears them last closes the connection.
+async fn take_leave(connection: &Connection, mut writers: JoinSet<()>, reason: &str) {
+    let delivered = async { while writers.join_next().await.is_some() {} };
+    if tokio::time::timeout(LINGER, delivered).await.is_err() {
+        tracing::debug!("the last words were not acknowledged in time");
+    }
+    connection.close(0u32.into(), reason.as_bytes());
+}

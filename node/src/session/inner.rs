@@ -1,0 +1,269 @@
+//! The inner connection: Noise-QUIC from node to node, keyed by the rendezvous. The host accepts, the joiner
+//! connects; both tell who they are inside the handshake.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
+use remora_proto::{
+    id::{SessionId, Side},
+    identity::{Introduction, Role},
+    noise::{
+        self, Access, ClientConfig, PeerInfo, Profile, Psk, PskId, PskStore, Reject, ServerConfig, StaticKey,
+    },
+    rendezvous::InnerKeys,
+    session::{EndReason, Setup, T_JOIN},
+    wire::{
+        frame,
+        message::{
+            ALPN_SESSION, Inbox, MAX_CHAT_BYTES, MAX_CONTROL_BYTES, encode,
+            session::{StreamHeader, StreamKind},
+        },
+    },
+};
+
+use crate::{
+    control::Allocation,
+    path::{
+        socket::MagicSocket,
+        virtual_socket::{Outgoing, VIRTUAL_PEER, VirtualSocket},
+    },
+};
+
+/// So that the other side's death is noticed within [`IDLE_TIMEOUT`] + this, and a NAT's mapping stays open.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Silence after which the other side counts as gone: with [`KEEP_ALIVE`], at most 9 s after a `kill -9`.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(7);
+/// Before the first measurement; QUIC's 333 ms (RFC 9002 §6.2.2) would make one lost first packet cost a second.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+/// One stream of messages.
+#[derive(Debug)]
+pub struct Messages {
+    /// To the other side.
+    pub send: SendStream,
+    /// From it.
+    pub recv: RecvStream,
+    /// What has arrived already.
+    pub inbox: Inbox,
+}
+
+impl Messages {
+    /// Read at once.
+    pub const CHUNK_BYTES: usize = 16 * 1024;
+}
+
+/// A connected session's streams.
+#[derive(Debug)]
+pub struct Inner {
+    /// The inner connection.
+    pub connection: Connection,
+    /// Control messages.
+    pub control: Messages,
+    /// Chat messages.
+    pub chat: Messages,
+    /// Owns the connection's driver.
+    pub endpoint: Endpoint,
+}
+
+/// What the inner connection is made from.
+#[derive(Debug)]
+pub struct Start {
+    /// The session on the relay.
+    pub allocation: Allocation,
+    /// From the rendezvous.
+    pub keys: InnerKeys,
+    /// What to say of ourselves.
+    pub introduction: Introduction,
+}
+
+/// Lets in whoever introduces itself properly.
+struct Introduced(Role);
+
+impl Access for Introduced {
+    fn check(&self, peer: &PeerInfo) -> Result<(), Reject> {
+        Introduction::decode(&peer.payload, self.0).map(drop).map_err(|error| {
+            tracing::warn!(%error, "refused");
+            Reject("introduction")
+        })
+    }
+}
+
+/// The one key of this session. Not handed out again: the endpoint lives for one session and takes one connection.
+struct OneKey(PskId, Psk);
+
+impl PskStore for OneKey {
+    fn get(&self, id: &PskId) -> Option<Psk> {
+        (*id == self.0).then(|| self.1.clone())
+    }
+
+    fn burn(&self, _: &PskId) {}
+}
+
+/// Opens the inner connection.
+///
+/// # Errors
+/// The reason with which the session ends before it began.
+pub async fn open(
+    start: Start,
+    nonce: remora_proto::sas::Nonce,
+    socket: Arc<MagicSocket>,
+    relay: SocketAddr,
+) -> Result<(Inner, Setup), EndReason> {
+    let Allocation { session, side, .. } = start.allocation;
+    let role = start.introduction.role;
+    let (endpoint, connection) = tokio::time::timeout(T_JOIN, connect(start, socket, relay))
+        .await
+        .unwrap_or(Err(EndReason::JoinTimeout))?;
+    let peer = connection.peer_identity().and_then(|identity| identity.downcast::<PeerInfo>().ok());
+    let peer = peer.ok_or(EndReason::Internal)?;
+    let introduction =
+        Introduction::decode(&peer.payload, role.peer()).map_err(|_| EndReason::AuthFailed)?;
+    let streams = tokio::time::timeout(T_JOIN, streams(&connection, side));
+    let (control, chat) = streams.await.unwrap_or(Err(EndReason::JoinTimeout))?;
+    tracing::info!(%session, ?side, "inner connection");
+    let inner = Inner { connection, control, chat, endpoint };
+    let setup = Setup { role, side, nonce, peer: introduction, handshake_hash: peer.handshake_hash };
+    Ok((inner, setup))
+}
+
+async fn connect(
+    start: Start,
+    socket: Arc<MagicSocket>,
+    relay: SocketAddr,
+) -> Result<(Endpoint, Connection), EndReason> {
+    let Allocation { session, side, .. } = start.allocation;
+    let socket = framed(socket, relay, session, side);
+    let endpoint = |server| {
+        let config = noise::endpoint_config(&[Profile::E2e, Profile::E2ePq]);
+        Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(quinn::TokioRuntime))
+            .map_err(|_| EndReason::Internal)
+    };
+    match side {
+        Side::Host => {
+            let endpoint = endpoint(Some(server_config(start)))?;
+            let connection = accept(&endpoint).await?;
+            Ok((endpoint, connection))
+        }
+        Side::Joiner => {
+            let endpoint = endpoint(None)?;
+            let connecting = endpoint
+                .connect_with(client_config(start), VIRTUAL_PEER, "peer")
+                .map_err(|_| EndReason::Internal)?;
+            let connection = connecting.await.map_err(|error| reason(&error))?;
+            Ok((endpoint, connection))
+        }
+    }
+}
+
+fn framed(
+    socket: Arc<MagicSocket>,
+    relay: SocketAddr,
+    session: SessionId,
+    side: Side,
+) -> Arc<VirtualSocket> {
+    let packets = socket.open_route(session, side, relay);
+    let outgoing = Outgoing::Framed { relay, header: frame::Header { side, session } };
+    VirtualSocket::new(socket, outgoing, packets)
+}
+
+/// Takes the first connection that holds the key. Whoever sends garbage, or a first message only, is passed over.
+async fn accept(endpoint: &Endpoint) -> Result<Connection, EndReason> {
+    while let Some(incoming) = endpoint.accept().await {
+        match incoming.await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => tracing::debug!(%error, "not the joiner"),
+        }
+    }
+    Err(EndReason::Internal)
+}
+
+fn reason(error: &ConnectionError) -> EndReason {
+    match error {
+        ConnectionError::VersionMismatch => EndReason::VersionTooOld,
+        ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_) => EndReason::AuthFailed,
+        ConnectionError::ApplicationClosed(_)
+        | ConnectionError::Reset
+        | ConnectionError::TimedOut
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => EndReason::ConnectionLost,
+    }
+}
+
+fn transport() -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().expect("7 s is a valid timeout")))
+        .initial_rtt(INITIAL_RTT)
+        // 1,200 bytes fit every path with a frame's header. Probes for more can stall quinn 0.11's handshake for good when
+        // packets are lost (`proto/tests/noise_network.rs`).
+        .mtu_discovery_config(None)
+        .max_concurrent_bidi_streams(8u8.into())
+        .max_concurrent_uni_streams(0u8.into());
+    Arc::new(transport)
+}
+
+fn server_config(start: Start) -> quinn::ServerConfig {
+    // Which of the two the joiner's version asks for; both are keyed by the PSK, so nothing can be downgraded.
+    let profiles = [Profile::E2e, Profile::E2ePq];
+    let mut config = ServerConfig::new(&profiles, StaticKey::generate(), ALPN_SESSION);
+    config.psks = Some(Arc::new(OneKey(start.keys.psk_id, start.keys.psk)));
+    config.context = start.keys.context;
+    config.access = Arc::new(Introduced(start.introduction.role.peer()));
+    config.payload = start.introduction.encode();
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(config));
+    config.transport_config(transport()).migration(false);
+    config
+}
+
+fn client_config(start: Start) -> quinn::ClientConfig {
+    let mut config = ClientConfig::new(Profile::E2ePq, StaticKey::generate(), ALPN_SESSION);
+    config.psk = Some((start.keys.psk_id, start.keys.psk));
+    config.context = start.keys.context;
+    config.access = Arc::new(Introduced(start.introduction.role.peer()));
+    config.payload = start.introduction.encode();
+    let mut config = config.into_quinn();
+    config.transport_config(transport());
+    config
+}
+
+async fn streams(connection: &Connection, side: Side) -> Result<(Messages, Messages), EndReason> {
+    let lost = |_: ConnectionError| EndReason::ConnectionLost;
+    match side {
+        Side::Joiner => {
+            let open = async |kind: StreamKind, max| {
+                let (mut send, recv) = connection.open_bi().await.map_err(lost)?;
+                let header = encode(&StreamHeader { kind: kind.into() });
+                send.write_all(&header).await.map_err(|_| EndReason::ConnectionLost)?;
+                Ok(Messages { send, recv, inbox: Inbox::new(max) })
+            };
+            let control = open(StreamKind::Control, MAX_CONTROL_BYTES).await?;
+            Ok((control, open(StreamKind::Chat, MAX_CHAT_BYTES).await?))
+        }
+        Side::Host => {
+            let accept = async |kind: StreamKind, max| {
+                let (send, recv) = connection.accept_bi().await.map_err(lost)?;
+                let mut messages = Messages { send, recv, inbox: Inbox::new(max) };
+                let header = read_header(&mut messages).await?;
+                if header.kind() == kind { Ok(messages) } else { Err(EndReason::VersionTooOld) }
+            };
+            let control = accept(StreamKind::Control, MAX_CONTROL_BYTES).await?;
+            Ok((control, accept(StreamKind::Chat, MAX_CHAT_BYTES).await?))
+        }
+    }
+}
+
+async fn read_header(messages: &mut Messages) -> Result<StreamHeader, EndReason> {
+    loop {
+        match messages.inbox.next() {
+            Ok(Some(header)) => return Ok(header),
+            Ok(None) => {}
+            Err(_) => return Err(EndReason::Internal),
+        }
+        let chunk = messages.recv.read_chunk(Messages::CHUNK_BYTES, true).await;
+        match chunk {
+            Ok(Some(chunk)) => messages.inbox.push(&chunk.bytes),
+            Ok(None) | Err(_) => return Err(EndReason::ConnectionLost),
+        }
+    }
+}

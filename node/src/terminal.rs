@@ -1,0 +1,239 @@
+//! `remora invite` and `remora join`: a session in a terminal, in a pipe, and (with `--json`) for scripts. All three
+//! understand the same lines.
+
+/// Where lines come from and text goes to.
+pub mod console;
+/// What is shown and what lines mean; pure.
+pub mod screen;
+/// Colours.
+pub mod style;
+
+use std::{
+    collections::VecDeque,
+    env,
+    time::{Duration, Instant},
+};
+
+use remora_proto::{
+    code::Code,
+    identity::Role,
+    session::{Command, Mode},
+};
+use serde_json::json;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::MissedTickBehavior,
+};
+
+use self::{
+    console::{Console, Typed, print_data},
+    screen::{Meaning, Screen},
+    style::Style,
+};
+use crate::{
+    cli,
+    config::File,
+    error::{Exit, Failure, exit_of},
+    event::{Event, Input},
+    node::{Node, Running},
+    rendezvous::{Introduced, may_retry},
+    status::Board,
+};
+
+/// How often the countdown and the path badge are renewed.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// `remora invite`
+///
+/// # Errors
+/// What went wrong before or instead of a session.
+pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
+    let relay = file.relay(args.common.relay)?;
+    let profile = file.profile(&args.profile)?;
+    let console = Console::open(args.common.json)?;
+    let node = Node::connect(&relay).await?;
+    let running = node.invite(profile, Duration::from_secs(args.valid));
+    let mode = args.mode.map(Mode::from);
+    Terminal::new(console, Role::Helper, mode, args.common.json)?.run(running).await
+}
+
+/// `remora join`
+///
+/// # Errors
+/// What went wrong before or instead of a session.
+pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
+    let relay = file.relay(args.common.relay.clone())?;
+    let profile = file.profile(&args.profile)?;
+    let mut console = Console::open(args.common.json)?;
+    let given = given_code(&args, &mut console)?;
+    let mut node = Node::connect(&relay).await?;
+    let introduced = match given {
+        Some(code) => node.try_code(code).await,
+        None => ask_for_code(&mut console, &mut node, args.code_stdin || args.common.json).await,
+    };
+    let introduced = match introduced {
+        Ok(introduced) => introduced,
+        Err(failure) => {
+            node.close().await;
+            return Err(failure);
+        }
+    };
+    let running = node.join(introduced, profile);
+    Terminal::new(console, Role::Sharer, None, args.common.json)?.run(running).await
+}
+
+fn parse_code(text: &str) -> Result<Code, Failure> {
+    text.parse().map_err(|error| Failure::new(Exit::Usage, "INVALID_CODE", format!("{error}; please look at the code again")))
+}
+
+/// The code from the command line or the environment.
+fn given_code(args: &cli::Join, console: &mut Console) -> Result<Option<Code>, Failure> {
+    if let Some(text) = &args.code {
+        let warning = "warning: other users of this computer can see a code on the command line; better run `remora join` and type it when asked";
+        console.say(&Style::detect().warn(warning))?;
+        return parse_code(text).map(Some);
+    }
+    match env::var("REMORA_CODE") {
+        Ok(text) if !args.code_stdin => parse_code(&text).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Asks until a code works, or the person gives up; a script has one try.
+async fn ask_for_code(console: &mut Console, node: &mut Node, script: bool) -> Result<Introduced, Failure> {
+    let once = script || !console.is_terminal();
+    loop {
+        console.set_prompt("Code from your helper: ".into())?;
+        if !script && once {
+            console.say("Code from your helper:")?;
+        }
+        let Some(text) = console.ask().await else {
+            return Err(Failure::new(Exit::Usage, "NO_CODE", "no code was given"));
+        };
+        console.set_prompt(String::new())?;
+        let failure = match parse_code(&text) {
+            Ok(code) => match node.try_code(code).await {
+                Ok(introduced) => return Ok(introduced),
+                Err(failure) if may_retry(&failure) => failure,
+                Err(failure) => return Err(failure),
+            },
+            Err(failure) => failure,
+        };
+        if once {
+            return Err(failure);
+        }
+        console.say(&Style::detect().warn(&format!("{}: {}", failure.code, failure.line)))?;
+    }
+}
+
+/// A session and the person in front of it.
+struct Terminal {
+    console: Console,
+    screen: Screen,
+    board: Board,
+    json: bool,
+    interrupts: [Signal; 2],
+    /// For the session, which takes them when it can. Waiting for that must not keep its events from being shown: it may
+    /// be waiting for just that.
+    wishes: VecDeque<Input>,
+}
+
+impl Terminal {
+    fn new(console: Console, role: Role, mode: Option<Mode>, json: bool) -> Result<Self, Failure> {
+        let screen = Screen::new(role, mode, Style::detect());
+        let listen = |kind| signal(kind).map_err(|error| Failure::internal("signals", error));
+        let interrupts = [listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?];
+        Ok(Self { console, screen, board: Board::new(role), json, interrupts, wishes: VecDeque::new() })
+    }
+
+    async fn run(mut self, mut running: Running) -> Result<Exit, Failure> {
+        let mut refresh = tokio::time::interval(REFRESH);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut leaving = false;
+        loop {
+            let [interrupt, terminate] = &mut self.interrupts;
+            let typed = tokio::select! { biased;
+                _ = interrupt.recv() => Typed::Out,
+                _ = terminate.recv() => Typed::Out,
+                event = running.events.recv() => {
+                    let Some(event) = event else { break };
+                    self.show(&event, &running)?;
+                    continue;
+                }
+                room = running.input.reserve(), if !self.wishes.is_empty() => {
+                    match (room, self.wishes.pop_front()) {
+                        (Ok(room), Some(wish)) => room.send(wish),
+                        // The session has just ended: its last events are on their way.
+                        _ => self.wishes.clear(),
+                    }
+                    continue;
+                }
+                typed = self.console.next(), if self.wishes.is_empty() => typed,
+                _ = refresh.tick() => {
+                    self.renew(&running)?;
+                    continue;
+                }
+            };
+            match typed {
+                // Asked twice: whatever is still going on is not worth waiting for.
+                Typed::Out if leaving => break,
+                Typed::Out => {
+                    leaving = true;
+                    self.send(Input::Session(Command::Leave));
+                }
+                Typed::Line(line) => match self.screen.on_line(&line) {
+                    Meaning::Wish(input) => self.send(input),
+                    Meaning::Say(text) if self.json => self.print(&json!({"event": "not_possible", "text": text}))?,
+                    Meaning::Say(text) => self.console.say(&text)?,
+                    Meaning::Nothing => {}
+                },
+            }
+            self.renew(&running)?;
+        }
+        self.console.set_prompt(String::new())?;
+        let outcome = running.outcome.await.map_err(|error| Failure::internal("the session's task", error))?;
+        outcome.map(|receipt| exit_of(receipt.reason))
+    }
+
+    fn send(&mut self, input: Input) {
+        self.screen.sent(&input);
+        self.wishes.push_back(input);
+    }
+
+    fn show(&mut self, event: &Event, running: &Running) -> Result<(), Failure> {
+        let (lines, input) = self.screen.on_event(event, Instant::now());
+        if self.json {
+            self.print(&event.to_json())?;
+        } else {
+            if let Event::Code { code, .. } = event
+                && !self.console.is_terminal()
+            {
+                print_data(code)?;
+            }
+            for line in lines {
+                self.console.say(&line)?;
+            }
+        }
+        if let Some(input) = input {
+            self.send(input);
+        }
+        self.renew(running)
+    }
+
+    fn print(&self, value: &serde_json::Value) -> Result<(), Failure> {
+        let mut value = value.clone();
+        if let Some(object) = value.as_object_mut() {
+            object.insert("v".into(), 1.into());
+        }
+        print_data(&value.to_string())
+    }
+
+    fn renew(&mut self, running: &Running) -> Result<(), Failure> {
+        let path = running.path.borrow().clone();
+        if path.bytes > 0 {
+            self.screen.set_path(path);
+        }
+        self.board.show(&self.screen);
+        self.console.set_prompt(self.screen.prompt(Instant::now()))
+    }
+}

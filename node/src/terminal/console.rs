@@ -1,0 +1,150 @@
+//! The two ways lines come and go: a terminal, where a prompt with a countdown stays below what is printed; or pipes.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use rustyline_async::{Readline, ReadlineEvent, SharedWriter};
+use tokio::sync::mpsc;
+
+use crate::error::Failure;
+
+/// Lines read ahead from a pipe; a script that writes faster waits in its pipe.
+const QUEUE_LINES: usize = 16;
+
+/// What came from the person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Typed {
+    /// A line, without its end.
+    Line(String),
+    /// Ctrl-C or Ctrl-D in a terminal: wants out.
+    Out,
+}
+
+/// Where lines come from and text goes to.
+pub enum Console {
+    /// A person at a terminal.
+    Terminal {
+        /// Owns the screen's last line.
+        readline: Box<Readline>,
+        /// Prints above it.
+        out: SharedWriter,
+        /// What stands there.
+        prompt: String,
+    },
+    /// A script, or a person whose output goes elsewhere.
+    Pipe {
+        /// From standard input; closed at its end.
+        lines: mpsc::Receiver<String>,
+    },
+}
+
+impl std::fmt::Debug for Console {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Terminal { .. } => "Console::Terminal",
+            Self::Pipe { .. } => "Console::Pipe",
+        })
+    }
+}
+
+fn read_lines() -> mpsc::Receiver<String> {
+    let (to, lines) = mpsc::channel(QUEUE_LINES);
+    // A thread, because a blocked read of standard input cannot be cancelled; it ends with the process.
+    std::thread::spawn(move || {
+        for line in io::stdin().lock().lines().map_while(Result::ok) {
+            if to.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+impl Console {
+    /// A terminal when all three standard streams are one and nobody asked for JSON, else pipes.
+    ///
+    /// # Errors
+    /// The terminal cannot be used.
+    pub fn open(json: bool) -> Result<Self, Failure> {
+        let all = io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
+        if json || !all {
+            return Ok(Self::Pipe { lines: read_lines() });
+        }
+        let opened = Readline::new(String::new());
+        let (mut readline, out) =
+            opened.map_err(|error| Failure::internal("cannot use this terminal", error))?;
+        // What was answered stays readable; what Ctrl-C cut off does not.
+        readline.should_print_line_on(true, false);
+        Ok(Self::Terminal { readline: Box::new(readline), out, prompt: String::new() })
+    }
+
+    /// Whether a person can be asked.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Terminal { .. })
+    }
+
+    /// Text for people: above the prompt, or on standard error.
+    ///
+    /// # Errors
+    /// Nobody can read it any more.
+    pub fn say(&mut self, text: &str) -> Result<(), Failure> {
+        let gone = |error: io::Error| Failure::internal("cannot write to the terminal", error);
+        match self {
+            Self::Terminal { readline, out, prompt } => {
+                let failed = |error| Failure::internal("cannot use this terminal", error);
+                writeln!(out, "{text}").map_err(gone)?;
+                // Prints, and erases the prompt, which may not change for minutes.
+                readline.flush().map_err(failed)?;
+                readline.update_prompt(prompt).map_err(failed)
+            }
+            Self::Pipe { .. } => writeln!(io::stderr(), "{text}").map_err(gone),
+        }
+    }
+
+    /// Sets the prompt of a terminal; in a pipe nobody is prompted.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub fn set_prompt(&mut self, text: String) -> Result<(), Failure> {
+        if let Self::Terminal { readline, prompt, .. } = self
+            && *prompt != text
+        {
+            readline.update_prompt(&text).map_err(|error| Failure::internal("terminal", error))?;
+            *prompt = text;
+        }
+        Ok(())
+    }
+
+    /// The next line. At the end of a pipe, waits for ever: a script that has said all it wants stays in the session.
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Typed {
+        match self {
+            Self::Terminal { readline, .. } => match readline.readline().await {
+                Ok(ReadlineEvent::Line(line)) => Typed::Line(line),
+                Ok(ReadlineEvent::Eof | ReadlineEvent::Interrupted) | Err(_) => Typed::Out,
+            },
+            Self::Pipe { lines } => match lines.recv().await {
+                Some(line) => Typed::Line(line),
+                None => std::future::pending().await,
+            },
+        }
+    }
+
+    /// The next line; `None` at the end of a pipe, or when the person wants out.
+    pub async fn ask(&mut self) -> Option<String> {
+        match self {
+            Self::Pipe { lines } => lines.recv().await,
+            Self::Terminal { .. } => match self.next().await {
+                Typed::Line(line) => Some(line),
+                Typed::Out => None,
+            },
+        }
+    }
+}
+
+/// One line of data on standard output.
+///
+/// # Errors
+/// Nobody reads it any more.
+pub fn print_data(line: &str) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{line}").map_err(|error| Failure::internal("cannot write to standard output", error))
+}

@@ -1,0 +1,422 @@
+//! What a person sees and what their lines mean, without any terminal: events in, text out; lines in, wishes out.
+
+use std::time::{Duration, Instant};
+
+use remora_proto::{
+    identity::{Profile, Role, is_unsafe_in_line},
+    rendezvous::CodeEnd,
+    session::{Command, EndReason, Event as SessionEvent, Mode, Receipt},
+};
+
+use serde_json::{Value, json};
+
+use super::style::Style;
+use crate::event::{Event, Input, PathSnapshot};
+
+/// Where in a session the person is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Helper: the code is shown.
+    Waiting,
+    /// The other side is known, nothing is asked yet.
+    Trust,
+    /// Helper: the sharer is asked.
+    Asked,
+    /// Sharer: has to answer.
+    Prompted(Mode),
+    /// They talk.
+    Active { mode: Mode, upgrade: bool },
+    /// Over.
+    Ended,
+}
+
+/// What a typed line means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// For the session.
+    Wish(Input),
+    /// An answer to the person right away.
+    Say(String),
+    /// Nothing.
+    Nothing,
+}
+
+/// One person's view of a session.
+#[derive(Debug)]
+pub struct Screen {
+    role: Role,
+    style: Style,
+    stage: Stage,
+    peer: String,
+    deadline: Option<Instant>,
+    started: Option<Instant>,
+    wanted: Option<Mode>,
+    path: Option<PathSnapshot>,
+}
+
+fn wish(command: Command) -> Meaning {
+    Meaning::Wish(Input::Session(command))
+}
+
+/// `9:58`
+fn clock(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+/// Text of the other person, fenced so that it can neither move the cursor nor reorder our words: controls are
+/// replaced, and it stands in a first-strong isolate (Unicode TR9 §2.4).
+fn fenced(text: &str) -> String {
+    let clean: String = text.chars().map(|c| if is_unsafe_in_line(c) { '\u{fffd}' } else { c }).collect();
+    format!("\u{2068}{clean}\u{2069}")
+}
+
+impl Screen {
+    /// The view of `role`; a helper who knows `wanted` is not asked for a mode.
+    pub fn new(role: Role, wanted: Option<Mode>, style: Style) -> Self {
+        let stage = match role {
+            Role::Helper => Stage::Waiting,
+            Role::Sharer => Stage::Trust,
+        };
+        Self {
+            role,
+            style,
+            stage,
+            peer: String::new(),
+            deadline: None,
+            started: None,
+            wanted,
+            path: None,
+        }
+    }
+
+    /// For `remora status`: who with, how, over which path; `None` before anybody is there.
+    pub fn summary(&self) -> Option<Value> {
+        let path = self.path.as_ref()?;
+        let mode = match self.stage {
+            Stage::Active { mode, .. } => mode.to_string(),
+            _ => "waiting".into(),
+        };
+        let rtt_ms = path.rtt.as_secs_f64() * 1e3;
+        Some(json!({
+            "peer": self.peer.trim_matches(['\u{2068}', '\u{2069}']), "mode": mode,
+            "path": path.badge(), "rtt_ms": rtt_ms, "bytes": path.bytes,
+        }))
+    }
+
+    /// The path's newest measurement.
+    pub fn set_path(&mut self, path: PathSnapshot) {
+        self.path = Some(path);
+    }
+
+    /// Lines to show for an event, and what to do at once.
+    pub fn on_event(&mut self, event: &Event, now: Instant) -> (Vec<String>, Option<Input>) {
+        let style = self.style;
+        let lines = match event {
+            Event::Code { code, valid } => {
+                self.stage = Stage::Waiting;
+                self.deadline = Some(now + *valid);
+                vec![
+                    format!("Your code is:  {}      (valid {}, works once)", style.strong(code), clock(*valid)),
+                    format!("On the other computer, please run:   {}", style.strong("remora join")),
+                ]
+            }
+            Event::WrongCode { tries_left } => vec![style.warn(&format!(
+                "Someone tried a wrong code ({} of 3). If that was the person you help, ask them to type it again; if not, press n for a new code.",
+                3u32.saturating_sub(*tries_left)
+            ))],
+            Event::CodeEnded(end) => vec![self.code_ended(*end)],
+            Event::Connected(path) => {
+                let line = style.dim(&format!("Connected · {}", path.badge()));
+                self.path = Some(path.clone());
+                vec![line]
+            }
+            Event::RelayDraining(within) => vec![style.warn(&format!(
+                "The relay goes away for maintenance in {}; this session will end then.",
+                clock(*within)
+            ))],
+            Event::NotPossible(what) => vec![style.warn(&format!("Not now: {what}."))],
+            Event::Session(event) => return self.on_session_event(event, now),
+        };
+        (lines, None)
+    }
+
+    fn code_ended(&mut self, end: CodeEnd) -> String {
+        self.stage = Stage::Ended;
+        self.style.warn(match end {
+            CodeEnd::Expired => "The code has expired.",
+            CodeEnd::Burned => "The code was tried wrongly three times and is blocked.",
+            CodeEnd::Used => "The code has been used.",
+            CodeEnd::Cancelled => "Cancelled.",
+        })
+    }
+
+    fn on_session_event(&mut self, event: &SessionEvent, now: Instant) -> (Vec<String>, Option<Input>) {
+        let style = self.style;
+        let lines = match event {
+            SessionEvent::Trust { peer, words } => return self.trust(peer, &words.to_string()),
+            SessionEvent::PeerCheckedSas(true) => {
+                vec![style.good(&format!("{} says the words are the same.", self.peer))]
+            }
+            SessionEvent::PeerCheckedSas(false) => {
+                vec![style.warn(&format!("{} says the words differ.", self.peer))]
+            }
+            SessionEvent::ConsentPrompt { mode, within, upgrade } => {
+                self.deadline = Some(now + *within);
+                self.stage = match self.stage {
+                    Stage::Active { mode, .. } => Stage::Active { mode, upgrade: true },
+                    _ => Stage::Prompted(*mode),
+                };
+                vec![self.consent_prompt(*mode, *upgrade)]
+            }
+            SessionEvent::AwaitingConsent { within } => {
+                self.deadline = Some(now + *within);
+                vec![]
+            }
+            SessionEvent::Started { mode } => {
+                self.stage = Stage::Active { mode: *mode, upgrade: false };
+                self.started = Some(now);
+                self.deadline = None;
+                let badge = self.path.as_ref().map(PathSnapshot::badge).unwrap_or_default();
+                vec![
+                    style.good(&format!("Session started · {mode} · {badge}")),
+                    style.dim("Type to chat. /help shows what else there is; /leave ends the session."),
+                ]
+            }
+            SessionEvent::ModeChanged { mode, by } => {
+                self.stage = Stage::Active { mode: *mode, upgrade: false };
+                self.deadline = None;
+                let who = if *by == self.role { "You" } else { self.peer.as_str() };
+                vec![style.good(&match mode {
+                    Mode::Control => format!("{who} allowed full control."),
+                    Mode::View => format!("{who} ended control; the screen can only be seen now."),
+                })]
+            }
+            SessionEvent::UpgradeDeclined => {
+                self.stage = Stage::Active { mode: Mode::View, upgrade: false };
+                self.deadline = None;
+                vec![style.warn("Control was not allowed; the session goes on with the screen only.")]
+            }
+            SessionEvent::Chat { text, .. } => {
+                let name = style.strong(&format!("{}:", self.peer));
+                text.split('\n').map(|line| format!("{name} {}", fenced(line))).collect()
+            }
+            SessionEvent::Ended(receipt) => {
+                self.stage = Stage::Ended;
+                self.deadline = None;
+                vec![self.ended(receipt)]
+            }
+        };
+        (lines, None)
+    }
+
+    fn trust(&mut self, peer: &Profile, words: &str) -> (Vec<String>, Option<Input>) {
+        let style = self.style;
+        self.peer = format!("\u{2068}{}\u{2069}", peer.full_name);
+        self.stage = Stage::Trust;
+        self.deadline = None;
+        let known = [&peer.job_title, &peer.company, &peer.domain];
+        let rest: Vec<String> =
+            known.into_iter().filter(|text| !text.is_empty()).map(|text| fenced(text)).collect();
+        let card = [vec![style.strong(&self.peer)], rest].concat().join(" · ");
+        let mut lines = vec![
+            String::new(),
+            format!("{card}   {}", style.bad("UNVERIFIED: nobody vouches for this yet")),
+            format!("Read these words to each other:  {}", style.strong(words)),
+        ];
+        let wanted = self.wanted.filter(|_| self.role == Role::Helper);
+        if let Some(mode) = wanted {
+            self.stage = Stage::Asked;
+            lines.push(style.dim(&format!("Asking for {mode}…")));
+        }
+        (lines, wanted.map(|mode| Input::Session(Command::AskMode(mode))))
+    }
+
+    fn consent_prompt(&self, mode: Mode, upgrade: bool) -> String {
+        let wants = match mode {
+            Mode::Control => "FULL CONTROL (see and use mouse and keyboard)",
+            Mode::View => "to SEE YOUR SCREEN (not to use it)",
+        };
+        let how = if upgrade { "  /allow or /decline" } else { "" };
+        self.style.strong(&format!("{} wants: {wants}.{how}", self.peer))
+    }
+
+    fn ended(&self, receipt: &Receipt) -> String {
+        let peer = if self.peer.is_empty() { "The other person" } else { &self.peer };
+        let what = match (receipt.reason, self.role) {
+            (EndReason::HelperLeft, Role::Helper) | (EndReason::SharerLeft, Role::Sharer) => "You left".into(),
+            (EndReason::HelperLeft, _) | (EndReason::SharerLeft, _) => format!("{peer} left"),
+            (EndReason::Declined, Role::Sharer) => "You declined".into(),
+            (EndReason::Declined, Role::Helper) => format!("{peer} declined"),
+            (EndReason::ConsentTimeout, _) => "The request was not answered in time".into(),
+            (EndReason::HelperTimeout, _) => "The helper did not ask for anything in time".into(),
+            (EndReason::SasMismatch, _) => {
+                "The words differed: SOMEBODY MAY SIT IN BETWEEN. Do not try again over this network; tell your IT".into()
+            }
+            (EndReason::ConnectionLost, _) => format!("{peer}'s computer is no longer reachable"),
+            (EndReason::AuthFailed, _) => "The other side could not prove who it is".into(),
+            (reason, _) => reason.to_string(),
+        };
+        let line = format!("{what} · {} · {}", receipt.reason, clock(receipt.duration));
+        if receipt.reason == EndReason::SasMismatch { self.style.bad(&line) } else { self.style.dim(&line) }
+    }
+
+    // ---- prompt --------------------------------------------------------------------------
+
+    /// What stands before the cursor, with the countdown of the moment.
+    pub fn prompt(&self, now: Instant) -> String {
+        let left = self.deadline.map(|deadline| clock(deadline.saturating_duration_since(now)));
+        let left = left.unwrap_or_default();
+        match (self.stage, self.role) {
+            (Stage::Waiting, _) => format!("Waiting… {left}  [n]ew code, Ctrl-C cancels > "),
+            (Stage::Trust, Role::Helper) => {
+                "Words the same? [y]es [n]o · ask for: [v]iew [c]ontrol > ".into()
+            }
+            (Stage::Trust, Role::Sharer) => {
+                "Words the same? [y]es [n]o · waiting for what your helper asks > ".into()
+            }
+            (Stage::Asked, _) => format!("Waiting for {} to answer… {left} > ", self.peer),
+            (Stage::Prompted(mode), _) => {
+                let allow = match mode {
+                    Mode::Control => "[a]llow control  [s]creen only  [d]ecline",
+                    Mode::View => "[a]llow  [d]ecline",
+                };
+                format!("{allow}   answers itself \"no\" in {left} > ")
+            }
+            (Stage::Active { mode, .. }, _) => {
+                let since = self.started.map(|at| clock(now.saturating_duration_since(at))).unwrap_or_default();
+                let badge = self.path.as_ref().map(PathSnapshot::badge).unwrap_or_default();
+                format!("● {mode} · {since} · {badge} > ")
+            }
+            (Stage::Ended, _) => String::new(),
+        }
+    }
+
+    // ---- lines ---------------------------------------------------------------------------
+
+    /// What a line means where the person is.
+    pub fn on_line(&self, line: &str) -> Meaning {
+        let line = line.trim_end_matches(['\r', '\n']);
+        if line.trim().is_empty() {
+            return Meaning::Nothing;
+        }
+        if let Some(command) = line.strip_prefix('/').filter(|rest| !rest.starts_with('/')) {
+            return self.slash(command.trim());
+        }
+        if matches!(self.stage, Stage::Active { .. }) {
+            let text = line.strip_prefix('/').unwrap_or(line);
+            return wish(Command::Chat(text.to_owned()));
+        }
+        self.answer(&line.trim().to_lowercase())
+    }
+
+    fn slash(&self, command: &str) -> Meaning {
+        let command = match (command, self.stage, self.role) {
+            ("leave" | "quit" | "exit", _, _) => Command::Leave,
+            ("same", _, _) => Command::SasChecked(true),
+            ("differ", _, _) => Command::SasChecked(false),
+            ("control", _, Role::Helper) => Command::AskMode(Mode::Control),
+            ("view", Stage::Active { .. }, _) => Command::DropMode,
+            ("view", _, Role::Helper) => Command::AskMode(Mode::View),
+            ("allow", Stage::Prompted(mode), _) => Command::Allow(mode),
+            ("allow", _, Role::Sharer) => Command::Allow(Mode::Control),
+            ("decline", _, Role::Sharer) => Command::Decline,
+            _ => return Meaning::Say(self.help()),
+        };
+        wish(command)
+    }
+
+    fn help(&self) -> String {
+        let own = match self.role {
+            Role::Helper => "/control ask for control   /view give control back",
+            Role::Sharer => "/allow   /decline   /view take control back",
+        };
+        format!("/leave   {own}   /same or /differ: the words   //text: chat that begins with /")
+    }
+
+    fn answer(&self, word: &str) -> Meaning {
+        let yes = |word: &str| matches!(word, "y" | "yes");
+        let no = |word: &str| matches!(word, "n" | "no");
+        match (self.stage, self.role, word) {
+            (Stage::Waiting, _, "n" | "new") => Meaning::Wish(Input::NewCode),
+            (Stage::Prompted(mode), _, "a" | "allow") => wish(Command::Allow(mode)),
+            (Stage::Prompted(_), _, "s" | "screen") => wish(Command::Allow(Mode::View)),
+            (Stage::Prompted(_), _, "d" | "decline") => wish(Command::Decline),
+            (Stage::Trust, Role::Helper, "v" | "view") => wish(Command::AskMode(Mode::View)),
+            (Stage::Trust, Role::Helper, "c" | "control") => wish(Command::AskMode(Mode::Control)),
+            (Stage::Trust | Stage::Asked, _, word) if yes(word) => wish(Command::SasChecked(true)),
+            (Stage::Trust | Stage::Asked, _, word) if no(word) => wish(Command::SasChecked(false)),
+            _ => Meaning::Say("Please answer with one of the letters in brackets.".into()),
+        }
+    }
+
+    /// Tells the screen that a wish went out, so that the next prompt fits.
+    pub fn sent(&mut self, input: &Input) {
+        match input {
+            Input::Session(Command::AskMode(_)) if self.stage == Stage::Trust => self.stage = Stage::Asked,
+            Input::Session(Command::Allow(_)) | Input::Session(Command::Decline)
+                if matches!(self.stage, Stage::Prompted(_)) =>
+            {
+                self.deadline = None;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn screen(role: Role) -> Screen {
+        let mut screen = Screen::new(role, None, Style::plain());
+        screen.peer = "Peer".into();
+        screen
+    }
+
+    #[test]
+    fn a_letter_means_what_its_prompt_says() {
+        let mut sharer = screen(Role::Sharer);
+        sharer.stage = Stage::Prompted(Mode::Control);
+        assert_eq!(sharer.on_line("A\n"), wish(Command::Allow(Mode::Control)));
+        assert_eq!(sharer.on_line(" s "), wish(Command::Allow(Mode::View)));
+        assert_eq!(sharer.on_line("d"), wish(Command::Decline));
+        // "n" answers the words, never the request: it must not be taken for either.
+        assert!(matches!(sharer.on_line("n"), Meaning::Say(_)));
+        let helper = screen(Role::Helper);
+        assert_eq!(helper.on_line("n"), Meaning::Wish(Input::NewCode));
+    }
+
+    #[test]
+    fn in_a_session_lines_are_chat_and_slashes_are_wishes() {
+        let mut helper = screen(Role::Helper);
+        helper.stage = Stage::Active { mode: Mode::View, upgrade: false };
+        assert_eq!(helper.on_line("a"), wish(Command::Chat("a".into())));
+        assert_eq!(helper.on_line("//etc"), wish(Command::Chat("/etc".into())));
+        assert_eq!(helper.on_line("/leave"), wish(Command::Leave));
+        assert_eq!(helper.on_line("/control"), wish(Command::AskMode(Mode::Control)));
+        assert!(matches!(helper.on_line("/nonsense"), Meaning::Say(_)));
+        assert_eq!(helper.on_line("  \n"), Meaning::Nothing);
+    }
+
+    #[test]
+    fn chat_cannot_drive_the_terminal() {
+        let mut helper = screen(Role::Helper);
+        let event = SessionEvent::Chat { id: 1, text: "\u{1b}[2Jgone\u{202e}x\nsecond".into() };
+        let (lines, _) = helper.on_event(&Event::Session(event), Instant::now());
+        assert_eq!(lines, [
+            "Peer: \u{2068}\u{fffd}[2Jgone\u{fffd}x\u{2069}",
+            "Peer: \u{2068}second\u{2069}",
+        ]);
+    }
+
+    #[test]
+    fn countdowns_run() {
+        let mut helper = screen(Role::Helper);
+        let now = Instant::now();
+        let code = Event::Code { code: "4060-r0gx".into(), valid: Duration::from_secs(600) };
+        let (lines, _) = helper.on_event(&code, now);
+        assert!(lines[0].contains("4060-r0gx") && lines[0].contains("10:00"), "{lines:?}");
+        assert!(helper.prompt(now + Duration::from_secs(2)).contains("9:58"));
+    }
+}

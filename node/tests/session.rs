@@ -1,0 +1,313 @@
+//! Sessions between two nodes of this process, through a relay of this process: what each side is told.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use remora::{
+    error::{Exit, Failure, exit_of},
+    event::{Event, Input},
+};
+use remora_proto::{
+    identity::Role,
+    rendezvous::CodeEnd,
+    session::{Command, EndReason, Event as SessionEvent, Mode, SasState},
+    wire::message::MAX_CHAT_TEXT_BYTES,
+};
+use support::{
+    KILL_LIMIT, LEAVE_LIMIT, chat_line,
+    people::{active, introduced, invites, joins, node, profile, relay, start, within},
+};
+use tokio::time::timeout;
+
+const MANY: usize = 1_000;
+
+fn mode_change(event: &SessionEvent) -> Option<(Mode, Role)> {
+    match event {
+        SessionEvent::ModeChanged { mode, by } => Some((*mode, *by)),
+        _ => None,
+    }
+}
+
+fn not_possible(event: &Event) -> Option<String> {
+    match event {
+        Event::NotPossible(what) => Some(what.clone()),
+        _ => None,
+    }
+}
+
+fn draining(event: &Event) -> Option<()> {
+    matches!(event, Event::RelayDraining(_)).then_some(())
+}
+
+// ---- codes -----------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn after_a_new_code_the_old_one_is_refused_as_cancelled() {
+    let relay = relay();
+    let (mut helper, old) = invites(relay.address(), "Sam").await;
+    helper.wishes(Input::NewCode).await;
+    let new = helper.code().await;
+    assert_ne!(old, new);
+    let failure = joins(relay.address(), "Maria", &old).await.expect_err("withdrawn");
+    assert_eq!((failure.code, failure.exit), ("CODE_CANCELLED", Exit::Declined));
+    let mut sharer = joins(relay.address(), "Maria", &new).await.expect("works");
+    assert_eq!(sharer.trust().await.1, helper.trust().await.1);
+}
+
+#[tokio::test]
+async fn of_two_sharers_with_the_right_code_at_once_one_wins() {
+    let relay = relay();
+    let (mut helper, code) = invites(relay.address(), "Sam").await;
+    let (one, other) = tokio::join!(
+        joins(relay.address(), "One", &code),
+        joins(relay.address(), "Other", &code)
+    );
+    let (mut winner, loser): (_, Failure) = match (one, other) {
+        (Ok(winner), Err(loser)) | (Err(loser), Ok(winner)) => (winner, loser),
+        both => panic!("one wins: {both:?}"),
+    };
+    assert_eq!((loser.code, loser.exit), ("CODE_USED", Exit::Verification));
+    let (peer, words) = helper.trust().await;
+    assert_eq!(peer, winner.name);
+    assert_eq!(words, winner.trust().await.1);
+    start(&mut helper, &mut winner, Mode::View).await;
+    helper.does(Command::Leave).await;
+    assert_eq!(winner.receipt().await.reason, EndReason::HelperLeft);
+}
+
+#[tokio::test]
+async fn a_helper_who_leaves_while_waiting_withdraws_the_code() {
+    let relay = relay();
+    let (mut helper, code) = invites(relay.address(), "Sam").await;
+    helper.does(Command::Leave).await;
+    let end = helper.until(|event| match event {
+        Event::CodeEnded(end) => Some(*end),
+        _ => None,
+    });
+    assert_eq!(end.await, CodeEnd::Cancelled);
+    let failure = helper.outcome().await.expect_err("no session");
+    assert_eq!((failure.code, failure.exit), ("HELPER_CANCELLED", Exit::Ok));
+    let failure = joins(relay.address(), "Maria", &code).await.expect_err("withdrawn");
+    assert_eq!(failure.code, "CODE_CANCELLED");
+}
+
+#[tokio::test]
+async fn a_code_of_nobody_is_unknown() {
+    let relay = relay();
+    let failure = joins(relay.address(), "Maria", "zzzz-zzzz").await.expect_err("nobody");
+    assert_eq!((failure.code, failure.exit), ("UNKNOWN_CODE", Exit::Verification));
+}
+
+#[tokio::test]
+async fn a_sharer_who_mistyped_can_try_again_on_the_same_node() {
+    let relay = relay();
+    let (mut helper, code) = invites(relay.address(), "Sam").await;
+    let mut sharer = node(relay.address()).await;
+    let last = if code.ends_with('0') { "1" } else { "0" };
+    let wrong = format!("{}{last}", &code[..code.len() - 1]);
+    let failure = sharer.try_code(wrong.parse().expect("a code")).await.expect_err("wrong");
+    assert_eq!(failure.code, "WRONG_CODE");
+    let told = helper.event().await;
+    assert_eq!(told, Event::WrongCode { tries_left: 2 });
+    let introduced = sharer.try_code(code.parse().expect("a code")).await.expect("right");
+    let running = sharer.join(introduced, profile("Maria"));
+    assert_eq!(helper.trust().await.0, "Maria");
+    drop(running);
+}
+
+// ---- trust and consent -----------------------------------------------------------------------
+
+#[tokio::test]
+async fn declining_ends_it_as_declined_for_both() {
+    let relay = relay();
+    let (helper, mut sharer) = introduced(relay.address(), "Sam", "Maria").await;
+    helper.does(Command::AskMode(Mode::Control)).await;
+    assert_eq!(sharer.asked().await, (Mode::Control, false));
+    sharer.does(Command::Decline).await;
+    for person in [helper, sharer] {
+        let receipt = person.receipt().await;
+        assert_eq!(receipt.reason, EndReason::Declined);
+        assert_eq!(receipt.mode, None);
+        assert_eq!(exit_of(receipt.reason), Exit::Declined);
+    }
+}
+
+#[tokio::test]
+async fn words_that_differ_end_it_for_both() {
+    let relay = relay();
+    for sharer_says in [true, false] {
+        let (helper, sharer) = introduced(relay.address(), "Sam", "Maria").await;
+        let who = if sharer_says { &sharer } else { &helper };
+        who.does(Command::SasChecked(false)).await;
+        for person in [helper, sharer] {
+            let receipt = person.receipt().await;
+            assert_eq!(receipt.reason, EndReason::SasMismatch);
+            assert_eq!(receipt.sas, SasState::Mismatch);
+            assert_eq!(exit_of(receipt.reason), Exit::Verification);
+        }
+    }
+}
+
+#[tokio::test]
+async fn control_is_asked_for_given_back_and_taken_back() {
+    let relay = relay();
+    let (mut helper, mut sharer) = active(relay.address(), Mode::View).await;
+    for by in [Role::Helper, Role::Sharer] {
+        helper.does(Command::AskMode(Mode::Control)).await;
+        assert_eq!(sharer.asked().await, (Mode::Control, true));
+        sharer.does(Command::Allow(Mode::Control)).await;
+        for person in [&mut helper, &mut sharer] {
+            assert_eq!(person.session(mode_change).await, (Mode::Control, Role::Sharer));
+        }
+        let who = if by == Role::Helper { &helper } else { &sharer };
+        who.does(Command::DropMode).await;
+        for person in [&mut helper, &mut sharer] {
+            assert_eq!(person.session(mode_change).await, (Mode::View, by));
+        }
+    }
+    helper.does(Command::AskMode(Mode::Control)).await;
+    sharer.asked().await;
+    sharer.does(Command::Decline).await;
+    let declined = |event: &SessionEvent| (*event == SessionEvent::UpgradeDeclined).then_some(());
+    helper.session(declined).await;
+    helper.does(Command::Chat("still here".into())).await;
+    assert_eq!(sharer.hears().await, "still here");
+    sharer.does(Command::Leave).await;
+    let receipt = helper.receipt().await;
+    assert_eq!((receipt.reason, receipt.mode), (EndReason::SharerLeft, Some(Mode::Control)));
+}
+
+#[tokio::test]
+async fn nobody_can_do_what_is_the_others_to_do() {
+    let relay = relay();
+    let (mut helper, mut sharer) = introduced(relay.address(), "Sam", "Maria").await;
+    for (person, command) in [
+        (&mut helper, Command::Allow(Mode::Control)),
+        (&mut sharer, Command::AskMode(Mode::Control)),
+    ] {
+        person.does(command).await;
+        person.until(not_possible).await;
+    }
+    for person in [&mut helper, &mut sharer] {
+        person.does(Command::Chat("too early".into())).await;
+        person.until(not_possible).await;
+    }
+    start(&mut helper, &mut sharer, Mode::View).await;
+}
+
+// ---- chat ------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_thousand_messages_sent_just_before_leaving_all_arrive() {
+    let relay = relay();
+    let (helper, mut sharer) = active(relay.address(), Mode::View).await;
+    let talking = async {
+        for n in 0..MANY {
+            helper.does(Command::Chat(chat_line(n))).await;
+        }
+        helper.does(Command::Leave).await;
+        helper.receipt().await
+    };
+    let listening = async {
+        for n in 0..MANY {
+            assert_eq!(sharer.hears().await, chat_line(n));
+        }
+        sharer.receipt().await
+    };
+    let (sent, received) = tokio::join!(talking, listening);
+    assert_eq!((sent.reason, received.reason), (EndReason::HelperLeft, EndReason::HelperLeft));
+    assert_eq!((sent.chat_sent, received.chat_received), (MANY as u64, MANY as u64));
+}
+
+#[tokio::test]
+async fn the_longest_message_arrives_and_a_longer_one_is_refused_here() {
+    let relay = relay();
+    let (mut helper, mut sharer) = active(relay.address(), Mode::View).await;
+    let longest = "é".repeat(MAX_CHAT_TEXT_BYTES / 2);
+    helper.does(Command::Chat(longest.clone())).await;
+    assert_eq!(sharer.hears().await, longest);
+    helper.does(Command::Chat(format!("{longest}x"))).await;
+    let why = helper.until(not_possible).await;
+    assert!(why.contains("16 KiB"), "{why}");
+    helper.does(Command::Chat("short".into())).await;
+    assert_eq!(sharer.hears().await, "short");
+    helper.does(Command::Leave).await;
+    assert_eq!(sharer.receipt().await.chat_received, 2);
+}
+
+#[tokio::test]
+async fn sessions_on_one_relay_do_not_mix() {
+    const PAIRS: usize = 8;
+    const MESSAGES: usize = 50;
+    let relay = relay();
+    let mut pairs = tokio::task::JoinSet::new();
+    for pair in 0..PAIRS {
+        let relay = relay.address().clone();
+        pairs.spawn(async move {
+            let (sam, maria) = (format!("Sam {pair}"), format!("Maria {pair}"));
+            let (mut helper, mut sharer) = introduced(&relay, &sam, &maria).await;
+            start(&mut helper, &mut sharer, Mode::View).await;
+            for n in 0..MESSAGES {
+                helper.does(Command::Chat(format!("{sam} {n}"))).await;
+                sharer.does(Command::Chat(format!("{maria} {n}"))).await;
+            }
+            for n in 0..MESSAGES {
+                assert_eq!(sharer.hears().await, format!("{sam} {n}"));
+                assert_eq!(helper.hears().await, format!("{maria} {n}"));
+            }
+            sharer.does(Command::Leave).await;
+            let (helper, sharer) = (helper.receipt().await, sharer.receipt().await);
+            assert_eq!((helper.reason, sharer.reason), (EndReason::SharerLeft, EndReason::SharerLeft));
+            pair
+        });
+    }
+    let done: BTreeSet<usize> = within("all sessions", pairs.join_all()).await.into_iter().collect();
+    assert_eq!(done.len(), PAIRS);
+}
+
+// ---- the end ---------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn who_drops_the_handle_has_left() {
+    let relay = relay();
+    let (mut helper, sharer) = active(relay.address(), Mode::View).await;
+    drop(sharer);
+    assert_eq!(timeout(LEAVE_LIMIT, helper.ended()).await, Ok(EndReason::SharerLeft));
+}
+
+#[tokio::test]
+async fn a_draining_relay_is_announced_to_everybody_and_sessions_go_on() {
+    let relay = relay();
+    let (mut helper, mut sharer) = active(relay.address(), Mode::View).await;
+    let (mut waiting, _) = invites(relay.address(), "Wanda").await;
+    relay.drain();
+    for person in [&mut helper, &mut sharer, &mut waiting] {
+        person.until(draining).await;
+    }
+    helper.does(Command::Chat("still here".into())).await;
+    assert_eq!(sharer.hears().await, "still here");
+    helper.does(Command::Leave).await;
+    assert_eq!(sharer.receipt().await.reason, EndReason::HelperLeft);
+}
+
+#[tokio::test]
+async fn when_the_relay_vanishes_both_sides_lose_the_connection() {
+    let relay = relay();
+    let (mut helper, mut sharer) = active(relay.address(), Mode::View).await;
+    drop(relay);
+    let told = timeout(KILL_LIMIT, async { (helper.ended().await, sharer.ended().await) });
+    assert_eq!(told.await, Ok((EndReason::ConnectionLost, EndReason::ConnectionLost)));
+    for person in [helper, sharer] {
+        assert_eq!(exit_of(person.receipt().await.reason), Exit::Offline);
+    }
+}
+
+#[tokio::test]
+async fn a_helper_who_waits_is_told_when_the_relay_stops() {
+    let relay = relay();
+    let (helper, _) = invites(relay.address(), "Sam").await;
+    relay.shutdown().await;
+    let failure = helper.outcome().await.expect_err("no session");
+    assert_eq!((failure.code, failure.exit), ("RELAY_LOST", Exit::Offline));
+}
