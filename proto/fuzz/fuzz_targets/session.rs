@@ -1,0 +1,234 @@
+//! One side of a session: its person does anything, the other side says anything, time passes.
+//!
+//! Input: role and side, then steps.
+#![no_main]
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use prost::Message;
+use remora_proto::{
+    id::Side,
+    identity::{Introduction, Profile, Role},
+    random::Random,
+    sas::Nonce,
+    session::{Command, Event, Mode, Session, Setup, Transmit},
+    wire::message::session::{self as schema, control::Body},
+};
+use remora_proto_fuzz::Script;
+
+fuzz_target!(|data: &[u8]| {
+    let mut script = Script(data);
+    let role = if script.flag() {
+        Role::Helper
+    } else {
+        Role::Sharer
+    };
+    let side = if script.flag() {
+        Side::Host
+    } else {
+        Side::Joiner
+    };
+    let (ours, theirs) = (
+        Nonce::generate(&mut Random::seeded(1)),
+        Nonce::generate(&mut Random::seeded(2)),
+    );
+    let setup = Setup {
+        role,
+        side,
+        nonce: ours,
+        peer: Introduction {
+            role: role.peer(),
+            profile: Profile::new("Maria Lopez", "", "", "").expect("valid"),
+            commitment: theirs.commitment(),
+        },
+        handshake_hash: [9; 32],
+    };
+    let mut now = Instant::now();
+    let mut watch = Watch::new(role, Session::new(setup, now));
+
+    for _ in 0..256 {
+        if script.is_empty() {
+            break;
+        }
+        match script.byte() % 14 {
+            0 => watch.command(Command::AskMode(mode(script.byte())), now),
+            1 => watch.command(Command::Allow(mode(script.byte())), now),
+            2 => watch.command(Command::Decline, now),
+            3 => watch.command(Command::DropMode, now),
+            4 => watch.command(Command::SasChecked(script.flag()), now),
+            5 => watch.command(Command::Chat("x".repeat(usize::from(script.word()))), now),
+            6 => watch.command(Command::Leave, now),
+            // The two messages that random bytes would not find.
+            7 => {
+                let nonce = Bytes::copy_from_slice(theirs.as_bytes());
+                watch.control(Body::NonceReveal(schema::NonceReveal { nonce }), now);
+            }
+            8 => watch.chat(script.byte(), script.word(), now),
+            9 => {
+                if let Ok(schema::Control { body: Some(body) }) =
+                    schema::Control::decode(script.short())
+                {
+                    watch.control(body, now);
+                }
+            }
+            10 => watch.session.handle_malformed(now),
+            11 => watch.session.handle_connection_lost(now),
+            12 => now += Duration::from_millis(script.word().into()),
+            _ => {
+                if let Some(deadline) = watch.session.poll_timeout() {
+                    now = now.max(deadline);
+                    watch.session.handle_timeout(now);
+                    assert!(
+                        watch.session.poll_timeout().is_none_or(|next| next > now),
+                        "a deadline is met once"
+                    );
+                }
+            }
+        }
+        watch.drain();
+    }
+});
+
+fn mode(byte: u8) -> Mode {
+    if byte & 1 == 0 {
+        Mode::View
+    } else {
+        Mode::Control
+    }
+}
+
+/// A session, and what must be true of it.
+struct Watch {
+    role: Role,
+    session: Session,
+    /// The most that the sharer has said yes to.
+    granted: Option<Mode>,
+    trusted: bool,
+    said_end: bool,
+    ended: bool,
+    chat_sent: u64,
+    chat_seen: u64,
+}
+
+impl Watch {
+    fn new(role: Role, session: Session) -> Self {
+        let mut watch = Self {
+            role,
+            session,
+            granted: None,
+            trusted: false,
+            said_end: false,
+            ended: false,
+            chat_sent: 0,
+            chat_seen: 0,
+        };
+        watch.drain();
+        watch
+    }
+
+    fn command(&mut self, command: Command, now: Instant) {
+        let before = self.session.mode();
+        let allow = match &command {
+            Command::Allow(mode) => Some(*mode),
+            _ => None,
+        };
+        match self.session.handle_command(command, now) {
+            Ok(()) => self.granted = self.granted.max(allow),
+            Err(_) => self.assert_unchanged(before),
+        }
+    }
+
+    fn control(&mut self, body: Body, now: Instant) {
+        let before = self.session.mode();
+        let allow = match &body {
+            Body::ConsentAnswer(answer) if self.role == Role::Helper && answer.allow => {
+                match answer.mode() {
+                    schema::Mode::View => Some(Mode::View),
+                    schema::Mode::ControlMode => Some(Mode::Control),
+                    schema::Mode::Unspecified => None,
+                }
+            }
+            _ => None,
+        };
+        match self
+            .session
+            .handle_control(schema::Control { body: Some(body) }, now)
+        {
+            Ok(()) => self.granted = self.granted.max(allow),
+            Err(_) => self.assert_unchanged(before),
+        }
+    }
+
+    /// A refused word changes nothing.
+    fn assert_unchanged(&mut self, before: Option<Mode>) {
+        assert_eq!(self.session.mode(), before);
+        assert_eq!(self.session.poll_transmit(), None);
+        assert_eq!(self.session.poll_event(), None);
+    }
+
+    fn chat(&mut self, ahead: u8, length: u16, now: Instant) {
+        let id = self
+            .chat_seen
+            .wrapping_add(1)
+            .wrapping_add_signed(i64::from(ahead as i8));
+        let chat = schema::Chat {
+            id,
+            text: "y".repeat(length.into()),
+        };
+        // Any answer will do; `drain` sees what came of it.
+        self.session.handle_chat(chat, now).ok();
+    }
+
+    fn drain(&mut self) {
+        while let Some(transmit) = self.session.poll_transmit() {
+            assert!(!self.said_end, "nothing is said after the end");
+            match transmit {
+                Transmit::Control(Body::Ended(ended)) => {
+                    assert_eq!(ended.chat_sent, self.chat_sent);
+                    self.said_end = true;
+                }
+                Transmit::Control(_) => {}
+                Transmit::Chat(chat) => {
+                    self.chat_sent += 1;
+                    assert_eq!(chat.id, self.chat_sent);
+                }
+            }
+        }
+        while let Some(event) = self.session.poll_event() {
+            assert!(!self.ended, "the end is the last event");
+            match event {
+                Event::Trust { .. } => assert!(!std::mem::replace(&mut self.trusted, true)),
+                Event::Started { mode } | Event::ModeChanged { mode, .. } => {
+                    assert!(
+                        self.trusted && Some(mode) <= self.granted,
+                        "more than the sharer allowed"
+                    );
+                }
+                Event::Chat { id, .. } => {
+                    self.chat_seen += 1;
+                    assert_eq!(id, self.chat_seen, "chat comes in order and without gaps");
+                }
+                Event::Ended(receipt) => {
+                    self.ended = true;
+                    assert_eq!(
+                        (receipt.chat_sent, receipt.chat_received),
+                        (self.chat_sent, self.chat_seen)
+                    );
+                    assert!(receipt.mode <= self.granted);
+                }
+                Event::PeerCheckedSas(_) | Event::ConsentPrompt { .. } => assert!(self.trusted),
+                Event::AwaitingConsent { .. } | Event::UpgradeDeclined => assert!(self.trusted),
+                Event::Paused(_) | Event::Media(_) => assert!(self.trusted),
+            }
+        }
+        if self.ended {
+            assert_eq!(
+                (self.session.poll_timeout(), self.session.mode()),
+                (None, None)
+            );
+        }
+        assert!(self.session.mode() <= self.granted);
+    }
+}
