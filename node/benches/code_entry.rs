@@ -9,7 +9,9 @@ use remora::{
     event::Event,
     node::{Node, Running},
 };
-use remora_proto::{identity::Profile, noise::StaticKey, rendezvous::LIFETIME, session::Event as SessionEvent};
+use remora_proto::{
+    identity::Profile, noise::StaticKey, rendezvous::LIFETIME, session::Event as SessionEvent,
+};
 use remora_relay::{config::Config, rate::Rate, relay::Relay};
 use serde_json::json;
 
@@ -41,9 +43,14 @@ async fn main() -> anyhow::Result<()> {
     let good = at(95) <= LIMIT;
     if as_json {
         let limit_ms = LIMIT.as_millis();
-        println!("{}", json!({"v": 1, "benchmark": "code_entry", "runs": RUNS, "p50_ms": p50, "p95_ms": p95, "max_ms": max, "limit_p95_ms": limit_ms, "ok": good}));
+        println!(
+            "{}",
+            json!({"v": 1, "benchmark": "code_entry", "runs": RUNS, "p50_ms": p50, "p95_ms": p95, "max_ms": max, "limit_p95_ms": limit_ms, "ok": good})
+        );
     } else {
-        println!("code to trust card on both sides, {RUNS} runs: p50 {p50:.1} ms, p95 {p95:.1} ms, max {max:.1} ms");
+        println!(
+            "code to trust card on both sides, {RUNS} runs: p50 {p50:.1} ms, p95 {p95:.1} ms, max {max:.1} ms"
+        );
     }
     if !good {
         bail!("p95 is over {LIMIT:?}");
@@ -53,11 +60,12 @@ async fn main() -> anyhow::Result<()> {
 
 async fn run(relay: &Relay) -> anyhow::Result<Duration> {
     let profile = |name| Profile::new(name, "", "", "");
-    let mut helper = Node::connect(relay.address()).await?.invite(profile("Sam")?, LIFETIME);
+    let mut helper = Node::connect(relay.address())
+        .await?
+        .invite(profile("Sam")?, LIFETIME);
     let code = loop {
-        match helper.events.recv().await.context("a code")? {
-            Event::Code { code, .. } => break code,
-            _ => continue,
+        if let Event::Code { code, .. } = helper.events.recv().await.context("a code")? {
+            break code;
         }
     };
     let mut node = Node::connect(relay.address()).await?;
@@ -67,7 +75,13 @@ async fn run(relay: &Relay) -> anyhow::Result<Duration> {
     trust(&mut sharer).await?;
     trust(&mut helper).await?;
     let time = entered.elapsed();
-    for Running { input, events, outcome, path } in [helper, sharer] {
+    for Running {
+        input,
+        events,
+        outcome,
+        path,
+    } in [helper, sharer]
+    {
         drop((input, events, path));
         outcome.await??;
     }
@@ -76,7 +90,9 @@ async fn run(relay: &Relay) -> anyhow::Result<Duration> {
 
 async fn trust(person: &mut Running) -> anyhow::Result<()> {
     loop {
-        if let Event::Session(SessionEvent::Trust { .. }) = person.events.recv().await.context("a trust card")? {
+        if let Event::Session(SessionEvent::Trust { .. }) =
+            person.events.recv().await.context("a trust card")?
+        {
             return Ok(());
         }
     }

@@ -77,6 +77,6 @@ pub fn exit_of(reason: EndReason) -> Exit {
         | EndReason::JoinTimeout => Exit::TimedOut,
         EndReason::ConnectionLost => Exit::Offline,
         EndReason::AuthFailed | EndReason::SasMismatch | EndReason::CodeBurned => Exit::Verification,
-        EndReason::VersionTooOld | EndReason::Internal => Exit::Error,
+        EndReason::VersionTooOld | EndReason::CaptureFailed | EndReason::Internal => Exit::Error,
     }
 }

@@ -28,7 +28,7 @@ impl PathSnapshot {
 }
 
 /// What a person tells a running session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     /// Helper, while waiting: draw another code.
     NewCode,
@@ -37,7 +37,7 @@ pub enum Input {
 }
 
 /// An event of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// Helper: this is the code.
     Code {
@@ -114,6 +114,9 @@ fn session_json(event: &SessionEvent) -> Value {
         SessionEvent::ModeChanged { mode, by } => {
             json!({"event": "mode_changed", "mode": mode.to_string(), "by": role_name(*by)})
         }
+        SessionEvent::Paused(true) => json!({"event": "paused"}),
+        SessionEvent::Paused(false) => json!({"event": "resumed"}),
+        SessionEvent::Media(_) => json!({"event": "media"}),
         SessionEvent::UpgradeDeclined => json!({"event": "upgrade_declined"}),
         SessionEvent::Chat { id, text } => json!({"event": "chat", "id": id, "text": text}),
         SessionEvent::Ended(receipt) => receipt_json(receipt),

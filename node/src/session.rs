@@ -114,6 +114,8 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
                     not_possible(&channels.events, error).await;
                 }
             }
+            // There is room again.
+            _ = chat_tx.reserve(), if !may_command => {}
             _ = renewal.tick() => {
                 channels.path.send_replace(snapshot());
             }

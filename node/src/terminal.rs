@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use self::{
-    console::{Console, Typed, print_data},
+    console::{Console, Typed, print_data, print_note},
     screen::{Meaning, Screen},
     style::Style,
 };
@@ -50,8 +50,9 @@ const REFRESH: Duration = Duration::from_secs(1);
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let relay = file.relay(args.common.relay)?;
     let profile = file.profile(&args.profile)?;
-    let console = Console::open(args.common.json)?;
     let node = Node::connect(&relay).await?;
+    // Not before: until then, Ctrl-C is the system's business.
+    let console = Console::open(args.common.json)?;
     let running = node.invite(profile, Duration::from_secs(args.valid));
     let mode = args.mode.map(Mode::from);
     Terminal::new(console, Role::Helper, mode, args.common.json)?.run(running).await
@@ -64,11 +65,11 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
 pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     let relay = file.relay(args.common.relay.clone())?;
     let profile = file.profile(&args.profile)?;
-    let mut console = Console::open(args.common.json)?;
-    let given = given_code(&args, &mut console)?;
+    let given = given_code(&args)?;
     let mut node = Node::connect(&relay).await?;
+    let mut console = Console::open(args.common.json)?;
     let introduced = match given {
-        Some(code) => node.try_code(code).await,
+        Some(code) => try_code(&mut console, &mut node, code).await,
         None => ask_for_code(&mut console, &mut node, args.code_stdin || args.common.json).await,
     };
     let introduced = match introduced {
@@ -87,15 +88,27 @@ fn parse_code(text: &str) -> Result<Code, Failure> {
 }
 
 /// The code from the command line or the environment.
-fn given_code(args: &cli::Join, console: &mut Console) -> Result<Option<Code>, Failure> {
+fn given_code(args: &cli::Join) -> Result<Option<Code>, Failure> {
     if let Some(text) = &args.code {
         let warning = "warning: other users of this computer can see a code on the command line; better run `remora join` and type it when asked";
-        console.say(&Style::detect().warn(warning))?;
+        print_note(&Style::detect().warn(warning))?;
         return parse_code(text).map(Some);
     }
     match env::var("REMORA_CODE") {
         Ok(text) if !args.code_stdin => parse_code(&text).map(Some),
         _ => Ok(None),
+    }
+}
+
+fn no_code() -> Failure {
+    Failure::new(Exit::Usage, "NO_CODE", "no code was given")
+}
+
+/// Tries a code; a person may stop waiting for an answer.
+async fn try_code(console: &mut Console, node: &mut Node, code: Code) -> Result<Introduced, Failure> {
+    tokio::select! {
+        tried = node.try_code(code) => tried,
+        () = console.interrupted() => Err(no_code()),
     }
 }
 
@@ -108,11 +121,11 @@ async fn ask_for_code(console: &mut Console, node: &mut Node, script: bool) -> R
             console.say("Code from your helper:")?;
         }
         let Some(text) = console.ask().await else {
-            return Err(Failure::new(Exit::Usage, "NO_CODE", "no code was given"));
+            return Err(no_code());
         };
         console.set_prompt(String::new())?;
         let failure = match parse_code(&text) {
-            Ok(code) => match node.try_code(code).await {
+            Ok(code) => match try_code(console, node, code).await {
                 Ok(introduced) => return Ok(introduced),
                 Err(failure) if may_retry(&failure) => failure,
                 Err(failure) => return Err(failure),
@@ -191,7 +204,9 @@ impl Terminal {
             self.renew(&running)?;
         }
         self.console.set_prompt(String::new())?;
-        let outcome = running.outcome.await.map_err(|error| Failure::internal("the session's task", error))?;
+        let Running { outcome, events, input, .. } = running;
+        drop((events, input));
+        let outcome = outcome.await.map_err(|error| Failure::internal("the session's task", error))?;
         outcome.map(|receipt| exit_of(receipt.reason))
     }
 

@@ -49,8 +49,16 @@ fn at(place: impl ToString) -> String {
 #[test]
 fn a_flag_that_does_not_exist_is_named() {
     let home = Home::new();
-    for args in [&["invite", "--colour"][..], &["--colour", "join"], &["status", "--colour", "x"]] {
-        fails(home.remora(args), 2, &["USAGE", "--colour", "remora --help"]);
+    for args in [
+        &["invite", "--colour"][..],
+        &["--colour", "join"],
+        &["status", "--colour", "x"],
+    ] {
+        fails(
+            home.remora(args),
+            2,
+            &["USAGE", "--colour", "remora --help"],
+        );
     }
 }
 
@@ -60,7 +68,10 @@ fn a_value_that_cannot_be_is_named_with_its_flag() {
     let cases: [(&[&str], &[&str]); 5] = [
         (&["invite", "--valid", "4"], &["--valid", "4"]),
         (&["invite", "--valid", "601"], &["--valid", "601"]),
-        (&["invite", "--mode", "godlike"], &["--mode", "view", "control"]),
+        (
+            &["invite", "--mode", "godlike"],
+            &["--mode", "view", "control"],
+        ),
         (&["demo", "--json", "--interactive"], &["--interactive"]),
         (&["frobnicate"], &["frobnicate"]),
     ];
@@ -75,12 +86,23 @@ fn an_address_that_is_none_says_what_one_looks_like() {
     let home = Home::new();
     let key = RelayId(StaticKey::generate().public()).to_string();
     for verb in ["invite", "join", "status"] {
-        fails(home.remora(&[verb, "--relay", "relay.example:4433"]), 2, &["HOST:PORT/KEY", "copy the whole line"]);
+        fails(
+            home.remora(&[verb, "--relay", "relay.example:4433"]),
+            2,
+            &["HOST:PORT/KEY", "copy the whole line"],
+        );
     }
-    for address in [format!("relay.example/{key}"), format!("relay.example:0/{key}")] {
+    for address in [
+        format!("relay.example/{key}"),
+        format!("relay.example:0/{key}"),
+    ] {
         fails(home.remora(&["setup", &address]), 2, &["no valid port"]);
     }
-    fails(home.remora(&["setup", &format!("relay.example:4433/{}", &key[1..])]), 2, &["key"]);
+    fails(
+        home.remora(&["setup", &format!("relay.example:4433/{}", &key[1..])]),
+        2,
+        &["key"],
+    );
     let mut command = home.remora(&["invite"]);
     command.env("REMORA_RELAY", "nonsense");
     fails(command, 2, &["HOST:PORT/KEY"]);
@@ -90,7 +112,11 @@ fn an_address_that_is_none_says_what_one_looks_like() {
 fn a_name_that_is_too_long_is_said_before_anything_happens() {
     let home = Home::new();
     let name = "x".repeat(1000);
-    fails(home.remora(&["setup", &at("relay.example:1"), "--name", &name]), 2, &["your profile", "shorten"]);
+    fails(
+        home.remora(&["setup", &at("relay.example:1"), "--name", &name]),
+        2,
+        &["your profile", "shorten"],
+    );
     assert!(!home.path().join("config").exists(), "nothing was written");
 }
 
@@ -103,7 +129,11 @@ fn a_mistake_in_the_settings_file_is_shown_with_its_line() {
     fs::create_dir_all(&folder).expect("a folder");
     let path = folder.join("config.toml");
     for (text, line, what) in [
-        ("relay = \"a:1/k\"\n\n[profile]\nful_name = \"x\"\n", 4, "ful_name"),
+        (
+            "relay = \"a:1/k\"\n\n[profile]\nful_name = \"x\"\n",
+            4,
+            "ful_name",
+        ),
         ("relay = 7\n", 1, "string"),
         ("# mine\n\nrelay = \"x\n", 3, ""),
     ] {
@@ -114,7 +144,11 @@ fn a_mistake_in_the_settings_file_is_shown_with_its_line() {
         }
     }
     fs::write(&path, "relay = \"relay.example:1\"\n").expect("written");
-    fails(home.remora(&["invite"]), 2, &["CONFIG", "settings file", "copy the whole line"]);
+    fails(
+        home.remora(&["invite"]),
+        2,
+        &["CONFIG", "settings file", "copy the whole line"],
+    );
     fs::write(&path, [0xff, 0xfe]).expect("written");
     fails(home.remora(&["invite"]), 2, &["CONFIG", "config.toml"]);
 }
@@ -122,14 +156,26 @@ fn a_mistake_in_the_settings_file_is_shown_with_its_line() {
 #[test]
 fn a_settings_file_that_is_named_must_be_there() {
     let home = Home::new();
-    fails(home.remora(&["invite", "--config", "/nonexistent/r.toml"]), 2, &["CONFIG", "/nonexistent/r.toml"]);
+    fails(
+        home.remora(&["invite", "--config", "/nonexistent/r.toml"]),
+        2,
+        &["CONFIG", "/nonexistent/r.toml"],
+    );
 }
 
 #[test]
 fn without_a_relay_one_is_told_how_to_get_one() {
     let home = Home::new();
     for verb in ["invite", "join", "status"] {
-        fails(home.remora(&[verb]), 2, &["no relay is known", "remora setup HOST:PORT/KEY", "remora demo"]);
+        fails(
+            home.remora(&[verb]),
+            2,
+            &[
+                "no relay is known",
+                "remora setup HOST:PORT/KEY",
+                "remora demo",
+            ],
+        );
     }
 }
 
@@ -137,20 +183,42 @@ fn without_a_relay_one_is_told_how_to_get_one() {
 fn after_setup_no_command_needs_to_be_told_the_relay() {
     let relay = RelayProcess::start(&[]);
     let home = Home::new();
-    let setup = run(home.remora(&["setup", &relay.address, "--name", "Sam Okafor", "--company", "Contoso"]));
+    let setup = run(home.remora(&[
+        "setup",
+        &relay.address,
+        "--name",
+        "Sam Okafor",
+        "--company",
+        "Contoso",
+    ]));
     assert_eq!(setup.code, Some(0));
-    assert!(setup.line().contains("config/remora/config.toml"), "{setup:?}");
+    assert!(
+        setup.line().contains("config/remora/config.toml"),
+        "{setup:?}"
+    );
     assert_eq!(run(home.remora(&["status"])).code, Some(0));
     // What was set up stays when the next setup does not say otherwise.
-    assert_eq!(run(home.remora(&["setup", &relay.address, "--company", "Fabrikam"])).code, Some(0));
+    assert_eq!(
+        run(home.remora(&["setup", &relay.address, "--company", "Fabrikam"])).code,
+        Some(0)
+    );
 
     let mut helper = Script::start(home.remora(&["invite", "--json"]));
-    let code = helper.expect("code")["code"].as_str().expect("text").to_owned();
+    let code = helper.expect("code")["code"]
+        .as_str()
+        .expect("text")
+        .to_owned();
     let mut sharer = Script::start(home.remora(&["join", "--json"]));
     sharer.say(&code);
     sharer.expect("connected");
     let trust = sharer.expect("trust");
-    assert_eq!((trust["peer"]["full_name"].as_str(), trust["peer"]["company"].as_str()), (Some("Sam Okafor"), Some("Fabrikam")));
+    assert_eq!(
+        (
+            trust["peer"]["full_name"].as_str(),
+            trust["peer"]["company"].as_str()
+        ),
+        (Some("Sam Okafor"), Some("Fabrikam"))
+    );
 }
 
 // ---- the relay -----------------------------------------------------------------------------------
@@ -161,7 +229,11 @@ fn a_relay_whose_name_nobody_knows_is_said_to_be_unknown() {
     // Not a name that any resolver would be asked for.
     let address = at("relay..example:4433");
     for verb in ["invite", "join"] {
-        fails(home.remora(&[verb, "--relay", &address]), 5, &["RELAY_UNKNOWN", "relay..example:4433", "check the name"]);
+        fails(
+            home.remora(&[verb, "--relay", &address]),
+            5,
+            &["RELAY_UNKNOWN", "relay..example:4433", "check the name"],
+        );
     }
     // A read command has its answer all the same.
     let status = run(home.remora(&["status", "--relay", &address]));
@@ -190,7 +262,10 @@ fn a_relay_that_does_not_answer_is_given_up_in_time() {
     let end = status.end(UNREACHABLE_LIMIT);
     check(&end, 5, &["RELAY_UNREACHABLE"]);
     let report: serde_json::Value = serde_json::from_str(&end.stdout[0]).expect("an object");
-    assert_eq!((&report["relay"]["reachable"], &report["sessions"]), (&false.into(), &serde_json::json!([])));
+    assert_eq!(
+        (&report["relay"]["reachable"], &report["sessions"]),
+        (&false.into(), &serde_json::json!([]))
+    );
 }
 
 #[test]
@@ -199,7 +274,11 @@ fn a_relay_with_another_key_is_not_trusted() {
     let home = Home::new();
     let address = at(relay.host_port());
     for verb in ["invite", "join"] {
-        fails(home.remora(&[verb, "--relay", &address]), 7, &["RELAY_KEY", "copy the address again"]);
+        fails(
+            home.remora(&[verb, "--relay", &address]),
+            7,
+            &["RELAY_KEY", "copy the address again"],
+        );
     }
 }
 
@@ -218,7 +297,11 @@ fn a_relay_that_speaks_another_quic_version_asks_for_an_update() {
     });
     let home = Home::new();
     for verb in ["invite", "join"] {
-        fails(home.remora(&[verb, "--relay", &address]), 1, &["VERSION_MISMATCH", "update remora"]);
+        fails(
+            home.remora(&[verb, "--relay", &address]),
+            1,
+            &["VERSION_MISMATCH", "update remora"],
+        );
     }
 }
 
@@ -232,7 +315,15 @@ fn version_negotiation(initial: &[u8]) -> Option<Vec<u8>> {
     let (length, rest) = rest.split_first()?;
     let source = rest.get(..(*length).into())?;
     let id = |id: &[u8]| [&[u8::try_from(id.len()).expect("at most 20")], id].concat();
-    Some([&[0xc0, 0, 0, 0, 0], &id(source)[..], &id(destination), &ONE_THAT_NOBODY_SPEAKS].concat())
+    Some(
+        [
+            &[0xc0, 0, 0, 0, 0],
+            &id(source)[..],
+            &id(destination),
+            &ONE_THAT_NOBODY_SPEAKS,
+        ]
+        .concat(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,7 +348,11 @@ async fn a_relay_that_speaks_another_protocol_asks_for_an_update() {
     let address = RelayAddr { host_port, id }.to_string();
     let failing = tokio::task::spawn_blocking(move || {
         let home = Home::new();
-        fails(home.remora(&["invite", "--relay", &address]), 1, &["VERSION_MISMATCH", "update remora"]);
+        fails(
+            home.remora(&["invite", "--relay", &address]),
+            1,
+            &["VERSION_MISMATCH", "update remora"],
+        );
     });
     failing.await.expect("as it should");
     accepting.abort();

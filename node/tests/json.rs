@@ -30,7 +30,14 @@ impl Scene {
     }
 
     fn args<'a>(&'a self, verb: &'a str, name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-        let common = [verb, "--relay", &self.relay.address, "--json", "--name", name];
+        let common = [
+            verb,
+            "--relay",
+            &self.relay.address,
+            "--json",
+            "--name",
+            name,
+        ];
         [&common[..], more].concat()
     }
 
@@ -90,8 +97,14 @@ fn a_session_is_one_object_a_line_from_the_code_to_the_end() {
     sharer.say(&format!("  {}  ", code.to_uppercase().replace('-', " ")));
 
     let connected = helper.expect("connected");
-    assert_eq!((&connected["path"], &connected["relay"]), (&json!("relayed"), &json!("relay")));
-    assert!(connected["rtt_ms"].as_f64().is_some_and(|rtt| rtt > 0.0), "{connected}");
+    assert_eq!(
+        (&connected["path"], &connected["relay"]),
+        (&json!("relayed"), &json!("relay"))
+    );
+    assert!(
+        connected["rtt_ms"].as_f64().is_some_and(|rtt| rtt > 0.0),
+        "{connected}"
+    );
     sharer.expect("connected");
     let (at_helper, at_sharer) = (helper.expect("trust"), sharer.expect("trust"));
     assert_eq!(at_helper["words"], at_sharer["words"]);
@@ -106,7 +119,10 @@ fn a_session_is_one_object_a_line_from_the_code_to_the_end() {
     assert_eq!(helper.expect("peer_checked_words")["same"], true);
     helper.say("v");
     let prompt = sharer.expect("consent_prompt");
-    assert_eq!((&prompt["mode"], &prompt["upgrade"]), (&json!("view"), &json!(false)));
+    assert_eq!(
+        (&prompt["mode"], &prompt["upgrade"]),
+        (&json!("view"), &json!(false))
+    );
     assert_eq!(helper.expect("awaiting_consent")["within_s"], 300);
     sharer.say("a");
     assert_eq!(sharer.expect("started")["mode"], "view");
@@ -121,7 +137,10 @@ fn a_session_is_one_object_a_line_from_the_code_to_the_end() {
     sharer.say("/allow");
     for script in [&mut helper, &mut sharer] {
         let changed = script.expect("mode_changed");
-        assert_eq!((&changed["mode"], &changed["by"]), (&json!("control"), &json!("sharer")));
+        assert_eq!(
+            (&changed["mode"], &changed["by"]),
+            (&json!("control"), &json!("sharer"))
+        );
     }
     sharer.say("/nonsense");
     sharer.expect("not_possible");
@@ -129,10 +148,19 @@ fn a_session_is_one_object_a_line_from_the_code_to_the_end() {
     for (script, sent, received) in [(&mut sharer, 0, 1), (&mut helper, 1, 0)] {
         let ended = script.expect("ended");
         assert_eq!(ended["end_reason"], "SHARER_LEFT");
-        assert_eq!((&ended["mode"], &ended["sas"]), (&json!("control"), &json!("verified")));
-        assert_eq!((&ended["chat_sent"], &ended["chat_received"]), (&json!(sent), &json!(received)));
+        assert_eq!(
+            (&ended["mode"], &ended["sas"]),
+            (&json!("control"), &json!("verified"))
+        );
+        assert_eq!(
+            (&ended["chat_sent"], &ended["chat_received"]),
+            (&json!(sent), &json!(received))
+        );
         let end = script.end(PATIENCE);
-        assert_eq!((end.code, end.stdout.len(), end.stderr.as_str()), (Some(0), 0, ""));
+        assert_eq!(
+            (end.code, end.stdout.len(), end.stderr.as_str()),
+            (Some(0), 0, "")
+        );
     }
 }
 
@@ -152,7 +180,10 @@ fn a_thousand_lines_each_way_at_once_arrive_whole_and_in_order() {
     for script in [&mut helper, &mut sharer] {
         for n in 0..MANY {
             let chat = script.expect("chat");
-            assert_eq!((&chat["id"], &chat["text"]), (&json!(n + 1), &json!(chat_line(n))));
+            assert_eq!(
+                (&chat["id"], &chat["text"]),
+                (&json!(n + 1), &json!(chat_line(n)))
+            );
         }
     }
     let [mut stdin, _other] = writers.map(|writer| writer.join().expect("written"));
@@ -177,8 +208,12 @@ fn a_session_that_is_declined_exits_with_3_on_both_sides() {
     sharer.say("d");
     for script in [&mut sharer, &mut helper] {
         let end = script.end(PATIENCE);
-        let last: Value = serde_json::from_str(end.stdout.last().expect("an end")).expect("an object");
-        assert_eq!((&last["event"], &last["end_reason"]), (&json!("ended"), &json!("DECLINED")));
+        let last: Value =
+            serde_json::from_str(end.stdout.last().expect("an end")).expect("an object");
+        assert_eq!(
+            (&last["event"], &last["end_reason"]),
+            (&json!("ended"), &json!("DECLINED"))
+        );
         assert_eq!(end.code, Some(3));
     }
 }
@@ -194,7 +229,10 @@ fn a_wrong_code_exits_with_7_and_the_third_burns_it() {
         assert_eq!(error["code"], "WRONG_CODE", "{error}");
         let end = sharer.end(PATIENCE);
         assert_eq!(end.code, Some(7));
-        assert!(end.line().contains(&format!("{left} tries left")), "{end:?}");
+        assert!(
+            end.line().contains(&format!("{left} tries left")),
+            "{end:?}"
+        );
         assert_eq!(helper.expect("wrong_code")["tries_left"], left);
     }
     assert_eq!(helper.expect("code_ended")["why"], "CODE_BURNED");
@@ -218,7 +256,10 @@ fn a_code_that_has_expired_exits_with_4_on_both_sides() {
     assert_eq!(sharer.expect("error")["code"], "CODE_EXPIRED");
     let end = sharer.end(PATIENCE);
     assert_eq!(end.code, Some(4));
-    assert!(end.line().contains("ask your helper for a new one"), "{end:?}");
+    assert!(
+        end.line().contains("ask your helper for a new one"),
+        "{end:?}"
+    );
 }
 
 #[test]
@@ -239,7 +280,10 @@ fn a_code_that_was_used_admits_nobody_else() {
 #[test]
 fn what_is_no_code_is_a_usage_error() {
     let scene = Scene::new();
-    for (text, why) in [("4060-r0g", "this has 7"), ("4060-r0gu", "never has the letter u")] {
+    for (text, why) in [
+        ("4060-r0g", "this has 7"),
+        ("4060-r0gu", "never has the letter u"),
+    ] {
         let mut sharer = scene.join(&[]);
         sharer.say(text);
         assert_eq!(sharer.expect("error")["code"], "INVALID_CODE");
@@ -279,7 +323,11 @@ fn a_code_on_the_command_line_works_with_a_warning() {
     sharer.say("/leave");
     let end = sharer.end(PATIENCE);
     assert_eq!(end.code, Some(0));
-    assert!(end.line().starts_with("warning: other users of this computer can see"), "{end:?}");
+    assert!(
+        end.line()
+            .starts_with("warning: other users of this computer can see"),
+        "{end:?}"
+    );
 }
 
 #[test]
@@ -287,7 +335,11 @@ fn a_terminated_node_leaves_and_the_other_is_told_who_left() {
     for (who, reason) in [("helper", "HELPER_LEFT"), ("sharer", "SHARER_LEFT")] {
         let scene = Scene::new();
         let (helper, sharer) = scene.active();
-        let (mut told, mut other) = if who == "helper" { (helper, sharer) } else { (sharer, helper) };
+        let (mut told, mut other) = if who == "helper" {
+            (helper, sharer)
+        } else {
+            (sharer, helper)
+        };
         told.signal(Signal::SIGTERM);
         assert_eq!(other.event(LEAVE_LIMIT)["end_reason"], reason);
         assert_eq!(told.expect("ended")["end_reason"], reason);
@@ -314,11 +366,14 @@ fn a_terminated_helper_withdraws_its_code() {
 fn status_shows_a_session_while_it_lives() {
     let scene = Scene::new();
     let status = || {
-        let end = run(scene
-            .helper_home
-            .remora(&["status", "--json", "--relay", &scene.relay.address]));
+        let end =
+            run(scene
+                .helper_home
+                .remora(&["status", "--json", "--relay", &scene.relay.address]));
         assert_eq!((end.code, end.stderr.as_str()), (Some(0), ""));
-        let [line] = &end.stdout[..] else { panic!("one object: {end:?}") };
+        let [line] = &end.stdout[..] else {
+            panic!("one object: {end:?}")
+        };
         serde_json::from_str::<Value>(line).expect("an object")
     };
     let before = status();
@@ -333,10 +388,19 @@ fn status_shows_a_session_while_it_lives() {
     let during = status();
     let session = &during["sessions"][0];
     assert_eq!(session["pid"], helper.pid(), "{during}");
-    assert_eq!((&session["role"], &session["mode"]), (&json!("helper"), &json!("view")));
+    assert_eq!(
+        (&session["role"], &session["mode"]),
+        (&json!("helper"), &json!("view"))
+    );
     assert_eq!(session["peer"], "Maria Lopez");
-    assert!(session["bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{during}");
-    assert!(!during.to_string().contains("hello"), "no content: {during}");
+    assert!(
+        session["bytes"].as_u64().is_some_and(|bytes| bytes > 0),
+        "{during}"
+    );
+    assert!(
+        !during.to_string().contains("hello"),
+        "no content: {during}"
+    );
 
     helper.say("/leave");
     assert_eq!(helper.end(PATIENCE).code, Some(0));
@@ -363,7 +427,9 @@ fn status_sweeps_what_a_killed_session_left_behind() {
 fn the_demo_prints_one_object_that_says_all_went_well() {
     let end = run(Home::new().remora(&["demo", "--json"]));
     assert_eq!((end.code, end.stderr.as_str()), (Some(0), ""));
-    let [line] = &end.stdout[..] else { panic!("one object: {end:?}") };
+    let [line] = &end.stdout[..] else {
+        panic!("one object: {end:?}")
+    };
     let summary: Value = serde_json::from_str(line).expect("an object");
     for (field, value) in [
         ("outcome", json!("ended")),
@@ -375,6 +441,9 @@ fn the_demo_prints_one_object_that_says_all_went_well() {
         assert_eq!(summary[field], value, "{field} in {summary}");
     }
     for field in ["rtt_ms", "code_to_trust_ms", "bytes"] {
-        assert!(summary[field].as_f64().is_some_and(|value| value > 0.0), "{field} in {summary}");
+        assert!(
+            summary[field].as_f64().is_some_and(|value| value > 0.0),
+            "{field} in {summary}"
+        );
     }
 }

@@ -32,7 +32,9 @@ fn memory(pid: impl std::fmt::Display) -> Vec<Vec<u8>> {
     let regions: Vec<Vec<u8>> = readable
         .map(|(begin, end)| {
             let mut region = vec![0; usize::try_from(end - begin).expect("fits")];
-            memory.read_exact_at(&mut region, begin).unwrap_or_else(|error| panic!("{begin:x}: {error}"));
+            memory
+                .read_exact_at(&mut region, begin)
+                .unwrap_or_else(|error| panic!("{begin:x}: {error}"));
             region
         })
         .collect();
@@ -42,14 +44,17 @@ fn memory(pid: impl std::fmt::Display) -> Vec<Vec<u8>> {
 
 fn holds(memory: &[Vec<u8>], needle: &str) -> bool {
     let needle = needle.as_bytes();
-    memory.iter().any(|region| region.windows(needle.len()).any(|window| window == needle))
+    memory
+        .iter()
+        .any(|region| region.windows(needle.len()).any(|window| window == needle))
 }
 
 /// The secret half of a code, in every spelling: `4060-r0gx` has `0-r0gx`, `0R0GX`, …
 fn spellings(code: &str) -> Vec<String> {
     let symbols = code.replace('-', "");
     let (locator_end, secret) = (3, &symbols[3..]);
-    let halves = |separator: &str| format!("{}{separator}{}", &symbols[locator_end..4], &symbols[4..]);
+    let halves =
+        |separator: &str| format!("{}{separator}{}", &symbols[locator_end..4], &symbols[4..]);
     let lower = [secret.to_owned(), halves("-"), halves(" ")];
     let upper = lower.each_ref().map(|text| text.to_uppercase());
     [lower, upper].concat()
@@ -70,13 +75,19 @@ async fn neither_memory_nor_log_of_the_relay_holds_the_secret_or_the_chat() {
 
     let (mut helper, mut code) = invites(&address, "Sam").await;
     // Five symbols may be in any program by chance: in "cargo", say.
-    while spellings(&code).iter().any(|spelling| holds(&before, spelling)) {
+    while spellings(&code)
+        .iter()
+        .any(|spelling| holds(&before, spelling))
+    {
         helper.wishes(Input::NewCode).await;
         code = helper.code().await;
     }
-    let mut sharer = joins(&address, "Maria", &code).await.expect("the code works");
+    let mut sharer = joins(&address, "Maria", &code)
+        .await
+        .expect("the code works");
+    assert_eq!(helper.trust().await.1, sharer.trust().await.1);
     start(&mut helper, &mut sharer, Mode::View).await;
-    let texts = ["نعم", "明白了", "👩‍💻 plain"].map(|text| unique(text));
+    let texts = ["نعم", "明白了", "👩‍💻 plain"].map(unique);
     for text in &texts {
         helper.does(Command::Chat(text.clone())).await;
         assert_eq!(sharer.hears().await, *text);

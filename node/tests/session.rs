@@ -23,16 +23,18 @@ use tokio::time::timeout;
 const MANY: usize = 1_000;
 
 fn mode_change(event: &SessionEvent) -> Option<(Mode, Role)> {
-    match event {
-        SessionEvent::ModeChanged { mode, by } => Some((*mode, *by)),
-        _ => None,
+    if let SessionEvent::ModeChanged { mode, by } = event {
+        Some((*mode, *by))
+    } else {
+        None
     }
 }
 
 fn not_possible(event: &Event) -> Option<String> {
-    match event {
-        Event::NotPossible(what) => Some(what.clone()),
-        _ => None,
+    if let Event::NotPossible(what) = event {
+        Some(what.clone())
+    } else {
+        None
     }
 }
 
@@ -49,8 +51,13 @@ async fn after_a_new_code_the_old_one_is_refused_as_cancelled() {
     helper.wishes(Input::NewCode).await;
     let new = helper.code().await;
     assert_ne!(old, new);
-    let failure = joins(relay.address(), "Maria", &old).await.expect_err("withdrawn");
-    assert_eq!((failure.code, failure.exit), ("CODE_CANCELLED", Exit::Declined));
+    let failure = joins(relay.address(), "Maria", &old)
+        .await
+        .expect_err("withdrawn");
+    assert_eq!(
+        (failure.code, failure.exit),
+        ("CODE_CANCELLED", Exit::Declined)
+    );
     let mut sharer = joins(relay.address(), "Maria", &new).await.expect("works");
     assert_eq!(sharer.trust().await.1, helper.trust().await.1);
 }
@@ -81,22 +88,32 @@ async fn a_helper_who_leaves_while_waiting_withdraws_the_code() {
     let relay = relay();
     let (mut helper, code) = invites(relay.address(), "Sam").await;
     helper.does(Command::Leave).await;
-    let end = helper.until(|event| match event {
-        Event::CodeEnded(end) => Some(*end),
-        _ => None,
+    let end = helper.until(|event| {
+        if let Event::CodeEnded(end) = event {
+            Some(*end)
+        } else {
+            None
+        }
     });
     assert_eq!(end.await, CodeEnd::Cancelled);
     let failure = helper.outcome().await.expect_err("no session");
     assert_eq!((failure.code, failure.exit), ("HELPER_CANCELLED", Exit::Ok));
-    let failure = joins(relay.address(), "Maria", &code).await.expect_err("withdrawn");
+    let failure = joins(relay.address(), "Maria", &code)
+        .await
+        .expect_err("withdrawn");
     assert_eq!(failure.code, "CODE_CANCELLED");
 }
 
 #[tokio::test]
 async fn a_code_of_nobody_is_unknown() {
     let relay = relay();
-    let failure = joins(relay.address(), "Maria", "zzzz-zzzz").await.expect_err("nobody");
-    assert_eq!((failure.code, failure.exit), ("UNKNOWN_CODE", Exit::Verification));
+    let failure = joins(relay.address(), "Maria", "zzzz-zzzz")
+        .await
+        .expect_err("nobody");
+    assert_eq!(
+        (failure.code, failure.exit),
+        ("UNKNOWN_CODE", Exit::Verification)
+    );
 }
 
 #[tokio::test]
@@ -106,11 +123,17 @@ async fn a_sharer_who_mistyped_can_try_again_on_the_same_node() {
     let mut sharer = node(relay.address()).await;
     let last = if code.ends_with('0') { "1" } else { "0" };
     let wrong = format!("{}{last}", &code[..code.len() - 1]);
-    let failure = sharer.try_code(wrong.parse().expect("a code")).await.expect_err("wrong");
+    let failure = sharer
+        .try_code(wrong.parse().expect("a code"))
+        .await
+        .expect_err("wrong");
     assert_eq!(failure.code, "WRONG_CODE");
     let told = helper.event().await;
     assert_eq!(told, Event::WrongCode { tries_left: 2 });
-    let introduced = sharer.try_code(code.parse().expect("a code")).await.expect("right");
+    let introduced = sharer
+        .try_code(code.parse().expect("a code"))
+        .await
+        .expect("right");
     let running = sharer.join(introduced, profile("Maria"));
     assert_eq!(helper.trust().await.0, "Maria");
     drop(running);
@@ -158,7 +181,10 @@ async fn control_is_asked_for_given_back_and_taken_back() {
         assert_eq!(sharer.asked().await, (Mode::Control, true));
         sharer.does(Command::Allow(Mode::Control)).await;
         for person in [&mut helper, &mut sharer] {
-            assert_eq!(person.session(mode_change).await, (Mode::Control, Role::Sharer));
+            assert_eq!(
+                person.session(mode_change).await,
+                (Mode::Control, Role::Sharer)
+            );
         }
         let who = if by == Role::Helper { &helper } else { &sharer };
         who.does(Command::DropMode).await;
@@ -175,7 +201,10 @@ async fn control_is_asked_for_given_back_and_taken_back() {
     assert_eq!(sharer.hears().await, "still here");
     sharer.does(Command::Leave).await;
     let receipt = helper.receipt().await;
-    assert_eq!((receipt.reason, receipt.mode), (EndReason::SharerLeft, Some(Mode::Control)));
+    assert_eq!(
+        (receipt.reason, receipt.mode),
+        (EndReason::SharerLeft, Some(Mode::Control))
+    );
 }
 
 #[tokio::test]
@@ -216,8 +245,14 @@ async fn a_thousand_messages_sent_just_before_leaving_all_arrive() {
         sharer.receipt().await
     };
     let (sent, received) = tokio::join!(talking, listening);
-    assert_eq!((sent.reason, received.reason), (EndReason::HelperLeft, EndReason::HelperLeft));
-    assert_eq!((sent.chat_sent, received.chat_received), (MANY as u64, MANY as u64));
+    assert_eq!(
+        (sent.reason, received.reason),
+        (EndReason::HelperLeft, EndReason::HelperLeft)
+    );
+    assert_eq!(
+        (sent.chat_sent, received.chat_received),
+        (MANY as u64, MANY as u64)
+    );
 }
 
 #[tokio::test]
@@ -258,11 +293,17 @@ async fn sessions_on_one_relay_do_not_mix() {
             }
             sharer.does(Command::Leave).await;
             let (helper, sharer) = (helper.receipt().await, sharer.receipt().await);
-            assert_eq!((helper.reason, sharer.reason), (EndReason::SharerLeft, EndReason::SharerLeft));
+            assert_eq!(
+                (helper.reason, sharer.reason),
+                (EndReason::SharerLeft, EndReason::SharerLeft)
+            );
             pair
         });
     }
-    let done: BTreeSet<usize> = within("all sessions", pairs.join_all()).await.into_iter().collect();
+    let done: BTreeSet<usize> = within("all sessions", pairs.join_all())
+        .await
+        .into_iter()
+        .collect();
     assert_eq!(done.len(), PAIRS);
 }
 
@@ -273,7 +314,10 @@ async fn who_drops_the_handle_has_left() {
     let relay = relay();
     let (mut helper, sharer) = active(relay.address(), Mode::View).await;
     drop(sharer);
-    assert_eq!(timeout(LEAVE_LIMIT, helper.ended()).await, Ok(EndReason::SharerLeft));
+    assert_eq!(
+        timeout(LEAVE_LIMIT, helper.ended()).await,
+        Ok(EndReason::SharerLeft)
+    );
 }
 
 #[tokio::test]
@@ -296,8 +340,13 @@ async fn when_the_relay_vanishes_both_sides_lose_the_connection() {
     let relay = relay();
     let (mut helper, mut sharer) = active(relay.address(), Mode::View).await;
     drop(relay);
-    let told = timeout(KILL_LIMIT, async { (helper.ended().await, sharer.ended().await) });
-    assert_eq!(told.await, Ok((EndReason::ConnectionLost, EndReason::ConnectionLost)));
+    let told = timeout(KILL_LIMIT, async {
+        (helper.ended().await, sharer.ended().await)
+    });
+    assert_eq!(
+        told.await,
+        Ok((EndReason::ConnectionLost, EndReason::ConnectionLost))
+    );
     for person in [helper, sharer] {
         assert_eq!(exit_of(person.receipt().await.reason), Exit::Offline);
     }

@@ -2,14 +2,26 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs::File, io::Write};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    fs::File,
+    io::Write,
+    net::{Ipv4Addr, UdpSocket},
+    os::unix::process::ExitStatusExt,
+    time::Duration,
+};
 
+use nix::sys::signal::Signal;
+use remora_proto::{id::RelayId, noise::StaticKey};
 use support::{
     KILL_LIMIT, LEAVE_LIMIT, PATIENCE, chat_line,
     process::{Home, REMORA, RelayProcess, Script, relay_binary, run},
     terminal::{Terminal, WIDE},
 };
 
+/// Before a relay (5 s) or a helper's computer (30 s) would be given up.
+const PROMPTLY: Duration = Duration::from_secs(4);
 const MANY: usize = 1_000;
 const SAM: &str = "\u{2068}Sam Okafor\u{2069}";
 const MARIA: &str = "\u{2068}Maria Lopez\u{2069}";
@@ -29,7 +41,10 @@ impl Scene {
             sharer_home: Home::new(),
             size: WIDE,
         };
-        for (home, name) in [(&scene.helper_home, "Sam Okafor"), (&scene.sharer_home, "Maria Lopez")] {
+        for (home, name) in [
+            (&scene.helper_home, "Sam Okafor"),
+            (&scene.sharer_home, "Maria Lopez"),
+        ] {
             let end = run(home.remora(&["setup", relay, "--name", name]));
             assert_eq!(end.code, Some(0), "{end:?}");
         }
@@ -95,7 +110,13 @@ impl Scene {
 
 /// As people type it: capitals, a space, look-alikes.
 fn forgiving(code: &str) -> String {
-    format!("  {} ", code.to_uppercase().replace('-', " ").replace('0', "o").replace('1', "l"))
+    format!(
+        "  {} ",
+        code.to_uppercase()
+            .replace('-', " ")
+            .replace('0', "o")
+            .replace('1', "l")
+    )
 }
 
 fn wrong(code: &str) -> String {
@@ -127,7 +148,13 @@ fn heard(screen: &str, peer: &str) -> Vec<String> {
 fn three_terminals_play_a_session_with_a_thousand_lines_each_way() {
     let home = Home::new();
     let mut quickstart = home.command(relay_binary());
-    quickstart.args(["quickstart", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    quickstart.args([
+        "quickstart",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+    ]);
     let mut relay = Terminal::open("the relay", &quickstart, WIDE);
     relay.expect("On each of the two machines, once:");
     relay.expect("remora setup ");
@@ -135,8 +162,7 @@ fn three_terminals_play_a_session_with_a_thousand_lines_each_way() {
 
     let scene = Scene::new(&address);
     let (mut helper, mut sharer) = scene.active();
-    let typing =
-        [&helper, &sharer].map(|person| std::thread::spawn(type_chat(person.keyboard())));
+    let typing = [&helper, &sharer].map(|person| std::thread::spawn(type_chat(person.keyboard())));
     let last = chat_line(MANY - 1);
     helper.expect(&format!("{MARIA}: \u{2068}{last}\u{2069}"));
     sharer.expect(&format!("{SAM}: \u{2068}{last}\u{2069}"));
@@ -145,8 +171,8 @@ fn three_terminals_play_a_session_with_a_thousand_lines_each_way() {
     }
 
     helper.enter("/leave");
-    helper.expect("You left · HELPER_LEFT · ");
     sharer.expect_within(&format!("{SAM} left · HELPER_LEFT · "), LEAVE_LIMIT);
+    helper.expect("You left · HELPER_LEFT · ");
     assert_eq!((helper.end(), sharer.end()), (0, 0));
     let all: Vec<String> = (0..MANY).map(chat_line).collect();
     assert_eq!(heard(&helper.text(), MARIA), all, "what the helper saw");
@@ -301,7 +327,10 @@ fn what_cannot_be_a_code_is_said_at_once_and_costs_no_try() {
     sharer.enter(&forgiving(&code));
     sharer.expect(SAM);
     helper.expect(MARIA);
-    assert!(!helper.text().contains("wrong code"), "the helper was not bothered");
+    assert!(
+        !helper.text().contains("wrong code"),
+        "the helper was not bothered"
+    );
 }
 
 #[test]
@@ -311,10 +340,55 @@ fn the_code_stays_out_of_the_arguments() {
     let (helper, sharer) = scene.active();
     for person in [&helper, &sharer] {
         let args = std::fs::read(format!("/proc/{}/cmdline", person.pid())).expect("readable");
-        let args: BTreeSet<&[u8]> = args.split(|byte| *byte == 0).filter(|arg| !arg.is_empty()).collect();
+        let args: BTreeSet<&[u8]> = args
+            .split(|byte| *byte == 0)
+            .filter(|arg| !arg.is_empty())
+            .collect();
         let known = [REMORA.as_bytes(), b"invite", b"join"];
         assert!(args.iter().all(|arg| known.contains(arg)), "{args:?}");
     }
+}
+
+// ---- the way out --------------------------------------------------------------------------------
+
+#[test]
+fn nobody_has_to_wait_for_a_relay_that_does_not_answer() {
+    let nobody = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let id = RelayId(StaticKey::generate().public());
+    let place = nobody.local_addr().expect("an address");
+    let scene = Scene::new(&format!("{place}/{id}"));
+    for (home, verb) in [(&scene.helper_home, "invite"), (&scene.sharer_home, "join")] {
+        let mut person = Terminal::open("somebody", &home.remora(&[verb]), WIDE);
+        // Only when it has asked the relay is it sure to be there.
+        nobody.recv(&mut [0; 2048]).expect("a packet");
+        person.press("\x03");
+        assert_eq!(
+            person.status(PROMPTLY).signal(),
+            Some(Signal::SIGINT as i32)
+        );
+    }
+}
+
+#[test]
+fn nobody_has_to_wait_for_a_helper_whose_computer_hangs() {
+    let relay = RelayProcess::start(&[]);
+    let scene = Scene::new(&relay.address);
+    let (helper, code) = scene.invite(&[]);
+    helper.signal(Signal::SIGSTOP);
+    let mut sharer = scene.join();
+    sharer.enter(&code);
+    sharer.press("\x03");
+    sharer.expect_within("NO_CODE", PROMPTLY);
+    assert_eq!(sharer.end(), 2);
+}
+
+#[test]
+fn leaving_at_the_question_for_the_code_gives_the_terminal_back() {
+    let relay = RelayProcess::start(&[]);
+    let mut sharer = Scene::new(&relay.address).join();
+    sharer.press("\x03");
+    sharer.expect("NO_CODE: no code was given");
+    assert_eq!(sharer.end(), 2);
 }
 
 // ---- the screen --------------------------------------------------------------------------------
@@ -341,12 +415,22 @@ fn the_countdown_runs_in_one_place() {
     scene.size = (30, 40);
     let command = scene.helper_home.remora(&["invite"]);
     let mut helper = Terminal::open("the helper", &command, scene.size);
-    for left in ["9:59", "9:58", "9:57"] {
-        helper.screen(&format!("the countdown at {left}"), |screen| {
-            screen.contents().contains(&format!("Waiting… {left}"))
-        });
-    }
-    helper.screen("one countdown", |screen| screen.contents().matches("Waiting…").count() == 1);
+    let seen = RefCell::new(BTreeSet::new());
+    helper.screen("three moments of a countdown", |screen| {
+        let contents = screen.contents();
+        let left = contents
+            .split_once("Waiting… ")
+            .map(|(_, left)| left[..4].to_owned());
+        let mut seen = seen.borrow_mut();
+        seen.extend(
+            left.filter(|left| left.starts_with("9:5"))
+                .map(str::to_owned),
+        );
+        seen.len() == 3
+    });
+    helper.screen("one countdown", |screen| {
+        screen.contents().matches("Waiting…").count() == 1
+    });
 }
 
 #[test]
@@ -359,9 +443,13 @@ fn the_prompt_and_what_was_typed_survive_incoming_lines() {
     helper.enter("y");
     sharer.screen("the line, and the prompt below it", |screen| {
         let rows = rows(screen);
-        let said = rows.iter().position(|row| row.contains("says the words are the same."));
+        let said = rows
+            .iter()
+            .position(|row| row.contains("says the words are the same."));
         said.is_some_and(|said| said + 2 == rows.len())
-            && rows.last().is_some_and(|row| row.starts_with("Words the same?") && row.ends_with("> y"))
+            && rows
+                .last()
+                .is_some_and(|row| row.starts_with("Words the same?") && row.ends_with("> y"))
     });
     sharer.enter("");
     helper.enter("v");
@@ -371,12 +459,16 @@ fn the_prompt_and_what_was_typed_survive_incoming_lines() {
         person.expect("● view · ");
     }
     sharer.press("half of a ");
-    sharer.screen("half a line", |screen| last_row(screen).ends_with("> half of a"));
+    sharer.screen("half a line", |screen| {
+        last_row(screen).ends_with("> half of a")
+    });
     for n in 0..3 {
         helper.enter(&format!("interruption {n}"));
         sharer.screen("an interruption above what is being typed", |screen| {
             let rows = rows(screen);
-            let [.., above, last] = &rows[..] else { return false };
+            let [.., above, last] = &rows[..] else {
+                return false;
+            };
             above.contains(&format!("interruption {n}"))
                 && last.starts_with("● view · ")
                 && last.ends_with("> half of a")
@@ -403,7 +495,10 @@ fn chat_cannot_drive_the_other_terminal() {
     sharer.say("\x1b[2J\x1b]0;owned\x07 \u{202e}gone");
     helper.expect(": \u{2068}\u{fffd}[2J\u{fffd}]0;owned\u{fffd} \u{fffd}gone\u{2069}");
     let raw = helper.raw();
-    assert!(!raw.contains("\x1b[2J") && !raw.contains("\x1b]"), "nothing of it was obeyed");
+    assert!(
+        !raw.contains("\x1b[2J") && !raw.contains("\x1b]"),
+        "nothing of it was obeyed"
+    );
 }
 
 #[test]
@@ -420,6 +515,20 @@ fn colours_are_for_terminals_whose_owner_wants_them() {
         helper.expect("On the other computer");
         assert!(!colours(&helper.raw()), "{name}={value}: {}", helper.raw());
     }
+}
+
+#[test]
+fn a_terminal_that_does_not_know_its_size_is_written_to_like_a_pipe() {
+    let relay = RelayProcess::start(&[]);
+    let scene = Scene::new(&relay.address);
+    let mut helper = Terminal::open("the helper", &scene.helper_home.remora(&["invite"]), (0, 0));
+    helper.expect("On the other computer, please run:");
+    let mut sharer = Terminal::open("the sharer", &scene.sharer_home.remora(&["join"]), (0, 0));
+    sharer.expect(CODE_PROMPT.trim_end());
+    assert!(
+        !helper.text().contains("Ctrl-C cancels >"),
+        "no prompt that moves"
+    );
 }
 
 #[test]
@@ -445,7 +554,11 @@ fn without_a_terminal_the_code_is_data_and_nothing_is_painted() {
     sharer.say("hello");
     sharer.say("/leave");
     let helper = helper.end(PATIENCE);
-    assert_eq!((helper.code, helper.stdout.len()), (Some(0), 0), "{helper:?}");
+    assert_eq!(
+        (helper.code, helper.stdout.len()),
+        (Some(0), 0),
+        "{helper:?}"
+    );
     for (text, holds) in [
         (&helper.stderr, "Someone tried a wrong code (1 of 3)."),
         (&helper.stderr, "Maria Lopez\u{2069}: \u{2068}hello\u{2069}"),

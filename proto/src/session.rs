@@ -93,6 +93,7 @@ pub struct Session {
     deadline: Option<Instant>,
     began: Instant,
     words: Option<Words>,
+    paused: bool,
     receipt: Receipt,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -109,6 +110,7 @@ impl Session {
             deadline: Some(now + T_JOIN),
             began: now,
             words: None,
+            paused: false,
             receipt: Receipt::default(),
             transmits: [Transmit::Control(reveal)].into(),
             events: VecDeque::new(),
@@ -124,6 +126,20 @@ impl Session {
             | State::Consent { .. }
             | State::Flushing { .. }
             | State::Ended => None,
+        }
+    }
+
+    /// Whether the sharer's screen may leave its computer now.
+    pub fn may_show(&self) -> bool {
+        self.mode().is_some() && !self.paused
+    }
+
+    /// Why the helper's input may not be used now; `None` when it may.
+    pub fn input_refusal(&self) -> Option<&'static str> {
+        match self.mode() {
+            Some(Mode::Control) if !self.paused => None,
+            Some(Mode::Control) => Some("PAUSED"),
+            Some(Mode::View) | None => Some("VIEW"),
         }
     }
 
@@ -169,6 +185,17 @@ impl Session {
             }
             (Role::Sharer, Command::Allow(mode)) => return self.allow(mode).ok_or(bad_state),
             (Role::Sharer, Command::Decline) => return self.decline(now).ok_or(bad_state),
+            (Role::Sharer, Command::Pause(paused)) if self.mode().is_some() && self.paused != paused => {
+                self.transmit(Body::Paused(schema::Paused { paused }));
+                self.paused = paused;
+                self.events.push_back(Event::Paused(paused));
+            }
+            (Role::Sharer, Command::CaptureFailed) if self.mode().is_some() => {
+                self.end(EndReason::CaptureFailed, now);
+            }
+            (role, Command::Media(body)) if self.mode().is_some() && media_speaker(&body) == Some(role) => {
+                self.transmit(body);
+            }
             (_, Command::DropMode) if self.mode() == Some(Mode::Control) => {
                 self.transmit(Body::ModeDropped(schema::ModeDropped {}));
                 self.set_mode(Mode::View, self.setup.role);
@@ -317,10 +344,13 @@ impl Session {
                 "a consent answer",
                 self.peer_answers(answer.allow, Mode::from_schema(answer.mode())),
             ),
-            (Role::Sharer, Body::ConsentPrompted(_) | Body::ConsentAnswer(_)) => {
-                ("a sharer's word", None)
+            (Role::Helper, Body::Paused(paused)) => ("a pause", self.peer_paused(paused.paused)),
+            (role, body) if media_speaker(&body) == Some(role.peer()) => {
+                let heard = self.mode().map(|_| self.events.push_back(Event::Media(body)));
+                ("a picture before its time", heard)
             }
-            (Role::Helper, Body::ModeRequest(_)) => ("a helper's word", None),
+            (Role::Sharer, _) => ("a sharer's word", None),
+            (Role::Helper, _) => ("a helper's word", None),
         };
         done.ok_or(BadState { what })
     }
@@ -422,6 +452,13 @@ impl Session {
             }
             _ => return None,
         }
+        Some(())
+    }
+
+    fn peer_paused(&mut self, paused: bool) -> Option<()> {
+        self.mode()?;
+        self.paused = paused;
+        self.events.push_back(Event::Paused(paused));
         Some(())
     }
 
@@ -569,5 +606,19 @@ impl Session {
         self.receipt.reason = reason;
         self.receipt.duration = now.saturating_duration_since(self.began);
         self.events.push_back(Event::Ended(self.receipt.clone()));
+    }
+}
+
+/// Who may say a message about the picture; `None` for what is not about it.
+fn media_speaker(body: &Body) -> Option<Role> {
+    match body {
+        Body::Screen(_) | Body::CursorPosition(_) | Body::InputRefused(_) => Some(Role::Sharer),
+        Body::SelectSource(_)
+        | Body::FrameAck(_)
+        | Body::KeyFrameRequest(_)
+        | Body::Pointer(_)
+        | Body::PenStroke(_)
+        | Body::PenClear(_) => Some(Role::Helper),
+        _ => None,
     }
 }

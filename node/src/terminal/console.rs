@@ -60,13 +60,15 @@ fn read_lines() -> mpsc::Receiver<String> {
 }
 
 impl Console {
-    /// A terminal when all three standard streams are one and nobody asked for JSON, else pipes.
+    /// A terminal when all three standard streams are one, of a known size, and nobody asked for JSON; else pipes.
     ///
     /// # Errors
     /// The terminal cannot be used.
     pub fn open(json: bool) -> Result<Self, Failure> {
         let all = io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
-        if json || !all {
+        // Nothing can be placed on a terminal that does not know its size, as a serial line's.
+        let sized = || crossterm::terminal::size().is_ok_and(|(columns, rows)| columns > 0 && rows > 0);
+        if json || !all || !sized() {
             return Ok(Self::Pipe { lines: read_lines() });
         }
         let opened = Readline::new(String::new());
@@ -129,6 +131,14 @@ impl Console {
         }
     }
 
+    /// A person at a terminal wants out; lines typed meanwhile are passed over. In a pipe, never.
+    pub async fn interrupted(&mut self) {
+        match self {
+            Self::Pipe { .. } => std::future::pending().await,
+            Self::Terminal { .. } => while self.next().await != Typed::Out {},
+        }
+    }
+
     /// The next line; `None` at the end of a pipe, or when the person wants out.
     pub async fn ask(&mut self) -> Option<String> {
         match self {
@@ -139,6 +149,14 @@ impl Console {
             },
         }
     }
+}
+
+/// One line for people on standard error, before there is a console.
+///
+/// # Errors
+/// Nobody can read it any more.
+pub fn print_note(line: &str) -> Result<(), Failure> {
+    writeln!(io::stderr(), "{line}").map_err(|error| Failure::internal("cannot write to standard error", error))
 }
 
 /// One line of data on standard output.

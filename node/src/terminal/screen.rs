@@ -31,7 +31,7 @@ enum Stage {
 }
 
 /// What a typed line means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
     /// For the session.
     Wish(Input),
@@ -192,6 +192,9 @@ impl Screen {
                     Mode::View => format!("{who} ended control; the screen can only be seen now."),
                 })]
             }
+            SessionEvent::Paused(true) => vec![style.warn("Paused: nothing is shown, no input is taken.")],
+            SessionEvent::Paused(false) => vec![style.good("Resumed.")],
+            SessionEvent::Media(_) => vec![],
             SessionEvent::UpgradeDeclined => {
                 self.stage = Stage::Active { mode: Mode::View, upgrade: false };
                 self.deadline = None;

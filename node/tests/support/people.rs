@@ -41,7 +41,9 @@ pub fn profile(name: &str) -> Profile {
 
 /// A connected node.
 pub async fn node(relay: &RelayAddr) -> Node {
-    within("connecting", Node::connect(relay)).await.expect("a relay")
+    within("connecting", Node::connect(relay))
+        .await
+        .expect("a relay")
 }
 
 /// One side of a session.
@@ -73,8 +75,7 @@ impl Person {
         let mut passed = Vec::new();
         let search = async {
             loop {
-                let event = self.running.events.recv().await;
-                let Some(event) = event else { return None };
+                let event = self.running.events.recv().await?;
                 if let Some(found) = wanted(&event) {
                     return Some(found);
                 }
@@ -90,63 +91,84 @@ impl Person {
 
     /// The same, for events of the session.
     pub async fn session<T>(&mut self, wanted: impl Fn(&SessionEvent) -> Option<T>) -> T {
-        self.until(|event| match event {
-            Event::Session(event) => wanted(event),
-            _ => None,
+        self.until(|event| {
+            if let Event::Session(event) = event {
+                wanted(event)
+            } else {
+                None
+            }
         })
         .await
     }
 
     /// The code that is shown next.
     pub async fn code(&mut self) -> String {
-        self.until(|event| match event {
-            Event::Code { code, .. } => Some(code.clone()),
-            _ => None,
+        self.until(|event| {
+            if let Event::Code { code, .. } = event {
+                Some(code.clone())
+            } else {
+                None
+            }
         })
         .await
     }
 
     /// The words on the trust card, and whose card it is.
     pub async fn trust(&mut self) -> (String, Words) {
-        self.session(|event| match event {
-            SessionEvent::Trust { peer, words } => Some((peer.full_name.clone(), *words)),
-            _ => None,
+        self.session(|event| {
+            if let SessionEvent::Trust { peer, words } = event {
+                Some((peer.full_name.clone(), *words))
+            } else {
+                None
+            }
         })
         .await
     }
 
     /// The mode in which the session starts.
     pub async fn started(&mut self) -> Mode {
-        self.session(|event| match event {
-            SessionEvent::Started { mode } => Some(*mode),
-            _ => None,
+        self.session(|event| {
+            if let SessionEvent::Started { mode } = event {
+                Some(*mode)
+            } else {
+                None
+            }
         })
         .await
     }
 
     /// Waits until asked for consent.
     pub async fn asked(&mut self) -> (Mode, bool) {
-        self.session(|event| match event {
-            SessionEvent::ConsentPrompt { mode, upgrade, .. } => Some((*mode, *upgrade)),
-            _ => None,
+        self.session(|event| {
+            if let SessionEvent::ConsentPrompt { mode, upgrade, .. } = event {
+                Some((*mode, *upgrade))
+            } else {
+                None
+            }
         })
         .await
     }
 
     /// The next chat message.
     pub async fn hears(&mut self) -> String {
-        self.session(|event| match event {
-            SessionEvent::Chat { text, .. } => Some(text.clone()),
-            _ => None,
+        self.session(|event| {
+            if let SessionEvent::Chat { text, .. } = event {
+                Some(text.clone())
+            } else {
+                None
+            }
         })
         .await
     }
 
     /// Why the session ended, as soon as this person is told.
     pub async fn ended(&mut self) -> EndReason {
-        self.session(|event| match event {
-            SessionEvent::Ended(receipt) => Some(receipt.reason),
-            _ => None,
+        self.session(|event| {
+            if let SessionEvent::Ended(receipt) = event {
+                Some(receipt.reason)
+            } else {
+                None
+            }
         })
         .await
     }
@@ -232,5 +254,8 @@ pub async fn start(helper: &mut Person, sharer: &mut Person, mode: Mode) {
     helper.does(Command::AskMode(mode)).await;
     assert_eq!(sharer.asked().await, (mode, false));
     sharer.does(Command::Allow(mode)).await;
-    assert_eq!((helper.started().await, sharer.started().await), (mode, mode));
+    assert_eq!(
+        (helper.started().await, sharer.started().await),
+        (mode, mode)
+    );
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
+    num::NonZero,
     os::{
         fd::{AsFd, OwnedFd},
         unix::process::ExitStatusExt,
@@ -15,6 +16,8 @@ use std::{
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     pty::{Winsize, openpty},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 use super::{PATIENCE, process::starting};
@@ -120,8 +123,8 @@ impl Terminal {
             plain: Vec::new(),
             strip: Strip::default(),
             screen: vt100::Parser::new(
-                rows.try_into().expect("some rows"),
-                columns.try_into().expect("some columns"),
+                NonZero::new(rows).unwrap_or(NonZero::<u16>::MIN),
+                NonZero::new(columns).unwrap_or(NonZero::<u16>::MIN),
                 SCROLLBACK_ROWS,
             ),
             over: false,
@@ -145,7 +148,9 @@ impl Terminal {
 
     /// Keys.
     pub fn press(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).expect("it listens");
+        self.keyboard
+            .write_all(keys.as_bytes())
+            .expect("it listens");
     }
 
     /// A keyboard for another thread.
@@ -161,6 +166,12 @@ impl Terminal {
     /// `kill -9`
     pub fn kill(&mut self) {
         self.child.kill().expect("it runs");
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
+        kill(pid, signal).expect("still there");
     }
 
     /// Waits until `needle` is written, after what was expected before.
@@ -195,7 +206,9 @@ impl Terminal {
 
     /// Waits until the screen is as `wanted` says.
     pub fn screen(&mut self, what: &str, wanted: impl Fn(&vt100::Screen) -> bool) {
-        let seen = self.wait(PATIENCE, |output| wanted(output.screen.screen()).then_some(()));
+        let seen = self.wait(PATIENCE, |output| {
+            wanted(output.screen.screen()).then_some(())
+        });
         if seen.is_none() {
             self.fail(what);
         }
@@ -224,21 +237,32 @@ impl Terminal {
         let last: String = last.chars().rev().collect();
         let screen = output.screen.screen().contents();
         let over = if output.over { " (it has ended)" } else { "" };
-        panic!("{} never showed {missing}{over}; unread:\n{last}\nscreen:\n{screen}", self.name)
+        panic!(
+            "{} never showed {missing}{over}; unread:\n{last}\nscreen:\n{screen}",
+            self.name
+        )
     }
 
     /// Waits for its end; its exit code.
     pub fn end(&mut self) -> i32 {
-        self.status().code().unwrap_or_else(|| self.fail("an exit code"))
+        self.status(PATIENCE)
+            .code()
+            .unwrap_or_else(|| self.fail("an exit code"))
     }
 
     /// Waits for its end; the signal that ended it.
     pub fn end_by_signal(&mut self) -> i32 {
-        self.status().signal().unwrap_or_else(|| self.fail("a signal"))
+        self.status(PATIENCE)
+            .signal()
+            .unwrap_or_else(|| self.fail("a signal"))
     }
 
-    fn status(&mut self) -> ExitStatus {
-        if self.wait(PATIENCE, |output| output.over.then_some(())).is_none() {
+    /// Waits for its end.
+    pub fn status(&mut self, limit: Duration) -> ExitStatus {
+        if self
+            .wait(limit, |output| output.over.then_some(()))
+            .is_none()
+        {
             self.fail("its end");
         }
         self.child.wait().expect("waited for")
@@ -284,5 +308,6 @@ fn within(command: &Command, slave: &OwnedFd) -> Command {
 }
 
 fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
-    text.windows(needle.len()).position(|window| window == needle)
+    text.windows(needle.len())
+        .position(|window| window == needle)
 }

@@ -34,6 +34,8 @@ pub enum EndReason {
     SasMismatch,
     /// The other side fell silent.
     ConnectionLost,
+    /// The sharer's screen could not be captured (any more).
+    CaptureFailed,
     /// A fault in one of the two programs.
     #[default]
     Internal,
@@ -56,6 +58,7 @@ impl EndReason {
             Self::JoinTimeout => "JOIN_TIMEOUT",
             Self::SasMismatch => "SAS_MISMATCH",
             Self::ConnectionLost => "CONNECTION_LOST",
+            Self::CaptureFailed => "CAPTURE_FAILED",
             Self::Internal => "INTERNAL",
         }
     }
@@ -75,6 +78,7 @@ impl EndReason {
             Self::JoinTimeout => schema::EndReason::JoinTimeout,
             Self::SasMismatch => schema::EndReason::SasMismatch,
             Self::ConnectionLost => schema::EndReason::ConnectionLost,
+            Self::CaptureFailed => schema::EndReason::CaptureFailed,
             Self::Internal => schema::EndReason::Internal,
         }
     }
@@ -87,6 +91,7 @@ impl EndReason {
             }
             (Role::Sharer, schema::EndReason::SharerLeft) => Self::SharerLeft,
             (Role::Sharer, schema::EndReason::Declined) => Self::Declined,
+            (Role::Sharer, schema::EndReason::CaptureFailed) => Self::CaptureFailed,
             (_, schema::EndReason::ConsentTimeout) => Self::ConsentTimeout,
             (_, schema::EndReason::HelperTimeout) => Self::HelperTimeout,
             (_, schema::EndReason::AuthFailed) => Self::AuthFailed,

@@ -45,7 +45,7 @@ impl fmt::Display for Mode {
 }
 
 /// What a person wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Helper: asks for a mode, or for control within the session.
     AskMode(Mode),
@@ -59,6 +59,12 @@ pub enum Command {
     SasChecked(bool),
     /// Either: says something.
     Chat(String),
+    /// Sharer: shows nothing and takes no input, or goes on.
+    Pause(bool),
+    /// Sharer: the screen cannot be captured (any more).
+    CaptureFailed,
+    /// A message about the picture, from the program rather than the person.
+    Media(schema::control::Body),
     /// Either: ends the session.
     Leave,
 }
@@ -72,13 +78,16 @@ impl Command {
             Self::DropMode => "dropping control",
             Self::SasChecked(_) => "checking the words",
             Self::Chat(_) => "chat",
+            Self::Pause(_) => "pausing",
+            Self::CaptureFailed => "giving up the capture",
+            Self::Media(_) => "a message about the picture",
             Self::Leave => "leaving",
         }
     }
 }
 
 /// What a person should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The other side is known; the words are to be compared.
     Trust {
@@ -124,6 +133,10 @@ pub enum Event {
         /// As it was typed: may hold any character.
         text: String,
     },
+    /// The sharer paused, or went on.
+    Paused(bool),
+    /// The other side's program says something about the picture, which it may.
+    Media(schema::control::Body),
     /// The last event.
     Ended(Receipt),
 }
