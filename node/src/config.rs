@@ -42,7 +42,9 @@ pub struct FileProfile {
 /// Where the settings file is, when nobody says otherwise.
 fn default_path() -> Option<PathBuf> {
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
-    let base = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)?;
+    let base = env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(home)?;
     Some(base.join("remora").join("config.toml"))
 }
 
@@ -66,12 +68,20 @@ impl File {
             }
             Err(error) => {
                 let path = path.display();
-                return Err(usage(format!("cannot read the settings file {path}: {error}; check its name and permissions")));
+                return Err(usage(format!(
+                    "cannot read the settings file {path}: {error}; check its name and permissions"
+                )));
             }
         };
         toml::from_str(&text).map_err(|error| {
-            let line = 1 + error.span().map_or(0, |span| text[..span.start].matches('\n').count());
-            usage(format!("{}:{line}: {}", path.display(), error.message().replace('\n', " ")))
+            let line = 1 + error
+                .span()
+                .map_or(0, |span| text[..span.start].matches('\n').count());
+            usage(format!(
+                "{}:{line}: {}",
+                path.display(),
+                error.message().replace('\n', " ")
+            ))
         })
     }
 
@@ -80,9 +90,14 @@ impl File {
     /// # Errors
     /// What the system says.
     pub fn save(&self, named: Option<&Path>) -> Result<PathBuf, Failure> {
-        let path = named.map(Path::to_path_buf).or_else(default_path).ok_or_else(|| {
-            usage("there is no home folder to keep settings in; name a file with --config".into())
-        })?;
+        let path = named
+            .map(Path::to_path_buf)
+            .or_else(default_path)
+            .ok_or_else(|| {
+                usage(
+                    "there is no home folder to keep settings in; name a file with --config".into(),
+                )
+            })?;
         let text = toml::to_string(self).map_err(|error| Failure::internal("settings", error))?;
         let write = || {
             if let Some(folder) = path.parent() {
@@ -109,7 +124,8 @@ impl File {
                     .into(),
             ));
         };
-        text.parse().map_err(|error| usage(format!("`relay` in the settings file: {error}")))
+        text.parse()
+            .map_err(|error| usage(format!("`relay` in the settings file: {error}")))
     }
 
     /// Who the person is.
@@ -131,15 +147,28 @@ impl File {
             &pick(&typed.company, &of_file.company),
             &pick(&typed.domain, &of_file.domain),
         )
-        .map_err(|error| usage(format!("your profile: {error}; shorten it on the command line or in the settings file")))
+        .map_err(|error| {
+            usage(format!(
+                "your profile: {error}; shorten it on the command line or in the settings file"
+            ))
+        })
     }
 }
 
 /// The account's full name, else its login name.
 fn login_name() -> String {
-    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid())
+        .ok()
+        .flatten();
     let names = user.map(|user| {
-        let gecos = user.gecos.to_string_lossy().split(',').next().unwrap_or_default().trim().to_owned();
+        let gecos = user
+            .gecos
+            .to_string_lossy()
+            .split(',')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
         (gecos, user.name)
     });
     match names {
@@ -162,7 +191,8 @@ mod tests {
 
     #[test]
     fn a_mistake_is_shown_with_its_line() {
-        let failure = parse("relay = \"a\"\n\n[profile]\nful_name = \"x\"\n").expect_err("unknown key");
+        let failure =
+            parse("relay = \"a\"\n\n[profile]\nful_name = \"x\"\n").expect_err("unknown key");
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.line.contains("config.toml:4:"), "{failure}");
         assert!(failure.line.contains("ful_name"), "{failure}");
@@ -170,21 +200,37 @@ mod tests {
 
     #[test]
     fn what_was_typed_wins() {
-        let file = parse("[profile]\nfull_name = \"File\"\ncompany = \"Contoso\"\n").expect("valid");
-        let typed = ProfileArgs { name: Some("Typed".into()), ..ProfileArgs::default() };
+        let file =
+            parse("[profile]\nfull_name = \"File\"\ncompany = \"Contoso\"\n").expect("valid");
+        let typed = ProfileArgs {
+            name: Some("Typed".into()),
+            ..ProfileArgs::default()
+        };
         let profile = file.profile(&typed).expect("valid");
-        assert_eq!((profile.full_name.as_str(), profile.company.as_str()), ("Typed", "Contoso"));
+        assert_eq!(
+            (profile.full_name.as_str(), profile.company.as_str()),
+            ("Typed", "Contoso")
+        );
     }
 
     #[test]
     fn settings_survive_saving() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("deep").join("config.toml");
-        let profile = FileProfile { full_name: Some("Sam".into()), ..FileProfile::default() };
-        let file = File { relay: Some("a:1/k".into()), profile };
+        let profile = FileProfile {
+            full_name: Some("Sam".into()),
+            ..FileProfile::default()
+        };
+        let file = File {
+            relay: Some("a:1/k".into()),
+            profile,
+        };
         file.save(Some(&path)).expect("saved");
         let loaded = File::load(Some(&path)).expect("valid");
-        assert_eq!((loaded.relay, loaded.profile.full_name), (file.relay, file.profile.full_name));
+        assert_eq!(
+            (loaded.relay, loaded.profile.full_name),
+            (file.relay, file.profile.full_name)
+        );
     }
 
     #[test]

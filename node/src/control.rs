@@ -16,8 +16,8 @@ use remora_proto::{
     wire::message::{
         ALPN_RELAY, Inbox, MAX_CONTROL_BYTES, PROTOCOL,
         control::{
-            self as schema, NodeToRelay, Reason, Refused, RelayToNode, node_to_relay::Body as Request,
-            relay_to_node::Body as Answer,
+            self as schema, NodeToRelay, Reason, Refused, RelayToNode,
+            node_to_relay::Body as Request, relay_to_node::Body as Answer,
         },
         encode,
     },
@@ -88,9 +88,11 @@ pub enum RequestError {
 impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
         match &error {
-            RequestError::Refused(refused) => {
-                Self::new(Exit::Error, refused.reason().as_str_name(), error.to_string())
-            }
+            RequestError::Refused(refused) => Self::new(
+                Exit::Error,
+                refused.reason().as_str_name(),
+                error.to_string(),
+            ),
             RequestError::Lost => relay_lost(),
         }
     }
@@ -139,7 +141,9 @@ pub struct Started<F> {
 
 /// Milliseconds since 1970 by this computer's clock.
 pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -169,9 +173,12 @@ impl Control {
             .connect_with(client_config(relay), address, "relay")
             .map_err(|error| Failure::internal("cannot connect to the relay", error))?;
         let hello = async {
-            let connection = connecting.await.map_err(|error| connect_failure(relay, &error))?;
+            let connection = connecting
+                .await
+                .map_err(|error| connect_failure(relay, &error))?;
             let opened = open_stream(endpoint, connection.clone()).await;
-            let (stream, welcome) = opened.map_err(|error| hello_failure(relay, &connection, error))?;
+            let (stream, welcome) =
+                opened.map_err(|error| hello_failure(relay, &connection, error))?;
             Ok((connection, stream, welcome))
         };
         let (connection, stream, welcome) = tokio::time::timeout(CONNECT_TIMEOUT, hello)
@@ -180,16 +187,30 @@ impl Control {
         check_clock(&welcome)?;
         let (requests, asked) = mpsc::channel(QUEUE_REQUESTS);
         let (notify, notices) = mpsc::channel(QUEUE_NOTICES);
-        let control =
-            Self { requests, connection: connection.clone(), welcome: Arc::new(welcome), relay: address };
+        let control = Self {
+            requests,
+            connection: connection.clone(),
+            welcome: Arc::new(welcome),
+            relay: address,
+        };
         let task = stream.run(asked, notify);
-        Ok(Started { control, notices, task })
+        Ok(Started {
+            control,
+            notices,
+            task,
+        })
     }
 
     async fn request(&self, message: Request) -> Result<Answer, RequestError> {
         let (answer, answered) = oneshot::channel();
-        let asked = Asked { message, answer: Some(answer) };
-        self.requests.send(asked).await.map_err(|_| RequestError::Lost)?;
+        let asked = Asked {
+            message,
+            answer: Some(answer),
+        };
+        self.requests
+            .send(asked)
+            .await
+            .map_err(|_| RequestError::Lost)?;
         match answered.await {
             Ok(Answer::Refused(refused)) => Err(RequestError::Refused(refused)),
             Ok(answer) => Ok(answer),
@@ -200,7 +221,15 @@ impl Control {
     /// Says something that has no answer.
     pub async fn tell(&self, message: Request) {
         // When the connection is gone, whoever waits for its notices learns of it.
-        if self.requests.send(Asked { message, answer: None }).await.is_err() {
+        if self
+            .requests
+            .send(Asked {
+                message,
+                answer: None,
+            })
+            .await
+            .is_err()
+        {
             tracing::debug!("the relay is gone");
         }
     }
@@ -210,7 +239,9 @@ impl Control {
     /// # Errors
     /// [`RequestError`]; `TAKEN` asks for another code.
     pub async fn publish(&self, record: Bytes) -> Result<(), RequestError> {
-        self.request(Request::Publish(schema::Publish { record })).await.map(drop)
+        self.request(Request::Publish(schema::Publish { record }))
+            .await
+            .map(drop)
     }
 
     /// The record under one of the keys.
@@ -218,7 +249,10 @@ impl Control {
     /// # Errors
     /// [`RequestError`].
     pub async fn look_up(&self, locator_keys: Vec<Bytes>) -> Result<Bytes, RequestError> {
-        match self.request(Request::Lookup(schema::Lookup { locator_keys })).await? {
+        match self
+            .request(Request::Lookup(schema::Lookup { locator_keys }))
+            .await?
+        {
             Answer::Found(found) => Ok(found.record),
             _ => Err(unexpected()),
         }
@@ -228,8 +262,18 @@ impl Control {
     ///
     /// # Errors
     /// [`RequestError`].
-    pub async fn join(&self, locator_key: Bytes, payload: Bytes) -> Result<ExchangeId, RequestError> {
-        match self.request(Request::Join(schema::Join { locator_key, payload })).await? {
+    pub async fn join(
+        &self,
+        locator_key: Bytes,
+        payload: Bytes,
+    ) -> Result<ExchangeId, RequestError> {
+        match self
+            .request(Request::Join(schema::Join {
+                locator_key,
+                payload,
+            }))
+            .await?
+        {
             Answer::Started(started) => Ok(ExchangeId(started.exchange)),
             _ => Err(unexpected()),
         }
@@ -239,7 +283,6 @@ impl Control {
     pub fn rtt(&self) -> Duration {
         self.connection.rtt()
     }
-
 }
 
 fn unexpected() -> RequestError {
@@ -257,7 +300,9 @@ fn client_config(relay: &RelayAddr) -> quinn::ClientConfig {
     let mut transport = TransportConfig::default();
     transport
         .keep_alive_interval(Some(KEEP_ALIVE))
-        .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().expect("15 s is a valid timeout")))
+        .max_idle_timeout(Some(
+            IDLE_TIMEOUT.try_into().expect("15 s is a valid timeout"),
+        ))
         .max_concurrent_bidi_streams(0u8.into())
         .max_concurrent_uni_streams(0u8.into())
         .datagram_receive_buffer_size(None)
@@ -290,18 +335,39 @@ async fn open_stream(
 ) -> Result<(Stream, schema::Welcome), HelloError> {
     let (mut send, recv) = connection.open_bi().await.map_err(|_| HelloError::Lost)?;
     let agent = concat!("remora/", env!("CARGO_PKG_VERSION")).to_owned();
-    let hello = Request::Hello(schema::Hello { protocol: PROTOCOL, agent });
-    let message = encode(&NodeToRelay { request: 1, body: Some(hello) });
-    send.write_all(&message).await.map_err(|_| HelloError::Lost)?;
+    let hello = Request::Hello(schema::Hello {
+        protocol: PROTOCOL,
+        agent,
+    });
+    let message = encode(&NodeToRelay {
+        request: 1,
+        body: Some(hello),
+    });
+    send.write_all(&message)
+        .await
+        .map_err(|_| HelloError::Lost)?;
     let inbox = Inbox::new(MAX_CONTROL_BYTES);
-    let mut stream =
-        Stream { endpoint, connection, send, recv, inbox, pending: BTreeMap::new(), next_request: 1 };
+    let mut stream = Stream {
+        endpoint,
+        connection,
+        send,
+        recv,
+        inbox,
+        pending: BTreeMap::new(),
+        next_request: 1,
+    };
     loop {
         match stream.next_message().await {
-            Some(RelayToNode { request: 1, body: Some(Answer::Welcome(welcome)) }) => {
+            Some(RelayToNode {
+                request: 1,
+                body: Some(Answer::Welcome(welcome)),
+            }) => {
                 return Ok((stream, welcome));
             }
-            Some(RelayToNode { request: 1, body: Some(Answer::Refused(refused)) }) => {
+            Some(RelayToNode {
+                request: 1,
+                body: Some(Answer::Refused(refused)),
+            }) => {
                 return Err(HelloError::Refused(refused));
             }
             Some(RelayToNode { request: 0, .. }) => {}
@@ -366,12 +432,17 @@ impl Stream {
             }
             None => 0,
         };
-        let message = encode(&NodeToRelay { request, body: Some(asked.message) });
+        let message = encode(&NodeToRelay {
+            request,
+            body: Some(asked.message),
+        });
         self.send.write_all(&message).await.is_ok()
     }
 
     async fn deliver(&mut self, message: RelayToNode, notify: &mpsc::Sender<Notice>) -> bool {
-        let Some(body) = message.body else { return true };
+        let Some(body) = message.body else {
+            return true;
+        };
         if message.request != 0 {
             // Whoever asked may have stopped waiting.
             if let Some(answer) = self.pending.remove(&message.request)
@@ -381,7 +452,9 @@ impl Stream {
             }
             return true;
         }
-        let Some(notice) = notice(body) else { return true };
+        let Some(notice) = notice(body) else {
+            return true;
+        };
         notify.send(notice).await.is_ok()
     }
 }
@@ -390,12 +463,18 @@ fn notice(body: Answer) -> Option<Notice> {
     Some(match body {
         Answer::Offer(offer) => Notice::Offer(ExchangeId(offer.exchange), offer.payload),
         Answer::Signal(signal) => Notice::Signal(ExchangeId(signal.exchange), signal.payload),
-        Answer::Dismissed(dismiss) => Notice::Dismissed(ExchangeId(dismiss.exchange), dismiss.payload),
+        Answer::Dismissed(dismiss) => {
+            Notice::Dismissed(ExchangeId(dismiss.exchange), dismiss.payload)
+        }
         Answer::Allocated(allocated) => Notice::Allocated(Allocation {
             exchange: ExchangeId(allocated.exchange),
             payload: allocated.payload,
             session: SessionId(allocated.session),
-            side: if allocated.side == 0 { Side::Host } else { Side::Joiner },
+            side: if allocated.side == 0 {
+                Side::Host
+            } else {
+                Side::Joiner
+            },
         }),
         Answer::Released(released) => Notice::Released(SessionId(released.session)),
         Answer::Draining(draining) => {
@@ -405,7 +484,9 @@ fn notice(body: Answer) -> Option<Notice> {
             tracing::debug!(reason = refused.reason().as_str_name(), "refused");
             return None;
         }
-        Answer::Welcome(_) | Answer::Done(_) | Answer::Found(_) | Answer::Started(_) => return None,
+        Answer::Welcome(_) | Answer::Done(_) | Answer::Found(_) | Answer::Started(_) => {
+            return None;
+        }
     })
 }
 
@@ -427,16 +508,24 @@ fn connect_failure(relay: &RelayAddr, error: &ConnectionError) -> Failure {
         ConnectionError::TimedOut => Failure::new(
             Exit::Offline,
             "RELAY_UNREACHABLE",
-            format!("no answer from the relay at {at}: is it running, is the address right, and does your network let UDP through?"),
+            format!(
+                "no answer from the relay at {at}: is it running, is the address right, and does your network let UDP through?"
+            ),
         ),
         ConnectionError::VersionMismatch => version_failure(at),
         _ if code == Some(alert(ALERT_NO_APPLICATION_PROTOCOL)) => version_failure(at),
         _ if code == Some(alert(ALERT_HANDSHAKE_FAILURE)) => Failure::new(
             Exit::Verification,
             "RELAY_KEY",
-            format!("whoever answers at {at} does not have the key in the relay's address: copy the address again from your operator; if it is the same, do not use this relay"),
+            format!(
+                "whoever answers at {at} does not have the key in the relay's address: copy the address again from your operator; if it is the same, do not use this relay"
+            ),
         ),
-        _ => Failure::new(Exit::Offline, "RELAY_UNREACHABLE", format!("cannot connect to the relay at {at}: {error}")),
+        _ => Failure::new(
+            Exit::Offline,
+            "RELAY_UNREACHABLE",
+            format!("cannot connect to the relay at {at}: {error}"),
+        ),
     }
 }
 

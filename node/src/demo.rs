@@ -34,7 +34,10 @@ const CONVERSATION: [(Role, &str); 6] = [
     (Role::Helper, "I can see it. 👩‍💻 Did it work yesterday?"),
     (Role::Sharer, "نعم، كانت تعمل أمس"),
     (Role::Helper, "明白了，我来看看打印队列。"),
-    (Role::Helper, "Found it: the queue was paused. I'll resume it now."),
+    (
+        Role::Helper,
+        "Found it: the queue was paused. I'll resume it now.",
+    ),
     (Role::Sharer, "Es druckt wieder, danke! 🎉"),
 ];
 
@@ -50,11 +53,21 @@ struct Player {
 impl Player {
     fn new(role: Role, running: Running, quiet: bool) -> Self {
         let style = Style::detect();
-        Self { role, screen: Screen::new(role, None, style), running, quiet, style }
+        Self {
+            role,
+            screen: Screen::new(role, None, style),
+            running,
+            quiet,
+            style,
+        }
     }
 
     fn print(&self, line: &str) -> Result<(), Failure> {
-        if self.quiet || line.is_empty() { Ok(()) } else { print_data(&format!("{} {line}", self.label())) }
+        if self.quiet || line.is_empty() {
+            Ok(())
+        } else {
+            print_data(&format!("{} {line}", self.label()))
+        }
     }
 
     fn label(&self) -> String {
@@ -68,7 +81,11 @@ impl Player {
     async fn next(&mut self) -> Result<Event, Failure> {
         let event = tokio::time::timeout(STEP, self.running.events.recv()).await;
         let Ok(Some(event)) = event else {
-            let line = format!("the {:?}'s side did not get on within {} s", self.role, STEP.as_secs());
+            let line = format!(
+                "the {:?}'s side did not get on within {} s",
+                self.role,
+                STEP.as_secs()
+            );
             return Err(Failure::new(Exit::Error, "DEMO", line));
         };
         for line in self.screen.on_event(&event, Instant::now()).0 {
@@ -86,7 +103,10 @@ impl Player {
         }
     }
 
-    async fn on_session<T>(&mut self, wanted: impl Fn(&SessionEvent) -> Option<T>) -> Result<T, Failure> {
+    async fn on_session<T>(
+        &mut self,
+        wanted: impl Fn(&SessionEvent) -> Option<T>,
+    ) -> Result<T, Failure> {
         self.until(|event| match event {
             Event::Session(event) => wanted(event),
             _ => None,
@@ -142,7 +162,10 @@ pub async fn run(args: cli::Demo) -> Result<Exit, Failure> {
     let relay = Relay::start(Config::loopback(StaticKey::generate()))
         .map_err(|error| Failure::internal("the demo's relay", error))?;
     let narrate = |text: &str| if args.json { Ok(()) } else { print_data(text) };
-    narrate(&format!("relay  │ up at {} (this process, loopback only)", relay.local_addr()))?;
+    narrate(&format!(
+        "relay  │ up at {} (this process, loopback only)",
+        relay.local_addr()
+    ))?;
     let mut findings = Findings::default();
     let (mut helper, mut sharer) = meet(&relay, &mut findings, args.json).await?;
     agree(&mut helper, &mut sharer).await?;
@@ -180,10 +203,15 @@ async fn meet(
     let mut node = Node::connect(relay.address()).await?;
     let typed = code.to_uppercase().replace('-', " ");
     if !quiet {
-        print_data(&format!("{} Code from your helper: {typed}", Style::detect().warn("sharer │")))?;
+        print_data(&format!(
+            "{} Code from your helper: {typed}",
+            Style::detect().warn("sharer │")
+        ))?;
     }
     let entered = Instant::now();
-    let code = typed.parse().map_err(|error| Failure::internal("demo", error))?;
+    let code = typed
+        .parse()
+        .map_err(|error| Failure::internal("demo", error))?;
     let introduced = node.try_code(code).await?;
     let maria = person("Maria Lopez", "Accountant", "Contoso", "contoso.com")?;
     let mut sharer = Player::new(Role::Sharer, node.join(introduced, maria), quiet);
@@ -200,29 +228,47 @@ async fn meet(
 
 /// The words are compared; control is asked for, the screen only is allowed.
 async fn agree(helper: &mut Player, sharer: &mut Player) -> Result<(), Failure> {
-    helper.does("reads the words aloud: the same", Command::SasChecked(true)).await?;
-    sharer.does("hears the same words", Command::SasChecked(true)).await?;
-    helper.does("asks for control", Command::AskMode(Mode::Control)).await?;
+    helper
+        .does("reads the words aloud: the same", Command::SasChecked(true))
+        .await?;
+    sharer
+        .does("hears the same words", Command::SasChecked(true))
+        .await?;
+    helper
+        .does("asks for control", Command::AskMode(Mode::Control))
+        .await?;
     sharer
         .on_session(|event| matches!(event, SessionEvent::ConsentPrompt { .. }).then_some(()))
         .await?;
-    sharer.does("allows the screen only", Command::Allow(Mode::View)).await?;
+    sharer
+        .does("allows the screen only", Command::Allow(Mode::View))
+        .await?;
     let modes = (sharer.started().await?, helper.started().await?);
     if modes == (Mode::View, Mode::View) {
         Ok(())
     } else {
-        Err(Failure::new(Exit::Error, "DEMO", "the session did not start in the mode that was allowed"))
+        Err(Failure::new(
+            Exit::Error,
+            "DEMO",
+            "the session did not start in the mode that was allowed",
+        ))
     }
 }
 
-async fn talk(helper: &mut Player, sharer: &mut Player, findings: &mut Findings) -> Result<(), Failure> {
+async fn talk(
+    helper: &mut Player,
+    sharer: &mut Player,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
     findings.chat_intact = true;
     for (from, text) in CONVERSATION {
         let (speaker, listener) = match from {
             Role::Helper => (&mut *helper, &mut *sharer),
             Role::Sharer => (&mut *sharer, &mut *helper),
         };
-        speaker.wish(Input::Session(Command::Chat(text.to_owned()))).await?;
+        speaker
+            .wish(Input::Session(Command::Chat(text.to_owned())))
+            .await?;
         let heard = listener
             .on_session(|event| match event {
                 SessionEvent::Chat { text, .. } => Some(text.clone()),
@@ -236,11 +282,15 @@ async fn talk(helper: &mut Player, sharer: &mut Player, findings: &mut Findings)
 
 /// Control is asked for within the session, allowed, and taken back.
 async fn take_turns(helper: &mut Player, sharer: &mut Player) -> Result<(), Failure> {
-    helper.does("asks for control again", Command::AskMode(Mode::Control)).await?;
+    helper
+        .does("asks for control again", Command::AskMode(Mode::Control))
+        .await?;
     sharer
         .on_session(|event| matches!(event, SessionEvent::ConsentPrompt { .. }).then_some(()))
         .await?;
-    sharer.does("allows it", Command::Allow(Mode::Control)).await?;
+    sharer
+        .does("allows it", Command::Allow(Mode::Control))
+        .await?;
     helper.mode_is(Mode::Control).await?;
     sharer.mode_is(Mode::Control).await?;
     sharer.does("takes control back", Command::DropMode).await?;
@@ -254,7 +304,8 @@ async fn interact(mut helper: Player, mut sharer: Player) -> Result<(Player, Pla
     console.say("Now you play both: type a line, press Enter on an empty one to change sides, /leave to end.")?;
     let mut side = Role::Helper;
     loop {
-        let prompt = |player: &Player| format!("{:?} {}", player.role, player.screen.prompt(Instant::now()));
+        let prompt =
+            |player: &Player| format!("{:?} {}", player.role, player.screen.prompt(Instant::now()));
         console.set_prompt(prompt(match side {
             Role::Helper => &helper,
             Role::Sharer => &sharer,
@@ -288,7 +339,11 @@ async fn interact(mut helper: Player, mut sharer: Player) -> Result<(Player, Pla
 }
 
 /// Shows an event of a player; true when that side is over.
-fn shown(console: &mut Console, player: &mut Player, event: Option<Event>) -> Result<bool, Failure> {
+fn shown(
+    console: &mut Console,
+    player: &mut Player,
+    event: Option<Event>,
+) -> Result<bool, Failure> {
     let Some(event) = event else { return Ok(true) };
     for line in player.screen.on_event(&event, Instant::now()).0 {
         console.say(&format!("{} {line}", player.label()))?;
@@ -311,14 +366,29 @@ async fn part(
     }
     let mut receipts = Vec::new();
     for player in [helper, sharer] {
-        let Player { running: Running { outcome, path, events, input }, .. } = player;
+        let Player {
+            running:
+                Running {
+                    outcome,
+                    path,
+                    events,
+                    input,
+                },
+            ..
+        } = player;
         drop((events, input));
-        receipts.push(outcome.await.map_err(|error| Failure::internal("demo", error))??);
+        receipts.push(
+            outcome
+                .await
+                .map_err(|error| Failure::internal("demo", error))??,
+        );
         let path = path.borrow().clone();
         findings.rtt = path.rtt;
         findings.bytes = findings.bytes.max(path.bytes);
     }
-    receipts.try_into().map_err(|_| Failure::new(Exit::Error, "DEMO", "two sides, two receipts"))
+    receipts
+        .try_into()
+        .map_err(|_| Failure::new(Exit::Error, "DEMO", "two sides, two receipts"))
 }
 
 fn report(receipts: &[Receipt; 2], findings: &Findings, json: bool) -> Result<Exit, Failure> {
@@ -327,7 +397,8 @@ fn report(receipts: &[Receipt; 2], findings: &Findings, json: bool) -> Result<Ex
     let complete = chat == helper.chat_sent + sharer.chat_sent;
     let ended = helper.reason == sharer.reason
         && matches!(helper.reason, EndReason::HelperLeft | EndReason::SharerLeft);
-    let good = findings.sas_match && findings.chat_intact && complete && ended && findings.frames > 0;
+    let good =
+        findings.sas_match && findings.chat_intact && complete && ended && findings.frames > 0;
     let rtt_ms = findings.rtt.as_secs_f64() * 1e3;
     let code_to_trust_ms = findings.code_to_trust.as_secs_f64() * 1e3;
     if json {
@@ -347,9 +418,21 @@ fn report(receipts: &[Receipt; 2], findings: &Findings, json: bool) -> Result<Ex
              that the relay could not read · words {} · {chat} chat messages · {}",
             findings.bytes,
             findings.frames,
-            if findings.sas_match { "equal" } else { "DIFFERENT" },
+            if findings.sas_match {
+                "equal"
+            } else {
+                "DIFFERENT"
+            },
             helper.reason,
         ))?;
     }
-    if good { Ok(Exit::Ok) } else { Err(Failure::new(Exit::Error, "DEMO", "not everything went as it should")) }
+    if good {
+        Ok(Exit::Ok)
+    } else {
+        Err(Failure::new(
+            Exit::Error,
+            "DEMO",
+            "not everything went as it should",
+        ))
+    }
 }

@@ -38,7 +38,11 @@ pub struct Failure {
 impl Failure {
     /// A failure.
     pub fn new(exit: Exit, code: &'static str, line: impl Into<String>) -> Self {
-        Self { line: line.into(), code, exit }
+        Self {
+            line: line.into(),
+            code,
+            exit,
+        }
     }
 
     /// A fault of the machine or of this program.
@@ -76,7 +80,9 @@ pub fn exit_of(reason: EndReason) -> Exit {
         | EndReason::CodeExpired
         | EndReason::JoinTimeout => Exit::TimedOut,
         EndReason::ConnectionLost => Exit::Offline,
-        EndReason::AuthFailed | EndReason::SasMismatch | EndReason::CodeBurned => Exit::Verification,
+        EndReason::AuthFailed | EndReason::SasMismatch | EndReason::CodeBurned => {
+            Exit::Verification
+        }
         EndReason::VersionTooOld | EndReason::CaptureFailed | EndReason::Internal => Exit::Error,
     }
 }

@@ -23,7 +23,11 @@ pub struct PathSnapshot {
 impl PathSnapshot {
     /// The badge: `relayed via fra-1 (31 ms)`.
     pub fn badge(&self) -> String {
-        format!("relayed via {} ({:.0} ms)", self.relay, self.rtt.as_secs_f64() * 1e3)
+        format!(
+            "relayed via {} ({:.0} ms)",
+            self.relay,
+            self.rtt.as_secs_f64() * 1e3
+        )
     }
 }
 
@@ -104,7 +108,11 @@ fn session_json(event: &SessionEvent) -> Value {
             json!({"event": "trust", "peer": card(peer), "words": words.words()})
         }
         SessionEvent::PeerCheckedSas(same) => json!({"event": "peer_checked_words", "same": same}),
-        SessionEvent::ConsentPrompt { mode, within, upgrade } => {
+        SessionEvent::ConsentPrompt {
+            mode,
+            within,
+            upgrade,
+        } => {
             json!({"event": "consent_prompt", "mode": mode.to_string(), "within_s": seconds(*within), "upgrade": upgrade})
         }
         SessionEvent::AwaitingConsent { within } => {
@@ -140,7 +148,9 @@ impl Event {
             Self::Code { code, valid } => {
                 json!({"event": "code", "code": code, "valid_s": seconds(*valid)})
             }
-            Self::WrongCode { tries_left } => json!({"event": "wrong_code", "tries_left": tries_left}),
+            Self::WrongCode { tries_left } => {
+                json!({"event": "wrong_code", "tries_left": tries_left})
+            }
             Self::CodeEnded(end) => json!({"event": "code_ended", "why": code_end_name(*end)}),
             Self::Connected(path) => json!({
                 "event": "connected", "path": "relayed", "relay": path.relay,

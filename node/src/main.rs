@@ -1,10 +1,6 @@
 //! `remora`: parse, load the settings, run one command, say in one line what went wrong.
 
-use std::{
-    io::Write,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::{Parser, error::ErrorKind};
 use remora::{
@@ -34,7 +30,10 @@ fn main() -> ExitCode {
         .with_ansi(Style::detect().has_colours())
         .init();
     let json = wants_json(&cli.command);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return report(&Failure::internal("cannot start", error), json),
     };
@@ -75,7 +74,10 @@ fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Result<Ex
         domain: typed.domain.or(old.domain),
     };
     let path = file.save(named)?;
-    say(&format!("Saved to {}. Give help with `remora invite`, get help with `remora join`.", path.display()));
+    say(&format!(
+        "Saved to {}. Give help with `remora invite`, get help with `remora join`.",
+        path.display()
+    ));
     Ok(Exit::Ok)
 }
 
@@ -109,7 +111,10 @@ fn report(failure: &Failure, json: bool) -> ExitCode {
 
 /// clap's help and version go to standard output; its errors become one line.
 fn usage(error: &clap::Error) -> ExitCode {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
         if error.print().is_err() {
             tracing::debug!("standard output is closed");
         }

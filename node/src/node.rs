@@ -69,8 +69,12 @@ async fn resolve(relay: &RelayAddr) -> Result<SocketAddr, Failure> {
         );
         Failure::new(Exit::Offline, "RELAY_UNKNOWN", line)
     };
-    let addresses = tokio::net::lookup_host(host_port).await.map_err(|error| unknown(error.to_string()))?;
-    addresses.min_by_key(|address| !address.is_ipv4()).ok_or_else(|| unknown("no address".into()))
+    let addresses = tokio::net::lookup_host(host_port)
+        .await
+        .map_err(|error| unknown(error.to_string()))?;
+    addresses
+        .min_by_key(|address| !address.is_ipv4())
+        .ok_or_else(|| unknown("no address".into()))
 }
 
 impl Node {
@@ -84,11 +88,20 @@ impl Node {
             .map_err(|error| Failure::internal("cannot open a UDP socket", error))?;
         let mut receiving = JoinSet::new();
         receiving.spawn(receive(socket.clone()));
-        let Started { control, notices, task } =
-            Control::connect(relay, address, socket.clone(), packets).await?;
+        let Started {
+            control,
+            notices,
+            task,
+        } = Control::connect(relay, address, socket.clone(), packets).await?;
         let mut talking = JoinSet::new();
         talking.spawn(task);
-        Ok(Self { control, notices, socket, receiving, talking })
+        Ok(Self {
+            control,
+            notices,
+            socket,
+            receiving,
+            talking,
+        })
     }
 
     /// The relay's handle: what it said of us, how far away it is.
@@ -111,7 +124,11 @@ impl Node {
 
     /// Holds the session a code has led to; the node is the sharer.
     pub fn join(self, introduced: Introduced, profile: Profile) -> Running {
-        self.run(Role::Sharer, profile, Begin::Introduced(Box::new(introduced)))
+        self.run(
+            Role::Sharer,
+            profile,
+            Begin::Introduced(Box::new(introduced)),
+        )
     }
 
     fn run(mut self, role: Role, profile: Profile, begin: Begin) -> Running {
@@ -125,7 +142,11 @@ impl Node {
             };
             let outcome = match introduced {
                 Ok(introduced) => {
-                    let channels = Channels { input, events, path };
+                    let channels = Channels {
+                        input,
+                        events,
+                        path,
+                    };
                     self.session(introduced, role, profile, channels).await
                 }
                 Err(failure) => Err(failure),
@@ -133,7 +154,12 @@ impl Node {
             self.close().await;
             outcome
         });
-        Running { events: events_rx, input: input_tx, path: path_rx, outcome }
+        Running {
+            events: events_rx,
+            input: input_tx,
+            path: path_rx,
+            outcome,
+        }
     }
 
     async fn wait(
@@ -143,8 +169,13 @@ impl Node {
         lifetime: Duration,
     ) -> Result<Introduced, Failure> {
         loop {
-            let waited =
-                rendezvous::wait_with_code(&self.control, &mut self.notices, events, input, lifetime);
+            let waited = rendezvous::wait_with_code(
+                &self.control,
+                &mut self.notices,
+                events,
+                input,
+                lifetime,
+            );
             match waited.await? {
                 Waited::Introduced(introduced) => return Ok(introduced),
                 Waited::NewCode => {}
@@ -166,15 +197,30 @@ impl Node {
         let Introduced { allocation, keys } = introduced;
         let session = allocation.session;
         let nonce = Nonce::generate(&mut Random::system());
-        let introduction = Introduction { role, profile, commitment: nonce.commitment() };
-        let start = inner::Start { allocation, keys, introduction };
+        let introduction = Introduction {
+            role,
+            profile,
+            commitment: nonce.commitment(),
+        };
+        let start = inner::Start {
+            allocation,
+            keys,
+            introduction,
+        };
         let opened = inner::open(start, nonce, self.socket.clone(), self.control.relay).await;
         let outcome = match opened {
             Ok((inner, setup)) => {
                 let relay = self.control.welcome.relay_name.clone();
                 let rtt = inner.connection.rtt();
-                tell(&channels.events, Event::Connected(PathSnapshot { relay: relay.clone(), rtt, bytes: 0 }))
-                    .await;
+                tell(
+                    &channels.events,
+                    Event::Connected(PathSnapshot {
+                        relay: relay.clone(),
+                        rtt,
+                        bytes: 0,
+                    }),
+                )
+                .await;
                 let events = channels.events.clone();
                 let running = session::run(inner, setup, relay, channels);
                 tokio::pin!(running);
@@ -193,13 +239,21 @@ impl Node {
             Err(reason) => Err(not_connected(reason)),
         };
         self.socket.close_route(session);
-        self.control.tell(Request::Release(Release { session: session.0 })).await;
+        self.control
+            .tell(Request::Release(Release { session: session.0 }))
+            .await;
         outcome
     }
 
     /// Says the last words to the relay and ends every task.
     pub async fn close(self) {
-        let Self { control, notices, mut talking, receiving, socket } = self;
+        let Self {
+            control,
+            notices,
+            mut talking,
+            receiving,
+            socket,
+        } = self;
         drop((control, notices));
         let ended = async { while talking.join_next().await.is_some() {} };
         if tokio::time::timeout(FAREWELL, ended).await.is_err() {
@@ -233,7 +287,9 @@ fn not_connected(reason: EndReason) -> Failure {
         EndReason::AuthFailed => {
             "the other computer could not prove that it has your code: something in between interferes; do not go on"
         }
-        EndReason::VersionTooOld => "the other computer runs another version of remora; both should update",
+        EndReason::VersionTooOld => {
+            "the other computer runs another version of remora; both should update"
+        }
         EndReason::JoinTimeout | EndReason::ConnectionLost => {
             "the other computer did not answer in time; ask for a new code and try again"
         }

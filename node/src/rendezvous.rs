@@ -8,11 +8,11 @@ use remora_proto::{
     id::ExchangeId,
     random::Random,
     record::HostRole,
-    session::Command,
     rendezvous::{
         CodeEnd, Host, HostEvent, HostTransmit, InnerKeys, Joiner, JoinerEvent, JoinerTransmit,
         LIFETIME,
     },
+    session::Command,
     wire::message::control::{
         Admit, Dismiss, Gone, Reason, Signal, Withdraw, node_to_relay::Body as Request,
     },
@@ -69,14 +69,19 @@ pub async fn wait_with_code(
     lifetime: Duration,
 ) -> Result<Waited, Failure> {
     let mut host = publish(control, lifetime).await?;
-    let shown = Event::Code { code: host.code().to_string(), valid: lifetime.min(LIFETIME) };
+    let shown = Event::Code {
+        code: host.code().to_string(),
+        valid: lifetime.min(LIFETIME),
+    };
     tell(events, shown).await;
     let mut joined: Option<(ExchangeId, InnerKeys)> = None;
     loop {
         flush(control, &mut host).await;
         while let Some(event) = host.poll_event() {
             match event {
-                HostEvent::WrongCode { tries_left } => tell(events, Event::WrongCode { tries_left }).await,
+                HostEvent::WrongCode { tries_left } => {
+                    tell(events, Event::WrongCode { tries_left }).await
+                }
                 HostEvent::Joined(exchange, keys) => joined = Some((exchange, keys)),
                 HostEvent::Ended(CodeEnd::Used) => {}
                 HostEvent::Ended(end) => return Ok(Waited::Ended(end)),
@@ -117,8 +122,14 @@ async fn flush(control: &Control, host: &mut Host) {
 async fn publish(control: &Control, lifetime: Duration) -> Result<Host, Failure> {
     let realm = &control.welcome.realm;
     for _ in 0..MAX_DRAWS {
-        let host =
-            Host::new(realm, HostRole::Helper, lifetime, Instant::now(), unix_ms(), Random::system());
+        let host = Host::new(
+            realm,
+            HostRole::Helper,
+            lifetime,
+            Instant::now(),
+            unix_ms(),
+            Random::system(),
+        );
         match control.publish(host.signed_record()).await {
             Ok(()) => return Ok(host),
             Err(RequestError::Refused(refused)) if refused.reason() == Reason::Taken => {}
@@ -134,11 +145,23 @@ async fn publish(control: &Control, lifetime: Duration) -> Result<Host, Failure>
 
 fn host_request(transmit: HostTransmit) -> Request {
     match transmit {
-        HostTransmit::Signal(exchange, payload) => Request::Signal(Signal { exchange: exchange.0, payload }),
-        HostTransmit::Admit(exchange, payload) => Request::Admit(Admit { exchange: exchange.0, payload }),
-        HostTransmit::Dismiss { exchange, payload, wrong_secret } => {
-            Request::Dismiss(Dismiss { exchange: exchange.0, payload, wrong_secret })
-        }
+        HostTransmit::Signal(exchange, payload) => Request::Signal(Signal {
+            exchange: exchange.0,
+            payload,
+        }),
+        HostTransmit::Admit(exchange, payload) => Request::Admit(Admit {
+            exchange: exchange.0,
+            payload,
+        }),
+        HostTransmit::Dismiss {
+            exchange,
+            payload,
+            wrong_secret,
+        } => Request::Dismiss(Dismiss {
+            exchange: exchange.0,
+            payload,
+            wrong_secret,
+        }),
         HostTransmit::Withdraw(key, end) => {
             let why = match end {
                 CodeEnd::Used => Gone::Used,
@@ -147,7 +170,10 @@ fn host_request(transmit: HostTransmit) -> Request {
                 CodeEnd::Cancelled => Gone::Cancelled,
             };
             let locator_key = Bytes::copy_from_slice(&key.0);
-            Request::Withdraw(Withdraw { locator_key, why: why.into() })
+            Request::Withdraw(Withdraw {
+                locator_key,
+                why: why.into(),
+            })
         }
     }
 }
@@ -166,9 +192,15 @@ async fn await_allocation(
         }
         Err(relay_lost())
     };
-    tokio::time::timeout(ALLOCATION_TIMEOUT, allocated).await.unwrap_or_else(|_| {
-        Err(Failure::new(Exit::Error, "RELAY_FULL", "the relay did not open a session; try another relay"))
-    })
+    tokio::time::timeout(ALLOCATION_TIMEOUT, allocated)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Failure::new(
+                Exit::Error,
+                "RELAY_FULL",
+                "the relay did not open a session; try another relay",
+            ))
+        })
 }
 
 /// Finds the host of `code` and proves to have it; makes it prove the same.
@@ -181,8 +213,14 @@ pub async fn join(
     code: Code,
 ) -> Result<Introduced, Failure> {
     let realm = &control.welcome.realm;
-    let mut joiner =
-        Joiner::new(code, realm, HostRole::Helper, Instant::now(), unix_ms(), Random::system());
+    let mut joiner = Joiner::new(
+        code,
+        realm,
+        HostRole::Helper,
+        Instant::now(),
+        unix_ms(),
+        Random::system(),
+    );
     let mut allocation = None;
     loop {
         while let Some(transmit) = joiner.poll_transmit() {
@@ -210,18 +248,33 @@ pub async fn join(
     }
 }
 
-async fn ask(control: &Control, joiner: &mut Joiner, transmit: JoinerTransmit) -> Result<(), Failure> {
+async fn ask(
+    control: &Control,
+    joiner: &mut Joiner,
+    transmit: JoinerTransmit,
+) -> Result<(), Failure> {
     let answer = match transmit {
         JoinerTransmit::Lookup(keys) => {
-            let keys = keys.iter().map(|key| Bytes::copy_from_slice(&key.0)).collect();
-            control.look_up(keys).await.map(|record| joiner.handle_found(&record, unix_ms()))
+            let keys = keys
+                .iter()
+                .map(|key| Bytes::copy_from_slice(&key.0))
+                .collect();
+            control
+                .look_up(keys)
+                .await
+                .map(|record| joiner.handle_found(&record, unix_ms()))
         }
         JoinerTransmit::Join(key, payload) => {
             let joined = control.join(Bytes::copy_from_slice(&key.0), payload).await;
             joined.map(|exchange| joiner.handle_started(exchange))
         }
         JoinerTransmit::Signal(exchange, payload) => {
-            control.tell(Request::Signal(Signal { exchange: exchange.0, payload })).await;
+            control
+                .tell(Request::Signal(Signal {
+                    exchange: exchange.0,
+                    payload,
+                }))
+                .await;
             Ok(())
         }
     };
@@ -250,7 +303,10 @@ async fn tell(events: &mpsc::Sender<Event>, event: Event) {
 /// The failure of a code that ended before anybody came.
 pub fn code_ended(end: CodeEnd) -> Failure {
     let (exit, line) = match end {
-        CodeEnd::Expired => (Exit::TimedOut, "the code has expired; run `remora invite` for a new one"),
+        CodeEnd::Expired => (
+            Exit::TimedOut,
+            "the code has expired; run `remora invite` for a new one",
+        ),
         CodeEnd::Burned => (
             Exit::Verification,
             "the code was tried wrongly three times and is blocked; run `remora invite` for a new one",
@@ -263,6 +319,8 @@ pub fn code_ended(end: CodeEnd) -> Failure {
 
 /// Outcome of a join that a person may try again.
 pub fn may_retry(failure: &Failure) -> bool {
-    matches!(failure.code, "WRONG_CODE" | "UNKNOWN_CODE" | "CODE_EXPIRED" | "CODE_USED" | "CODE_BURNED")
+    matches!(
+        failure.code,
+        "WRONG_CODE" | "UNKNOWN_CODE" | "CODE_EXPIRED" | "CODE_USED" | "CODE_BURNED"
+    )
 }
-

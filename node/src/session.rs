@@ -53,7 +53,12 @@ pub struct Channels {
 
 /// Runs a session until it has ended; nothing is left running afterwards.
 pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channels) -> Receipt {
-    let Inner { connection, control, chat, endpoint } = inner;
+    let Inner {
+        connection,
+        control,
+        chat,
+        endpoint,
+    } = inner;
     let mut tasks = JoinSet::new();
     let (to, mut controls) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(read(control.recv, control.inbox, to));
@@ -66,7 +71,10 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
     writers.spawn(write(chat.send, chat_rx));
 
     let mut session = Session::new(setup, Instant::now());
-    let snapshot = || PathSnapshot { relay: relay.clone(), ..measure(&connection) };
+    let snapshot = || PathSnapshot {
+        relay: relay.clone(),
+        ..measure(&connection)
+    };
     channels.path.send_replace(snapshot());
     let mut renewal = tokio::time::interval(SNAPSHOT_INTERVAL);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,7 +87,9 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
         while let Some(transmit) = session.poll_transmit() {
             let sent = match transmit {
                 Transmit::Control(body) => {
-                    control_tx.send(encode(&schema::Control { body: Some(body) })).await
+                    control_tx
+                        .send(encode(&schema::Control { body: Some(body) }))
+                        .await
                 }
                 Transmit::Chat(chat) => chat_tx.send(encode(&chat)).await,
             };
@@ -126,7 +136,10 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
     take_leave(&connection, writers, receipt.reason.name()).await;
     tasks.shutdown().await;
     // The close packet leaves before the endpoint's socket does.
-    if tokio::time::timeout(LINGER, endpoint.wait_idle()).await.is_err() {
+    if tokio::time::timeout(LINGER, endpoint.wait_idle())
+        .await
+        .is_err()
+    {
         tracing::debug!("the inner connection did not drain in time");
     }
     receipt
@@ -140,7 +153,9 @@ fn warn_of(handled: Result<(), BadState>) {
 
 fn deadline(session: &Session) -> Deadline {
     let far = Duration::from_secs(86_400);
-    session.poll_timeout().map_or_else(|| Deadline::now() + far, Into::into)
+    session
+        .poll_timeout()
+        .map_or_else(|| Deadline::now() + far, Into::into)
 }
 
 fn measure(connection: &Connection) -> PathSnapshot {
@@ -167,7 +182,11 @@ async fn publish(session: &mut Session, events: &mpsc::Sender<Event>) -> Option<
 }
 
 async fn not_possible(events: &mpsc::Sender<Event>, error: BadState) {
-    if events.send(Event::NotPossible(error.to_string())).await.is_err() {
+    if events
+        .send(Event::NotPossible(error.to_string()))
+        .await
+        .is_err()
+    {
         tracing::debug!("nobody listens");
     }
 }

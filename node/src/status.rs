@@ -41,12 +41,19 @@ impl Board {
     /// A board for this process.
     pub fn new(role: Role) -> Self {
         let path = folder().join(format!("{}.json", std::process::id()));
-        Self { path, role, shown: None, since_unix_ms: unix_ms() }
+        Self {
+            path,
+            role,
+            shown: None,
+            since_unix_ms: unix_ms(),
+        }
     }
 
     /// Shows what `screen` shows, when that has changed. Best effort: a full disk must not end a session.
     pub fn show(&mut self, screen: &Screen) {
-        let Some(mut session) = screen.summary() else { return };
+        let Some(mut session) = screen.summary() else {
+            return;
+        };
         session["pid"] = std::process::id().into();
         session["role"] = role_name(self.role).into();
         session["since_unix_ms"] = self.since_unix_ms.into();
@@ -61,9 +68,17 @@ impl Board {
     }
 
     fn write(&self, text: &str) -> std::io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder())?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder())?;
         let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&self.path)?;
         std::io::Write::write_all(&mut file, text.as_bytes())
     }
 }
@@ -80,8 +95,13 @@ impl Drop for Board {
 
 /// Sessions of processes that are still there; what a killed process left behind is swept.
 fn sessions() -> Vec<Value> {
-    let Ok(entries) = fs::read_dir(folder()) else { return Vec::new() };
-    let mut sessions: Vec<Value> = entries.flatten().filter_map(|entry| live_session(&entry.path())).collect();
+    let Ok(entries) = fs::read_dir(folder()) else {
+        return Vec::new();
+    };
+    let mut sessions: Vec<Value> = entries
+        .flatten()
+        .filter_map(|entry| live_session(&entry.path()))
+        .collect();
     sessions.sort_by_key(|session| session["pid"].as_i64());
     sessions
 }
@@ -149,12 +169,16 @@ fn print_report(report: &Value) -> Result<(), Failure> {
     } else {
         print_data(&format!("relay {} · not reachable", text(relay, "address")))?;
     }
-    let sessions = report["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let sessions = report["sessions"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     if sessions.is_empty() {
         return print_data("no session on this computer");
     }
     for session in sessions {
-        let seconds = unix_ms().saturating_sub(session["since_unix_ms"].as_u64().unwrap_or_default()) / 1000;
+        let seconds =
+            unix_ms().saturating_sub(session["since_unix_ms"].as_u64().unwrap_or_default()) / 1000;
         print_data(&format!(
             "pid {}  as {}  with {}  {}  {}  {} bytes  {}:{:02}",
             session["pid"],

@@ -55,7 +55,9 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let console = Console::open(args.common.json)?;
     let running = node.invite(profile, Duration::from_secs(args.valid));
     let mode = args.mode.map(Mode::from);
-    Terminal::new(console, Role::Helper, mode, args.common.json)?.run(running).await
+    Terminal::new(console, Role::Helper, mode, args.common.json)?
+        .run(running)
+        .await
 }
 
 /// `remora join`
@@ -80,11 +82,19 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
         }
     };
     let running = node.join(introduced, profile);
-    Terminal::new(console, Role::Sharer, None, args.common.json)?.run(running).await
+    Terminal::new(console, Role::Sharer, None, args.common.json)?
+        .run(running)
+        .await
 }
 
 fn parse_code(text: &str) -> Result<Code, Failure> {
-    text.parse().map_err(|error| Failure::new(Exit::Usage, "INVALID_CODE", format!("{error}; please look at the code again")))
+    text.parse().map_err(|error| {
+        Failure::new(
+            Exit::Usage,
+            "INVALID_CODE",
+            format!("{error}; please look at the code again"),
+        )
+    })
 }
 
 /// The code from the command line or the environment.
@@ -105,7 +115,11 @@ fn no_code() -> Failure {
 }
 
 /// Tries a code; a person may stop waiting for an answer.
-async fn try_code(console: &mut Console, node: &mut Node, code: Code) -> Result<Introduced, Failure> {
+async fn try_code(
+    console: &mut Console,
+    node: &mut Node,
+    code: Code,
+) -> Result<Introduced, Failure> {
     tokio::select! {
         tried = node.try_code(code) => tried,
         () = console.interrupted() => Err(no_code()),
@@ -113,7 +127,11 @@ async fn try_code(console: &mut Console, node: &mut Node, code: Code) -> Result<
 }
 
 /// Asks until a code works, or the person gives up; a script has one try.
-async fn ask_for_code(console: &mut Console, node: &mut Node, script: bool) -> Result<Introduced, Failure> {
+async fn ask_for_code(
+    console: &mut Console,
+    node: &mut Node,
+    script: bool,
+) -> Result<Introduced, Failure> {
     let once = script || !console.is_terminal();
     loop {
         console.set_prompt("Code from your helper: ".into())?;
@@ -155,8 +173,18 @@ impl Terminal {
     fn new(console: Console, role: Role, mode: Option<Mode>, json: bool) -> Result<Self, Failure> {
         let screen = Screen::new(role, mode, Style::detect());
         let listen = |kind| signal(kind).map_err(|error| Failure::internal("signals", error));
-        let interrupts = [listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?];
-        Ok(Self { console, screen, board: Board::new(role), json, interrupts, wishes: VecDeque::new() })
+        let interrupts = [
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+        ];
+        Ok(Self {
+            console,
+            screen,
+            board: Board::new(role),
+            json,
+            interrupts,
+            wishes: VecDeque::new(),
+        })
     }
 
     async fn run(mut self, mut running: Running) -> Result<Exit, Failure> {
@@ -196,7 +224,9 @@ impl Terminal {
                 }
                 Typed::Line(line) => match self.screen.on_line(&line) {
                     Meaning::Wish(input) => self.send(input),
-                    Meaning::Say(text) if self.json => self.print(&json!({"event": "not_possible", "text": text}))?,
+                    Meaning::Say(text) if self.json => {
+                        self.print(&json!({"event": "not_possible", "text": text}))?
+                    }
                     Meaning::Say(text) => self.console.say(&text)?,
                     Meaning::Nothing => {}
                 },
@@ -204,9 +234,16 @@ impl Terminal {
             self.renew(&running)?;
         }
         self.console.set_prompt(String::new())?;
-        let Running { outcome, events, input, .. } = running;
+        let Running {
+            outcome,
+            events,
+            input,
+            ..
+        } = running;
         drop((events, input));
-        let outcome = outcome.await.map_err(|error| Failure::internal("the session's task", error))?;
+        let outcome = outcome
+            .await
+            .map_err(|error| Failure::internal("the session's task", error))?;
         outcome.map(|receipt| exit_of(receipt.reason))
     }
 

@@ -185,7 +185,9 @@ impl Session {
             }
             (Role::Sharer, Command::Allow(mode)) => return self.allow(mode).ok_or(bad_state),
             (Role::Sharer, Command::Decline) => return self.decline(now).ok_or(bad_state),
-            (Role::Sharer, Command::Pause(paused)) if self.mode().is_some() && self.paused != paused => {
+            (Role::Sharer, Command::Pause(paused))
+                if self.mode().is_some() && self.paused != paused =>
+            {
                 self.transmit(Body::Paused(schema::Paused { paused }));
                 self.paused = paused;
                 self.events.push_back(Event::Paused(paused));
@@ -193,7 +195,9 @@ impl Session {
             (Role::Sharer, Command::CaptureFailed) if self.mode().is_some() => {
                 self.end(EndReason::CaptureFailed, now);
             }
-            (role, Command::Media(body)) if self.mode().is_some() && media_speaker(&body) == Some(role) => {
+            (role, Command::Media(body))
+                if self.mode().is_some() && media_speaker(&body) == Some(role) =>
+            {
                 self.transmit(body);
             }
             (_, Command::DropMode) if self.mode() == Some(Mode::Control) => {
@@ -346,7 +350,9 @@ impl Session {
             ),
             (Role::Helper, Body::Paused(paused)) => ("a pause", self.peer_paused(paused.paused)),
             (role, body) if media_speaker(&body) == Some(role.peer()) => {
-                let heard = self.mode().map(|_| self.events.push_back(Event::Media(body)));
+                let heard = self
+                    .mode()
+                    .map(|_| self.events.push_back(Event::Media(body)));
                 ("a picture before its time", heard)
             }
             (Role::Sharer, _) => ("a sharer's word", None),

@@ -72,10 +72,14 @@ impl MagicSocket {
     /// # Errors
     /// What the system says.
     pub fn bind(relay: SocketAddr) -> io::Result<(Arc<Self>, mpsc::Receiver<Packet>)> {
-        let any: SocketAddr =
-            if relay.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        let any: SocketAddr = if relay.is_ipv4() {
+            ([0, 0, 0, 0], 0).into()
+        } else {
+            ([0u16; 8], 0).into()
+        };
         let domain = socket2::Domain::for_address(any);
-        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+        let socket =
+            socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         socket.bind(&any.into())?;
         let io = UdpSocket::from_std(socket.into())?;
@@ -90,7 +94,15 @@ impl MagicSocket {
             }
         }
         let (control, queue) = mpsc::channel(QUEUE_PACKETS);
-        Ok((Arc::new(Self { io, state, control, routes: Mutex::default() }), queue))
+        Ok((
+            Arc::new(Self {
+                io,
+                state,
+                control,
+                routes: Mutex::default(),
+            }),
+            queue,
+        ))
     }
 
     /// Receives until the socket fails; owned by the node as a task.
@@ -100,9 +112,12 @@ impl MagicSocket {
         loop {
             self.io.readable().await?;
             let received = self.io.try_io(Interest::READABLE, || {
-                let mut slices: Vec<IoSliceMut<'_>> =
-                    buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-                self.state.recv(UdpSockRef::from(&self.io), &mut slices, &mut metas)
+                let mut slices: Vec<IoSliceMut<'_>> = buffers
+                    .iter_mut()
+                    .map(|buffer| IoSliceMut::new(buffer))
+                    .collect();
+                self.state
+                    .recv(UdpSockRef::from(&self.io), &mut slices, &mut metas)
             });
             let count = match received {
                 Ok(count) => count,
@@ -118,11 +133,17 @@ impl MagicSocket {
     }
 
     fn dispatch(&self, datagram: &[u8], meta: &RecvMeta) {
-        let packet = |bytes| Packet { from: meta.addr, ecn: meta.ecn, bytes: Bytes::copy_from_slice(bytes) };
+        let packet = |bytes| Packet {
+            from: meta.addr,
+            ecn: meta.ecn,
+            bytes: Bytes::copy_from_slice(bytes),
+        };
         let full = match wire::kind(datagram) {
             wire::Kind::Quic => self.control.try_send(packet(datagram)).is_err(),
             wire::Kind::Frame => {
-                let Ok((header, inner)) = frame::Header::decode(datagram) else { return };
+                let Ok((header, inner)) = frame::Header::decode(datagram) else {
+                    return;
+                };
                 self.lock().dispatch(header, packet(inner))
             }
             wire::Kind::Reflect | wire::Kind::Unknown => false,
@@ -137,9 +158,18 @@ impl MagicSocket {
     }
 
     /// From now on, the session's frames from `relay` go to the returned queue.
-    pub fn open_route(&self, session: SessionId, side: Side, relay: SocketAddr) -> mpsc::Receiver<Packet> {
+    pub fn open_route(
+        &self,
+        session: SessionId,
+        side: Side,
+        relay: SocketAddr,
+    ) -> mpsc::Receiver<Packet> {
         let (queue, packets) = mpsc::channel(QUEUE_PACKETS);
-        let route = Route { relay, peer: side.peer(), queue };
+        let route = Route {
+            relay,
+            peer: side.peer(),
+            queue,
+        };
         let mut routes = self.lock();
         routes.open.insert(session, route);
         for (header, packet) in std::mem::take(&mut routes.early).into_iter().rev() {
@@ -155,7 +185,9 @@ impl MagicSocket {
     }
 
     pub(super) fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.io), transmit))
+        self.io.try_io(Interest::WRITABLE, || {
+            self.state.try_send(UdpSockRef::from(&self.io), transmit)
+        })
     }
 
     pub(super) async fn writable(&self) -> io::Result<()> {

@@ -53,7 +53,11 @@ impl VirtualSocket {
         outgoing: Outgoing,
         incoming: mpsc::Receiver<Packet>,
     ) -> Arc<Self> {
-        Arc::new(Self { socket, outgoing, incoming: Mutex::new(incoming) })
+        Arc::new(Self {
+            socket,
+            outgoing,
+            incoming: Mutex::new(incoming),
+        })
     }
 
     fn send_framed(
@@ -77,7 +81,10 @@ impl VirtualSocket {
 
 impl AsyncUdpSocket for VirtualSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Writable { socket: self.socket.clone(), waiting: None })
+        Box::pin(Writable {
+            socket: self.socket.clone(),
+            waiting: None,
+        })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -107,10 +114,20 @@ impl AsyncUdpSocket for VirtualSocket {
                 Outgoing::Direct => packet.from,
                 Outgoing::Framed { .. } => VIRTUAL_PEER,
             };
-            *meta = RecvMeta { addr, len, stride: len, ecn: packet.ecn, dst_ip: None };
+            *meta = RecvMeta {
+                addr,
+                len,
+                stride: len,
+                ecn: packet.ecn,
+                dst_ip: None,
+            };
             count += 1;
         }
-        if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
+        if count == 0 {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(count))
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -149,7 +166,9 @@ impl UdpPoller for Writable {
     fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let socket = this.socket.clone();
-        let waiting = this.waiting.get_or_insert_with(|| Box::pin(async move { socket.writable().await }));
+        let waiting = this
+            .waiting
+            .get_or_insert_with(|| Box::pin(async move { socket.writable().await }));
         let result = ready!(waiting.as_mut().poll(cx));
         this.waiting = None;
         Poll::Ready(result)

@@ -8,7 +8,8 @@ use remora_proto::{
     id::{SessionId, Side},
     identity::{Introduction, Role},
     noise::{
-        self, Access, ClientConfig, PeerInfo, Profile, Psk, PskId, PskStore, Reject, ServerConfig, StaticKey,
+        self, Access, ClientConfig, PeerInfo, Profile, Psk, PskId, PskStore, Reject, ServerConfig,
+        StaticKey,
     },
     rendezvous::InnerKeys,
     session::{EndReason, Setup, T_JOIN},
@@ -81,10 +82,12 @@ struct Introduced(Role);
 
 impl Access for Introduced {
     fn check(&self, peer: &PeerInfo) -> Result<(), Reject> {
-        Introduction::decode(&peer.payload, self.0).map(drop).map_err(|error| {
-            tracing::warn!(%error, "refused");
-            Reject("introduction")
-        })
+        Introduction::decode(&peer.payload, self.0)
+            .map(drop)
+            .map_err(|error| {
+                tracing::warn!(%error, "refused");
+                Reject("introduction")
+            })
     }
 }
 
@@ -114,15 +117,28 @@ pub async fn open(
     let (endpoint, connection) = tokio::time::timeout(T_JOIN, connect(start, socket, relay))
         .await
         .unwrap_or(Err(EndReason::JoinTimeout))?;
-    let peer = connection.peer_identity().and_then(|identity| identity.downcast::<PeerInfo>().ok());
+    let peer = connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<PeerInfo>().ok());
     let peer = peer.ok_or(EndReason::Internal)?;
     let introduction =
         Introduction::decode(&peer.payload, role.peer()).map_err(|_| EndReason::AuthFailed)?;
     let streams = tokio::time::timeout(T_JOIN, streams(&connection, side));
     let (control, chat) = streams.await.unwrap_or(Err(EndReason::JoinTimeout))?;
     tracing::info!(%session, ?side, "inner connection");
-    let inner = Inner { connection, control, chat, endpoint };
-    let setup = Setup { role, side, nonce, peer: introduction, handshake_hash: peer.handshake_hash };
+    let inner = Inner {
+        connection,
+        control,
+        chat,
+        endpoint,
+    };
+    let setup = Setup {
+        role,
+        side,
+        nonce,
+        peer: introduction,
+        handshake_hash: peer.handshake_hash,
+    };
     Ok((inner, setup))
 }
 
@@ -162,7 +178,10 @@ fn framed(
     side: Side,
 ) -> Arc<VirtualSocket> {
     let packets = socket.open_route(session, side, relay);
-    let outgoing = Outgoing::Framed { relay, header: frame::Header { side, session } };
+    let outgoing = Outgoing::Framed {
+        relay,
+        header: frame::Header { side, session },
+    };
     VirtualSocket::new(socket, outgoing, packets)
 }
 
@@ -180,7 +199,9 @@ async fn accept(endpoint: &Endpoint) -> Result<Connection, EndReason> {
 fn reason(error: &ConnectionError) -> EndReason {
     match error {
         ConnectionError::VersionMismatch => EndReason::VersionTooOld,
-        ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_) => EndReason::AuthFailed,
+        ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_) => {
+            EndReason::AuthFailed
+        }
         ConnectionError::ApplicationClosed(_)
         | ConnectionError::Reset
         | ConnectionError::TimedOut
@@ -193,7 +214,9 @@ fn transport() -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport
         .keep_alive_interval(Some(KEEP_ALIVE))
-        .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().expect("7 s is a valid timeout")))
+        .max_idle_timeout(Some(
+            IDLE_TIMEOUT.try_into().expect("7 s is a valid timeout"),
+        ))
         .initial_rtt(INITIAL_RTT)
         // 1,200 bytes fit every path with a frame's header. Probes for more can stall quinn 0.11's handshake for good when
         // packets are lost (`proto/tests/noise_network.rs`).
@@ -234,8 +257,14 @@ async fn streams(connection: &Connection, side: Side) -> Result<(Messages, Messa
             let open = async |kind: StreamKind, max| {
                 let (mut send, recv) = connection.open_bi().await.map_err(lost)?;
                 let header = encode(&StreamHeader { kind: kind.into() });
-                send.write_all(&header).await.map_err(|_| EndReason::ConnectionLost)?;
-                Ok(Messages { send, recv, inbox: Inbox::new(max) })
+                send.write_all(&header)
+                    .await
+                    .map_err(|_| EndReason::ConnectionLost)?;
+                Ok(Messages {
+                    send,
+                    recv,
+                    inbox: Inbox::new(max),
+                })
             };
             let control = open(StreamKind::Control, MAX_CONTROL_BYTES).await?;
             Ok((control, open(StreamKind::Chat, MAX_CHAT_BYTES).await?))
@@ -243,9 +272,17 @@ async fn streams(connection: &Connection, side: Side) -> Result<(Messages, Messa
         Side::Host => {
             let accept = async |kind: StreamKind, max| {
                 let (send, recv) = connection.accept_bi().await.map_err(lost)?;
-                let mut messages = Messages { send, recv, inbox: Inbox::new(max) };
+                let mut messages = Messages {
+                    send,
+                    recv,
+                    inbox: Inbox::new(max),
+                };
                 let header = read_header(&mut messages).await?;
-                if header.kind() == kind { Ok(messages) } else { Err(EndReason::VersionTooOld) }
+                if header.kind() == kind {
+                    Ok(messages)
+                } else {
+                    Err(EndReason::VersionTooOld)
+                }
             };
             let control = accept(StreamKind::Control, MAX_CONTROL_BYTES).await?;
             Ok((control, accept(StreamKind::Chat, MAX_CHAT_BYTES).await?))

@@ -65,18 +65,26 @@ impl Console {
     /// # Errors
     /// The terminal cannot be used.
     pub fn open(json: bool) -> Result<Self, Failure> {
-        let all = io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
+        let all =
+            io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
         // Nothing can be placed on a terminal that does not know its size, as a serial line's.
-        let sized = || crossterm::terminal::size().is_ok_and(|(columns, rows)| columns > 0 && rows > 0);
+        let sized =
+            || crossterm::terminal::size().is_ok_and(|(columns, rows)| columns > 0 && rows > 0);
         if json || !all || !sized() {
-            return Ok(Self::Pipe { lines: read_lines() });
+            return Ok(Self::Pipe {
+                lines: read_lines(),
+            });
         }
         let opened = Readline::new(String::new());
         let (mut readline, out) =
             opened.map_err(|error| Failure::internal("cannot use this terminal", error))?;
         // What was answered stays readable; what Ctrl-C cut off does not.
         readline.should_print_line_on(true, false);
-        Ok(Self::Terminal { readline: Box::new(readline), out, prompt: String::new() })
+        Ok(Self::Terminal {
+            readline: Box::new(readline),
+            out,
+            prompt: String::new(),
+        })
     }
 
     /// Whether a person can be asked.
@@ -91,7 +99,11 @@ impl Console {
     pub fn say(&mut self, text: &str) -> Result<(), Failure> {
         let gone = |error: io::Error| Failure::internal("cannot write to the terminal", error);
         match self {
-            Self::Terminal { readline, out, prompt } => {
+            Self::Terminal {
+                readline,
+                out,
+                prompt,
+            } => {
                 let failed = |error| Failure::internal("cannot use this terminal", error);
                 writeln!(out, "{text}").map_err(gone)?;
                 // Prints, and erases the prompt, which may not change for minutes.
@@ -107,10 +119,14 @@ impl Console {
     /// # Errors
     /// The terminal is gone.
     pub fn set_prompt(&mut self, text: String) -> Result<(), Failure> {
-        if let Self::Terminal { readline, prompt, .. } = self
+        if let Self::Terminal {
+            readline, prompt, ..
+        } = self
             && *prompt != text
         {
-            readline.update_prompt(&text).map_err(|error| Failure::internal("terminal", error))?;
+            readline
+                .update_prompt(&text)
+                .map_err(|error| Failure::internal("terminal", error))?;
             *prompt = text;
         }
         Ok(())
@@ -156,7 +172,8 @@ impl Console {
 /// # Errors
 /// Nobody can read it any more.
 pub fn print_note(line: &str) -> Result<(), Failure> {
-    writeln!(io::stderr(), "{line}").map_err(|error| Failure::internal("cannot write to standard error", error))
+    writeln!(io::stderr(), "{line}")
+        .map_err(|error| Failure::internal("cannot write to standard error", error))
 }
 
 /// One line of data on standard output.
@@ -164,5 +181,6 @@ pub fn print_note(line: &str) -> Result<(), Failure> {
 /// # Errors
 /// Nobody reads it any more.
 pub fn print_data(line: &str) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{line}").map_err(|error| Failure::internal("cannot write to standard output", error))
+    writeln!(io::stdout(), "{line}")
+        .map_err(|error| Failure::internal("cannot write to standard output", error))
 }

@@ -67,7 +67,10 @@ fn clock(duration: Duration) -> String {
 /// Text of the other person, fenced so that it can neither move the cursor nor reorder our words: controls are
 /// replaced, and it stands in a first-strong isolate (Unicode TR9 §2.4).
 fn fenced(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if is_unsafe_in_line(c) { '\u{fffd}' } else { c }).collect();
+    let clean: String = text
+        .chars()
+        .map(|c| if is_unsafe_in_line(c) { '\u{fffd}' } else { c })
+        .collect();
     format!("\u{2068}{clean}\u{2069}")
 }
 
@@ -151,7 +154,11 @@ impl Screen {
         })
     }
 
-    fn on_session_event(&mut self, event: &SessionEvent, now: Instant) -> (Vec<String>, Option<Input>) {
+    fn on_session_event(
+        &mut self,
+        event: &SessionEvent,
+        now: Instant,
+    ) -> (Vec<String>, Option<Input>) {
         let style = self.style;
         let lines = match event {
             SessionEvent::Trust { peer, words } => return self.trust(peer, &words.to_string()),
@@ -161,10 +168,17 @@ impl Screen {
             SessionEvent::PeerCheckedSas(false) => {
                 vec![style.warn(&format!("{} says the words differ.", self.peer))]
             }
-            SessionEvent::ConsentPrompt { mode, within, upgrade } => {
+            SessionEvent::ConsentPrompt {
+                mode,
+                within,
+                upgrade,
+            } => {
                 self.deadline = Some(now + *within);
                 self.stage = match self.stage {
-                    Stage::Active { mode, .. } => Stage::Active { mode, upgrade: true },
+                    Stage::Active { mode, .. } => Stage::Active {
+                        mode,
+                        upgrade: true,
+                    },
                     _ => Stage::Prompted(*mode),
                 };
                 vec![self.consent_prompt(*mode, *upgrade)]
@@ -174,35 +188,61 @@ impl Screen {
                 vec![]
             }
             SessionEvent::Started { mode } => {
-                self.stage = Stage::Active { mode: *mode, upgrade: false };
+                self.stage = Stage::Active {
+                    mode: *mode,
+                    upgrade: false,
+                };
                 self.started = Some(now);
                 self.deadline = None;
-                let badge = self.path.as_ref().map(PathSnapshot::badge).unwrap_or_default();
+                let badge = self
+                    .path
+                    .as_ref()
+                    .map(PathSnapshot::badge)
+                    .unwrap_or_default();
                 vec![
                     style.good(&format!("Session started · {mode} · {badge}")),
-                    style.dim("Type to chat. /help shows what else there is; /leave ends the session."),
+                    style.dim(
+                        "Type to chat. /help shows what else there is; /leave ends the session.",
+                    ),
                 ]
             }
             SessionEvent::ModeChanged { mode, by } => {
-                self.stage = Stage::Active { mode: *mode, upgrade: false };
+                self.stage = Stage::Active {
+                    mode: *mode,
+                    upgrade: false,
+                };
                 self.deadline = None;
-                let who = if *by == self.role { "You" } else { self.peer.as_str() };
+                let who = if *by == self.role {
+                    "You"
+                } else {
+                    self.peer.as_str()
+                };
                 vec![style.good(&match mode {
                     Mode::Control => format!("{who} allowed full control."),
                     Mode::View => format!("{who} ended control; the screen can only be seen now."),
                 })]
             }
-            SessionEvent::Paused(true) => vec![style.warn("Paused: nothing is shown, no input is taken.")],
+            SessionEvent::Paused(true) => {
+                vec![style.warn("Paused: nothing is shown, no input is taken.")]
+            }
             SessionEvent::Paused(false) => vec![style.good("Resumed.")],
             SessionEvent::Media(_) => vec![],
             SessionEvent::UpgradeDeclined => {
-                self.stage = Stage::Active { mode: Mode::View, upgrade: false };
+                self.stage = Stage::Active {
+                    mode: Mode::View,
+                    upgrade: false,
+                };
                 self.deadline = None;
-                vec![style.warn("Control was not allowed; the session goes on with the screen only.")]
+                vec![
+                    style
+                        .warn("Control was not allowed; the session goes on with the screen only."),
+                ]
             }
             SessionEvent::Chat { text, .. } => {
                 let name = style.strong(&format!("{}:", self.peer));
-                text.split('\n').map(|line| format!("{name} {}", fenced(line))).collect()
+                text.split('\n')
+                    .map(|line| format!("{name} {}", fenced(line)))
+                    .collect()
             }
             SessionEvent::Ended(receipt) => {
                 self.stage = Stage::Ended;
@@ -219,12 +259,18 @@ impl Screen {
         self.stage = Stage::Trust;
         self.deadline = None;
         let known = [&peer.job_title, &peer.company, &peer.domain];
-        let rest: Vec<String> =
-            known.into_iter().filter(|text| !text.is_empty()).map(|text| fenced(text)).collect();
+        let rest: Vec<String> = known
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .map(|text| fenced(text))
+            .collect();
         let card = [vec![style.strong(&self.peer)], rest].concat().join(" · ");
         let mut lines = vec![
             String::new(),
-            format!("{card}   {}", style.bad("UNVERIFIED: nobody vouches for this yet")),
+            format!(
+                "{card}   {}",
+                style.bad("UNVERIFIED: nobody vouches for this yet")
+            ),
             format!("Read these words to each other:  {}", style.strong(words)),
         ];
         let wanted = self.wanted.filter(|_| self.role == Role::Helper);
@@ -232,7 +278,10 @@ impl Screen {
             self.stage = Stage::Asked;
             lines.push(style.dim(&format!("Asking for {mode}…")));
         }
-        (lines, wanted.map(|mode| Input::Session(Command::AskMode(mode))))
+        (
+            lines,
+            wanted.map(|mode| Input::Session(Command::AskMode(mode))),
+        )
     }
 
     fn consent_prompt(&self, mode: Mode, upgrade: bool) -> String {
@@ -241,11 +290,16 @@ impl Screen {
             Mode::View => "to SEE YOUR SCREEN (not to use it)",
         };
         let how = if upgrade { "  /allow or /decline" } else { "" };
-        self.style.strong(&format!("{} wants: {wants}.{how}", self.peer))
+        self.style
+            .strong(&format!("{} wants: {wants}.{how}", self.peer))
     }
 
     fn ended(&self, receipt: &Receipt) -> String {
-        let peer = if self.peer.is_empty() { "The other person" } else { &self.peer };
+        let peer = if self.peer.is_empty() {
+            "The other person"
+        } else {
+            &self.peer
+        };
         let what = match (receipt.reason, self.role) {
             (EndReason::HelperLeft, Role::Helper) | (EndReason::SharerLeft, Role::Sharer) => "You left".into(),
             (EndReason::HelperLeft, _) | (EndReason::SharerLeft, _) => format!("{peer} left"),
@@ -261,14 +315,20 @@ impl Screen {
             (reason, _) => reason.to_string(),
         };
         let line = format!("{what} · {} · {}", receipt.reason, clock(receipt.duration));
-        if receipt.reason == EndReason::SasMismatch { self.style.bad(&line) } else { self.style.dim(&line) }
+        if receipt.reason == EndReason::SasMismatch {
+            self.style.bad(&line)
+        } else {
+            self.style.dim(&line)
+        }
     }
 
     // ---- prompt --------------------------------------------------------------------------
 
     /// What stands before the cursor, with the countdown of the moment.
     pub fn prompt(&self, now: Instant) -> String {
-        let left = self.deadline.map(|deadline| clock(deadline.saturating_duration_since(now)));
+        let left = self
+            .deadline
+            .map(|deadline| clock(deadline.saturating_duration_since(now)));
         let left = left.unwrap_or_default();
         match (self.stage, self.role) {
             (Stage::Waiting, _) => format!("Waiting… {left}  [n]ew code, Ctrl-C cancels > "),
@@ -287,8 +347,15 @@ impl Screen {
                 format!("{allow}   answers itself \"no\" in {left} > ")
             }
             (Stage::Active { mode, .. }, _) => {
-                let since = self.started.map(|at| clock(now.saturating_duration_since(at))).unwrap_or_default();
-                let badge = self.path.as_ref().map(PathSnapshot::badge).unwrap_or_default();
+                let since = self
+                    .started
+                    .map(|at| clock(now.saturating_duration_since(at)))
+                    .unwrap_or_default();
+                let badge = self
+                    .path
+                    .as_ref()
+                    .map(PathSnapshot::badge)
+                    .unwrap_or_default();
                 format!("● {mode} · {since} · {badge} > ")
             }
             (Stage::Ended, _) => String::new(),
@@ -356,7 +423,9 @@ impl Screen {
     /// Tells the screen that a wish went out, so that the next prompt fits.
     pub fn sent(&mut self, input: &Input) {
         match input {
-            Input::Session(Command::AskMode(_)) if self.stage == Stage::Trust => self.stage = Stage::Asked,
+            Input::Session(Command::AskMode(_)) if self.stage == Stage::Trust => {
+                self.stage = Stage::Asked
+            }
             Input::Session(Command::Allow(_)) | Input::Session(Command::Decline)
                 if matches!(self.stage, Stage::Prompted(_)) =>
             {
@@ -393,11 +462,17 @@ mod tests {
     #[test]
     fn in_a_session_lines_are_chat_and_slashes_are_wishes() {
         let mut helper = screen(Role::Helper);
-        helper.stage = Stage::Active { mode: Mode::View, upgrade: false };
+        helper.stage = Stage::Active {
+            mode: Mode::View,
+            upgrade: false,
+        };
         assert_eq!(helper.on_line("a"), wish(Command::Chat("a".into())));
         assert_eq!(helper.on_line("//etc"), wish(Command::Chat("/etc".into())));
         assert_eq!(helper.on_line("/leave"), wish(Command::Leave));
-        assert_eq!(helper.on_line("/control"), wish(Command::AskMode(Mode::Control)));
+        assert_eq!(
+            helper.on_line("/control"),
+            wish(Command::AskMode(Mode::Control))
+        );
         assert!(matches!(helper.on_line("/nonsense"), Meaning::Say(_)));
         assert_eq!(helper.on_line("  \n"), Meaning::Nothing);
     }
@@ -405,21 +480,33 @@ mod tests {
     #[test]
     fn chat_cannot_drive_the_terminal() {
         let mut helper = screen(Role::Helper);
-        let event = SessionEvent::Chat { id: 1, text: "\u{1b}[2Jgone\u{202e}x\nsecond".into() };
+        let event = SessionEvent::Chat {
+            id: 1,
+            text: "\u{1b}[2Jgone\u{202e}x\nsecond".into(),
+        };
         let (lines, _) = helper.on_event(&Event::Session(event), Instant::now());
-        assert_eq!(lines, [
-            "Peer: \u{2068}\u{fffd}[2Jgone\u{fffd}x\u{2069}",
-            "Peer: \u{2068}second\u{2069}",
-        ]);
+        assert_eq!(
+            lines,
+            [
+                "Peer: \u{2068}\u{fffd}[2Jgone\u{fffd}x\u{2069}",
+                "Peer: \u{2068}second\u{2069}",
+            ]
+        );
     }
 
     #[test]
     fn countdowns_run() {
         let mut helper = screen(Role::Helper);
         let now = Instant::now();
-        let code = Event::Code { code: "4060-r0gx".into(), valid: Duration::from_secs(600) };
+        let code = Event::Code {
+            code: "4060-r0gx".into(),
+            valid: Duration::from_secs(600),
+        };
         let (lines, _) = helper.on_event(&code, now);
-        assert!(lines[0].contains("4060-r0gx") && lines[0].contains("10:00"), "{lines:?}");
+        assert!(
+            lines[0].contains("4060-r0gx") && lines[0].contains("10:00"),
+            "{lines:?}"
+        );
         assert!(helper.prompt(now + Duration::from_secs(2)).contains("9:58"));
     }
 }

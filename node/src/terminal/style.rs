@@ -13,7 +13,9 @@ impl Style {
     pub fn detect() -> Self {
         let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { colours: std::io::stderr().is_terminal() && !unwanted && !dumb }
+        Self {
+            colours: std::io::stderr().is_terminal() && !unwanted && !dumb,
+        }
     }
 
     /// No colours.
@@ -27,7 +29,11 @@ impl Style {
     }
 
     fn paint(self, sgr: &str, text: &str) -> String {
-        if self.colours { format!("\x1b[{sgr}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colours {
+            format!("\x1b[{sgr}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// What matters most.
