@@ -182,6 +182,10 @@ fn login_name() -> String {
 mod tests {
     use super::*;
 
+    #[expect(
+        clippy::unwrap_in_result,
+        reason = "the file system is not what is tested"
+    )]
     fn parse(text: &str) -> Result<File, Failure> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("config.toml");

@@ -1,4 +1,8 @@
 //! The control connection: one Noise-QUIC connection to the relay, one stream of messages on it.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the relay may say what we do not know yet"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -189,7 +193,7 @@ impl Control {
         let (notify, notices) = mpsc::channel(QUEUE_NOTICES);
         let control = Self {
             requests,
-            connection: connection.clone(),
+            connection,
             welcome: Arc::new(welcome),
             relay: address,
         };

@@ -1,6 +1,10 @@
 //! `remora demo`: a relay, a helper and a sharer in one process, on loopback ports of the system's choosing, playing a
 //! whole session step by step. What is shown is what each side's own screen shows; what is counted is counted by the
 //! same code that real sessions run. The only module that names `remora_relay`.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "one event is waited for among many"
+)]
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,8 @@
 //! Drives the rendezvous machines through the relay: code in, allocation and keys out.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the reasons that end the try at once, among many"
+)]
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,8 @@
 //! What a person sees and what their lines mean, without any terminal: events in, text out; lines in, wishes out.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "one stage among many; the rest show the same"
+)]
 
 use std::time::{Duration, Instant};
 
