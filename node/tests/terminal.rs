@@ -422,10 +422,7 @@ fn the_countdown_runs_in_one_place() {
             .split_once("Waiting… ")
             .map(|(_, left)| left[..4].to_owned());
         let mut seen = seen.borrow_mut();
-        seen.extend(
-            left.filter(|left| left.starts_with("9:5"))
-                .map(str::to_owned),
-        );
+        seen.extend(left.filter(|left| left.starts_with("9:5")));
         seen.len() == 3
     });
     helper.screen("one countdown", |screen| {
