@@ -1,0 +1,36 @@
+//! The sharer's side of the screen: what is shown, what may be done to it, and what tells the sharer about both.
+//!
+//! ```text
+//!  screen ─▶ capture ─▶ Changes, Pixels ─▶ encode ─▶ helper
+//!  screen ◀─ inject  ◀─ permit ◀──────────────────── helper's keys and pointer
+//!  screen ◀─ overlay ◀────────────────────────────── helper's laser pointer and pen
+//!  sharer ◀▶ bar        who, which mode, how long; Pause, Stop control, Leave
+//! ```
+//!
+//! Each part has a connection to the display of its own and knows no other part: a stuck bar does not hold up keys, and
+//! a slow grab does not hold up the bar. Linux with X11 is real; Wayland, Windows and macOS say
+//! [`CaptureError::Platform`](capture::CaptureError) until they are written behind the same traits.
+
+/// The sharer's bar on the desktop.
+#[cfg(unix)]
+pub mod bar;
+/// Where pixels come from.
+pub mod capture;
+/// Pixels to frames.
+pub mod encode;
+/// Where keys and pointer go, and what stands before it.
+pub mod inject;
+/// What the helper draws on the sharer's screen.
+#[cfg(unix)]
+pub mod overlay;
+/// What this machine lacks for sharing.
+pub mod preflight;
+/// Capture and encoder on a thread of their own.
+#[cfg(unix)]
+pub mod projector;
+/// What one session does to the sharer's screen.
+#[cfg(unix)]
+pub mod sharing;
+/// What the parts on X11 have in common: connecting, and what its errors mean.
+#[cfg(unix)]
+mod x11;

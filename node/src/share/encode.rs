@@ -1,0 +1,1036 @@
+//! Pixels to frames: what changed since the viewer's picture, tile by tile, each in the form that suits it.
+//!
+//! Pure: the owner says what is damaged, how many bytes it may cost and when; nothing is queued here. A tile that does not
+//! fit stays dirty and is encoded later from pixels that are newer then, so nothing old is ever sent.
+//!
+//! A frame, little endian:
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 1 | version, 1 |
+//! | 1 | 1 | flags: bit 0 key frame (what came before is forgotten), bit 1 every pixel is exact now |
+//! | 2 | 2 | source |
+//! | 4 | 4 | sequence |
+//! | 8 | 8 | capture time, µs |
+//! | 16 | 2 + 2 | width, height |
+//! | 20 | 2 | number of tiles |
+//! | 22 | … | tiles: x, y, width, height (2 each), kind 1, reserved 1, length 4, payload |
+//!
+//! | kind | payload |
+//! |---|---|
+//! | 0 solid | blue, green, red |
+//! | 1 palette | count n (2–16), n colours, rows of 1-, 2- or 4-bit indices, first pixel in the highest bits, rows padded |
+//! | 2 palette | as 1, the index bytes deflated (RFC 1951) |
+//! | 3 | PNG, exact |
+//! | 4 | JPEG, to be made exact once the screen rests |
+//! | 5 copy | source x, y: from the picture before this frame; copies come first |
+
+use std::io::Write;
+
+use flate2::{Compression, write::DeflateEncoder};
+
+/// Side of a tile. Small enough that a typed letter costs little, large enough that a full screen has 510 of them.
+const TILE: usize = 64;
+/// Longest run of tiles that becomes one picture: more would hold up the first pixels of a large change.
+const MAX_RUN_TILES: usize = 8;
+/// Colours that still fit a palette tile; text with its smoothed edges mostly does.
+const MAX_PALETTE: usize = 16;
+/// Above this share of distinct colours a tile is a picture of something, not of an interface.
+const PHOTO_COLOURS_DIVISOR: usize = 8;
+/// Rows that must be found again elsewhere before a change counts as a scroll.
+const MIN_SCROLL_ROWS: usize = 32;
+/// Furthest scroll looked for.
+const MAX_SCROLL_ROWS: usize = 640;
+
+const HEADER_BYTES: usize = 22;
+const TILE_HEADER_BYTES: usize = 14;
+
+/// What is captured: rows of blue, green, red, unused.
+#[derive(Clone, Copy, Debug)]
+pub struct Picture<'a> {
+    /// At least `stride · height` bytes.
+    pub bytes: &'a [u8],
+    /// Bytes from one row to the next.
+    pub stride: usize,
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl Picture<'_> {
+    fn row(&self, y: usize, x: usize, width: usize) -> &[u8] {
+        &self.bytes[y * self.stride + x * 4..][..width * 4]
+    }
+}
+
+/// A rectangle of pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// Left.
+    pub x: usize,
+    /// Top.
+    pub y: usize,
+    /// Never 0.
+    pub width: usize,
+    /// Never 0.
+    pub height: usize,
+}
+
+impl Area {
+    fn union(self, other: Self) -> Self {
+        let (x, y) = (self.x.min(other.x), self.y.min(other.y));
+        let right = (self.x + self.width).max(other.x + other.width);
+        let bottom = (self.y + self.height).max(other.y + other.height);
+        Self {
+            x,
+            y,
+            width: right - x,
+            height: bottom - y,
+        }
+    }
+}
+
+/// What a frame may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Aimed at; the first tile is sent even if it is larger.
+    pub bytes: usize,
+    /// Of lossy tiles, 1–100.
+    pub quality: u8,
+}
+
+/// A finished frame.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// As it goes to the viewer.
+    pub bytes: Vec<u8>,
+    /// Acknowledged by the viewer.
+    pub sequence: u32,
+    /// Every pixel the viewer has is exact.
+    pub exact: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tile {
+    dirty: bool,
+    /// The viewer has an approximation.
+    lossy: bool,
+    /// Sequence of the frame it was last in: what was sent longest ago goes first, so that a letter never waits behind
+    /// a video, and a video's tiles take turns.
+    last_sent: u32,
+}
+
+/// Which form suits an area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// Few colours: exact, and smallest as a palette.
+    Flat,
+    /// Interface with many colours: exact.
+    Detailed,
+    /// Photograph or video: lossy first.
+    Photo,
+}
+
+/// Remembers what the viewer has.
+#[derive(Debug)]
+pub struct Encoder {
+    width: usize,
+    height: usize,
+    columns: usize,
+    /// The pixels as they were when they were sent, 4 bytes each.
+    sent: Vec<u8>,
+    tiles: Vec<Tile>,
+    source: u16,
+    sequence: u32,
+    key_due: bool,
+}
+
+impl Encoder {
+    /// For a picture of this size; the first frame is a key frame.
+    pub fn new(source: u16, width: usize, height: usize) -> Self {
+        let columns = width.div_ceil(TILE);
+        let tiles = vec![
+            Tile {
+                dirty: true,
+                ..Tile::default()
+            };
+            columns * height.div_ceil(TILE)
+        ];
+        Self {
+            width,
+            height,
+            columns,
+            sent: vec![0; width * height * 4],
+            tiles,
+            source,
+            sequence: 0,
+            key_due: true,
+        }
+    }
+
+    /// Goes on counting where another encoder for the same viewer stopped.
+    pub fn after(mut self, sequence: u32) -> Self {
+        self.sequence = sequence;
+        self
+    }
+
+    /// Of the newest frame.
+    pub fn sequence(&self) -> u32 {
+        self.sequence
+    }
+
+    /// The viewer has nothing any more.
+    pub fn request_key(&mut self) {
+        self.key_due = true;
+        self.tiles.fill(Tile {
+            dirty: true,
+            ..Tile::default()
+        });
+    }
+
+    /// Something may have changed there; what lies outside the picture is cut off.
+    pub fn damage(&mut self, area: Area) {
+        let right = (area.x + area.width).min(self.width).div_ceil(TILE);
+        let bottom = (area.y + area.height).min(self.height).div_ceil(TILE);
+        for row in area.y / TILE..bottom {
+            for column in area.x / TILE..right {
+                self.tiles[row * self.columns + column].dirty = true;
+            }
+        }
+    }
+
+    /// Whether a frame is worth making.
+    pub fn has_changes(&self) -> bool {
+        self.key_due || self.tiles.iter().any(|tile| tile.dirty)
+    }
+
+    /// Whether the viewer has approximations.
+    pub fn has_approximations(&self) -> bool {
+        self.tiles.iter().any(|tile| tile.lossy)
+    }
+
+    /// A frame of what changed, the rarely changing first, within `budget`; `None` when nothing did.
+    pub fn encode(
+        &mut self,
+        picture: Picture<'_>,
+        budget: Budget,
+        captured_us: u64,
+    ) -> Option<Frame> {
+        let key = self.key_due;
+        let mut body = Body::default();
+        let changed = self.changed_areas(picture, key);
+        if changed.is_empty() && !key {
+            return None;
+        }
+        let scrolled = if key {
+            None
+        } else {
+            self.find_scroll(picture, &changed)
+        };
+        let mut changed = changed;
+        if let Some((from, to)) = scrolled {
+            self.copy(from, to, &mut body);
+            changed = self.changed_areas(picture, false);
+        }
+        for (area, class) in self.runs(picture, changed) {
+            if !body.bytes.is_empty() && body.bytes.len() >= budget.bytes && !key {
+                break;
+            }
+            self.put(picture, area, class, budget.quality, &mut body);
+        }
+        self.key_due = false;
+        Some(self.finish(body, key, captured_us))
+    }
+
+    /// A frame that makes approximations exact, within `budget`; `None` when there are none.
+    pub fn refine(
+        &mut self,
+        picture: Picture<'_>,
+        budget: Budget,
+        captured_us: u64,
+    ) -> Option<Frame> {
+        let mut body = Body::default();
+        for index in 0..self.tiles.len() {
+            if !self.tiles[index].lossy || self.tiles[index].dirty {
+                continue;
+            }
+            if body.bytes.len() >= budget.bytes {
+                break;
+            }
+            let area = self.tile_area(index);
+            self.put(picture, area, Class::Detailed, budget.quality, &mut body);
+        }
+        (body.count > 0).then(|| self.finish(body, false, captured_us))
+    }
+
+    fn finish(&mut self, body: Body, key: bool, captured_us: u64) -> Frame {
+        self.sequence = self.sequence.wrapping_add(1);
+        let exact = !self.tiles.iter().any(|tile| tile.dirty || tile.lossy);
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + body.bytes.len());
+        bytes.extend_from_slice(&[1, u8::from(key) | u8::from(exact) << 1]);
+        bytes.extend_from_slice(&self.source.to_le_bytes());
+        bytes.extend_from_slice(&self.sequence.to_le_bytes());
+        bytes.extend_from_slice(&captured_us.to_le_bytes());
+        bytes.extend_from_slice(&short(self.width));
+        bytes.extend_from_slice(&short(self.height));
+        bytes.extend_from_slice(&short(body.count));
+        bytes.extend_from_slice(&body.bytes);
+        Frame {
+            bytes,
+            sequence: self.sequence,
+            exact,
+        }
+    }
+
+    fn tile_area(&self, index: usize) -> Area {
+        let (x, y) = (index % self.columns * TILE, index / self.columns * TILE);
+        Area {
+            x,
+            y,
+            width: TILE.min(self.width - x),
+            height: TILE.min(self.height - y),
+        }
+    }
+
+    /// For each dirty tile what really differs; tiles in which nothing does are clean again.
+    fn changed_areas(&mut self, picture: Picture<'_>, key: bool) -> Vec<(usize, Area)> {
+        let mut changed = Vec::new();
+        for index in 0..self.tiles.len() {
+            if !self.tiles[index].dirty {
+                continue;
+            }
+            let area = self.tile_area(index);
+            match if key {
+                Some(area)
+            } else {
+                self.difference(picture, area)
+            } {
+                Some(area) => changed.push((index, area)),
+                None => self.tiles[index].dirty = false,
+            }
+        }
+        changed
+    }
+
+    fn sent_row(&self, y: usize, x: usize, width: usize) -> &[u8] {
+        &self.sent[(y * self.width + x) * 4..][..width * 4]
+    }
+
+    fn difference(&self, picture: Picture<'_>, area: Area) -> Option<Area> {
+        let mut found: Option<Area> = None;
+        for y in area.y..area.y + area.height {
+            let (new, old) = (
+                picture.row(y, area.x, area.width),
+                self.sent_row(y, area.x, area.width),
+            );
+            if new == old {
+                continue;
+            }
+            let differs = |at: &usize| new[at * 4..at * 4 + 3] != old[at * 4..at * 4 + 3];
+            let Some(first) = (0..area.width).find(differs) else {
+                continue;
+            };
+            let last = (0..area.width).rev().find(differs).unwrap_or(first);
+            let row = Area {
+                x: area.x + first,
+                y,
+                width: last - first + 1,
+                height: 1,
+            };
+            found = Some(found.map_or(row, |found| found.union(row)));
+        }
+        found
+    }
+
+    // ---- scrolls -------------------------------------------------------------------------
+
+    /// The largest block of rows that stood elsewhere in what the viewer has.
+    fn find_scroll(&self, picture: Picture<'_>, changed: &[(usize, Area)]) -> Option<(Area, Area)> {
+        let all = changed.iter().map(|(_, area)| *area).reduce(Area::union)?;
+        if all.height < 2 * MIN_SCROLL_ROWS || all.width < TILE {
+            return None;
+        }
+        let hashes =
+            |row: &dyn Fn(usize) -> u64| (all.y..all.y + all.height).map(row).collect::<Vec<u64>>();
+        let new = hashes(&|y| hash(picture.row(y, all.x, all.width)));
+        let old = hashes(&|y| hash(self.sent_row(y, all.x, all.width)));
+        let (shift, start, rows) = best_shift(&new, &old)?;
+        let to = Area {
+            x: all.x,
+            y: all.y + start,
+            width: all.width,
+            height: rows,
+        };
+        let from_y = (all.y + start).checked_add_signed(shift)?;
+        Some((Area { y: from_y, ..to }, to))
+    }
+
+    /// Tells the viewer to copy, and does the same to what it is known to have.
+    fn copy(&mut self, from: Area, to: Area, body: &mut Body) {
+        let rows: Vec<Vec<u8>> = (from.y..from.y + from.height)
+            .map(|y| self.sent_row(y, from.x, from.width).to_vec())
+            .collect();
+        let lossy = self.any_tile(from, |tile| tile.lossy);
+        for (offset, row) in rows.iter().enumerate() {
+            let at = ((to.y + offset) * self.width + to.x) * 4;
+            self.sent[at..at + row.len()].copy_from_slice(row);
+        }
+        if lossy {
+            self.each_tile(to, |tile| tile.lossy = true);
+        }
+        self.damage(to);
+        body.tile(to, 5, &[short(from.x), short(from.y)].concat());
+    }
+
+    fn tile_indices(&self, area: Area) -> Vec<usize> {
+        let rows = area.y / TILE..=(area.y + area.height - 1) / TILE;
+        let columns = self.columns;
+        rows.flat_map(|row| {
+            (area.x / TILE..=(area.x + area.width - 1) / TILE)
+                .map(move |column| row * columns + column)
+        })
+        .collect()
+    }
+
+    fn any_tile(&self, area: Area, test: impl Fn(&Tile) -> bool) -> bool {
+        self.tile_indices(area)
+            .into_iter()
+            .any(|index| test(&self.tiles[index]))
+    }
+
+    fn each_tile(&mut self, area: Area, mut change: impl FnMut(&mut Tile)) {
+        for index in self.tile_indices(area) {
+            change(&mut self.tiles[index]);
+        }
+    }
+
+    // ---- forms ---------------------------------------------------------------------------
+
+    /// Neighbours of one class become one picture; what was sent longest ago comes first.
+    fn runs(&self, picture: Picture<'_>, changed: Vec<(usize, Area)>) -> Vec<(Area, Class)> {
+        let mut runs: Vec<Run> = Vec::new();
+        for (index, area) in changed {
+            let (class, sent) = (classify(picture, area), self.tiles[index].last_sent);
+            match runs.last_mut() {
+                Some(run)
+                    if run.class == class && run.last + 1 == index && self.same_run(run, index) =>
+                {
+                    *run = Run {
+                        area: run.area.union(area),
+                        last: index,
+                        tiles: run.tiles + 1,
+                        oldest: run.oldest.min(sent),
+                        class,
+                    };
+                }
+                _ => runs.push(Run {
+                    area,
+                    class,
+                    last: index,
+                    tiles: 1,
+                    oldest: sent,
+                }),
+            }
+        }
+        runs.sort_by_key(|run| (run.oldest, run.area.y));
+        runs.into_iter().map(|run| (run.area, run.class)).collect()
+    }
+
+    fn same_run(&self, run: &Run, index: usize) -> bool {
+        !index.is_multiple_of(self.columns) && run.tiles < MAX_RUN_TILES
+    }
+
+    fn put(
+        &mut self,
+        picture: Picture<'_>,
+        area: Area,
+        class: Class,
+        quality: u8,
+        body: &mut Body,
+    ) {
+        let lossy = class == Class::Photo;
+        match palette(picture, area) {
+            Some(colours) if colours.len() == 1 => body.tile(area, 0, &colours[0]),
+            Some(colours) => body.palette_tile(picture, area, &colours),
+            None if lossy => body.tile(area, 4, &jpeg(picture, area, quality)),
+            None => body.tile(area, 3, &png(picture, area)),
+        }
+        let lossy = lossy && body.last_kind == 4;
+        for y in area.y..area.y + area.height {
+            let at = (y * self.width + area.x) * 4;
+            self.sent[at..at + area.width * 4].copy_from_slice(picture.row(y, area.x, area.width));
+        }
+        for index in self.tile_indices(area) {
+            let whole = self.tile_area(index);
+            let covers = area.union(whole) == area;
+            let tile = &mut self.tiles[index];
+            tile.dirty = false;
+            tile.lossy = lossy || (tile.lossy && !covers);
+            tile.last_sent = self.sequence + 1;
+        }
+    }
+}
+
+/// Neighbouring tiles that become one picture.
+struct Run {
+    area: Area,
+    class: Class,
+    last: usize,
+    tiles: usize,
+    oldest: u32,
+}
+
+/// The tiles of a frame under way.
+#[derive(Debug, Default)]
+struct Body {
+    bytes: Vec<u8>,
+    count: usize,
+    last_kind: u8,
+}
+
+impl Body {
+    fn tile(&mut self, area: Area, kind: u8, payload: &[u8]) {
+        self.bytes.reserve(TILE_HEADER_BYTES + payload.len());
+        for value in [area.x, area.y, area.width, area.height] {
+            self.bytes.extend_from_slice(&short(value));
+        }
+        self.bytes.extend_from_slice(&[kind, 0]);
+        self.bytes.extend_from_slice(
+            &u32::try_from(payload.len())
+                .expect("a tile is below 4 GiB")
+                .to_le_bytes(),
+        );
+        self.bytes.extend_from_slice(payload);
+        self.count += 1;
+        self.last_kind = kind;
+    }
+
+    fn palette_tile(&mut self, picture: Picture<'_>, area: Area, colours: &[[u8; 3]]) {
+        let indices = pack(picture, area, colours);
+        let mut payload = vec![u8::try_from(colours.len()).expect("at most 16")];
+        payload.extend(colours.iter().flatten());
+        let packed = deflate(&indices);
+        let (kind, indices) = if packed.len() < indices.len() {
+            (2, packed)
+        } else {
+            (1, indices)
+        };
+        payload.extend_from_slice(&indices);
+        self.tile(area, kind, &payload);
+    }
+}
+
+fn short(value: usize) -> [u8; 2] {
+    u16::try_from(value)
+        .expect("screens are below 65,536 pixels")
+        .to_le_bytes()
+}
+
+fn pixels<'a>(picture: Picture<'a>, area: Area) -> impl Iterator<Item = [u8; 3]> + 'a {
+    (area.y..area.y + area.height).flat_map(move |y| {
+        let start = y * picture.stride + area.x * 4;
+        picture.bytes[start..start + area.width * 4]
+            .chunks_exact(4)
+            .map(|pixel| [pixel[0], pixel[1], pixel[2]])
+    })
+}
+
+/// The colours of an area, if they are few.
+fn palette(picture: Picture<'_>, area: Area) -> Option<Vec<[u8; 3]>> {
+    let mut colours: Vec<[u8; 3]> = Vec::with_capacity(MAX_PALETTE);
+    let mut last = None;
+    for pixel in pixels(picture, area) {
+        if Some(pixel) == last {
+            continue;
+        }
+        last = Some(pixel);
+        if !colours.contains(&pixel) {
+            if colours.len() == MAX_PALETTE {
+                return None;
+            }
+            colours.push(pixel);
+        }
+    }
+    Some(colours)
+}
+
+fn classify(picture: Picture<'_>, area: Area) -> Class {
+    if palette(picture, area).is_some() {
+        return Class::Flat;
+    }
+    // A cheap estimate of distinct colours: a bitmap of hashed colours.
+    let mut seen = [0u64; 16];
+    let mut count = 0;
+    for pixel in pixels(picture, area) {
+        let hashed =
+            usize::from(pixel[0]) * 31 + usize::from(pixel[1]) * 17 + usize::from(pixel[2]) * 7;
+        let (word, bit) = (hashed / 64 % 16, hashed % 64);
+        count += usize::from(seen[word] >> bit & 1 == 0);
+        seen[word] |= 1 << bit;
+    }
+    let size = (area.width * area.height).min(seen.len() * 64 * 2);
+    if count * PHOTO_COLOURS_DIVISOR > size {
+        Class::Photo
+    } else {
+        Class::Detailed
+    }
+}
+
+/// Indices of 1, 2 or 4 bits, the first in the highest bits, each row from a byte's start.
+fn pack(picture: Picture<'_>, area: Area, colours: &[[u8; 3]]) -> Vec<u8> {
+    let bits = match colours.len() {
+        ..=2 => 1,
+        3..=4 => 2,
+        _ => 4,
+    };
+    let mut out = Vec::with_capacity(area.height * (area.width * bits).div_ceil(8));
+    for y in area.y..area.y + area.height {
+        let (mut byte, mut used) = (0u8, 0);
+        let mut last = (colours[0], 0u8);
+        for pixel in picture.row(y, area.x, area.width).chunks_exact(4) {
+            let colour = [pixel[0], pixel[1], pixel[2]];
+            if colour != last.0 {
+                let index = colours
+                    .iter()
+                    .position(|known| *known == colour)
+                    .unwrap_or(0);
+                last = (colour, u8::try_from(index).expect("at most 16"));
+            }
+            used += bits;
+            byte |= last.1 << (8 - used);
+            if used == 8 {
+                out.push(byte);
+                (byte, used) = (0, 0);
+            }
+        }
+        if used > 0 {
+            out.push(byte);
+        }
+    }
+    out
+}
+
+fn deflate(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::new(6));
+    encoder
+        .write_all(bytes)
+        .and_then(|()| encoder.finish())
+        .expect("writing to memory")
+}
+
+fn rgb(picture: Picture<'_>, area: Area) -> Vec<u8> {
+    let mut out = Vec::with_capacity(area.width * area.height * 3);
+    for [blue, green, red] in pixels(picture, area) {
+        out.extend_from_slice(&[red, green, blue]);
+    }
+    out
+}
+
+fn png(picture: Picture<'_>, area: Area) -> Vec<u8> {
+    let mut out = Vec::new();
+    let side = |value: usize| u32::try_from(value).expect("below 65,536");
+    let mut encoder = png::Encoder::new(&mut out, side(area.width), side(area.height));
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    let mut writer = encoder.write_header().expect("writing to memory");
+    writer
+        .write_image_data(&rgb(picture, area))
+        .expect("as many bytes as pixels");
+    writer.finish().expect("writing to memory");
+    out
+}
+
+fn jpeg(picture: Picture<'_>, area: Area, quality: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    let side = |value: usize| u16::try_from(value).expect("below 65,536");
+    let encoder = jpeg_encoder::Encoder::new(&mut out, quality);
+    encoder
+        .encode(
+            &rgb(picture, area),
+            side(area.width),
+            side(area.height),
+            jpeg_encoder::ColorType::Rgb,
+        )
+        .expect("writing to memory");
+    out
+}
+
+/// FNV-1a over words: fast, and a wrong match only costs a useless copy, since what differs is sent again.
+fn hash(row: &[u8]) -> u64 {
+    row.chunks_exact(4)
+        .fold(0xcbf2_9ce4_8422_2325, |hash, pixel| {
+            let word = u64::from(u32::from_le_bytes([pixel[0], pixel[1], pixel[2], 0]));
+            (hash ^ word).wrapping_mul(0x0100_0000_01b3)
+        })
+}
+
+/// The shift (old row = new row + shift) under which the longest run of rows matches: shift, first new row, length.
+fn best_shift(new: &[u64], old: &[u64]) -> Option<(isize, usize, usize)> {
+    let limit = isize::try_from(MAX_SCROLL_ROWS.min(new.len() - MIN_SCROLL_ROWS)).ok()?;
+    let mut best: Option<(isize, usize, usize)> = None;
+    for shift in (-limit..=limit).filter(|shift| *shift != 0) {
+        let (mut start, mut length, mut distinct) = (0, 0, 0);
+        for (at, row) in new.iter().enumerate() {
+            let there = at.checked_add_signed(shift).and_then(|at| old.get(at));
+            if there == Some(row) {
+                if length == 0 {
+                    (start, distinct) = (at, 0);
+                }
+                // An empty background matches under every shift: only rows unlike the one before them count.
+                distinct += usize::from(at > 0 && new[at - 1] != *row);
+                length += 1;
+                let longer = best.is_none_or(|(.., rows)| length > rows);
+                if length >= MIN_SCROLL_ROWS && distinct * 4 >= length && longer {
+                    best = Some((shift, start, length));
+                }
+            } else {
+                length = 0;
+            }
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "colours made from positions"
+)]
+mod tests {
+    use std::io::Read;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WIDTH: usize = 300;
+    const HEIGHT: usize = 260;
+    const PLENTY: Budget = Budget {
+        bytes: usize::MAX,
+        quality: 80,
+    };
+
+    /// What the page does with frames.
+    struct Viewer {
+        pixels: Vec<u8>,
+        sequence: u32,
+        kinds: Vec<u8>,
+    }
+
+    fn number(bytes: &[u8], at: usize) -> usize {
+        usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+    }
+
+    impl Viewer {
+        fn new() -> Self {
+            Self {
+                pixels: vec![0; WIDTH * HEIGHT * 3],
+                sequence: 0,
+                kinds: Vec::new(),
+            }
+        }
+
+        fn draw(&mut self, frame: &Frame) {
+            let bytes = &frame.bytes;
+            assert_eq!(
+                (bytes[0], number(bytes, 16), number(bytes, 18)),
+                (1, WIDTH, HEIGHT)
+            );
+            assert_eq!(frame.sequence, self.sequence + 1);
+            self.sequence = frame.sequence;
+            self.kinds.clear();
+            let before = self.pixels.clone();
+            let mut at = HEADER_BYTES;
+            for _ in 0..number(bytes, 20) {
+                let area = Area {
+                    x: number(bytes, at),
+                    y: number(bytes, at + 2),
+                    width: number(bytes, at + 4),
+                    height: number(bytes, at + 6),
+                };
+                let length =
+                    u32::from_le_bytes(bytes[at + 10..at + 14].try_into().expect("four")) as usize;
+                let payload = &bytes[at + TILE_HEADER_BYTES..][..length];
+                self.kinds.push(bytes[at + 8]);
+                self.tile(bytes[at + 8], area, payload, &before);
+                at += TILE_HEADER_BYTES + length;
+            }
+            assert_eq!(at, bytes.len());
+        }
+
+        fn tile(&mut self, kind: u8, area: Area, payload: &[u8], before: &[u8]) {
+            let pixels: Vec<u8> = match kind {
+                0 => payload.repeat(area.width * area.height),
+                1 | 2 => palette_pixels(kind, area, payload),
+                3 => png_pixels(payload),
+                4 => return self.jpeg(area, payload),
+                5 => {
+                    let (x, y) = (number(payload, 0), number(payload, 2));
+                    (y..y + area.height)
+                        .flat_map(|y| before[(y * WIDTH + x) * 3..][..area.width * 3].to_vec())
+                        .collect()
+                }
+                other => panic!("kind {other}"),
+            };
+            for (y, row) in pixels.chunks(area.width * 3).enumerate() {
+                self.pixels[((area.y + y) * WIDTH + area.x) * 3..][..row.len()]
+                    .copy_from_slice(row);
+            }
+        }
+
+        /// Some approximation: grey, so that a tile which is never refined is noticed.
+        fn jpeg(&mut self, area: Area, payload: &[u8]) {
+            assert_eq!(payload[..2], [0xff, 0xd8]);
+            for y in area.y..area.y + area.height {
+                self.pixels[(y * WIDTH + area.x) * 3..][..area.width * 3].fill(128);
+            }
+        }
+
+        fn assert_exact(&self, picture: &[u8]) {
+            for (at, (seen, real)) in self.pixels.chunks(3).zip(picture.chunks(4)).enumerate() {
+                assert_eq!(seen, &real[..3], "pixel {},{}", at % WIDTH, at / WIDTH);
+            }
+        }
+    }
+
+    fn palette_pixels(kind: u8, area: Area, payload: &[u8]) -> Vec<u8> {
+        let count = usize::from(payload[0]);
+        let (colours, indices) = payload[1..].split_at(count * 3);
+        let mut inflated = Vec::new();
+        let indices = if kind == 2 {
+            flate2::read::DeflateDecoder::new(indices)
+                .read_to_end(&mut inflated)
+                .expect("deflate");
+            &inflated[..]
+        } else {
+            indices
+        };
+        let bits = if count <= 2 {
+            1
+        } else if count <= 4 {
+            2
+        } else {
+            4
+        };
+        let row = (area.width * bits).div_ceil(8);
+        let index = |x: usize, y: usize| {
+            usize::from(indices[y * row + x * bits / 8] >> (8 - bits - x * bits % 8))
+                & ((1 << bits) - 1)
+        };
+        (0..area.width * area.height)
+            .flat_map(|at| colours[index(at % area.width, at / area.width) * 3..][..3].to_vec())
+            .collect()
+    }
+
+    fn png_pixels(payload: &[u8]) -> Vec<u8> {
+        let mut reader = png::Decoder::new(std::io::Cursor::new(payload))
+            .read_info()
+            .expect("png");
+        let mut out = vec![0; reader.output_buffer_size().expect("small")];
+        reader.next_frame(&mut out).expect("png");
+        // The encoder's pixels are blue first.
+        out.chunks(3).flat_map(|p| [p[2], p[1], p[0]]).collect()
+    }
+
+    fn screen(colour: impl Fn(usize, usize) -> [u8; 3]) -> Vec<u8> {
+        let pixel = |at: usize| {
+            let [b, g, r] = colour(at % WIDTH, at / WIDTH);
+            [b, g, r, 0]
+        };
+        (0..WIDTH * HEIGHT).flat_map(pixel).collect()
+    }
+
+    fn picture(bytes: &[u8]) -> Picture<'_> {
+        Picture {
+            bytes,
+            stride: WIDTH * 4,
+            width: WIDTH,
+            height: HEIGHT,
+        }
+    }
+
+    fn text(x: usize, y: usize, seed: usize) -> [u8; 3] {
+        let on = (x / 2 * 7 + y / 3 * 13 + y * x / 5 + seed * 31).is_multiple_of(5);
+        if on { [20, 20, 20] } else { [250, 250, 250] }
+    }
+
+    fn photo(x: usize, y: usize) -> [u8; 3] {
+        let mix = (x * 2_654_435 + y * 40_503) as u32;
+        [(x * 3 % 256) as u8, (y * 2 % 256) as u8, (mix >> 7) as u8]
+    }
+
+    #[test]
+    fn the_first_frame_is_the_whole_screen() {
+        let bytes = screen(|x, y| text(x, y, 0));
+        let (mut encoder, mut viewer) = (Encoder::new(3, WIDTH, HEIGHT), Viewer::new());
+        let frame = encoder
+            .encode(picture(&bytes), PLENTY, 7)
+            .expect("a key frame");
+        assert_eq!(frame.bytes[1], 0b11, "key and exact");
+        viewer.draw(&frame);
+        viewer.assert_exact(&bytes);
+        assert!(!encoder.has_changes());
+        assert!(
+            encoder.encode(picture(&bytes), PLENTY, 8).is_none(),
+            "an idle screen costs nothing"
+        );
+    }
+
+    #[test]
+    fn a_typed_letter_costs_little() {
+        let mut bytes = screen(|_, _| [250, 250, 250]);
+        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        viewer.draw(&encoder.encode(picture(&bytes), PLENTY, 0).expect("key"));
+        for (x, y) in [(100, 50), (103, 55), (106, 60), (101, 64)] {
+            bytes[(y * WIDTH + x) * 4..][..3].copy_from_slice(&[10, 10, 10]);
+        }
+        encoder.damage(Area {
+            x: 90,
+            y: 40,
+            width: 40,
+            height: 40,
+        });
+        let frame = encoder
+            .encode(picture(&bytes), PLENTY, 1)
+            .expect("a change");
+        viewer.draw(&frame);
+        viewer.assert_exact(&bytes);
+        assert!(frame.bytes.len() < 120, "{} bytes", frame.bytes.len());
+    }
+
+    #[test]
+    fn a_photograph_is_sent_roughly_and_made_exact_later() {
+        let bytes = screen(photo);
+        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        let frame = encoder.encode(picture(&bytes), PLENTY, 0).expect("key");
+        assert!(!frame.exact && encoder.has_approximations());
+        viewer.draw(&frame);
+        assert!(viewer.kinds.contains(&4));
+        let small = Budget {
+            bytes: 20_000,
+            quality: 80,
+        };
+        while let Some(frame) = encoder.refine(picture(&bytes), small, 1) {
+            assert!(frame.bytes.len() < 60_000);
+            viewer.draw(&frame);
+        }
+        viewer.assert_exact(&bytes);
+        assert!(!encoder.has_approximations());
+    }
+
+    #[test]
+    fn a_scroll_is_copied() {
+        let page = |offset: usize| screen(move |x, y| text(x, y + offset, (y + offset) / 9));
+        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        viewer.draw(&encoder.encode(picture(&page(0)), PLENTY, 0).expect("key"));
+        for (step, offset) in [17, 60, 40, 41].into_iter().enumerate() {
+            let bytes = page(offset);
+            encoder.damage(Area {
+                x: 0,
+                y: 0,
+                width: WIDTH,
+                height: HEIGHT,
+            });
+            let frame = encoder
+                .encode(picture(&bytes), PLENTY, 1)
+                .expect("a change");
+            viewer.draw(&frame);
+            assert_eq!(viewer.kinds.first(), Some(&5), "step {step}");
+            viewer.assert_exact(&bytes);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_waits_and_what_changes_rarely_goes_first() {
+        let mut bytes = screen(|_, _| [0, 0, 0]);
+        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        viewer.draw(&encoder.encode(picture(&bytes), PLENTY, 0).expect("key"));
+        let tight = Budget {
+            bytes: 2_000,
+            quality: 50,
+        };
+        for frame in 0..20usize {
+            for y in 0..128 {
+                for x in 0..WIDTH {
+                    let colour = photo(x + frame * 11, y + frame * 7);
+                    bytes[(y * WIDTH + x) * 4..][..3].copy_from_slice(&colour);
+                }
+            }
+            encoder.damage(Area {
+                x: 0,
+                y: 0,
+                width: WIDTH,
+                height: 128,
+            });
+            if frame == 19 {
+                bytes[(200 * WIDTH + 200) * 4..][..3].copy_from_slice(&[1, 2, 3]);
+                encoder.damage(Area {
+                    x: 200,
+                    y: 200,
+                    width: 1,
+                    height: 1,
+                });
+            }
+            viewer.draw(&encoder.encode(picture(&bytes), tight, 1).expect("a change"));
+        }
+        assert_eq!(
+            viewer.pixels[(200 * WIDTH + 200) * 3..][..3],
+            [1, 2, 3],
+            "the letter came before the video"
+        );
+        assert!(encoder.has_changes());
+    }
+
+    #[test]
+    fn a_new_viewer_gets_everything() {
+        let bytes = screen(|x, y| text(x, y, 1));
+        let mut encoder = Encoder::new(0, WIDTH, HEIGHT);
+        encoder.encode(picture(&bytes), PLENTY, 0).expect("key");
+        encoder.request_key();
+        let mut viewer = Viewer::new();
+        viewer.sequence = 1;
+        viewer.draw(&encoder.encode(picture(&bytes), PLENTY, 0).expect("key"));
+        viewer.assert_exact(&bytes);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn whatever_is_drawn_the_viewer_ends_up_exact(
+            steps in prop::collection::vec((0..WIDTH, 0..HEIGHT, 1..200usize, 1..200usize, any::<[u8; 3]>(), 0u8..4), 1..12),
+            budget in 500usize..50_000,
+        ) {
+            let mut bytes = screen(|x, y| text(x, y, 0));
+            let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+            let budget = Budget { bytes: budget, quality: 60 };
+            for (left, top, width, height, colour, how) in steps {
+                let (width, height) = (width.min(WIDTH - left), height.min(HEIGHT - top));
+                for y in top..top + height {
+                    for x in left..left + width {
+                        let new = match how {
+                            0 => colour,
+                            1 => text(x, y, usize::from(colour[0])),
+                            2 => photo(x + usize::from(colour[1]), y),
+                            _ => [(x / 3) as u8, (y / 3) as u8, colour[2]],
+                        };
+                        bytes[(y * WIDTH + x) * 4..][..3].copy_from_slice(&new);
+                    }
+                }
+                encoder.damage(Area { x: left, y: top, width, height });
+                if let Some(frame) = encoder.encode(picture(&bytes), budget, 1) {
+                    viewer.draw(&frame);
+                }
+            }
+            while let Some(frame) = encoder.encode(picture(&bytes), budget, 1) {
+                viewer.draw(&frame);
+            }
+            while let Some(frame) = encoder.refine(picture(&bytes), budget, 1) {
+                viewer.draw(&frame);
+            }
+            viewer.assert_exact(&bytes);
+        }
+    }
+}
