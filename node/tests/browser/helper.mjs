@@ -1,0 +1,174 @@
+// The helper's page up to the session, and the way in.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { LIMIT_MS, PEERS, WORDS, openPage, startSession, withBrowser } from './harness.mjs';
+
+withBrowser();
+
+const trust = (node) => {
+  node.event('connected', { path: 'relayed', relay: 'fra-1', rtt_ms: 31 });
+  node.event('trust', { peer: PEERS.maria, words: WORDS });
+};
+
+test('the code is shown, copied, renewed, and its ring runs', async () => {
+  const { node, page, close } = await openPage('helper');
+  node.event('code', { code: '4060-r0gx', valid_s: 600 });
+  await page.getByText('4060').waitFor();
+  assert.equal(await page.locator('.code').textContent(), '4060r0gx');
+  assert.match(await page.locator('.code + p').textContent(), /4 0 6 0 r 0 g x/);
+  assert.equal(await page.getByRole('img', { name: 'The code as a QR picture' }).count(), 1);
+  await page.getByRole('button', { name: 'Copy code' }).click();
+  await page.getByRole('button', { name: 'Copied' }).waitFor();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), '4060-r0gx');
+  await page.waitForFunction(() => /^9:5\d$/.test(document.querySelector('.ring-text').textContent));
+  await page.getByRole('button', { name: 'New code' }).click();
+  await node.wish('NewCode');
+  node.event('code', { code: '7k2m-9qtv', valid_s: 600 });
+  await page.getByText('9qtv').waitFor();
+  await close();
+});
+
+test('the token leaves the address; a reload goes on, another browser is refused', async () => {
+  const { node, page, context, close } = await openPage('helper');
+  node.event('code', { code: '4060-r0gx', valid_s: 600 });
+  await page.getByText('4060').waitFor();
+  assert.ok(!page.url().includes('#'), page.url());
+  assert.equal(await page.evaluate(() => document.cookie), '', 'no script reads the cookie');
+  await page.reload();
+  await page.getByText('4060').waitFor();
+  const other = await openPage('helper');
+  await other.page.goto('about:blank');
+  await other.page.goto(node.url);
+  await other.page.getByRole('heading', { name: 'opened before' }).waitFor();
+  await other.page.goto('about:blank');
+  await other.page.goto(node.url.replace(/#.*/, ''));
+  await other.page.getByRole('heading', { name: 'Please open the address' }).waitFor();
+  const second = await context.newPage();
+  await second.goto(node.url.replace(/#.*/, ''));
+  await second.getByText('4060').waitFor();
+  await page.getByRole('heading', { name: 'another window' }).waitFor();
+  await page.getByRole('button', { name: 'Use this window' }).click();
+  await page.getByText('4060').waitFor();
+  await second.getByRole('heading', { name: 'another window' }).waitFor();
+  await other.close();
+  await close();
+});
+
+test('no other site can show the page in a frame or talk to it', async () => {
+  const { node, page, context, close } = await openPage('helper');
+  const other = await openPage('helper');
+  node.event('code', { code: '4060-r0gx', valid_s: 600 });
+  await page.getByText('4060').waitFor();
+  // Another origin on the same host: the browser sends it every cookie of 127.0.0.1.
+  const [mine, theirs] = [node.url, other.node.url].map((url) => url.replace(/#.*/, ''));
+  const evil = await context.newPage();
+  await evil.goto(`${theirs}icon.svg`);
+  const said = await evil.evaluate(async (address) => {
+    const socket = new WebSocket(`${address.replace('http', 'ws')}live`, ['remora.1']);
+    const opened = new Promise((resolve) => { socket.onopen = () => resolve(true); socket.onerror = () => resolve(false); });
+    const post = await fetch(`${address}session`, { method: 'POST', body: 'x' }).then(({ status }) => status, () => 'blocked');
+    return { opened: await opened, post };
+  }, mine);
+  assert.equal(said.opened, false);
+  assert.ok(said.post === 'blocked' || said.post === 403, said.post);
+  await evil.goto('about:blank');
+  const framed = evil.waitForEvent('requestfailed', { timeout: LIMIT_MS }).catch(() => null);
+  await evil.setContent(`<iframe src="${mine}"></iframe>`);
+  await framed;
+  const [, frame] = evil.frames();
+  assert.ok(!frame || !(await frame.content().catch(() => '')).includes('main.js'));
+  await other.close();
+  await close();
+});
+
+test('trust, words, and asking for control', async () => {
+  const { node, page, close } = await openPage('helper');
+  trust(node);
+  await page.getByRole('heading', { name: 'Is this the person you help?' }).waitFor();
+  const card = page.getByRole('region', { name: 'The other person' });
+  for (const text of ['Maria Lopez', 'Accountant', 'Contoso', 'contoso.com', 'UNVERIFIED', 'ML']) await card.getByText(text, { exact: true }).first().waitFor();
+  assert.deepEqual(await page.locator('.words li > span:last-child').allTextContents(), WORDS);
+  await page.getByRole('button', { name: 'They are the same' }).click();
+  await node.wish('Words { same: true }');
+  await page.getByText('You said the words are the same.').waitFor();
+  node.event('peer_checked_words', { same: true });
+  await page.locator('main').getByText('says the words are the same.').waitFor();
+  await page.getByRole('button', { name: 'Full control' }).click();
+  await node.wish('Ask { mode: Control }');
+  node.event('awaiting_consent', { within_s: 300 });
+  await page.getByText(/They have (5:00|4:5\d) left/).waitFor();
+  // All of it survives a reload.
+  await page.reload();
+  await page.getByText(/They have (5:00|4:5\d) left/).waitFor();
+  await page.getByText('You said the words are the same.').waitFor();
+  node.event('ended', { end_reason: 'DECLINED', duration_s: 9, mode: null, chat_sent: 0, chat_received: 0, sas: 'verified' });
+  await page.getByText('Maria Lopez⁩ declined').waitFor();
+  await close();
+});
+
+test('words that differ end it, and the page says what to do', async () => {
+  const { node, page, close } = await openPage('helper');
+  trust(node);
+  await page.getByRole('button', { name: 'They differ' }).click();
+  await node.wish('Words { same: false }');
+  node.event('ended', { end_reason: 'SAS_MISMATCH', duration_s: 9, mode: null, sas: 'mismatch' });
+  await page.getByRole('heading', { name: 'Stop: the words differed' }).waitFor();
+  await page.getByText('Do not try again over this network').waitFor();
+  await close();
+});
+
+test('with the keyboard alone', async () => {
+  const { node, page, close } = await openPage('helper');
+  const focused = () => page.evaluate(() => document.activeElement.textContent.trim());
+  const tabTo = async (text) => {
+    for (let step = 0; step < 20; step += 1) {
+      if ((await focused()).startsWith(text)) return;
+      await page.keyboard.press('Tab');
+    }
+    assert.fail(`Tab does not lead to ${text} but to ${await focused()}`);
+  };
+  node.event('code', { code: '4060-r0gx', valid_s: 600 });
+  await page.getByText('4060').waitFor();
+  await tabTo('New code');
+  await page.keyboard.press('Enter');
+  await node.wish('NewCode');
+  trust(node);
+  await page.waitForFunction(() => document.activeElement.tagName === 'H1');
+  await tabTo('They are the same');
+  await page.keyboard.press('Space');
+  await node.wish('Words { same: true }');
+  // The buttons have gone; the next thing to do has the focus.
+  await page.waitForFunction(() => document.activeElement.classList.contains('choice'));
+  await tabTo('Full control');
+  await page.keyboard.press('Enter');
+  await node.wish('Ask { mode: Control }');
+  await page.waitForFunction(() => document.activeElement.textContent.startsWith('Waiting for'));
+  node.event('started', { mode: 'view' });
+  await page.getByRole('toolbar').waitFor();
+  // One stop for the toolbar; arrows walk it, also over what is not possible, which says why.
+  await page.waitForFunction(() => document.activeElement.tagName === 'H1');
+  await page.keyboard.press('Tab');
+  for (let step = 0; step < 20 && !(await focused()).startsWith('Elevate'); step += 1) await page.keyboard.press('ArrowRight');
+  const elevate = page.getByRole('button', { name: 'Elevate' });
+  assert.equal(await elevate.getAttribute('aria-disabled'), 'true');
+  assert.match(await elevate.getAttribute('aria-description'), /not in this version/);
+  await page.keyboard.press('Enter');
+  await page.keyboard.press('Home');
+  await page.keyboard.press('ArrowRight');
+  await page.keyboard.press('Enter');
+  assert.equal(await node.wish(/^Ask/), 'Ask { mode: Control }');
+  await page.keyboard.press('End');
+  await page.keyboard.press('Enter');
+  await node.wish('Leave');
+  await close();
+});
+
+test('when the node ends, the page says so', async () => {
+  const { node, page, close } = await openPage('helper');
+  startSession(node);
+  await page.getByRole('toolbar').waitFor();
+  node.end();
+  await page.getByRole('heading', { name: 'no longer running' }).waitFor();
+  await close();
+});

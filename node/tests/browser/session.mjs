@@ -1,0 +1,163 @@
+// A whole session, nothing played: real relay, real nodes, a real X server with an xterm, two browsers.
+// Prints one JSON object with what was measured.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { test } from 'node:test';
+import { chromium } from 'playwright-core';
+
+const LIMIT_MS = 20_000;
+const TYPED = 'Hello from the page äß€漢字';
+const KEYS = 100;
+/** The bar stands at the top until it is dragged. */
+const BAR_ROWS = 60;
+const bin = process.env.REMORA_BIN;
+const home = mkdtempSync(join(tmpdir(), 'remora-screen-'));
+const children = [];
+
+function start(command, args, env = {}, stdio = ['ignore', 'pipe', 'pipe']) {
+  const child = spawn(command, args, { env: { ...process.env, HOME: home, XDG_RUNTIME_DIR: home, XDG_CONFIG_HOME: home, ...env }, stdio });
+  children.push(child);
+  child.said = '';
+  child.stderr?.on('data', (data) => { child.said += data; });
+  return child;
+}
+
+/** The first line of a program's standard output that `wanted` makes something of. */
+function line(child, what, wanted) {
+  child.lines ??= createInterface({ input: child.stdout });
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`no ${what}: ${child.said}`)), LIMIT_MS);
+    child.lines.on('line', (text) => {
+      const found = wanted(text);
+      if (found) { clearTimeout(timer); resolve(found); }
+    });
+  });
+}
+
+const event = (name) => (text) => { const said = JSON.parse(text); return said.event === name ? said : null; };
+
+/** Pixels of the canvas as the browser shows them, and how they differ from the X server's. */
+async function shown(page) {
+  return page.evaluate(() => {
+    const canvas = document.querySelector('canvas');
+    const copy = new OffscreenCanvas(canvas.width, canvas.height);
+    const context = copy.getContext('2d', { willReadFrequently: true });
+    context.drawImage(canvas, 0, 0);
+    const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+    let text = '';
+    for (let at = 0; at < data.length; at += 0x8000) text += String.fromCharCode(...data.subarray(at, at + 0x8000));
+    return btoa(text);
+  });
+}
+
+/** The X server's own picture, as RGB. */
+async function real(display) {
+  const xwd = start('xwd', ['-silent', '-root', '-display', display]);
+  const parts = [];
+  xwd.stdout.on('data', (part) => parts.push(part));
+  await once(xwd, 'close');
+  const file = Buffer.concat(parts);
+  const field = (number) => file.readUInt32BE(number * 4);
+  const [headerSize, width, height, bytesPerLine, colours] = [field(0), field(4), field(5), field(12), field(19)];
+  const start_ = headerSize + colours * 12;
+  const out = Buffer.alloc(width * height * 4, 255);
+  for (let y = 0; y < height; y += 1) {
+    for (let x = 0; x < width; x += 1) {
+      const from = start_ + y * bytesPerLine + x * 4;
+      const to = (y * width + x) * 4;
+      [out[to], out[to + 1], out[to + 2]] = [file[from + 2], file[from + 1], file[from]];
+    }
+  }
+  return out;
+}
+
+const percentile = (sorted, part) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))];
+
+test('keys typed on the page arrive in the xterm, and its pixels on the page', { timeout: 100_000 }, async (t) => {
+  t.after(() => { for (const child of children) child.kill('SIGKILL'); });
+  const xvfb = start('Xvfb', ['-displayfd', '3', '-screen', '0', '1920x1080x24', '-nolisten', 'tcp'], {}, ['ignore', 'ignore', 'pipe', 'pipe']);
+  const [number] = await once(xvfb.stdio[3], 'data');
+  const display = `:${String(number).trim()}`;
+  const file = join(home, 'typed.txt');
+  start('xterm', ['-geometry', '100x30+50+120', '-fa', 'Monospace', '-u8', '-bc', '-bcn', '1000000', '-e', 'sh', '-c', `cat > ${file}`], { DISPLAY: display, LC_ALL: 'C.UTF-8' });
+
+  const relay = start(join(bin, 'remora-relay'), ['serve', '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0', '--key', join(home, 'relay.key')]);
+  const address = await line(relay, 'relay', (text) => text.match(/\S+\/[a-z2-7]{52}/)?.[0]);
+  const helper = start(join(bin, 'remora'), ['invite', '--json', '--page', '--relay', address, '--name', 'Sam Okafor', '--mode', 'control']);
+  const helperPage = line(helper, 'helper page', event('page'));
+  const code = line(helper, 'code', event('code'));
+  const ended = line(helper, 'end', event('ended'));
+  const sharer = start(join(bin, 'remora'), ['join', '--json', '--page', '--relay', address, '--name', 'Maria Lopez'], { DISPLAY: display });
+  const sharerPage = line(sharer, 'sharer page', event('page'));
+
+  const browser = await chromium.launch({
+    executablePath: process.env.REMORA_CHROMIUM ?? '/usr/bin/chromium',
+    args: ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking'],
+  });
+  t.after(() => browser.close());
+  const open = async (url, viewport) => {
+    const page = await (await browser.newContext({ viewport })).newPage();
+    page.setDefaultTimeout(LIMIT_MS);
+    await page.goto(url);
+    return page;
+  };
+  const [h, s] = [await open((await helperPage).url, { width: 1500, height: 950 }), await open((await sharerPage).url, { width: 1000, height: 800 })];
+  const picture = (page, name) => page.screenshot({ path: join(process.env.REMORA_PICTURES, `session-${name}.png`) });
+
+  await s.getByRole('textbox').first().waitFor();
+  await s.keyboard.type((await code).code.replace('-', ' '));
+  await s.keyboard.press('Enter');
+  await s.getByRole('button', { name: /allow/i }).first().waitFor();
+  await picture(s, 'sharer-asked');
+  await s.getByRole('button', { name: /allow/i }).first().click();
+  await h.waitForFunction(() => window.__remora?.frame?.lossless);
+  await picture(s, 'sharer-sharing');
+
+  await h.locator('.glass').click({ position: { x: 200, y: 200 } });
+  await h.keyboard.type(TYPED.slice(0, 20));
+  await h.keyboard.insertText(TYPED.slice(20));
+  await h.keyboard.press('Enter');
+  const began = Date.now();
+  while (!(existsSync(file) && readFileSync(file, 'utf8').includes('\n'))) {
+    assert.ok(Date.now() - began < LIMIT_MS, `only ${existsSync(file) ? readFileSync(file, 'utf8') : 'nothing'} arrived`);
+    await h.waitForTimeout(20);
+  }
+  assert.equal(readFileSync(file, 'utf8'), `${TYPED}\n`);
+
+  // From a key event on the page to changed pixels on its canvas, relayed.
+  const times = [];
+  for (let key = 0; key < KEYS; key += 1) {
+    const before = await h.evaluate(() => window.__remora.frame.sequence);
+    const pressed = await h.evaluate(() => performance.timeOrigin + performance.now());
+    await h.keyboard.press('x');
+    await h.waitForFunction((sequence) => window.__remora.frame.sequence > sequence, before, { polling: 1 });
+    times.push((await h.evaluate(() => window.__remora.frame.drawn)) - pressed);
+  }
+  times.sort((a, b) => a - b);
+
+  // The screen rests: every pixel is the X server's, but the bar's, which is not shown.
+  await h.waitForFunction(() => window.__remora?.frame?.lossless);
+  await picture(h, 'helper-viewer');
+  const [seen, there] = [Buffer.from(await shown(h), 'base64'), await real(display)];
+  assert.equal(seen.length, there.length);
+  let wrong = 0;
+  for (let at = BAR_ROWS * 1920 * 4; at < seen.length; at += 4) {
+    if (seen[at] !== there[at] || seen[at + 1] !== there[at + 1] || seen[at + 2] !== there[at + 2]) wrong += 1;
+  }
+  assert.equal(wrong, 0, `${wrong} pixels differ`);
+
+  await s.getByRole('button', { name: /leave/i }).first().click();
+  const confirm = s.getByRole('dialog').getByRole('button', { name: /leave/i });
+  if (await confirm.count()) await confirm.first().click();
+  assert.equal((await ended).end_reason, 'SHARER_LEFT');
+  console.log(JSON.stringify({
+    outcome: 'ended', pixel_exact: true, source: 'x11', keys: KEYS,
+    key_to_pixel_ms: { p50: percentile(times, 0.5), p95: percentile(times, 0.95) },
+  }));
+});

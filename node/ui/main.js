@@ -1,0 +1,218 @@
+// The page: brings what the node says, the screens and the person together.
+
+import { h, say, show } from '/dom.js';
+import { codeScreen, trustScreen as helperTrust } from '/helper.js';
+import { icon, mark } from '/icons.js';
+import { Link, enter } from '/link.js';
+import { doorScreen, overScreen } from '/over.js';
+import { notice, title } from '/parts.js';
+import { joinScreen, sharingScreen, trustScreen as sharerTrust } from '/sharer.js';
+import { initial, peerName, reduce } from '/state.js';
+import { viewerScreen } from '/viewer.js';
+import { clock, direction, language, t } from '/words.js';
+
+const TOAST_MS = 7000;
+/** Refusals come with every key. */
+const REPEAT_MS = 5000;
+
+function chooseScreen(app) {
+  const choice = (role, name) => h('button.choice', { type: 'button', onclick: () => app.send({ type: 'choose', role }) },
+    icon(name), h('span', h('strong', t(`choose.${role}`)), h('span', t(`choose.${role}.text`))));
+  return { element: h('div.screen', title(t('choose.title')), h('div.choices', choice('helper', 'help'), choice('sharer', 'monitor'))), update() {} };
+}
+
+function meetScreen() {
+  const element = h('div.screen.over', notice({ name: 'shield', heading: t('meet.title'), text: t('meet.text'), more: [h('p.waiting', h('span.pulse', { 'aria-hidden': 'true' }), h('span', t('busy')))] }));
+  return { element, update() {} };
+}
+
+/** Which screen a stage is on; a screen stays while its name does. */
+const SCREENS = {
+  choose: ['choose', chooseScreen],
+  opening: ['code', codeScreen],
+  code: ['code', codeScreen],
+  join: ['join', joinScreen],
+  joining: ['join', joinScreen],
+  meeting: ['meet', meetScreen],
+  trust: ['trust', (app) => (app.state.role === 'helper' ? helperTrust : sharerTrust)(app)],
+  asked: ['trust', helperTrust],
+  prompt: ['trust', sharerTrust],
+  active: ['session', (app) => (app.state.role === 'helper' ? viewerScreen : sharingScreen)(app)],
+  over: ['over', overScreen],
+};
+
+class App {
+  state = initial();
+  #screen = null;
+  #name = null;
+  #link;
+  #main = document.querySelector('main');
+  #politely = h('div.visually-hidden', { role: 'status', 'aria-live': 'polite' });
+  #toasts = h('div.toasts', { role: 'region', 'aria-live': 'polite' });
+  #lost = h('p.strip.bad', { role: 'alert', hidden: true }, icon('warn'), h('span'));
+  #drain = h('p.strip.warn', { role: 'status', hidden: true }, icon('warn'), h('span'));
+  #role = h('span.role');
+  #toasted = new Map();
+  #ready = false;
+
+  constructor() {
+    const root = document.documentElement;
+    root.lang = language;
+    root.dir = direction;
+    this.#main.before(
+      h('a.skip', { href: '#main', onclick: (event) => { event.preventDefault(); this.#main.querySelector('h1')?.focus(); } }, t('skip')),
+      h('header.top', h('div.brand', mark(), h('span', t('title'))), this.#role),
+      this.#lost, this.#drain);
+    this.#main.after(h('footer', t('foot')), this.#toasts, this.#politely);
+    this.#link = new Link({
+      heard: (event) => this.#heard(event),
+      frame: (buffer) => this.#screen?.frame?.(buffer),
+      changed: (how) => this.#linked(how),
+    });
+    // One clock for every countdown on the page.
+    setInterval(() => this.refresh(), 1000);
+    document.addEventListener('focusin', () => this.refresh());
+    document.addEventListener('focusout', () => queueMicrotask(() => this.refresh()));
+    const page = this;
+    Object.defineProperty(window, '__remora', {
+      value: Object.freeze({
+        /** Of the frame drawn last: sequence, drawn (ms since the epoch), decode_ms, lossless, width, height. */
+        get frame() { return page.#screen?.surface?.last ?? null; },
+        /** What is on the canvas, as an ImageData. */
+        snapshot: () => page.#screen?.surface?.snapshot() ?? Promise.resolve(null),
+      }),
+    });
+  }
+
+  async start() {
+    const closed = await enter();
+    if (closed) this.#door(closed);
+    else this.#link.connect();
+  }
+
+  send = (message) => this.#link.send(message);
+
+  refresh() {
+    // Half a replay is no state to show.
+    if (!this.#screen || !this.state.live) return;
+    const now = performance.now();
+    this.#screen.update(this.state, now);
+    show(this.#drain, this.state.drainAt !== null && this.state.stage !== 'over');
+    if (this.state.drainAt !== null) say(this.#drain.lastChild, t('told.draining', { time: clock(this.state.drainAt - now) }));
+  }
+
+  // ---- what comes ----------------------------------------------------------------------------
+
+  #heard(event) {
+    const was = this.state.live;
+    if (event.event === 'hello') this.#ready = false;
+    if (!reduce(this.state, event, performance.now())) return;
+    if (was) this.#tell(event);
+    // While the log is replayed, only its end is shown.
+    if (!this.state.live) return;
+    this.#show();
+    if (this.#screen?.ready && !this.#ready) {
+      this.#ready = true;
+      this.#screen.ready();
+    }
+  }
+
+  #show() {
+    const [name, make] = SCREENS[this.state.stage] ?? SCREENS.choose;
+    if (name !== this.#name || name === 'over') {
+      const { role } = this.state;
+      document.title = `${role ? `${t(`title.${role}`)} · ` : ''}${t('title')}`;
+      say(this.#role, role ? t(`title.${role}`) : '');
+      this.#set(name, make(this));
+    } else {
+      this.refresh();
+    }
+  }
+
+  #set(name, screen) {
+    this.#screen?.close?.();
+    this.#name = name;
+    this.#screen = screen;
+    document.body.classList.toggle('wide', Boolean(screen.wide));
+    document.body.dataset.screen = name;
+    this.#main.replaceChildren(screen.element);
+    this.refresh();
+    if (screen.focus) screen.focus();
+    else this.#main.querySelector('h1')?.focus();
+    scrollTo(0, 0);
+  }
+
+  #door(which) {
+    const here = () => {
+      this.#name = null;
+      this.#link.connect();
+    };
+    document.title = t('title');
+    this.#set(`door-${which}`, doorScreen(which, { here }));
+  }
+
+  #linked(how) {
+    show(this.#lost, how === 'lost');
+    if (how === 'lost') say(this.#lost.lastChild, t('door.lost'));
+    if (how === 'replaced') this.#door('replaced');
+    if (how === 'refused') this.#door('none');
+    // An end that was told stays on the screen.
+    if (how === 'gone' && this.state.stage !== 'over') this.#door('gone');
+  }
+
+  // ---- what is said --------------------------------------------------------------------------
+
+  /** Changes that a person could miss: to screen readers always, on the screen where nothing else shows them. */
+  #tell(event) {
+    const name = peerName(this.state) ?? t('over.someone');
+    const own = event.by === this.state.role;
+    switch (event.event) {
+      case 'started':
+        this.#announce(t(`told.started.${event.mode}`));
+        break;
+      case 'mode_changed':
+        this.#toast(t(`told.mode.${event.mode}.${own ? 'self' : 'peer'}`, { name }));
+        break;
+      case 'upgrade_declined':
+        this.#toast(t('told.upgrade_declined'));
+        break;
+      case 'not_possible':
+        this.#toast(t('told.not_possible', { text: event.text }), 'warn');
+        break;
+      case 'input_refused':
+        this.#toast(t('told.input_refused', { text: event.reason }), 'warn');
+        break;
+      case 'bad_message':
+        this.#toast(t('told.bad_message', { text: event.text }), 'warn');
+        break;
+      case 'paused':
+        this.#announce(t(this.state.role === 'sharer' ? 'told.paused.self' : 'told.paused', { name }));
+        break;
+      case 'resumed':
+        this.#announce(t(this.state.role === 'sharer' ? 'told.resumed.self' : 'told.resumed'));
+        break;
+      case 'chat':
+        if (!document.activeElement?.closest('.chat')) this.#announce(t('chat.said', { name, text: event.text }));
+        break;
+      case 'peer_checked_words':
+        this.#announce(t(event.same ? 'sas.theirs' : 'sas.theirs.differ', { name }));
+        break;
+      default:
+    }
+  }
+
+  #announce(text) {
+    this.#politely.textContent = text;
+  }
+
+  #toast(text, tone = 'plain') {
+    const now = performance.now();
+    if (now - (this.#toasted.get(text) ?? -Infinity) < REPEAT_MS) return;
+    this.#toasted.set(text, now);
+    const toast = h(`p.toast.${tone}`, icon(tone === 'warn' ? 'warn' : 'check'), h('span', text));
+    this.#toasts.append(toast);
+    setTimeout(() => toast.remove(), TOAST_MS);
+  }
+}
+
+new App().start();

@@ -1,0 +1,178 @@
+// What the page knows: a function of what it was told. `reduce` changes the state; nothing else does.
+
+export function initial() {
+  return {
+    live: false,
+    role: null,
+    stage: 'boot',
+    code: null,
+    error: null,
+    peer: null,
+    words: null,
+    mine: null,
+    theirs: null,
+    trustAt: 0,
+    path: null,
+    bytes: 0,
+    rtt: null,
+    asked: null,
+    prompt: null,
+    mode: null,
+    startedAt: 0,
+    upgrade: null,
+    paused: null,
+    chat: [],
+    screen: null,
+    cursor: null,
+    cursorAt: null,
+    stats: null,
+    drainAt: null,
+    over: null,
+    leaving: false,
+  };
+}
+
+const FIRST = { helper: 'opening', sharer: 'join' };
+
+/** What each event does to the state; `at` is when it happened, in performance.now()'s time. */
+const EVENTS = {
+  hello(state, event) {
+    Object.assign(state, initial(), { role: event.role, stage: FIRST[event.role] ?? 'choose' });
+  },
+  live(state) {
+    state.live = true;
+  },
+  you(state, event) {
+    YOU[event.did]?.(state, event);
+  },
+
+  code(state, event, at) {
+    state.stage = 'code';
+    state.code = { text: event.code, qr: event.qr, valid: event.valid_s * 1000, until: at + event.valid_s * 1000, tries: 3 };
+  },
+  wrong_code(state, event) {
+    if (state.code) state.code.tries = event.tries_left;
+  },
+  code_ended(state, event) {
+    if (state.stage === 'code' || state.stage === 'opening') finish(state, { kind: 'code', reason: event.why, again: event.again });
+  },
+  join_failed(state, event) {
+    state.stage = 'join';
+    state.error = { code: event.code, text: event.text };
+  },
+  connected(state, event) {
+    state.stage = 'meeting';
+    state.path = `${event.path} via ${event.relay}`;
+    state.rtt = event.rtt_ms;
+  },
+  trust(state, event, at) {
+    Object.assign(state, { stage: 'trust', peer: event.peer, words: event.words, trustAt: at });
+  },
+  peer_checked_words(state, event) {
+    state.theirs = event.same;
+  },
+  awaiting_consent(state, event, at) {
+    const until = at + event.within_s * 1000;
+    if (state.stage === 'active') state.upgrade = { until };
+    else Object.assign(state, { stage: 'asked', asked: { ...state.asked, until } });
+  },
+  consent_prompt(state, event, at) {
+    state.prompt = { mode: event.mode, upgrade: event.upgrade, until: at + event.within_s * 1000, answered: false };
+    if (!event.upgrade) state.stage = 'prompt';
+  },
+  started(state, event, at) {
+    Object.assign(state, { stage: 'active', mode: event.mode, startedAt: at, prompt: null, asked: null });
+  },
+  mode_changed(state, event) {
+    Object.assign(state, { mode: event.mode, prompt: null, upgrade: null });
+  },
+  upgrade_declined(state) {
+    Object.assign(state, { prompt: null, upgrade: null });
+  },
+  chat(state, event) {
+    state.chat.push({ mine: false, text: event.text });
+  },
+  chat_sent(state, event) {
+    state.chat.push({ mine: true, text: event.text });
+  },
+  paused(state, event) {
+    state.paused = { by: event.by };
+  },
+  resumed(state) {
+    state.paused = null;
+  },
+  screen(state, event) {
+    state.screen = { width: event.width, height: event.height, sources: event.sources ?? [], source: event.source };
+  },
+  cursor(state, event) {
+    state.cursor = { shape: event.shape, hot: event.hot ?? [0, 0] };
+  },
+  cursor_at(state, event) {
+    state.cursorAt = { x: event.x, y: event.y };
+  },
+  path(state, event) {
+    Object.assign(state, { path: event.text, rtt: event.rtt_ms, bytes: event.bytes });
+  },
+  stats(state, event) {
+    state.stats = event;
+  },
+  relay_draining(state, event, at) {
+    state.drainAt = at + event.within_s * 1000;
+  },
+  not_possible(state) {
+    if (state.stage === 'asked' && !state.asked?.until) Object.assign(state, { stage: 'trust', asked: null });
+    if (state.upgrade && !state.upgrade.until) state.upgrade = null;
+    if (state.prompt) state.prompt.answered = false;
+  },
+  failed(state, event) {
+    finish(state, { kind: 'failed', reason: event.code, text: event.text, again: event.again });
+  },
+  ended(state, event) {
+    finish(state, { kind: 'ended', reason: event.end_reason, receipt: event, again: event.again });
+  },
+};
+
+/** What the person did, as the node has taken it. */
+const YOU = {
+  choose(state, { role }) {
+    Object.assign(state, { role, stage: FIRST[role] });
+  },
+  join(state) {
+    Object.assign(state, { stage: 'joining', error: null });
+  },
+  new_code(state) {
+    Object.assign(state, { stage: FIRST[state.role] ?? 'choose', code: null, error: null, over: null });
+  },
+  words(state, { same }) {
+    state.mine = same;
+  },
+  ask(state, { mode }) {
+    if (state.stage === 'active') state.upgrade ??= { until: null };
+    else Object.assign(state, { stage: 'asked', asked: { mode, until: null } });
+  },
+  allow(state) {
+    if (state.prompt) state.prompt.answered = true;
+  },
+  decline(state) {
+    if (state.prompt) state.prompt.answered = true;
+  },
+  leave(state) {
+    state.leaving = true;
+  },
+};
+
+function finish(state, over) {
+  // The receipt says more than what led to it.
+  if (state.over?.kind === 'ended') return;
+  Object.assign(state, { stage: 'over', over, prompt: null, upgrade: null, paused: null });
+}
+
+/** Applies an event; `false` for one that this page does not know. */
+export function reduce(state, event, now) {
+  const apply = Object.hasOwn(EVENTS, event.event) ? EVENTS[event.event] : null;
+  apply?.(state, event, now - (event.ago_ms ?? 0));
+  return apply !== null;
+}
+
+/** How to call the other person. */
+export const peerName = (state) => state.peer?.full_name?.trim() || null;

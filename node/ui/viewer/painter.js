@@ -1,0 +1,197 @@
+// Frames onto a canvas: tiles of a frame are decoded side by side, frames are drawn strictly in order, each in one go.
+// The same in a worker and in the page.
+
+import { inflate } from '/viewer/inflate.js';
+import { COPY, JPEG, PALETTE, PALETTE_DEFLATED, PNG, SOLID, parse } from '/viewer/frame.js';
+
+/** Exact values in, exact values out: no colour management, no multiplied alpha. */
+const EXACT = { colorSpaceConversion: 'none', premultiplyAlpha: 'none' };
+/** A second request this soon would be answered by the same key frame. */
+const KEY_FRAME_PAUSE_MS = 500;
+
+function colourAt(payload, at) {
+  return (0xff000000 | (payload[at] << 16) | (payload[at + 1] << 8) | payload[at + 2]) >>> 0;
+}
+
+/** A palette tile's pixels. */
+function unpack({ w, h, kind, payload }) {
+  const n = payload[0];
+  if (!(n >= 2 && n <= 16)) throw new Error('tile: palette');
+  // In canvas order the bytes are R, G, B, A; the payload has B, G, R; all our machines are little endian.
+  const colours = new Uint32Array(16);
+  for (let index = 0; index < n; index += 1) colours[index] = colourAt(payload, 1 + 3 * index);
+  const bits = n <= 2 ? 1 : n <= 4 ? 2 : 4;
+  const stride = (w * bits + 7) >> 3;
+  const packed = payload.subarray(1 + 3 * n);
+  const indices = kind === PALETTE ? packed : inflate(packed, stride * h);
+  if (indices.length !== stride * h) throw new Error('tile: length');
+  const image = new ImageData(w, h);
+  const pixels = new Uint32Array(image.data.buffer);
+  const mask = (1 << bits) - 1;
+  for (let y = 0, to = 0; y < h; y += 1) {
+    let from = y * stride;
+    for (let x = 0; x < w; from += 1) {
+      const byte = indices[from];
+      for (let shift = 8 - bits; shift >= 0 && x < w; shift -= bits, x += 1, to += 1) {
+        pixels[to] = colours[(byte >> shift) & mask];
+      }
+    }
+  }
+  return image;
+}
+
+/** What a tile is drawn from; a promise for pictures. */
+function decode(tile) {
+  const { kind, payload, w, h } = tile;
+  switch (kind) {
+    case SOLID:
+      if (payload.length !== 3) throw new Error('tile: solid');
+      return `rgb(${payload[2]},${payload[1]},${payload[0]})`;
+    case PALETTE:
+    case PALETTE_DEFLATED:
+      return unpack(tile);
+    case PNG:
+    case JPEG:
+      return createImageBitmap(new Blob([payload], { type: kind === PNG ? 'image/png' : 'image/jpeg' }), EXACT).then((bitmap) => {
+        if (bitmap.width !== w || bitmap.height !== h) throw new Error('tile: size');
+        return bitmap;
+      });
+    case COPY: {
+      if (payload.length !== 4) throw new Error('tile: copy');
+      return [payload[0] | (payload[1] << 8), payload[2] | (payload[3] << 8)];
+    }
+    default:
+      throw new Error('tile: kind');
+  }
+}
+
+export class Painter {
+  #canvas;
+  #context;
+  #scratch = null;
+  #drawn;
+  #keyFrame;
+  #asked = -Infinity;
+  /** Of the frame that came last; null while only a key frame helps. */
+  #last = null;
+  /** Of key frames; what waits from before one is not drawn any more. */
+  #generation = 0;
+  #waiting = 0;
+  #chain = Promise.resolve();
+
+  /** `drawn(info)` after each frame, `keyFrame()` when one is needed. */
+  constructor(canvas, { drawn, keyFrame }) {
+    this.#canvas = canvas;
+    this.#context = canvas.getContext('2d', { alpha: false, colorSpace: 'srgb' });
+    this.#context.imageSmoothingEnabled = false;
+    this.#drawn = drawn;
+    this.#keyFrame = keyFrame;
+  }
+
+  /** A frame has arrived at `arrived` (ms, any clock: it is handed on). */
+  push(buffer, arrived) {
+    let frame;
+    let sources;
+    try {
+      frame = parse(buffer);
+      if (!this.#follows(frame)) {
+        this.#lost();
+        return;
+      }
+      sources = frame.tiles.map(decode);
+    } catch {
+      this.#lost();
+      return;
+    }
+    this.#last = frame;
+    if (frame.key) {
+      this.#generation += 1;
+      this.#asked = -Infinity;
+    }
+    const generation = this.#generation;
+    const late = sources.some((source) => source instanceof Promise);
+    if (!late && this.#waiting === 0) {
+      this.#draw(frame, sources, arrived);
+      return;
+    }
+    this.#waiting += 1;
+    const decoded = Promise.all(sources);
+    decoded.catch(() => {});
+    this.#chain = this.#chain.then(async () => {
+      try {
+        const ready = await decoded;
+        if (generation === this.#generation) this.#draw(frame, ready, arrived);
+        for (const source of ready) source.close?.();
+      } catch {
+        if (generation === this.#generation) this.#lost();
+      } finally {
+        this.#waiting -= 1;
+      }
+    });
+  }
+
+  /** What is on the canvas. */
+  snapshot() {
+    const { width, height } = this.#canvas;
+    return this.#context.getImageData(0, 0, width, height);
+  }
+
+  #follows(frame) {
+    if (frame.key) return true;
+    const last = this.#last;
+    return last !== null && frame.sequence === (last.sequence + 1) >>> 0
+      && frame.width === last.width && frame.height === last.height && frame.source === last.source;
+  }
+
+  #lost() {
+    this.#last = null;
+    this.#generation += 1;
+    const now = performance.now();
+    if (now - this.#asked < KEY_FRAME_PAUSE_MS) return;
+    this.#asked = now;
+    this.#keyFrame();
+  }
+
+  #draw(frame, sources, arrived) {
+    const context = this.#context;
+    if (this.#canvas.width !== frame.width || this.#canvas.height !== frame.height) {
+      this.#canvas.width = frame.width;
+      this.#canvas.height = frame.height;
+      context.imageSmoothingEnabled = false;
+    }
+    this.#copy(frame.tiles, sources);
+    for (let index = 0; index < frame.tiles.length; index += 1) {
+      const { kind, x, y, w, h } = frame.tiles[index];
+      const source = sources[index];
+      if (kind === SOLID) {
+        context.fillStyle = source;
+        context.fillRect(x, y, w, h);
+      } else if (kind === PNG || kind === JPEG) {
+        context.drawImage(source, x, y);
+      } else if (kind !== COPY) {
+        context.putImageData(source, x, y);
+      }
+    }
+    const { sequence, key, lossless, width, height, bytes, source } = frame;
+    this.#drawn({ sequence, key, lossless, width, height, bytes, source, tiles: frame.tiles.length, arrived });
+  }
+
+  /** All copies read the canvas as it was before the frame. */
+  #copy(tiles, sources) {
+    const copies = [];
+    tiles.forEach((tile, index) => {
+      if (tile.kind === COPY) copies.push([tile, sources[index]]);
+    });
+    if (copies.length === 0) return;
+    let from = this.#canvas;
+    if (copies.length > 1) {
+      const { width, height } = this.#canvas;
+      if (this.#scratch?.width !== width || this.#scratch.height !== height) this.#scratch = new OffscreenCanvas(width, height);
+      const scratch = this.#scratch.getContext('2d', { alpha: false });
+      scratch.imageSmoothingEnabled = false;
+      for (const [{ w, h }, [x, y]] of copies) scratch.drawImage(this.#canvas, x, y, w, h, x, y, w, h);
+      from = this.#scratch;
+    }
+    for (const [{ x, y, w, h }, [fromX, fromY]] of copies) this.#context.drawImage(from, fromX, fromY, w, h, x, y, w, h);
+  }
+}
