@@ -75,15 +75,11 @@ async fn run(relay: &Relay) -> anyhow::Result<Duration> {
     trust(&mut sharer).await?;
     trust(&mut helper).await?;
     let time = entered.elapsed();
-    for Running {
-        input,
-        events,
-        outcome,
-        path,
-    } in [helper, sharer]
-    {
-        drop((input, events, path));
-        outcome.await??;
+    for person in [helper, sharer] {
+        // Which is leaving.
+        drop(person.input);
+        drop(person.events);
+        person.outcome.await??;
     }
     Ok(time)
 }

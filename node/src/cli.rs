@@ -28,6 +28,8 @@ pub enum Command {
     Join(Join),
     /// Show the relay, how well it can be reached, and the sessions on this computer
     Status(Status),
+    /// Say what this computer lacks for sharing its screen, and how to mend it
+    Preflight(Preflight),
     /// Play a whole session on this computer: relay, helper and sharer in one process
     Demo(Demo),
 }
@@ -41,6 +43,20 @@ pub struct Common {
     /// Print one JSON object a line on stdout, for scripts
     #[arg(long)]
     pub json: bool,
+    /// No page in the browser: terminal only
+    #[arg(long, conflicts_with = "page")]
+    pub no_page: bool,
+    /// A page in the browser with --json, too; its address is the first event
+    #[arg(long)]
+    pub page: bool,
+    /// Loopback port of the page [default: any]
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_name = "PORT"
+    )]
+    pub page_port: u16,
 }
 
 /// Who you are; shown to the other person as UNVERIFIED.
@@ -111,6 +127,14 @@ pub struct Status {
     /// Which relay, how to print.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// `remora preflight`
+#[derive(Debug, Args)]
+pub struct Preflight {
+    /// Print one JSON object on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `remora demo`

@@ -377,6 +377,7 @@ async fn part(
                     path,
                     events,
                     input,
+                    frames: _,
                 },
             ..
         } = player;

@@ -6,6 +6,7 @@ use remora_proto::{
     identity::{Profile, Role},
     rendezvous::CodeEnd,
     session::{Command, Event as SessionEvent, Mode, Receipt, SasState},
+    wire::message::session::InputEvent,
 };
 use serde_json::{Value, json};
 
@@ -38,6 +39,8 @@ pub enum Input {
     NewCode,
     /// To the session's machine. Leaving also ends the wait.
     Session(Command),
+    /// Helper: keys and pointer for the sharer's screen.
+    Keys(Vec<InputEvent>),
 }
 
 /// An event of a node.

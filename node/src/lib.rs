@@ -35,6 +35,8 @@ pub mod path;
 pub mod rendezvous;
 /// Drives the session's machine over the inner connection.
 pub mod session;
+/// The sharer's screen: what of it is shown, and what may be done to it.
+pub mod share;
 
 // --- what people see ---
 /// Plays a whole session in one process.
@@ -43,3 +45,5 @@ pub mod demo;
 pub mod status;
 /// `invite` and `join` in a terminal, in a pipe, and for scripts.
 pub mod terminal;
+/// The page in the browser: loopback only, opened by a one-time token.
+pub mod ui;

@@ -52,6 +52,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Invite(args) => terminal::invite(&File::load(named)?, args).await,
         Command::Join(args) => terminal::join(&File::load(named)?, args).await,
         Command::Status(args) => status::run(&File::load(named)?, args).await,
+        Command::Preflight(args) => status::preflight(&args),
         Command::Demo(args) => demo::run(args).await,
     }
 }
@@ -86,6 +87,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Invite(args) => args.common.json,
         Command::Join(args) => args.common.json,
         Command::Status(args) => args.common.json,
+        Command::Preflight(args) => args.json,
         Command::Demo(args) => args.json,
         Command::Setup(_) => false,
     }

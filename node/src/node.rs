@@ -6,6 +6,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use remora_proto::{
     code::Code,
     id::RelayAddr,
@@ -26,13 +27,16 @@ use crate::{
     event::{Event, Input, PathSnapshot},
     path::socket::MagicSocket,
     rendezvous::{self, Introduced, Waited},
-    session::{self, Channels, inner},
+    session::{self, Channels, Picture, inner},
+    share::sharing::Sharing,
 };
 
 /// Events waiting for the person's program: when it is that far behind, the session waits for it.
 const QUEUE_EVENTS: usize = 256;
 /// Wishes waiting for the session: lines somebody typed.
 const QUEUE_INPUT: usize = 64;
+/// Frames waiting for the page: when it is behind, the sharer sends no more.
+const QUEUE_FRAMES: usize = 2;
 /// For the last words to the relay.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -60,6 +64,8 @@ pub struct Running {
     pub input: mpsc::Sender<Input>,
     /// How packets go, renewed every second once connected.
     pub path: watch::Receiver<PathSnapshot>,
+    /// Helper: frames and cursor shapes for the page.
+    pub frames: mpsc::Receiver<Bytes>,
     /// The end.
     pub outcome: JoinHandle<Outcome>,
 }
@@ -139,6 +145,11 @@ impl Node {
         let (events, events_rx) = mpsc::channel(QUEUE_EVENTS);
         let (input_tx, mut input) = mpsc::channel(QUEUE_INPUT);
         let (path, path_rx) = watch::channel(PathSnapshot::default());
+        let (frames_tx, frames) = mpsc::channel(QUEUE_FRAMES);
+        let picture = match role {
+            Role::Helper => Picture::Viewer(frames_tx),
+            Role::Sharer => Picture::Screen(Box::new(Sharing::new(None))),
+        };
         let outcome = tokio::spawn(async move {
             let introduced = match begin {
                 Begin::Introduced(introduced) => Ok(*introduced),
@@ -150,6 +161,7 @@ impl Node {
                         input,
                         events,
                         path,
+                        picture,
                     };
                     self.session(introduced, role, profile, channels).await
                 }
@@ -162,6 +174,7 @@ impl Node {
             events: events_rx,
             input: input_tx,
             path: path_rx,
+            frames,
             outcome,
         }
     }

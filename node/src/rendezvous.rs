@@ -110,7 +110,7 @@ pub async fn wait_with_code(
                     flush(control, &mut host).await;
                     return Ok(Waited::NewCode);
                 }
-                Some(Input::Session(_)) => tell(events, Event::NotPossible("nobody is here yet".into())).await,
+                Some(Input::Session(_) | Input::Keys(_)) => tell(events, Event::NotPossible("nobody is here yet".into())).await,
             },
             () = sleep_until_some(host.poll_timeout()) => host.handle_timeout(Instant::now()),
         }

@@ -6,6 +6,10 @@
 //!  events  ◀── │ machine │ ◀─ control reader ◀─
 //!              └─────────┘ ◀─ chat reader ◀────
 //! ```
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a few events concern the screen, among many"
+)]
 
 /// The inner connection: who connects, who accepts, what both say in the handshake.
 pub mod inner;
@@ -16,7 +20,7 @@ use bytes::Bytes;
 use prost::Message;
 use quinn::{Connection, RecvStream, SendStream};
 use remora_proto::{
-    session::{BadState, Command, Receipt, Session, Setup, Transmit},
+    session::{BadState, Command, Event as SessionEvent, Receipt, Session, Setup, Transmit},
     wire::message::{
         Inbox, InvalidMessage, encode,
         session::{self as schema},
@@ -29,11 +33,22 @@ use tokio::{
 };
 
 use self::inner::{Inner, Messages};
-use crate::event::{Event, Input, PathSnapshot};
+use crate::{
+    event::{Event, Input, PathSnapshot},
+    share::sharing::{ForHelper, Next, Sharing},
+};
 
 /// Messages between a stream's task and the machine. Full means that the network (writers) or the person's program
 /// (readers) is behind, and the one who fills it waits.
 const QUEUE_MESSAGES: usize = 64;
+/// Frames between the projector and the network: it waits for them to be seen anyway.
+const QUEUE_MEDIA: usize = 2;
+/// A key frame of an 8K screen.
+const MAX_FRAME_BYTES: usize = 64 << 20;
+/// Keys go before everything but QUIC's own frames.
+const PRIORITY_INPUT: i32 = 1;
+/// The picture goes after everything.
+const PRIORITY_PICTURE: i32 = -1;
 /// How long the last words may take (`T_endnote` of SESSION.md §1.2 is 2 s: half to be acknowledged, half for the other
 /// side to take its leave).
 const LINGER: Duration = Duration::from_secs(1);
@@ -49,6 +64,17 @@ pub struct Channels {
     pub events: mpsc::Sender<Event>,
     /// How packets go, renewed every second.
     pub path: watch::Sender<PathSnapshot>,
+    /// Helper: where frames go. Sharer: what is shown.
+    pub picture: Picture,
+}
+
+/// This side's part in the picture.
+#[derive(Debug)]
+pub enum Picture {
+    /// Frames and cursor shapes as the sharer sent them, for the page.
+    Viewer(mpsc::Sender<Bytes>),
+    /// The screen, and what may be done to it.
+    Screen(Box<Sharing>),
 }
 
 /// Runs a session until it has ended; nothing is left running afterwards.
@@ -57,6 +83,7 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
         connection,
         control,
         chat,
+        input,
         endpoint,
     } = inner;
     let mut tasks = JoinSet::new();
@@ -64,11 +91,23 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
     tasks.spawn(read(control.recv, control.inbox, to));
     let (to, mut chats) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(read(chat.recv, chat.inbox, to));
+    let (to, mut keys) = mpsc::channel(QUEUE_MESSAGES);
+    tasks.spawn(read::<schema::InputBatch>(input.recv, input.inbox, to));
     let (control_tx, control_rx) = mpsc::channel(QUEUE_MESSAGES);
+    let (input_tx, input_rx) = mpsc::channel(QUEUE_MESSAGES);
+    let (media_tx, media_rx) = mpsc::channel(QUEUE_MEDIA);
     let (chat_tx, chat_rx) = mpsc::channel(QUEUE_MESSAGES);
     let mut writers = JoinSet::new();
     writers.spawn(write(control.send, control_rx));
     writers.spawn(write(chat.send, chat_rx));
+    if let Err(error) = input.send.set_priority(PRIORITY_INPUT) {
+        tracing::debug!(%error, "priority");
+    }
+    writers.spawn(write(input.send, input_rx));
+    tasks.spawn(write_frames(connection.clone(), media_rx));
+    if let Picture::Viewer(to) = &channels.picture {
+        tasks.spawn(read_frames(connection.clone(), to.clone()));
+    }
 
     let mut session = Session::new(setup, Instant::now());
     let snapshot = || PathSnapshot {
@@ -78,7 +117,7 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
     channels.path.send_replace(snapshot());
     let mut renewal = tokio::time::interval(SNAPSHOT_INTERVAL);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut controls_over, mut chats_over) = (false, false);
+    let (mut controls_over, mut chats_over, mut keys_over) = (false, false, false);
     let receipt = loop {
         // A stream ends with the connection. What still waits on the other one is heard first.
         if controls_over && (chats_over || !session.accepts_chat()) {
@@ -97,7 +136,7 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
                 tracing::debug!("a stream of the session is closed");
             }
         }
-        if let Some(receipt) = publish(&mut session, &channels.events).await {
+        if let Some(receipt) = publish(&mut session, &mut channels).await {
             break receipt;
         }
         // A person who types faster than the network takes is made to wait; the other side is not.
@@ -118,20 +157,59 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
                 let command = match wanted {
                     Some(Input::Session(command)) => command,
                     Some(Input::NewCode) => continue,
+                    Some(Input::Keys(events)) => {
+                        // Full: the network is behind, and old keys are worse than none but a release.
+                        if input_tx.try_send(encode(&schema::InputBatch { events })).is_err() {
+                            tracing::debug!("input dropped");
+                        }
+                        continue;
+                    }
                     None => Command::Leave,
                 };
                 if let Err(error) = session.handle_command(command, Instant::now()) {
                     not_possible(&channels.events, error).await;
                 }
             }
+            batch = keys.recv(), if !keys_over => match (batch, &mut channels.picture) {
+                (Some(Ok(batch)), Picture::Screen(sharing)) => {
+                    if let Some(reason) = sharing.input(&batch, &session) {
+                        let refused = schema::InputRefused { reason: reason.into() };
+                        let refused = Command::Media(schema::control::Body::InputRefused(refused));
+                        warn_of(session.handle_command(refused, Instant::now()));
+                    }
+                }
+                (Some(Ok(_)), Picture::Viewer(_)) => {}
+                (Some(Err(_)), _) => session.handle_malformed(Instant::now()),
+                (None, _) => keys_over = true,
+            },
+            next = next_of(&mut channels.picture) => match (next, &mut channels.picture) {
+                (Next::Wish(command), _) => warn_of(session.handle_command(command, Instant::now())),
+                (Next::Nothing, _) | (_, Picture::Viewer(_)) => {}
+                (Next::Projected(projected), Picture::Screen(sharing)) => {
+                    match sharing.for_helper(projected) {
+                        ForHelper::Stream(bytes) if session.mode().is_some() => {
+                            if media_tx.send(bytes).await.is_err() {
+                                tracing::debug!("the connection is gone");
+                            }
+                        }
+                        ForHelper::Say(command) => warn_of(session.handle_command(command, Instant::now())),
+                        ForHelper::Stream(_) | ForHelper::Nothing => {}
+                    }
+                }
+            },
             // There is room again.
             _ = chat_tx.reserve(), if !may_command => {}
             _ = renewal.tick() => {
-                channels.path.send_replace(snapshot());
+                let path = snapshot();
+                if let Picture::Screen(sharing) = &mut channels.picture {
+                    sharing.path(path.badge());
+                }
+                channels.path.send_replace(path);
             }
         }
     };
-    drop((control_tx, chat_tx));
+    // Nothing is shown and no key stays down while the last words are said.
+    drop((control_tx, chat_tx, input_tx, media_tx, channels.picture));
     channels.path.send_replace(snapshot());
     take_leave(&connection, writers, receipt.reason.name()).await;
     tasks.shutdown().await;
@@ -168,9 +246,15 @@ fn measure(connection: &Connection) -> PathSnapshot {
 }
 
 /// Passes events on; the receipt when the session is over.
-async fn publish(session: &mut Session, events: &mpsc::Sender<Event>) -> Option<Receipt> {
+async fn publish(session: &mut Session, channels: &mut Channels) -> Option<Receipt> {
+    let Channels {
+        events, picture, ..
+    } = channels;
     let mut receipt = None;
     while let Some(event) = session.poll_event() {
+        if let Picture::Screen(sharing) = picture {
+            act(sharing, session, &event);
+        }
         if let remora_proto::session::Event::Ended(ended) = &event {
             receipt = Some(ended.clone());
         }
@@ -179,6 +263,64 @@ async fn publish(session: &mut Session, events: &mpsc::Sender<Event>) -> Option<
         }
     }
     receipt
+}
+
+/// What an event means for the sharer's screen.
+fn act(sharing: &mut Sharing, session: &mut Session, event: &SessionEvent) {
+    match event {
+        SessionEvent::Paused(paused) => {
+            sharing.pause(*paused);
+            sharing.permit(session);
+        }
+        SessionEvent::Trust { peer, .. } => sharing.name(&peer.full_name),
+        SessionEvent::Started { .. }
+        | SessionEvent::ModeChanged { .. }
+        | SessionEvent::Ended(_) => {
+            sharing.permit(session);
+        }
+        SessionEvent::Media(body) => {
+            if let Some(command) = sharing.handle(body, session) {
+                warn_of(session.handle_command(command, Instant::now()));
+            }
+        }
+        _ => {}
+    }
+}
+
+async fn next_of(picture: &mut Picture) -> Next {
+    match picture {
+        Picture::Screen(sharing) => sharing.next().await,
+        Picture::Viewer(_) => std::future::pending().await,
+    }
+}
+
+/// Each frame on a stream of its own, behind everything else.
+async fn write_frames(connection: Connection, mut frames: mpsc::Receiver<Bytes>) {
+    while let Some(frame) = frames.recv().await {
+        let Ok(mut stream) = connection.open_uni().await else {
+            return;
+        };
+        if stream.set_priority(PRIORITY_PICTURE).is_err()
+            || stream.write_chunk(frame).await.is_err()
+            || stream.finish().is_err()
+        {
+            tracing::debug!("a frame was cut off");
+        }
+    }
+}
+
+/// Frames in the order they were sent.
+async fn read_frames(connection: Connection, to: mpsc::Sender<Bytes>) {
+    while let Ok(mut stream) = connection.accept_uni().await {
+        match stream.read_to_end(MAX_FRAME_BYTES).await {
+            Ok(frame) => {
+                if to.send(frame.into()).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::debug!(%error, "a frame was cut off"),
+        }
+    }
 }
 
 async fn not_possible(events: &mpsc::Sender<Event>, error: BadState) {

@@ -17,6 +17,7 @@ use crate::{
     error::{Exit, Failure},
     event::role_name,
     node::Node,
+    share::preflight,
     terminal::{console::print_data, screen::Screen},
 };
 
@@ -149,6 +150,45 @@ pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
     }
     node?.close().await;
     Ok(Exit::Ok)
+}
+
+/// `remora preflight`
+///
+/// # Errors
+/// The screen cannot be shared: with what to do first.
+pub fn preflight(args: &cli::Preflight) -> Result<Exit, Failure> {
+    let findings = preflight::preflight(None);
+    let can_share = preflight::can_share(&findings);
+    if args.json {
+        let list: Vec<Value> = findings
+            .iter()
+            .map(|found| {
+                json!({"what": found.what, "ok": found.ok, "optional": found.optional,
+                       "detail": found.detail, "fix": found.fix})
+            })
+            .collect();
+        print_data(&json!({"v": 1, "can_share": can_share, "findings": list}).to_string())?;
+    } else {
+        for found in &findings {
+            let mark = if found.ok { "ok     " } else { "missing" };
+            print_data(&format!(
+                "{mark}  {}  {}  {}",
+                found.what, found.detail, found.fix
+            ))?;
+        }
+    }
+    let missing = findings.iter().find(|found| !found.ok && !found.optional);
+    match missing {
+        Some(found) => Err(Failure::new(
+            Exit::Error,
+            "PREFLIGHT",
+            format!(
+                "this screen cannot be shared: {} is missing; {}",
+                found.what, found.fix
+            ),
+        )),
+        None => Ok(Exit::Ok),
+    }
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {

@@ -3,6 +3,8 @@
 
 /// Where lines come from and text goes to.
 pub mod console;
+/// The page beside it.
+pub mod page;
 /// What is shown and what lines mean; pure.
 pub mod screen;
 /// Colours.
@@ -17,7 +19,7 @@ use std::{
 use remora_proto::{
     code::Code,
     identity::Role,
-    session::{Command, Mode},
+    session::{Command, Event as SessionEvent, Mode},
 };
 use serde_json::json;
 use tokio::{
@@ -27,6 +29,7 @@ use tokio::{
 
 use self::{
     console::{Console, Typed, print_data, print_note},
+    page::{Page, Wish},
     screen::{Meaning, Screen},
     style::Style,
 };
@@ -48,14 +51,15 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
-    let relay = file.relay(args.common.relay)?;
+    let relay = file.relay(args.common.relay.clone())?;
     let profile = file.profile(&args.profile)?;
     let node = Node::connect(&relay).await?;
     // Not before: until then, Ctrl-C is the system's business.
-    let console = Console::open(args.common.json)?;
+    let mut console = Console::open(args.common.json)?;
+    let page = open_page(&args.common, &mut console, Role::Helper)?;
     let running = node.invite(profile, Duration::from_secs(args.valid));
     let mode = args.mode.map(Mode::from);
-    Terminal::new(console, Role::Helper, mode, args.common.json)?
+    Terminal::new(console, page, Role::Helper, mode, args.common.json)?
         .run(running)
         .await
 }
@@ -70,9 +74,11 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     let given = given_code(&args)?;
     let mut node = Node::connect(&relay).await?;
     let mut console = Console::open(args.common.json)?;
+    let mut page = open_page(&args.common, &mut console, Role::Sharer)?;
+    let script = args.code_stdin || (args.common.json && page.is_none());
     let introduced = match given {
         Some(code) => try_code(&mut console, &mut node, code).await,
-        None => ask_for_code(&mut console, &mut node, args.code_stdin || args.common.json).await,
+        None => ask_for_code(&mut console, &mut page, &mut node, script).await,
     };
     let introduced = match introduced {
         Ok(introduced) => introduced,
@@ -82,9 +88,27 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
         }
     };
     let running = node.join(introduced, profile);
-    Terminal::new(console, Role::Sharer, None, args.common.json)?
+    Terminal::new(console, page, Role::Sharer, None, args.common.json)?
         .run(running)
         .await
+}
+
+/// The page, for a person at a terminal who does not refuse it; a script gets one only when it says so.
+fn open_page(
+    common: &cli::Common,
+    console: &mut Console,
+    role: Role,
+) -> Result<Option<Page>, Failure> {
+    if common.no_page || !(common.page || console.is_terminal()) {
+        return Ok(None);
+    }
+    let page = Page::open(role, common.page_port)?;
+    if common.json {
+        print_data(&json!({"v": 1, "event": "page", "url": page.url()}).to_string())?;
+    } else {
+        console.say(&format!("In a browser on this computer:  {}", page.url()))?;
+    }
+    Ok(Some(page))
 }
 
 fn parse_code(text: &str) -> Result<Code, Failure> {
@@ -129,20 +153,27 @@ async fn try_code(
 /// Asks until a code works, or the person gives up; a script has one try.
 async fn ask_for_code(
     console: &mut Console,
+    page: &mut Option<Page>,
     node: &mut Node,
     script: bool,
 ) -> Result<Introduced, Failure> {
-    let once = script || !console.is_terminal();
+    let once = script || (!console.is_terminal() && page.is_none());
     loop {
         console.set_prompt("Code from your helper: ".into())?;
         if !script && once {
             console.say("Code from your helper:")?;
         }
-        let Some(text) = console.ask().await else {
-            return Err(no_code());
+        let typed = tokio::select! {
+            text = console.ask() => match text {
+                Some(text) => parse_code(&text),
+                None if page.is_none() || console.is_terminal() => return Err(no_code()),
+                // A pipe that is empty from the start: the code comes from the page.
+                None => Ok(next_code(page).await),
+            },
+            code = next_code(page) => Ok(code),
         };
         console.set_prompt(String::new())?;
-        let failure = match parse_code(&text) {
+        let failure = match typed {
             Ok(code) => match try_code(console, node, code).await {
                 Ok(introduced) => return Ok(introduced),
                 Err(failure) if may_retry(&failure) => failure,
@@ -153,13 +184,33 @@ async fn ask_for_code(
         if once {
             return Err(failure);
         }
+        if let Some(page) = page {
+            page.join_failed(&failure);
+        }
         console.say(&Style::detect().warn(&format!("{}: {}", failure.code, failure.line)))?;
+    }
+}
+
+/// The next code typed on the page; waits for ever without one.
+async fn next_code(page: &mut Option<Page>) -> Code {
+    loop {
+        if let Wish::Join(code) = next_wish(page).await {
+            return code;
+        }
+    }
+}
+
+async fn next_wish(page: &mut Option<Page>) -> Wish {
+    match page {
+        Some(page) => page.next().await,
+        None => std::future::pending().await,
     }
 }
 
 /// A session and the person in front of it.
 struct Terminal {
     console: Console,
+    page: Option<Page>,
     screen: Screen,
     board: Board,
     json: bool,
@@ -170,7 +221,13 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn new(console: Console, role: Role, mode: Option<Mode>, json: bool) -> Result<Self, Failure> {
+    fn new(
+        console: Console,
+        page: Option<Page>,
+        role: Role,
+        mode: Option<Mode>,
+        json: bool,
+    ) -> Result<Self, Failure> {
         let screen = Screen::new(role, mode, Style::detect());
         let listen = |kind| signal(kind).map_err(|error| Failure::internal("signals", error));
         let interrupts = [
@@ -179,6 +236,7 @@ impl Terminal {
         ];
         Ok(Self {
             console,
+            page,
             screen,
             board: Board::new(role),
             json,
@@ -206,6 +264,18 @@ impl Terminal {
                         (Ok(room), Some(wish)) => room.send(wish),
                         // The session has just ended: its last events are on their way.
                         _ => self.wishes.clear(),
+                    }
+                    continue;
+                }
+                Some(bytes) = running.frames.recv() => {
+                    if let Some(page) = &self.page {
+                        page.stream(bytes);
+                    }
+                    continue;
+                }
+                wish = next_wish(&mut self.page), if self.wishes.is_empty() => {
+                    if let Wish::Session(input) = wish {
+                        self.send(input);
                     }
                     continue;
                 }
@@ -241,6 +311,9 @@ impl Terminal {
             ..
         } = running;
         drop((events, input));
+        if let Some(page) = self.page {
+            page.close().await;
+        }
         let outcome = outcome
             .await
             .map_err(|error| Failure::internal("the session's task", error))?;
@@ -253,6 +326,12 @@ impl Terminal {
     }
 
     fn show(&mut self, event: &Event, running: &Running) -> Result<(), Failure> {
+        if let Some(page) = &mut self.page {
+            page.show(event);
+        }
+        if matches!(event, Event::Session(SessionEvent::Media(_))) {
+            return Ok(());
+        }
         let (lines, input) = self.screen.on_event(event, Instant::now());
         if self.json {
             self.print(&event.to_json())?;
@@ -283,6 +362,9 @@ impl Terminal {
     fn renew(&mut self, running: &Running) -> Result<(), Failure> {
         let path = running.path.borrow().clone();
         if path.bytes > 0 {
+            if let Some(page) = &self.page {
+                page.path(&path);
+            }
             self.screen.set_path(path);
         }
         self.board.show(&self.screen);

@@ -62,6 +62,8 @@ pub struct Inner {
     pub control: Messages,
     /// Chat messages.
     pub chat: Messages,
+    /// The helper's keys and pointer.
+    pub input: Messages,
     /// Owns the connection's driver.
     pub endpoint: Endpoint,
 }
@@ -124,12 +126,13 @@ pub async fn open(
     let introduction =
         Introduction::decode(&peer.payload, role.peer()).map_err(|_| EndReason::AuthFailed)?;
     let streams = tokio::time::timeout(T_JOIN, streams(&connection, side));
-    let (control, chat) = streams.await.unwrap_or(Err(EndReason::JoinTimeout))?;
+    let (control, chat, input) = streams.await.unwrap_or(Err(EndReason::JoinTimeout))?;
     tracing::info!(%session, ?side, "inner connection");
     let inner = Inner {
         connection,
         control,
         chat,
+        input,
         endpoint,
     };
     let setup = Setup {
@@ -222,7 +225,8 @@ fn transport() -> Arc<TransportConfig> {
         // packets are lost (`proto/tests/noise_network.rs`).
         .mtu_discovery_config(None)
         .max_concurrent_bidi_streams(8u8.into())
-        .max_concurrent_uni_streams(0u8.into());
+        // Frames of the picture, each on its own.
+        .max_concurrent_uni_streams(16u8.into());
     Arc::new(transport)
 }
 
@@ -250,7 +254,10 @@ fn client_config(start: Start) -> quinn::ClientConfig {
     config
 }
 
-async fn streams(connection: &Connection, side: Side) -> Result<(Messages, Messages), EndReason> {
+async fn streams(
+    connection: &Connection,
+    side: Side,
+) -> Result<(Messages, Messages, Messages), EndReason> {
     let lost = |_: ConnectionError| EndReason::ConnectionLost;
     match side {
         Side::Joiner => {
@@ -267,7 +274,12 @@ async fn streams(connection: &Connection, side: Side) -> Result<(Messages, Messa
                 })
             };
             let control = open(StreamKind::Control, MAX_CONTROL_BYTES).await?;
-            Ok((control, open(StreamKind::Chat, MAX_CHAT_BYTES).await?))
+            let chat = open(StreamKind::Chat, MAX_CHAT_BYTES).await?;
+            Ok((
+                control,
+                chat,
+                open(StreamKind::Input, MAX_CONTROL_BYTES).await?,
+            ))
         }
         Side::Host => {
             let accept = async |kind: StreamKind, max| {
@@ -285,7 +297,12 @@ async fn streams(connection: &Connection, side: Side) -> Result<(Messages, Messa
                 }
             };
             let control = accept(StreamKind::Control, MAX_CONTROL_BYTES).await?;
-            Ok((control, accept(StreamKind::Chat, MAX_CHAT_BYTES).await?))
+            let chat = accept(StreamKind::Chat, MAX_CHAT_BYTES).await?;
+            Ok((
+                control,
+                chat,
+                accept(StreamKind::Input, MAX_CONTROL_BYTES).await?,
+            ))
         }
     }
 }

@@ -315,6 +315,10 @@ impl Screen {
                 "The words differed: SOMEBODY MAY SIT IN BETWEEN. Do not try again over this network; tell your IT".into()
             }
             (EndReason::ConnectionLost, _) => format!("{peer}'s computer is no longer reachable"),
+            (EndReason::CaptureFailed, Role::Sharer) => {
+                "Your screen cannot be shown; `remora preflight` says why".into()
+            }
+            (EndReason::CaptureFailed, Role::Helper) => format!("{peer}'s screen cannot be shown"),
             (EndReason::AuthFailed, _) => "The other side could not prove who it is".into(),
             (reason, _) => reason.to_string(),
         };
@@ -395,6 +399,8 @@ impl Screen {
             ("allow", Stage::Prompted(mode), _) => Command::Allow(mode),
             ("allow", _, Role::Sharer) => Command::Allow(Mode::Control),
             ("decline", _, Role::Sharer) => Command::Decline,
+            ("pause", _, Role::Sharer) => Command::Pause(true),
+            ("resume", _, Role::Sharer) => Command::Pause(false),
             _ => return Meaning::Say(self.help()),
         };
         wish(command)
@@ -403,7 +409,7 @@ impl Screen {
     fn help(&self) -> String {
         let own = match self.role {
             Role::Helper => "/control ask for control   /view give control back",
-            Role::Sharer => "/allow   /decline   /view take control back",
+            Role::Sharer => "/allow   /decline   /view take control back   /pause   /resume",
         };
         format!("/leave   {own}   /same or /differ: the words   //text: chat that begins with /")
     }

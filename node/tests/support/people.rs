@@ -186,19 +186,12 @@ impl Person {
 
     /// Goes through what is left to the end.
     pub async fn outcome(self) -> Outcome {
-        let Running {
-            mut events,
-            outcome,
-            input,
-            path,
-        } = self.running;
+        let mut running = self.running;
         let all = async {
-            while events.recv().await.is_some() {}
-            outcome.await.expect("no panic")
+            while running.events.recv().await.is_some() {}
+            running.outcome.await.expect("no panic")
         };
-        let outcome = within(format!("{}'s end", self.name), all).await;
-        drop((input, path));
-        outcome
+        within(format!("{}'s end", self.name), all).await
     }
 
     /// The end of a session that there was.

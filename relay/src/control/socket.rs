@@ -66,10 +66,8 @@ impl AsyncUdpSocket for ControlSocket {
         while received < bufs.len().min(meta.len()) {
             let packet = match packets.poll_recv(cx) {
                 Poll::Ready(Some(packet)) => packet,
-                Poll::Ready(None) if received == 0 => {
-                    return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-                }
-                Poll::Pending if received == 0 => return Poll::Pending,
+                // Closed: the relay is ending, and nothing comes any more. quinn stops when its handles are dropped.
+                Poll::Ready(None) | Poll::Pending if received == 0 => return Poll::Pending,
                 Poll::Ready(None) | Poll::Pending => break,
             };
             // Longer than quinn's buffers is longer than the packets it allows: not one of its.
