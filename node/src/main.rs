@@ -122,6 +122,12 @@ fn usage(error: &clap::Error) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        say(
+            "remora: USAGE: say what to do: setup, invite, join, status, preflight or demo; see `remora --help`",
+        );
+        return ExitCode::from(Exit::Usage as u8);
+    }
     let text = error.to_string();
     let what: Vec<&str> = text
         .lines()

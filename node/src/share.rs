@@ -9,7 +9,7 @@
 //!
 //! Each part has a connection to the display of its own and knows no other part: a stuck bar does not hold up keys, and
 //! a slow grab does not hold up the bar. Linux with X11 is real; Wayland, Windows and macOS say
-//! [`CaptureError::Platform`](capture::CaptureError) until they are written behind the same traits.
+//! `CaptureError::Platform` until they are written behind the same traits.
 
 /// The sharer's bar on the desktop.
 #[cfg(unix)]

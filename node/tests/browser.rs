@@ -55,10 +55,6 @@ fn pictures() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("browser")
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "one wish hides what it holds"
-)]
 fn wish(wish: &FromPage) -> String {
     if let FromPage::Join { code } = wish {
         // It hides in `Debug`.

@@ -54,6 +54,8 @@ const EVENTS = {
     if (state.code) state.code.tries = event.tries_left;
   },
   code_ended(state, event) {
+    // A used code goes on as a session.
+    if (event.why === 'CODE_USED') return;
     if (state.stage === 'code' || state.stage === 'opening') finish(state, { kind: 'code', reason: event.why, again: event.again });
   },
   join_failed(state, event) {

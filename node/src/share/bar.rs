@@ -7,9 +7,9 @@
 //! A window of its own, past the window manager (override-redirect), with a thread and a connection of its own: nothing
 //! that the session does can hold it up, and it goes when the process goes.
 //!
-//! In the captured picture its rectangle is masked ([`Capture::set_masks`](super::capture::Capture::set_masks)): what
+//! In the captured picture its rectangle is masked (`Capture::set_masks`): what
 //! it says is no secret from the helper, but its clock would make a frame a second of an idle screen. Before the
-//! helper's clicks it is shielded ([`Gated::set_shield`](super::inject::Gated::set_shield)): Resume and Leave are the
+//! helper's clicks it is shielded (`Gated::set_shield`): Resume and Leave are the
 //! sharer's to press.
 
 /// Drawing.

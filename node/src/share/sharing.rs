@@ -26,6 +26,8 @@ use super::{
 const QUEUE_PROJECTED: usize = 8;
 /// Events of one message that are looked at.
 const MAX_BATCH: usize = 64;
+/// What a mouse wheel's notch counts.
+const NOTCH: i32 = 120;
 /// First byte of a stream that carries a cursor's shape.
 const CURSOR_STREAM: u8 = 2;
 
@@ -46,6 +48,8 @@ pub struct Sharing {
     size: (u16, u16),
     origin: (i16, i16),
     stroke: u32,
+    /// What is left of a notch, in 120ths.
+    wheel: (i32, i32),
 }
 
 /// What comes out of the sharer's screen.
@@ -110,6 +114,7 @@ impl Sharing {
             size: (1, 1),
             origin: (0, 0),
             stroke: 0,
+            wheel: (0, 0),
         }
     }
 
@@ -337,7 +342,11 @@ impl Sharing {
                 Some(known) => injector.button(known, button.down),
                 None => Ok(()),
             },
-            Key::Wheel(wheel) => injector.wheel(notches(wheel.dx), notches(wheel.dy)),
+            Key::Wheel(wheel) => {
+                let right = notches(&mut self.wheel.0, wheel.dx);
+                let down = notches(&mut self.wheel.1, wheel.dy);
+                injector.wheel(right, down)
+            }
             Key::ReleaseAll(_) => injector.release_all(),
         }
     }
@@ -345,7 +354,7 @@ impl Sharing {
     /// From 0–65,535 across the source to a place on the display.
     fn place(&self, x: u32, y: u32) -> (i16, i16) {
         let along = |part: u32, length: u16, origin: i16| {
-            let pixel = u64::from(part.min(0xffff)) * u64::from(length.saturating_sub(1)) / 0xffff;
+            let pixel = u64::from(part.min(0xffff)) * u64::from(length) / 0x1_0000;
             origin.saturating_add(i16::try_from(pixel).unwrap_or(i16::MAX))
         };
         (
@@ -409,8 +418,12 @@ fn button_of(number: u32) -> Option<Button> {
     }
 }
 
-fn notches(count: i32) -> i8 {
-    i8::try_from(count.clamp(-16, 16)).unwrap_or(0)
+/// Whole notches of what has come together; a touch pad gives parts of one.
+fn notches(left: &mut i32, part: i32) -> i8 {
+    *left += part.clamp(-16 * NOTCH, 16 * NOTCH);
+    let whole = *left / NOTCH;
+    *left -= whole * NOTCH;
+    i8::try_from(whole).unwrap_or(0)
 }
 
 /// A cursor's shape as its stream carries it.
@@ -451,4 +464,38 @@ fn cursor(shape: &CursorShape) -> Bytes {
     let mut bytes = vec![CURSOR_STREAM];
     bytes.extend(message.encode_to_vec());
     bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_notch_add_up() {
+        let mut left = 0;
+        assert_eq!(notches(&mut left, 120), 1);
+        assert_eq!(
+            [
+                notches(&mut left, 50),
+                notches(&mut left, 50),
+                notches(&mut left, 50)
+            ],
+            [0, 0, 1]
+        );
+        assert_eq!(notches(&mut left, -150), -1);
+        assert_eq!(
+            notches(&mut left, i32::MAX),
+            16,
+            "no peer scrolls a day's worth at once"
+        );
+    }
+
+    #[test]
+    fn a_place_is_within_the_source() {
+        let mut sharing = Sharing::new(None);
+        (sharing.size, sharing.origin) = ((1920, 1080), (100, 50));
+        assert_eq!(sharing.place(0, 0), (100, 50));
+        assert_eq!(sharing.place(0xffff, 0xffff), (2019, 1129));
+        assert_eq!(sharing.place(u32::MAX, 0), (2019, 50));
+    }
 }

@@ -420,11 +420,13 @@ impl Screen {
         match (self.stage, self.role, word) {
             (Stage::Waiting, _, "n" | "new") => Meaning::Wish(Input::NewCode),
             (Stage::Prompted(mode), _, "a" | "allow") => wish(Command::Allow(mode)),
-            (Stage::Prompted(_), _, "s" | "screen") => wish(Command::Allow(Mode::View)),
+            (Stage::Prompted(Mode::Control), _, "s" | "screen") => wish(Command::Allow(Mode::View)),
             (Stage::Prompted(_), _, "d" | "decline") => wish(Command::Decline),
             (Stage::Trust, Role::Helper, "v" | "view") => wish(Command::AskMode(Mode::View)),
             (Stage::Trust, Role::Helper, "c" | "control") => wish(Command::AskMode(Mode::Control)),
-            (Stage::Trust | Stage::Asked, _, word) if yes(word) => wish(Command::SasChecked(true)),
+            (Stage::Trust | Stage::Asked | Stage::Prompted(_), _, word) if yes(word) => {
+                wish(Command::SasChecked(true))
+            }
             (Stage::Trust | Stage::Asked, _, word) if no(word) => wish(Command::SasChecked(false)),
             _ => Meaning::Say("Please answer with one of the letters in brackets.".into()),
         }

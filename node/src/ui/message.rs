@@ -88,11 +88,11 @@ pub enum FromPage {
     },
     /// Helper: a piece of a pen stroke; the next piece of the same stroke begins with this one's last point.
     Pen {
-        /// 1 to [`MAX_POINTS`].
+        /// 1 to `MAX_POINTS`.
         points: Vec<(u16, u16)>,
         /// Its colour.
         colour: Colour,
-        /// In pixels of the source, 1 to [`MAX_PEN_WIDTH`].
+        /// In pixels of the source, 1 to `MAX_PEN_WIDTH`.
         width: u8,
     },
     /// Helper: wipes the pen's strokes.

@@ -3,9 +3,9 @@
 //!
 //! | kept | how much | when full |
 //! |---|---|---|
-//! | events | [`LOG_EVENTS`] | the oldest chat goes first |
+//! | events | `LOG_EVENTS` | the oldest chat goes first |
 //! | transients | the newest of each name | replaced |
-//! | frames | [`FRAMES`], [`FRAME_BYTES`] | all are dropped, the node is asked for a key frame |
+//! | frames | `FRAMES`, `FRAME_BYTES` | all are dropped, the node is asked for a key frame |
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,7 +28,7 @@ const FRAMES: usize = 16;
 /// Two raw 4K pictures; a page further behind is stuck.
 const FRAME_BYTES: usize = 64 << 20;
 /// Events of which only the newest means anything.
-const NEWEST_ONLY: [&str; 3] = ["screen", "cursor", "stats"];
+const NEWEST_ONLY: [&str; 4] = ["screen", "cursor", "stats", "input_refused"];
 /// Bit 0 of a frame's second byte.
 const KEY_FRAME: u8 = 1;
 

@@ -51,9 +51,7 @@ pub enum JoinerEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinFailure {
     /// Somebody waits there, but with another code.
-    #[error(
-        "this is not your helper's code ({tries_left} tries left); please compare it and type it again"
-    )]
+    #[error("this is not your helper's code ({tries_left} tries left); {}", advice(*.tries_left))]
     WrongCode {
         /// Before it burns.
         tries_left: u32,
@@ -96,6 +94,14 @@ pub enum JoinFailure {
     /// The relay said no.
     #[error("the relay refused: {}", .0.as_str_name())]
     Refused(Reason),
+}
+
+/// What to do after a wrong code.
+fn advice(tries_left: u32) -> &'static str {
+    match tries_left {
+        0 => "it is blocked now: please ask your helper for a new one",
+        _ => "please compare it and type it again",
+    }
 }
 
 enum State {

@@ -6,7 +6,7 @@
 //! | MIT-SHM 1.2 | pixels without a way through the socket | slower: over the connection |
 //! | RANDR 1.5 | monitors, and that they change | one monitor, of fixed size |
 //! | XInput 2.1 | that the pointer moves | its position is told with other changes only |
-//! | Composite 0.2 | one window alone | [`Source::Window`] is refused |
+//! | Composite 0.2 | one window alone | `Source::Window` is refused |
 //!
 //! The damage object stands on the root window, which also hears of its inferiors, and reports `NonEmpty`: one event
 //! when the first pixel changes and then silence until the region is taken. Other levels would send an event for each

@@ -11,7 +11,7 @@
 //! A program learns of a new meaning by an event and then *asks* what the keyboard is like *now*. One that is busy asks
 //! late; if the key had another meaning by then, it would read the first letter as the second. So a lent key keeps its
 //! meaning as long as possible: keys are lent in turn, the one unused for longest first, never again within
-//! [`SETTLE`], and all that a text needs at once, so that programs ask once.
+//! `SETTLE`, and all that a text needs at once, so that programs ask once.
 
 /// The sharer's layout.
 mod keymap;
