@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use remora_proto::wire::message::FIRST_WINDOW;
 use tokio::sync::mpsc;
 
 use super::{
@@ -31,8 +32,6 @@ const MIN_BUDGET_BYTES: usize = 4 << 10;
 const MAX_BUDGET_BYTES: usize = 2 << 20;
 /// Before anything is known of the path: 64 KiB cross 10 Mbit/s in 50 ms.
 const FIRST_BUDGET_BYTES: usize = 64 << 10;
-/// Ids of windows in the list of sources begin here; below are monitors.
-const FIRST_WINDOW: u32 = 0x8000;
 /// Sources in the list the helper gets.
 const MAX_SOURCES: usize = 16;
 

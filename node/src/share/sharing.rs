@@ -10,7 +10,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use remora_proto::{
     session::{Command, Mode, Session},
-    wire::message::session::{self as schema, control::Body, input_event::Event as Key},
+    wire::message::{
+        CURSOR_STREAM,
+        session::{self as schema, control::Body, input_event::Event as Key},
+    },
 };
 use tokio::sync::{mpsc, watch};
 
@@ -28,8 +31,6 @@ const QUEUE_PROJECTED: usize = 8;
 const MAX_BATCH: usize = 64;
 /// What a mouse wheel's notch counts.
 const NOTCH: i32 = 120;
-/// First byte of a stream that carries a cursor's shape.
-const CURSOR_STREAM: u8 = 2;
 
 /// The sharer's screen in one session.
 #[derive(Debug)]

@@ -11,7 +11,10 @@ use remora_proto::{
     code::Code,
     identity::Role,
     session::{Command, Event as SessionEvent},
-    wire::message::session::{self as schema, control::Body, input_event::Event as Key},
+    wire::message::{
+        CURSOR_STREAM, FIRST_WINDOW,
+        session::{self as schema, control::Body, input_event::Event as Key},
+    },
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -21,11 +24,6 @@ use crate::{
     event::{Event, Input, PathSnapshot},
     ui::{Colour, FromPage, InputEvent, PageSender, Ui},
 };
-
-/// First byte of what is not a frame but a cursor's shape.
-const CURSOR_STREAM: u8 = 2;
-/// Ids from here on are windows.
-const FIRST_WINDOW: u32 = 0x8000;
 
 /// What somebody wishes on the page.
 #[derive(Debug)]

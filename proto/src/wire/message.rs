@@ -53,6 +53,10 @@ pub const MAX_CONTROL_BYTES: usize = 4096;
 pub const MAX_SIGNAL_BYTES: usize = 512;
 /// Largest text of one chat message, in bytes of UTF-8.
 pub const MAX_CHAT_TEXT_BYTES: usize = 16 * 1024;
+/// First byte of a picture stream that carries a cursor's shape; a frame begins with its version.
+pub const CURSOR_STREAM: u8 = 2;
+/// Ids of windows among a screen's sources begin here; below are monitors.
+pub const FIRST_WINDOW: u32 = 0x8000;
 /// Largest message on a chat stream.
 pub const MAX_CHAT_BYTES: usize = MAX_CHAT_TEXT_BYTES + 16;
 
