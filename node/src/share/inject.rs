@@ -12,6 +12,8 @@ use std::fmt;
 
 use super::capture::Rect;
 
+/// The twin of the synthetic picture.
+pub mod synthetic;
 /// X11.
 #[cfg(unix)]
 pub mod x11;
