@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use remora::{
     event::Event,
     node::{Node, Running},
+    share::desktop::Desktop,
 };
 use remora_proto::{
     identity::Profile, noise::StaticKey, rendezvous::LIFETIME, session::Event as SessionEvent,
@@ -71,7 +72,7 @@ async fn run(relay: &Relay) -> anyhow::Result<Duration> {
     let mut node = Node::connect(relay.address()).await?;
     let entered = Instant::now();
     let introduced = node.try_code(code.parse()?).await?;
-    let mut sharer = node.join(introduced, profile("Maria")?);
+    let mut sharer = node.join(introduced, profile("Maria")?, Desktop::X11(None));
     trust(&mut sharer).await?;
     trust(&mut helper).await?;
     let time = entered.elapsed();

@@ -22,6 +22,7 @@ use crate::{
     error::{Exit, Failure},
     event::{Event, Input},
     node::{Node, Running},
+    share::desktop::Desktop,
     terminal::{
         console::{Console, Typed, print_data},
         screen::{Meaning, Screen},
@@ -218,7 +219,11 @@ async fn meet(
         .map_err(|error| Failure::internal("demo", error))?;
     let introduced = node.try_code(code).await?;
     let maria = person("Maria Lopez", "Accountant", "Contoso", "contoso.com")?;
-    let mut sharer = Player::new(Role::Sharer, node.join(introduced, maria), quiet);
+    let mut sharer = Player::new(
+        Role::Sharer,
+        node.join(introduced, maria, Desktop::X11(None)),
+        quiet,
+    );
     let words = |event: &SessionEvent| match event {
         SessionEvent::Trust { words, .. } => Some(*words),
         _ => None,

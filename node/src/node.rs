@@ -28,7 +28,7 @@ use crate::{
     path::socket::MagicSocket,
     rendezvous::{self, Introduced, Waited},
     session::{self, Channels, Picture, inner},
-    share::sharing::Sharing,
+    share::{desktop::Desktop, sharing::Sharing},
 };
 
 /// Events waiting for the person's program: when it is that far behind, the session waits for it.
@@ -121,7 +121,7 @@ impl Node {
 
     /// Shows codes, each for `lifetime`, and waits for the one who has it; the node is the helper.
     pub fn invite(self, profile: Profile, lifetime: Duration) -> Running {
-        self.run(Role::Helper, profile, Begin::Wait(lifetime))
+        self.run(profile, Begin::Wait(lifetime))
     }
 
     /// Tries a code. On failure the node can try another.
@@ -132,27 +132,26 @@ impl Node {
         rendezvous::join(&self.control, &mut self.notices, code).await
     }
 
-    /// Holds the session a code has led to; the node is the sharer.
-    pub fn join(self, introduced: Introduced, profile: Profile) -> Running {
-        self.run(
-            Role::Sharer,
-            profile,
-            Begin::Introduced(Box::new(introduced)),
-        )
+    /// Holds the session a code has led to; the node is the sharer, and shows `desktop`.
+    pub fn join(self, introduced: Introduced, profile: Profile, desktop: Desktop) -> Running {
+        self.run(profile, Begin::Introduced(Box::new(introduced), desktop))
     }
 
-    fn run(mut self, role: Role, profile: Profile, begin: Begin) -> Running {
+    fn run(mut self, profile: Profile, begin: Begin) -> Running {
         let (events, events_rx) = mpsc::channel(QUEUE_EVENTS);
         let (input_tx, mut input) = mpsc::channel(QUEUE_INPUT);
         let (path, path_rx) = watch::channel(PathSnapshot::default());
         let (frames_tx, frames) = mpsc::channel(QUEUE_FRAMES);
-        let picture = match role {
-            Role::Helper => Picture::Viewer(frames_tx),
-            Role::Sharer => Picture::Screen(Box::new(Sharing::new(None))),
+        let (role, picture) = match &begin {
+            Begin::Wait(_) => (Role::Helper, Picture::Viewer(frames_tx)),
+            Begin::Introduced(_, desktop) => (
+                Role::Sharer,
+                Picture::Screen(Box::new(Sharing::new(desktop.clone()))),
+            ),
         };
         let outcome = tokio::spawn(async move {
             let introduced = match begin {
-                Begin::Introduced(introduced) => Ok(*introduced),
+                Begin::Introduced(introduced, _) => Ok(*introduced),
                 Begin::Wait(lifetime) => self.wait(&mut input, &events, lifetime).await,
             };
             let outcome = match introduced {
@@ -283,7 +282,7 @@ impl Node {
 /// How a session begins.
 enum Begin {
     Wait(Duration),
-    Introduced(Box<Introduced>),
+    Introduced(Box<Introduced>, Desktop),
 }
 
 async fn receive(socket: Arc<MagicSocket>) {

@@ -16,6 +16,9 @@
 pub mod bar;
 /// Where pixels come from.
 pub mod capture;
+/// Which screen is shared.
+#[cfg(unix)]
+pub mod desktop;
 /// Pixels to frames.
 pub mod encode;
 /// Where keys and pointer go, and what stands before it.

@@ -40,6 +40,7 @@ use crate::{
     event::{Event, Input},
     node::{Node, Running},
     rendezvous::{Introduced, may_retry},
+    share::desktop::Desktop,
     status::Board,
 };
 
@@ -87,7 +88,7 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
             return Err(failure);
         }
     };
-    let running = node.join(introduced, profile);
+    let running = node.join(introduced, profile, Desktop::X11(None));
     Terminal::new(console, page, Role::Sharer, None, args.common.json)?
         .run(running)
         .await

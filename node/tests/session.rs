@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use remora::{
     error::{Exit, Failure, exit_of},
     event::{Event, Input},
+    share::desktop::Desktop,
 };
 use remora_proto::{
     identity::Role,
@@ -134,7 +135,7 @@ async fn a_sharer_who_mistyped_can_try_again_on_the_same_node() {
         .try_code(code.parse().expect("a code"))
         .await
         .expect("right");
-    let running = sharer.join(introduced, profile("Maria"));
+    let running = sharer.join(introduced, profile("Maria"), Desktop::X11(None));
     assert_eq!(helper.trust().await.0, "Maria");
     drop(running);
 }

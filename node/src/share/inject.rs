@@ -12,6 +12,8 @@ use std::fmt;
 
 use super::capture::Rect;
 
+/// The twin of the synthetic picture.
+pub mod synthetic;
 /// X11.
 #[cfg(unix)]
 pub mod x11;
@@ -97,6 +99,40 @@ pub trait Inject: Send + fmt::Debug {
     /// # Errors
     /// [`InjectError::Display`].
     fn release_all(&mut self) -> Result<(), InjectError>;
+}
+
+impl<I: Inject + ?Sized> Inject for Box<I> {
+    fn key(&mut self, key: Keysym, down: bool) -> Result<(), InjectError> {
+        (**self).key(key, down)
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), InjectError> {
+        (**self).text(text)
+    }
+
+    fn pointer(&mut self, x: i16, y: i16) -> Result<(), InjectError> {
+        (**self).pointer(x, y)
+    }
+
+    fn position(&mut self) -> Result<(i16, i16), InjectError> {
+        (**self).position()
+    }
+
+    fn button(&mut self, button: Button, down: bool) -> Result<(), InjectError> {
+        (**self).button(button, down)
+    }
+
+    fn wheel(&mut self, right: i8, down: i8) -> Result<(), InjectError> {
+        (**self).wheel(right, down)
+    }
+
+    fn confine(&mut self, window: Option<u32>) {
+        (**self).confine(window);
+    }
+
+    fn release_all(&mut self) -> Result<(), InjectError> {
+        (**self).release_all()
+    }
 }
 
 /// Why input did not arrive.

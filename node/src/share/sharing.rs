@@ -19,8 +19,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     bar::{Bar, BarEvent, BarText},
-    capture::{self, CaptureError, CursorShape, Rect},
-    inject::{Button, Gated, Inject as _, InjectError, Keysym, Permit, x11::X11Inject},
+    capture::{CaptureError, CursorShape, Rect},
+    desktop::Desktop,
+    inject::{Button, Gated, Inject, InjectError, Keysym, Permit},
     overlay::Overlay,
     projector::{Projected, Projector, ToProjector},
 };
@@ -35,11 +36,11 @@ const NOTCH: i32 = 120;
 /// The sharer's screen in one session.
 #[derive(Debug)]
 pub struct Sharing {
-    display: Option<String>,
+    desktop: Desktop,
     projector: Option<Projector>,
     projected: mpsc::Receiver<Projected>,
     projected_tx: mpsc::Sender<Projected>,
-    injector: Option<Gated<X11Inject>>,
+    injector: Option<Gated<Box<dyn Inject>>>,
     overlay: Option<Overlay>,
     bar: Option<Bar>,
     bar_rect: Option<watch::Receiver<Rect>>,
@@ -92,11 +93,11 @@ pub enum ForHelper {
 }
 
 impl Sharing {
-    /// Nothing is opened before a viewer asks. `display` is `DISPLAY` when it is not said.
-    pub fn new(display: Option<String>) -> Self {
+    /// Nothing is opened before a viewer asks.
+    pub fn new(desktop: Desktop) -> Self {
         let (projected_tx, projected) = mpsc::channel(QUEUE_PROJECTED);
         Self {
-            display,
+            desktop,
             projector: None,
             projected,
             projected_tx,
@@ -145,9 +146,11 @@ impl Sharing {
         }
     }
 
-    /// Opens the bar, without which nothing is shown.
+    /// Opens the bar, without which nothing is shown where somebody could see it.
     fn open_bar(&mut self) -> Result<(), CaptureError> {
-        let bar = Bar::open(self.display.as_deref())?;
+        let Some(bar) = self.desktop.bar()? else {
+            return Ok(());
+        };
         bar.show(self.text.clone());
         let mut rect = bar.rect();
         let at = *rect.borrow_and_update();
@@ -202,7 +205,7 @@ impl Sharing {
     /// A viewer is there: opens the screen, or begins anew.
     fn begin(&mut self) -> Option<Command> {
         if self.projector.is_none() {
-            match capture::open(self.display.as_deref()) {
+            match self.desktop.capture() {
                 Ok(capture) => {
                     self.projector = Some(Projector::start(capture, self.projected_tx.clone()));
                     if let Err(error) = self.open_bar() {
@@ -299,7 +302,7 @@ impl Sharing {
             return Some(reason);
         }
         if self.injector.is_none() {
-            match X11Inject::open(self.display.as_deref()) {
+            match self.desktop.injector() {
                 Ok(injector) => {
                     let mut injector = Gated::new(injector);
                     if let Some(rect) = &self.bar_rect {
@@ -366,8 +369,8 @@ impl Sharing {
 
     fn overlay(&mut self) -> Option<&Overlay> {
         if self.overlay.is_none() {
-            match Overlay::open(self.display.as_deref()) {
-                Ok(overlay) => self.overlay = Some(overlay),
+            match self.desktop.overlay() {
+                Ok(overlay) => self.overlay = overlay,
                 Err(error) => tracing::debug!(%error, "no overlay on this display"),
             }
         }
@@ -493,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_place_is_within_the_source() {
-        let mut sharing = Sharing::new(None);
+        let mut sharing = Sharing::new(Desktop::X11(None));
         (sharing.size, sharing.origin) = ((1920, 1080), (100, 50));
         assert_eq!(sharing.place(0, 0), (100, 50));
         assert_eq!(sharing.place(0xffff, 0xffff), (2019, 1129));

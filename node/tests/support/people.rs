@@ -6,6 +6,7 @@ use remora::{
     error::Failure,
     event::{Event, Input},
     node::{Node, Outcome, Running},
+    share::desktop::Desktop,
 };
 use remora_proto::{
     id::RelayAddr,
@@ -221,7 +222,10 @@ pub async fn joins(relay: &RelayAddr, name: &str, code: &str) -> Result<Person, 
     let mut node = node(relay).await;
     let code = code.parse().expect("a code");
     let introduced = within("the code", node.try_code(code)).await?;
-    Ok(Person::new(name, node.join(introduced, profile(name))))
+    Ok(Person::new(
+        name,
+        node.join(introduced, profile(name), Desktop::X11(None)),
+    ))
 }
 
 /// Two people who see each other's trust card.

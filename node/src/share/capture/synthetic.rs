@@ -1,16 +1,20 @@
-//! A lively picture for machines without a display: a gradient, a box that wanders over it, and lines of blocks that
-//! appear as if somebody typed.
+//! A lively picture for machines without a display: a gradient, a box that wanders over it, lines of blocks that
+//! appear as if somebody typed, and a note on which the helper really types.
 //!
-//! What is to be seen at a tick is a function of the seed and the tick alone, so two runs show the same. Ticks come
-//! with time; if nobody waits, they are skipped, as a real screen's frames would be.
+//! What is to be seen is a function of the seed, the tick and what was done to the [`Sheet`], so two runs show the
+//! same. Ticks come with time; if nobody waits, they are skipped, as a real screen's frames would be.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    fmt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     task::{Wake, Waker},
     time::{Duration, Instant},
 };
 
-use super::{Capture, CaptureError, Changes, Monitor, Pixels, Rect, Source, WindowInfo, coalesce};
+use super::{
+    Capture, CaptureError, Changes, CursorShape, Monitor, Pixels, Rect, Source, WindowInfo,
+    coalesce,
+};
 
 /// A common laptop's size, and small enough for a CI machine.
 const SIZE: (u16, u16) = (1280, 720);
@@ -30,14 +34,162 @@ const PAGE: Rect = Rect {
     height: 200,
 };
 
+/// Where the helper's letters stand.
+const NOTE: Rect = Rect {
+    x: 720,
+    y: 420,
+    width: 480,
+    height: 200,
+};
+/// Side of what a click leaves.
+const MARK: u16 = 12;
+/// Side of the cursor.
+const CURSOR: u16 = 11;
+/// Letters that are remembered; nobody types more in a session that shows nothing.
+const MAX_TYPED: usize = 100_000;
+
+/// The synthetic desktop: what shows it, what types on it and who asks what was typed hold the same one.
+#[derive(Clone)]
+pub struct Sheet {
+    seed: u64,
+    /// Ticks count from here.
+    started: Instant,
+    state: Arc<Mutex<State>>,
+}
+
+/// What was done to a sheet.
+#[derive(Default)]
+struct State {
+    typed: Vec<char>,
+    pointer: (i16, i16),
+    mark: Option<(i16, i16)>,
+    /// Time stands still at this tick.
+    rested: Option<u64>,
+    watchers: Vec<Weak<Bell>>,
+}
+
+impl fmt::Debug for Sheet {
+    /// Not what was typed: keys are nobody's but the two people's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sheet({})", self.seed)
+    }
+}
+
+impl Sheet {
+    /// Begins now.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            started: Instant::now(),
+            state: Arc::default(),
+        }
+    }
+
+    /// All that was typed and not erased.
+    pub fn typed(&self) -> String {
+        self.state().typed.iter().collect()
+    }
+
+    /// Where the next letter will appear.
+    pub fn next_letter(&self) -> Rect {
+        cell_of(NOTE, self.state().typed.len() % cells(NOTE))
+    }
+
+    /// Nothing moves by itself any more.
+    pub fn rest(&self) {
+        let tick = self.tick();
+        self.change(|state| state.rested = Some(tick));
+    }
+
+    pub(crate) fn write(&self, letter: char) {
+        self.change(|state| {
+            if state.typed.len() < MAX_TYPED {
+                state.typed.push(letter);
+            }
+        });
+    }
+
+    pub(crate) fn erase(&self) {
+        self.change(|state| {
+            state.typed.pop();
+        });
+    }
+
+    pub(crate) fn point(&self, x: i16, y: i16) {
+        let [right, bottom] = [SIZE.0, SIZE.1].map(|side| i16::try_from(side - 1).unwrap_or(0));
+        self.change(|state| state.pointer = (x.clamp(0, right), y.clamp(0, bottom)));
+    }
+
+    pub(crate) fn pointer(&self) -> (i16, i16) {
+        self.state().pointer
+    }
+
+    pub(crate) fn mark(&self) {
+        self.change(|state| state.mark = Some(state.pointer));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        let watchers: Vec<_> = state.watchers.iter().filter_map(Weak::upgrade).collect();
+        drop(state);
+        for bell in watchers {
+            bell.wake();
+        }
+    }
+
+    fn watch(&self, bell: &Arc<Bell>) {
+        let mut state = self.state();
+        state.watchers.retain(|known| known.strong_count() > 0);
+        state.watchers.push(Arc::downgrade(bell));
+    }
+
+    /// The tick that is due.
+    fn tick(&self) -> u64 {
+        let due = self.started.elapsed().as_nanos() / TICK.as_nanos();
+        let due = u64::try_from(due).unwrap_or(u64::MAX);
+        self.state().rested.unwrap_or(due)
+    }
+
+    /// When the picture of `tick` is old; never if time stands still there.
+    fn after(&self, tick: u64) -> Option<Instant> {
+        let next = self.started + TICK * u32::try_from(tick + 1).unwrap_or(u32::MAX);
+        (self.state().rested != Some(tick)).then_some(next)
+    }
+
+    fn view(&self, tick: u64) -> View {
+        let state = self.state();
+        // A full page stays until the next letter.
+        let page = state.typed.len().saturating_sub(1) / cells(NOTE) * cells(NOTE);
+        View {
+            tick,
+            note: state.typed[page..].to_vec(),
+            mark: state.mark.map(mark_at),
+            pointer: state.pointer,
+        }
+    }
+}
+
+/// What is to be seen.
+#[derive(Debug, Default)]
+struct View {
+    tick: u64,
+    note: Vec<char>,
+    mark: Option<Rect>,
+    pointer: (i16, i16),
+}
+
 /// A source that nobody's screen is behind.
 #[derive(Debug)]
 pub struct Synthetic {
-    seed: u64,
+    sheet: Sheet,
     monitors: [Monitor; 1],
-    started: Instant,
     /// Shown now.
-    tick: u64,
+    view: View,
     bytes: Vec<u8>,
     first: bool,
     bell: Arc<Bell>,
@@ -58,52 +210,54 @@ impl Wake for Bell {
 
 impl Bell {
     /// Sleeps at most until then; true if somebody rang.
-    fn sleep_until(&self, then: Instant) -> bool {
+    fn sleep_until(&self, then: Option<Instant>) -> bool {
         let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = then.saturating_duration_since(Instant::now());
-        let waited = self.heard.wait_timeout_while(rung, left, |rung| !*rung);
-        let (mut rung, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut rung = match then {
+            Some(then) => {
+                let left = then.saturating_duration_since(Instant::now());
+                let waited = self.heard.wait_timeout_while(rung, left, |rung| !*rung);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => {
+                let waited = self.heard.wait_while(rung, |rung| !*rung);
+                waited.unwrap_or_else(PoisonError::into_inner)
+            }
+        };
         std::mem::take(&mut *rung)
     }
 }
 
 impl Synthetic {
-    /// Begins now.
-    pub fn new(seed: u64) -> Self {
+    /// Shows a sheet.
+    pub fn new(sheet: Sheet) -> Self {
         let rect = Rect::of_size(SIZE);
+        let bell = Arc::default();
+        sheet.watch(&bell);
         Self {
-            seed,
             monitors: [Monitor {
                 id: 0,
                 name: "synthetic".to_owned(),
                 rect,
                 primary: true,
             }],
-            started: Instant::now(),
-            tick: 0,
+            view: sheet.view(sheet.tick()),
+            sheet,
             bytes: vec![0; usize::from(SIZE.0) * usize::from(SIZE.1) * 4],
             first: true,
-            bell: Arc::default(),
+            bell,
         }
     }
 
-    fn next_tick_at(&self) -> Instant {
-        self.started + TICK * u32::try_from(self.tick + 1).unwrap_or(u32::MAX)
-    }
-
-    /// Goes to the tick that is due; what that changes.
-    fn advance(&mut self) -> Vec<Rect> {
-        let due = self.started.elapsed().as_nanos() / TICK.as_nanos();
-        let (old, new) = (self.tick, u64::try_from(due).unwrap_or(u64::MAX));
-        self.tick = new;
-        if old == new {
-            return Vec::new();
+    /// Goes to this tick and what is on the sheet; what that changes.
+    fn advance(&mut self, tick: u64) -> Changes {
+        let new = self.sheet.view(tick);
+        let old = std::mem::replace(&mut self.view, new);
+        let moved = (old.pointer != self.view.pointer).then_some(self.view.pointer);
+        Changes {
+            damage: coalesce(damage(self.sheet.seed, &old, &self.view)),
+            cursor_moved: moved,
+            ..Changes::default()
         }
-        coalesce(
-            [box_at(self.seed, old), box_at(self.seed, new)]
-                .into_iter()
-                .chain(typed_between(old, new)),
-        )
     }
 
     /// Blue, green, red at this tick.
@@ -112,69 +266,128 @@ impl Synthetic {
             i16::try_from(x).unwrap_or(i16::MAX),
             i16::try_from(y).unwrap_or(i16::MAX),
         );
-        let wandering = box_at(self.seed, self.tick);
+        let inside = |rect: Rect| (column.abs_diff(rect.x), row.abs_diff(rect.y));
+        if self
+            .view
+            .mark
+            .is_some_and(|mark| mark.contains(column, row))
+        {
+            return MARKED;
+        }
+        let wandering = box_at(self.sheet.seed, self.view.tick);
         if wandering.contains(column, row) {
-            let inside = wandering.relative_to((0, 0));
-            let (left, top) = (column.abs_diff(inside.x), row.abs_diff(inside.y));
+            let (left, top) = inside(wandering);
             return [low(left), low(top), low(left ^ top)];
         }
         if PAGE.contains(column, row) {
-            return self.page_pixel(column.abs_diff(PAGE.x), row.abs_diff(PAGE.y));
+            return self.page_pixel(inside(PAGE));
+        }
+        if NOTE.contains(column, row) {
+            return self.note_pixel(inside(NOTE));
         }
         [low(y / 3), low(x / 6), 64]
     }
 
-    fn page_pixel(&self, x: u16, y: u16) -> [u8; 3] {
-        const PAPER: [u8; 3] = [245, 245, 240];
-        const INK: [u8; 3] = [40, 30, 20];
-        let (column, row) = (x / CELL.0, y / CELL.1);
-        let index = u64::from(row) * u64::from(PAGE.width / CELL.0) + u64::from(column);
-        if index >= self.tick % letters() {
-            return PAPER;
-        }
-        // A letter is a block of 3 × 5 bits in its cell; a sixth of them are spaces.
-        let letter = scramble(self.seed ^ index);
-        let (bit_x, bit_y) = (x % CELL.0 / 3, y % CELL.1 / 4);
-        let bit = u32::from(bit_y) * 3 + u32::from(bit_x);
-        let inked = bit_x < 3 && !letter.is_multiple_of(6) && letter >> (8 + bit) & 1 == 1;
+    /// A sixth of the letters are spaces.
+    fn page_pixel(&self, at: (u16, u16)) -> [u8; 3] {
+        let index = index_at(PAGE, at);
+        let shown = usize::try_from(self.view.tick).unwrap_or(usize::MAX) % cells(PAGE);
+        let letter = scramble(self.sheet.seed ^ u64::try_from(index).unwrap_or(0));
+        let inked = index < shown && !letter.is_multiple_of(6) && bit(letter, at);
         if inked { INK } else { PAPER }
     }
+
+    fn note_pixel(&self, at: (u16, u16)) -> [u8; 3] {
+        let letter = self.view.note.get(index_at(NOTE, at));
+        let inked = letter.is_some_and(|letter| {
+            // Its first column is full, so that no letter looks like nothing.
+            let column = at.0 % CELL.0 / 3;
+            !letter.is_whitespace()
+                && column < 3
+                && at.1 % CELL.1 < 18
+                && (column == 0 || bit(scramble(u64::from(u32::from(*letter))), at))
+        });
+        if inked { INK } else { NOTE_PAPER }
+    }
+}
+
+const PAPER: [u8; 3] = [245, 245, 240];
+const NOTE_PAPER: [u8; 3] = [200, 240, 255];
+const INK: [u8; 3] = [40, 30, 20];
+const MARKED: [u8; 3] = [60, 40, 220];
+
+/// Which cell of a page a place on it is in.
+fn index_at(page: Rect, (x, y): (u16, u16)) -> usize {
+    usize::from(y / CELL.1) * usize::from(page.width / CELL.0) + usize::from(x / CELL.0)
+}
+
+/// A letter is a block of 3 × 5 bits in its cell.
+fn bit(letter: u64, (x, y): (u16, u16)) -> bool {
+    let (column, row) = (x % CELL.0 / 3, y % CELL.1 / 4);
+    column < 3 && letter >> (8 + u32::from(row) * 3 + u32::from(column)) & 1 == 1
+}
+
+/// Letters on a full page; then it begins anew.
+fn cells(page: Rect) -> usize {
+    usize::from(page.width / CELL.0) * usize::from(page.height / CELL.1)
+}
+
+fn cell_of(page: Rect, index: usize) -> Rect {
+    let per_row = usize::from(page.width / CELL.0);
+    let place = |index: usize, size: u16| i16::try_from(index * usize::from(size)).unwrap_or(0);
+    Rect {
+        x: place(index % per_row, CELL.0),
+        y: place(index / per_row, CELL.1),
+        width: CELL.0,
+        height: CELL.1,
+    }
+    .offset_by((page.x, page.y))
+}
+
+fn mark_at((x, y): (i16, i16)) -> Rect {
+    Rect {
+        x,
+        y,
+        width: MARK,
+        height: MARK,
+    }
+}
+
+/// All that looks different.
+fn damage(seed: u64, old: &View, new: &View) -> Vec<Rect> {
+    let mut damage = Vec::new();
+    if old.tick != new.tick {
+        damage.extend([box_at(seed, old.tick), box_at(seed, new.tick)]);
+        damage.extend(typed_between(old.tick, new.tick));
+    }
+    let longest = old.note.len().max(new.note.len());
+    let differs = |index: &usize| old.note.get(*index) != new.note.get(*index);
+    damage.extend(
+        (0..longest)
+            .filter(differs)
+            .map(|index| cell_of(NOTE, index)),
+    );
+    if old.mark != new.mark {
+        damage.extend(old.mark.into_iter().chain(new.mark));
+    }
+    damage
 }
 
 fn low(value: u16) -> u8 {
     value.to_le_bytes()[0]
 }
 
-/// Letters on a full page; then it begins anew.
-fn letters() -> u64 {
-    u64::from(PAGE.width / CELL.0) * u64::from(PAGE.height / CELL.1)
-}
-
 /// The cells that fill, and the page if it was begun anew.
 fn typed_between(old: u64, new: u64) -> impl Iterator<Item = Rect> {
-    let per_row = u64::from(PAGE.width / CELL.0);
-    let turned = old / letters() != new / letters();
-    let cells = if turned {
+    let letters = u64::try_from(cells(PAGE)).unwrap_or(u64::MAX);
+    let turned = old / letters != new / letters;
+    let filled = if turned {
         0..0
     } else {
-        old % letters()..new % letters()
+        old % letters..new % letters
     };
-    let cell = move |index: u64| {
-        let place =
-            |index: u64, size: u16| i16::try_from(index * u64::from(size)).unwrap_or(i16::MAX);
-        let (x, y) = (
-            place(index % per_row, CELL.0),
-            place(index / per_row, CELL.1),
-        );
-        Rect {
-            x,
-            y,
-            width: CELL.0,
-            height: CELL.1,
-        }
-        .offset_by((PAGE.x, PAGE.y))
-    };
-    turned.then_some(PAGE).into_iter().chain(cells.map(cell))
+    let cell = |index: u64| cell_of(PAGE, usize::try_from(index).unwrap_or(0));
+    turned.then_some(PAGE).into_iter().chain(filled.map(cell))
 }
 
 /// Where the box is: it goes to and fro in both directions.
@@ -200,6 +413,23 @@ fn scramble(value: u64) -> u64 {
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ mixed >> 31
+}
+
+/// A cross.
+fn cursor() -> CursorShape {
+    let (middle, side) = (usize::from(CURSOR / 2), usize::from(CURSOR));
+    let pixel = |at: usize| {
+        let on = at % side == middle || at / side == middle;
+        if on { 0xff10_1010 } else { 0 }
+    };
+    CursorShape {
+        width: CURSOR,
+        height: CURSOR,
+        hot_x: CURSOR / 2,
+        hot_y: CURSOR / 2,
+        serial: 0,
+        argb: (0..side * side).map(pixel).collect(),
+    }
 }
 
 impl Capture for Synthetic {
@@ -237,22 +467,23 @@ impl Capture for Synthetic {
 
     fn wait(&mut self, deadline: Option<Instant>) -> Result<Changes, CaptureError> {
         if std::mem::take(&mut self.first) {
-            let damage = vec![Rect::of_size(SIZE)];
             return Ok(Changes {
-                damage,
+                damage: vec![Rect::of_size(SIZE)],
                 resized: true,
-                ..Changes::default()
+                cursor_moved: Some(self.view.pointer),
+                cursor_shape: Some(cursor()),
+                ..self.advance(self.sheet.tick())
             });
         }
-        let next = self.next_tick_at();
-        let rung = self
-            .bell
-            .sleep_until(deadline.map_or(next, |deadline| deadline.min(next)));
-        let damage = if rung { Vec::new() } else { self.advance() };
-        Ok(Changes {
-            damage,
-            ..Changes::default()
-        })
+        let due = [self.sheet.after(self.view.tick), deadline];
+        let rung = self.bell.sleep_until(due.into_iter().flatten().min());
+        // Who rings wants an answer about the sheet, not the next tick.
+        let tick = if rung {
+            self.view.tick
+        } else {
+            self.sheet.tick()
+        };
+        Ok(self.advance(tick))
     }
 
     fn refresh(&mut self, rects: &[Rect]) -> Result<(), CaptureError> {
@@ -290,12 +521,16 @@ impl Capture for Synthetic {
 mod tests {
     use super::*;
 
-    /// The whole picture at a tick.
-    fn at(seed: u64, tick: u64) -> Vec<u8> {
-        let mut source = Synthetic::new(seed);
-        source.tick = tick;
+    fn all_of(mut source: Synthetic) -> Vec<u8> {
         source.refresh(&[Rect::of_size(SIZE)]).unwrap();
         source.bytes
+    }
+
+    /// The whole picture at a tick.
+    fn at(seed: u64, tick: u64) -> Vec<u8> {
+        let mut source = Synthetic::new(Sheet::new(seed));
+        source.view.tick = tick;
+        all_of(source)
     }
 
     #[test]
@@ -307,15 +542,10 @@ mod tests {
     #[test]
     fn the_damage_is_all_that_changes() {
         for (old, new) in [(0, 1), (58, 63), (599, 601), (1_000, 5_000)] {
-            let mut source = Synthetic::new(3);
-            source.tick = old;
+            let mut source = Synthetic::new(Sheet::new(3));
+            source.view.tick = old;
             source.refresh(&[Rect::of_size(SIZE)]).unwrap();
-            source.tick = new;
-            let damage = coalesce(
-                [box_at(3, old), box_at(3, new)]
-                    .into_iter()
-                    .chain(typed_between(old, new)),
-            );
+            let damage = source.advance(new).damage;
             source.refresh(&damage).unwrap();
             assert!(source.bytes == at(3, new), "{old} to {new}");
         }
@@ -323,11 +553,55 @@ mod tests {
 
     #[test]
     fn it_wakes_for_a_bell_before_the_tick_and_begins_with_everything() {
-        let mut source = Synthetic::new(1);
+        let mut source = Synthetic::new(Sheet::new(1));
         let first = source.wait(None).unwrap();
         assert!(first.resized && first.damage == [Rect::of_size(SIZE)]);
+        assert!(first.cursor_shape.is_some() && first.cursor_moved == Some((0, 0)));
         source.waker().wake();
         assert!(source.wait(None).unwrap().is_empty());
         assert!(!source.wait(None).unwrap().damage.is_empty());
+    }
+
+    #[test]
+    fn what_is_done_to_a_resting_sheet_is_shown_and_nothing_else_happens() {
+        let sheet = Sheet::new(1);
+        sheet.rest();
+        let mut source = Synthetic::new(sheet.clone());
+        source.wait(None).unwrap();
+        source.refresh(&[Rect::of_size(SIZE)]).unwrap();
+        let next = sheet.next_letter();
+        sheet.write('ä');
+        let typed = source.wait(None).unwrap();
+        assert_eq!(typed.damage, [next]);
+        sheet.point(40, 30);
+        assert_eq!(source.wait(None).unwrap().cursor_moved, Some((40, 30)));
+        sheet.mark();
+        let marked = source.wait(None).unwrap();
+        assert!(marked.damage[0].contains(40, 30));
+        source.refresh(&typed.damage).unwrap();
+        source.refresh(&marked.damage).unwrap();
+        assert!(source.bytes == all_of(Synthetic::new(sheet.clone())));
+        assert!(source.bytes != all_of(Synthetic::new(Sheet::new(1))));
+        sheet.erase();
+        assert_eq!(source.wait(None).unwrap().damage, [next]);
+        assert_eq!(sheet.next_letter(), next);
+    }
+
+    #[test]
+    fn a_full_note_begins_anew() {
+        let sheet = Sheet::new(1);
+        sheet.rest();
+        let mut source = Synthetic::new(sheet.clone());
+        let first = sheet.next_letter();
+        for _ in 0..cells(NOTE) {
+            sheet.write('x');
+        }
+        assert!(!source.advance(0).damage.is_empty());
+        assert_eq!(sheet.next_letter(), first);
+        source.refresh(&[Rect::of_size(SIZE)]).unwrap();
+        sheet.write('y');
+        let damage = source.advance(0).damage;
+        source.refresh(&damage).unwrap();
+        assert!(source.bytes == all_of(Synthetic::new(sheet)));
     }
 }

@@ -1,0 +1,66 @@
+//! Which screen a session shares: where its pixels come from, where keys go, and what is shown on it beside them.
+
+use super::{
+    bar::Bar,
+    capture::{
+        self, Capture, CaptureError,
+        synthetic::{Sheet, Synthetic},
+    },
+    inject::{Inject, InjectError, synthetic::SyntheticInject, x11::X11Inject},
+    overlay::Overlay,
+};
+
+/// A screen that can be shared. Nothing is opened before it is asked for.
+#[derive(Clone, Debug)]
+pub enum Desktop {
+    /// The X11 display of this name; the one in `DISPLAY` when there is no name.
+    X11(Option<String>),
+    /// A sheet that nobody's screen is behind, for machines without a display.
+    Synthetic(Sheet),
+}
+
+impl Desktop {
+    /// Opens the pixels.
+    ///
+    /// # Errors
+    /// Why not; never a picture that is not the screen.
+    pub fn capture(&self) -> Result<Box<dyn Capture>, CaptureError> {
+        match self {
+            Self::X11(display) => capture::open(display.as_deref()),
+            Self::Synthetic(sheet) => Ok(Box::new(Synthetic::new(sheet.clone()))),
+        }
+    }
+
+    /// Opens keyboard and pointer.
+    ///
+    /// # Errors
+    /// [`InjectError::Display`].
+    pub fn injector(&self) -> Result<Box<dyn Inject>, InjectError> {
+        Ok(match self {
+            Self::X11(display) => Box::new(X11Inject::open(display.as_deref())?),
+            Self::Synthetic(sheet) => Box::new(SyntheticInject::new(sheet.clone())),
+        })
+    }
+
+    /// Opens the sharer's bar; `None` where nobody sits in front of the screen.
+    ///
+    /// # Errors
+    /// As [`Bar::open`].
+    pub fn bar(&self) -> Result<Option<Bar>, CaptureError> {
+        match self {
+            Self::X11(display) => Bar::open(display.as_deref()).map(Some),
+            Self::Synthetic(_) => Ok(None),
+        }
+    }
+
+    /// Opens what the helper's laser pointer and pen are drawn on; `None` where nobody sits in front of the screen.
+    ///
+    /// # Errors
+    /// As [`Overlay::open`].
+    pub fn overlay(&self) -> Result<Option<Overlay>, CaptureError> {
+        match self {
+            Self::X11(display) => Overlay::open(display.as_deref()).map(Some),
+            Self::Synthetic(_) => Ok(None),
+        }
+    }
+}
