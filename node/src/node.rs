@@ -36,7 +36,7 @@ const QUEUE_EVENTS: usize = 256;
 /// Wishes waiting for the session: lines somebody typed.
 const QUEUE_INPUT: usize = 64;
 /// Frames waiting for the page: when it is behind, the sharer sends no more.
-const QUEUE_FRAMES: usize = 2;
+const QUEUE_FRAMES: usize = 8;
 /// For the last words to the relay.
 const FAREWELL: Duration = Duration::from_secs(1);
 

@@ -4,12 +4,11 @@
 //!  commands ─▶ ┌─────────┐ ─▶ control writer ─▶ QUIC stream 0
 //!              │ Session │ ─▶ chat writer ────▶ QUIC stream 4
 //!  events  ◀── │ machine │ ◀─ control reader ◀─
-//!              └─────────┘ ◀─ chat reader ◀────
+//!              │         │ ◀─ chat reader ◀────
+//!              └──┬───▲──┘
+//!          rights ▼   │ wishes
+//!              the picture, on a task of its own: share::sharing at the sharer, help::incoming at the helper
 //! ```
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a few events concern the screen, among many"
-)]
 
 /// The inner connection: who connects, who accepts, what both say in the handshake.
 pub mod inner;
@@ -20,7 +19,9 @@ use bytes::Bytes;
 use prost::Message;
 use quinn::{Connection, RecvStream, SendStream};
 use remora_proto::{
-    session::{BadState, Command, Event as SessionEvent, Receipt, Session, Setup, Transmit},
+    session::{
+        BadState, Command, Event as SessionEvent, Receipt, Rights, Session, Setup, Transmit,
+    },
     wire::message::{
         Inbox, InvalidMessage, encode,
         session::{self as schema},
@@ -28,27 +29,25 @@ use remora_proto::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant as Deadline, MissedTickBehavior, sleep_until},
 };
 
 use self::inner::{Inner, Messages};
 use crate::{
     event::{Event, Input, PathSnapshot},
-    share::sharing::{ForHelper, Next, Sharing},
+    help::incoming,
+    share::sharing::{self, Sharing, ToScreen, ToSession},
 };
 
 /// Messages between a stream's task and the machine. Full means that the network (writers) or the person's program
 /// (readers) is behind, and the one who fills it waits.
 const QUEUE_MESSAGES: usize = 64;
-/// Frames between the projector and the network: it waits for them to be seen anyway.
-const QUEUE_MEDIA: usize = 2;
-/// A key frame of an 8K screen.
-const MAX_FRAME_BYTES: usize = 64 << 20;
+/// What the helper says about the picture. Full means that the screen is stuck; then nobody misses a laser pointer, and a
+/// frame whose acknowledgement is lost is sent again.
+const QUEUE_SCREEN: usize = 256;
 /// Keys go before everything but QUIC's own frames.
 const PRIORITY_INPUT: i32 = 1;
-/// The picture goes after everything.
-const PRIORITY_PICTURE: i32 = -1;
 /// How long the last words may take (`T_endnote` of SESSION.md §1.2 is 2 s: half to be acknowledged, half for the other
 /// side to take its leave).
 const LINGER: Duration = Duration::from_secs(1);
@@ -91,11 +90,8 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
     tasks.spawn(read(control.recv, control.inbox, to));
     let (to, mut chats) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(read(chat.recv, chat.inbox, to));
-    let (to, mut keys) = mpsc::channel(QUEUE_MESSAGES);
-    tasks.spawn(read::<schema::InputBatch>(input.recv, input.inbox, to));
     let (control_tx, control_rx) = mpsc::channel(QUEUE_MESSAGES);
     let (input_tx, input_rx) = mpsc::channel(QUEUE_MESSAGES);
-    let (media_tx, media_rx) = mpsc::channel(QUEUE_MEDIA);
     let (chat_tx, chat_rx) = mpsc::channel(QUEUE_MESSAGES);
     let mut writers = JoinSet::new();
     writers.spawn(write(control.send, control_rx));
@@ -104,10 +100,14 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
         tracing::debug!(%error, "priority");
     }
     writers.spawn(write(input.send, input_rx));
-    tasks.spawn(write_frames(connection.clone(), media_rx));
-    if let Picture::Viewer(to) = &channels.picture {
-        tasks.spawn(read_frames(connection.clone(), to.clone()));
-    }
+    let (keys, keys_rx) = mpsc::channel(QUEUE_MESSAGES);
+    let (mut beside, mut from_beside) = match channels.picture {
+        Picture::Viewer(frames) => Beside::viewer(connection.clone(), frames),
+        Picture::Screen(sharing) => {
+            tasks.spawn(read(input.recv, input.inbox, keys));
+            Beside::screen(*sharing, connection.clone(), keys_rx)
+        }
+    };
 
     let mut session = Session::new(setup, Instant::now());
     let snapshot = || PathSnapshot {
@@ -117,7 +117,7 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
     channels.path.send_replace(snapshot());
     let mut renewal = tokio::time::interval(SNAPSHOT_INTERVAL);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut controls_over, mut chats_over, mut keys_over) = (false, false, false);
+    let (mut controls_over, mut chats_over) = (false, false);
     let receipt = loop {
         // A stream ends with the connection. What still waits on the other one is heard first.
         if controls_over && (chats_over || !session.accepts_chat()) {
@@ -136,7 +136,7 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
                 tracing::debug!("a stream of the session is closed");
             }
         }
-        if let Some(receipt) = publish(&mut session, &mut channels).await {
+        if let Some(receipt) = publish(&mut session, &mut beside, &channels.events).await {
             break receipt;
         }
         // A person who types faster than the network takes is made to wait; the other side is not.
@@ -170,46 +170,22 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
                     not_possible(&channels.events, error).await;
                 }
             }
-            batch = keys.recv(), if !keys_over => match (batch, &mut channels.picture) {
-                (Some(Ok(batch)), Picture::Screen(sharing)) => {
-                    if let Some(reason) = sharing.input(&batch, &session) {
-                        let refused = schema::InputRefused { reason: reason.into() };
-                        let refused = Command::Media(schema::control::Body::InputRefused(refused));
-                        warn_of(session.handle_command(refused, Instant::now()));
-                    }
-                }
-                (Some(Ok(_)), Picture::Viewer(_)) => {}
-                (Some(Err(_)), _) => session.handle_malformed(Instant::now()),
-                (None, _) => keys_over = true,
-            },
-            next = next_of(&mut channels.picture) => match (next, &mut channels.picture) {
-                (Next::Wish(command), _) => warn_of(session.handle_command(command, Instant::now())),
-                (Next::Nothing, _) | (_, Picture::Viewer(_)) => {}
-                (Next::Projected(projected), Picture::Screen(sharing)) => {
-                    match sharing.for_helper(projected) {
-                        ForHelper::Stream(bytes) if session.mode().is_some() => {
-                            if media_tx.send(bytes).await.is_err() {
-                                tracing::debug!("the connection is gone");
-                            }
-                        }
-                        ForHelper::Say(command) => warn_of(session.handle_command(command, Instant::now())),
-                        ForHelper::Stream(_) | ForHelper::Nothing => {}
-                    }
-                }
+            Some(said) = from_beside.recv() => match said {
+                ToSession::Wish(command) => warn_of(session.handle_command(command, Instant::now())),
+                ToSession::Malformed => session.handle_malformed(Instant::now()),
             },
             // There is room again.
             _ = chat_tx.reserve(), if !may_command => {}
             _ = renewal.tick() => {
                 let path = snapshot();
-                if let Picture::Screen(sharing) = &mut channels.picture {
-                    sharing.path(path.badge());
-                }
+                beside.tell(ToScreen::Path(path.badge()));
                 channels.path.send_replace(path);
             }
         }
     };
     // Nothing is shown and no key stays down while the last words are said.
-    drop((control_tx, chat_tx, input_tx, media_tx, channels.picture));
+    drop((control_tx, chat_tx, input_tx, from_beside));
+    beside.close().await;
     channels.path.send_replace(snapshot());
     take_leave(&connection, writers, receipt.reason.name()).await;
     tasks.shutdown().await;
@@ -246,17 +222,28 @@ fn measure(connection: &Connection) -> PathSnapshot {
 }
 
 /// Passes events on; the receipt when the session is over.
-async fn publish(session: &mut Session, channels: &mut Channels) -> Option<Receipt> {
-    let Channels {
-        events, picture, ..
-    } = channels;
+async fn publish(
+    session: &mut Session,
+    beside: &mut Beside,
+    events: &mpsc::Sender<Event>,
+) -> Option<Receipt> {
     let mut receipt = None;
     while let Some(event) = session.poll_event() {
-        if let Picture::Screen(sharing) = picture {
-            act(sharing, session, &event);
-        }
-        if let remora_proto::session::Event::Ended(ended) = &event {
-            receipt = Some(ended.clone());
+        beside.rights(session.rights());
+        match &event {
+            SessionEvent::Trust { peer, .. } => {
+                beside.tell(ToScreen::Helper(peer.full_name.clone()));
+            }
+            SessionEvent::Media(body) => beside.tell(ToScreen::Media(body.clone())),
+            SessionEvent::Ended(ended) => receipt = Some(ended.clone()),
+            SessionEvent::PeerCheckedSas(_)
+            | SessionEvent::ConsentPrompt { .. }
+            | SessionEvent::AwaitingConsent { .. }
+            | SessionEvent::Started { .. }
+            | SessionEvent::ModeChanged { .. }
+            | SessionEvent::Paused(_)
+            | SessionEvent::UpgradeDeclined
+            | SessionEvent::Chat { .. } => {}
         }
         if events.send(Event::Session(event)).await.is_err() {
             tracing::debug!("nobody listens");
@@ -265,60 +252,67 @@ async fn publish(session: &mut Session, channels: &mut Channels) -> Option<Recei
     receipt
 }
 
-/// What an event means for the sharer's screen.
-fn act(sharing: &mut Sharing, session: &mut Session, event: &SessionEvent) {
-    match event {
-        SessionEvent::Paused(paused) => {
-            sharing.pause(*paused);
-            sharing.permit(session);
-        }
-        SessionEvent::Trust { peer, .. } => sharing.name(&peer.full_name),
-        SessionEvent::Started { .. }
-        | SessionEvent::ModeChanged { .. }
-        | SessionEvent::Ended(_) => {
-            sharing.permit(session);
-        }
-        SessionEvent::Media(body) => {
-            if let Some(command) = sharing.handle(body, session) {
-                warn_of(session.handle_command(command, Instant::now()));
-            }
-        }
-        _ => {}
-    }
+/// The task that has the picture, from the session's side.
+struct Beside {
+    task: JoinHandle<()>,
+    /// At the sharer.
+    screen: Option<(mpsc::Sender<ToScreen>, watch::Sender<Rights>)>,
 }
 
-async fn next_of(picture: &mut Picture) -> Next {
-    match picture {
-        Picture::Screen(sharing) => sharing.next().await,
-        Picture::Viewer(_) => std::future::pending().await,
+impl Beside {
+    fn viewer(
+        connection: Connection,
+        frames: mpsc::Sender<Bytes>,
+    ) -> (Self, mpsc::Receiver<ToSession>) {
+        let (session, from) = mpsc::channel(QUEUE_MESSAGES);
+        let task = tokio::spawn(incoming::receive(connection, frames, session));
+        (Self { task, screen: None }, from)
     }
-}
 
-/// Each frame on a stream of its own, behind everything else.
-async fn write_frames(connection: Connection, mut frames: mpsc::Receiver<Bytes>) {
-    while let Some(frame) = frames.recv().await {
-        let Ok(mut stream) = connection.open_uni().await else {
-            return;
+    fn screen(
+        sharing: Sharing,
+        connection: Connection,
+        input: mpsc::Receiver<Result<schema::InputBatch, InvalidMessage>>,
+    ) -> (Self, mpsc::Receiver<ToSession>) {
+        let (session, from) = mpsc::channel(QUEUE_MESSAGES);
+        let (tell, told) = mpsc::channel(QUEUE_SCREEN);
+        let (allow, rights) = watch::channel(Rights::default());
+        let channels = sharing::Channels {
+            told,
+            rights,
+            session,
+            input,
         };
-        if stream.set_priority(PRIORITY_PICTURE).is_err()
-            || stream.write_chunk(frame).await.is_err()
-            || stream.finish().is_err()
-        {
-            tracing::debug!("a frame was cut off");
+        let task = tokio::spawn(sharing.run(connection, channels));
+        let screen = Some((tell, allow));
+        (Self { task, screen }, from)
+    }
+
+    /// What the session allows now.
+    fn rights(&self, now: Rights) {
+        if let Some((_, rights)) = &self.screen {
+            rights.send_if_modified(|rights| std::mem::replace(rights, now) != now);
         }
     }
-}
 
-/// Frames in the order they were sent.
-async fn read_frames(connection: Connection, to: mpsc::Sender<Bytes>) {
-    while let Ok(mut stream) = connection.accept_uni().await {
-        match stream.read_to_end(MAX_FRAME_BYTES).await {
-            Ok(frame) => {
-                if to.send(frame.into()).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => tracing::debug!(%error, "a frame was cut off"),
+    fn tell(&self, what: ToScreen) {
+        if let Some((tell, _)) = &self.screen
+            && tell.try_send(what).is_err()
+        {
+            tracing::debug!("the screen is behind");
+        }
+    }
+
+    /// Nothing is shown and no key is down afterwards.
+    async fn close(self) {
+        let Self { mut task, screen } = self;
+        if screen.is_none() {
+            // Only receives.
+            task.abort();
+        }
+        drop(screen);
+        if tokio::time::timeout(LINGER, &mut task).await.is_err() {
+            tracing::warn!("the screen did not close in time");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The sharer's side of the screen: what is shown, what may be done to it, and what tells the sharer about both.
 //!
 //! ```text
-//!  screen ─▶ capture ─▶ Changes, Pixels ─▶ encode ─▶ helper
-//!  screen ◀─ inject  ◀─ permit ◀──────────────────── helper's keys and pointer
-//!  screen ◀─ overlay ◀────────────────────────────── helper's laser pointer and pen
+//!  screen ─▶ capture ─▶ Changes, Pixels ─▶ encode ─▶ outgoing ─▶ helper
+//!  screen ◀─ inject  ◀─ permit ◀─ hands ◀─────────────────────── helper's keys and pointer
+//!  screen ◀─ overlay ◀────────────────────────────────────────── helper's laser pointer and pen
 //!  sharer ◀▶ bar        who, which mode, how long; Pause, Stop control, Leave
 //! ```
 //!
@@ -21,8 +21,13 @@ pub mod capture;
 pub mod desktop;
 /// Pixels to frames.
 pub mod encode;
+/// The helper's hands on the sharer's screen.
+#[cfg(unix)]
+pub mod hands;
 /// Where keys and pointer go, and what stands before it.
 pub mod inject;
+/// The picture's frames on their way.
+pub mod outgoing;
 /// What the helper draws on the sharer's screen.
 #[cfg(unix)]
 pub mod overlay;

@@ -576,14 +576,14 @@ fn text_arrives_intact_whether_or_not_the_keyboard_has_it() {
         "Привет, Ω! שלום مرحبا ✓ 😀",
         "the quick brown fox JUMPS over the lazy dog 0123456789",
     ] {
-        inject.text(line).unwrap();
-        inject.text("\n").unwrap();
+        inject.text(line, &|| true).unwrap();
+        inject.text("\n", &|| true).unwrap();
         scribe.expect(line);
     }
     // AltGr of some keyboards is Control and Alt: a text in between is still a text.
     inject.key(Keysym(0xffe3), true).unwrap();
     inject.key(Keysym(0xffe9), true).unwrap();
-    inject.text("d€\n").unwrap();
+    inject.text("d€\n", &|| true).unwrap();
     inject.release_all().unwrap();
     scribe.expect("d€");
 }
@@ -595,8 +595,8 @@ fn a_text_with_more_strange_letters_than_spare_keys_arrives_intact() {
     let scribe = Scribe::new(&display, &client);
     let mut inject = injector(&display);
     let line: String = (0x4e00..0x4e00 + 100).filter_map(char::from_u32).collect();
-    inject.text(&line).unwrap();
-    inject.text("\r\n").unwrap();
+    inject.text(&line, &|| true).unwrap();
+    inject.text("\r\n", &|| true).unwrap();
     scribe.expect(&line);
 }
 
@@ -650,7 +650,7 @@ fn another_layout_and_its_change_on_the_way_are_respected() {
         &["us"],
     ] {
         display.run("setxkbmap", layout).succeed();
-        inject.text("Zyx qwa äß€ 漢 7& жЖ\n").unwrap();
+        inject.text("Zyx qwa äß€ 漢 7& жЖ\n", &|| true).unwrap();
         scribe.expect("Zyx qwa äß€ 漢 7& жЖ");
     }
 }
@@ -727,7 +727,7 @@ fn nothing_stays_pressed_when_the_helper_is_gone() {
         .unwrap();
     let mut inject = injector(&display);
     inject.key(Keysym(0xffe3), true).unwrap();
-    inject.text("漢").unwrap();
+    inject.text("漢", &|| true).unwrap();
     inject.button(Button::Right, true).unwrap();
     drop(inject);
     let pointer = client
@@ -800,7 +800,7 @@ fn misbehave(inject: &mut impl Inject) {
         inject.key(Keysym::from('x'), turn % 2 == 0).unwrap();
         inject.button(Button::Left, turn % 2 == 0).unwrap();
         inject.wheel(0, 1).unwrap();
-        inject.text("漢").unwrap();
+        inject.text("漢", &|| true).unwrap();
     }
 }
 
@@ -871,7 +871,7 @@ fn input_for_one_window_does_not_reach_another() {
         inject.button(Button::Left, true),
         inject.wheel(0, 1),
         inject.key(Keysym::from('a'), true),
-        inject.text("a"),
+        inject.text("a", &|| true),
     ];
     assert!(
         refused
@@ -888,7 +888,7 @@ fn input_for_one_window_does_not_reach_another() {
     inject.pointer(50, 50).unwrap();
     touched(&mut inject, &client);
     assert!(
-        matches!(inject.text("a"), Err(InjectError::Elsewhere)),
+        matches!(inject.text("a", &|| true), Err(InjectError::Elsewhere)),
         "the keyboard is another's"
     );
     assert_eq!(touched(&mut inject, &client), 0);

@@ -17,6 +17,7 @@
 )]
 
 mod receipt;
+mod rights;
 mod words;
 
 use std::{
@@ -26,6 +27,7 @@ use std::{
 
 use bytes::Bytes;
 pub use receipt::{EndReason, Receipt, SasState};
+pub use rights::Rights;
 pub use words::{BadState, Command, Event, Mode, Transmit};
 
 use crate::{
@@ -129,17 +131,11 @@ impl Session {
         }
     }
 
-    /// Whether the sharer's screen may leave its computer now.
-    pub fn may_show(&self) -> bool {
-        self.mode().is_some() && !self.paused
-    }
-
-    /// Why the helper's input may not be used now; `None` when it may.
-    pub fn input_refusal(&self) -> Option<&'static str> {
-        match self.mode() {
-            Some(Mode::Control) if !self.paused => None,
-            Some(Mode::Control) => Some("PAUSED"),
-            Some(Mode::View) | None => Some("VIEW"),
+    /// What the helper may see and do now.
+    pub fn rights(&self) -> Rights {
+        Rights {
+            mode: self.mode(),
+            paused: self.paused,
         }
     }
 

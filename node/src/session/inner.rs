@@ -225,8 +225,8 @@ fn transport() -> Arc<TransportConfig> {
         // packets are lost (`proto/tests/noise_network.rs`).
         .mtu_discovery_config(None)
         .max_concurrent_bidi_streams(8u8.into())
-        // Frames of the picture, each on its own.
-        .max_concurrent_uni_streams(16u8.into());
+        // Frames of the picture, each on its own; the sharer has 24 under way at most.
+        .max_concurrent_uni_streams(32u8.into());
     Arc::new(transport)
 }
 

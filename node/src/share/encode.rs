@@ -3,18 +3,24 @@
 //! Pure: the owner says what is damaged, how many bytes it may cost and when; nothing is queued here. A tile that does not
 //! fit stays dirty and is encoded later from pixels that are newer then, so nothing old is ever sent.
 //!
+//! Frames travel each on a stream of its own and arrive in any order. A viewer draws a frame as soon as it is there, unless
+//! the frame names another that has to be drawn before: one under way that touches the same tiles. Whether there may be
+//! such frames is the owner's to say ([`Scope`]); without them, a lost packet holds up nothing but its own frame. A frame
+//! that is given up leaves its tiles unknown, and they are sent whole next time.
+//!
 //! A frame, little endian:
 //!
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 1 | version, 1 |
-//! | 1 | 1 | flags: bit 0 key frame (what came before is forgotten), bit 1 every pixel is exact now |
+//! | 1 | 1 | flags: bit 0 key frame (lower sequences are not drawn any more), bit 1 every pixel is exact now |
 //! | 2 | 2 | source |
 //! | 4 | 4 | sequence |
 //! | 8 | 8 | capture time, µs |
 //! | 16 | 2 + 2 | width, height |
-//! | 20 | 2 | number of tiles |
-//! | 22 | … | tiles: x, y, width, height (2 each), kind 1, reserved 1, length 4, payload |
+//! | 20 | 4 | sequence of the frame that has to be drawn before this one; its own if there is none |
+//! | 24 | 2 | number of tiles |
+//! | 26 | … | tiles: x, y, width, height (2 each), kind 1, reserved 1, length 4, payload |
 //!
 //! | kind | payload |
 //! |---|---|
@@ -42,7 +48,10 @@ const MIN_SCROLL_ROWS: usize = 32;
 /// Furthest scroll looked for.
 const MAX_SCROLL_ROWS: usize = 640;
 
-const HEADER_BYTES: usize = 22;
+/// What was not sent for so long (µs) is not part of a film.
+const RARE_US: u64 = 1_000_000;
+
+const HEADER_BYTES: usize = 26;
 const TILE_HEADER_BYTES: usize = 14;
 
 /// What is captured: rows of blue, green, red, unused.
@@ -100,6 +109,17 @@ pub struct Budget {
     pub quality: u8,
 }
 
+/// Which changes a frame may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All, even of tiles that the frame under way touches, of which there may be one: it is drawn after that one.
+    Overlapping,
+    /// Of tiles that no frame under way touches.
+    Apart,
+    /// As `Apart`, and only what was not sent for a second: a letter, beside a film.
+    Rare,
+}
+
 /// A finished frame.
 #[derive(Clone, Debug)]
 pub struct Frame {
@@ -107,6 +127,8 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Acknowledged by the viewer.
     pub sequence: u32,
+    /// The frame that has to be drawn before; its own sequence if there is none.
+    pub after: u32,
     /// Every pixel the viewer has is exact.
     pub exact: bool,
 }
@@ -116,9 +138,39 @@ struct Tile {
     dirty: bool,
     /// The viewer has an approximation.
     lossy: bool,
+    /// The viewer may have anything: it has had nothing yet, or a frame was given up. Always dirty.
+    unknown: bool,
+    /// The newest frame under way that touches it.
+    under_way: Option<u32>,
     /// Sequence of the frame it was last in: what was sent longest ago goes first, so that a letter never waits behind
     /// a video, and a video's tiles take turns.
     last_sent: u32,
+    /// Capture time of that frame.
+    sent_us: u64,
+}
+
+impl Tile {
+    /// Nothing of it is known.
+    const UNKNOWN: Self = Self {
+        dirty: true,
+        lossy: false,
+        unknown: true,
+        under_way: None,
+        last_sent: 0,
+        sent_us: 0,
+    };
+
+    /// Whether the frame `next`, captured at `now_us`, may hold its changes.
+    fn is_due(&self, scope: Scope, next: u32, now_us: u64) -> bool {
+        let apart = self.under_way.is_none_or(|sequence| sequence == next);
+        let rare = self.sent_us == 0 || now_us.saturating_sub(self.sent_us) >= RARE_US;
+        self.dirty
+            && match scope {
+                Scope::Overlapping => true,
+                Scope::Apart => apart,
+                Scope::Rare => apart && rare,
+            }
+    }
 }
 
 /// Which form suits an area.
@@ -144,19 +196,17 @@ pub struct Encoder {
     source: u16,
     sequence: u32,
     key_due: bool,
+    /// The newest key frame.
+    key: u32,
+    /// The newest frame told that every pixel is exact.
+    told_exact: bool,
 }
 
 impl Encoder {
     /// For a picture of this size; the first frame is a key frame.
     pub fn new(source: u16, width: usize, height: usize) -> Self {
         let columns = width.div_ceil(TILE);
-        let tiles = vec![
-            Tile {
-                dirty: true,
-                ..Tile::default()
-            };
-            columns * height.div_ceil(TILE)
-        ];
+        let tiles = vec![Tile::UNKNOWN; columns * height.div_ceil(TILE)];
         Self {
             width,
             height,
@@ -166,6 +216,8 @@ impl Encoder {
             source,
             sequence: 0,
             key_due: true,
+            key: 0,
+            told_exact: false,
         }
     }
 
@@ -180,13 +232,36 @@ impl Encoder {
         self.sequence
     }
 
-    /// The viewer has nothing any more.
+    /// The viewer has nothing any more, and nothing is under way.
     pub fn request_key(&mut self) {
         self.key_due = true;
-        self.tiles.fill(Tile {
-            dirty: true,
-            ..Tile::default()
-        });
+        self.tiles.fill(Tile::UNKNOWN);
+    }
+
+    /// The viewer has drawn that frame.
+    pub fn seen(&mut self, sequence: u32) {
+        for tile in &mut self.tiles {
+            if tile.under_way == Some(sequence) {
+                tile.under_way = None;
+            }
+        }
+    }
+
+    /// That frame was given up; nobody knows whether the viewer has drawn it. Frames that come after it are to be given up,
+    /// too.
+    pub fn give_up(&mut self, sequence: u32) {
+        if sequence == self.key {
+            self.request_key();
+        }
+        for tile in &mut self.tiles {
+            if tile.under_way == Some(sequence) {
+                *tile = Tile {
+                    last_sent: tile.last_sent,
+                    sent_us: tile.sent_us,
+                    ..Tile::UNKNOWN
+                };
+            }
+        }
     }
 
     /// Something may have changed there; what lies outside the picture is cut off.
@@ -200,14 +275,41 @@ impl Encoder {
         }
     }
 
-    /// Whether a frame is worth making.
-    pub fn has_changes(&self) -> bool {
-        self.key_due || self.tiles.iter().any(|tile| tile.dirty)
+    fn next(&self) -> u32 {
+        self.sequence.wrapping_add(1)
     }
 
-    /// Whether the viewer has approximations.
-    pub fn has_approximations(&self) -> bool {
-        self.tiles.iter().any(|tile| tile.lossy)
+    /// Sequence of the newest key frame.
+    pub fn key(&self) -> u32 {
+        self.key
+    }
+
+    /// Whether the next frame is a key frame. It goes alone: what overtook it could not be drawn.
+    pub fn needs_key(&self) -> bool {
+        self.key_due
+    }
+
+    /// Whether a frame of that scope is worth making.
+    pub fn has_changes(&self, scope: Scope, now_us: u64) -> bool {
+        let next = self.next();
+        self.key_due
+            || self
+                .tiles
+                .iter()
+                .any(|tile| tile.is_due(scope, next, now_us))
+    }
+
+    /// Whether the viewer has approximations that can be made exact now, or is to be told that it has none.
+    pub fn can_rest(&self) -> bool {
+        let mut left = self
+            .tiles
+            .iter()
+            .filter(|tile| tile.lossy || tile.dirty || tile.under_way.is_some())
+            .peekable();
+        if left.peek().is_none() {
+            return !self.told_exact && !self.key_due;
+        }
+        left.any(|tile| tile.lossy && !tile.dirty && tile.under_way.is_none())
     }
 
     /// A frame of what changed, the rarely changing first, within `budget`; `None` when nothing did.
@@ -215,44 +317,46 @@ impl Encoder {
         &mut self,
         picture: Picture<'_>,
         budget: Budget,
+        scope: Scope,
         captured_us: u64,
     ) -> Option<Frame> {
         let key = self.key_due;
-        let mut body = Body::default();
-        let changed = self.changed_areas(picture, key);
+        let mut body = Body::new(self.next(), captured_us);
+        let mut changed = self.changed_areas(picture, scope, captured_us);
         if changed.is_empty() && !key {
             return None;
         }
-        let scrolled = if key {
-            None
-        } else {
-            self.find_scroll(picture, &changed)
-        };
-        let mut changed = changed;
-        if let Some((from, to)) = scrolled {
+        if let Some((from, to)) = self.find_scroll(picture, &changed, scope) {
             self.copy(from, to, &mut body);
-            changed = self.changed_areas(picture, false);
+            changed = self.changed_areas(picture, scope, captured_us);
         }
         for (area, class) in self.runs(picture, changed) {
-            if !body.bytes.is_empty() && body.bytes.len() >= budget.bytes && !key {
+            if body.count > 0 && body.bytes.len() >= budget.bytes {
                 break;
             }
             self.put(picture, area, class, budget.quality, &mut body);
         }
+        if key {
+            self.key = self.next();
+        }
         self.key_due = false;
-        Some(self.finish(body, key, captured_us))
+        Some(self.finish(body, key))
     }
 
-    /// A frame that makes approximations exact, within `budget`; `None` when there are none.
+    /// A frame that makes approximations exact, within `budget`, or says that everything is; `None` when neither is due.
     pub fn refine(
         &mut self,
         picture: Picture<'_>,
         budget: Budget,
         captured_us: u64,
     ) -> Option<Frame> {
-        let mut body = Body::default();
+        if !self.can_rest() {
+            return None;
+        }
+        let mut body = Body::new(self.next(), captured_us);
         for index in 0..self.tiles.len() {
-            if !self.tiles[index].lossy || self.tiles[index].dirty {
+            let tile = self.tiles[index];
+            if !tile.lossy || tile.dirty || tile.under_way.is_some() {
                 continue;
             }
             if body.bytes.len() >= budget.bytes {
@@ -261,24 +365,31 @@ impl Encoder {
             let area = self.tile_area(index);
             self.put(picture, area, Class::Detailed, budget.quality, &mut body);
         }
-        (body.count > 0).then(|| self.finish(body, false, captured_us))
+        Some(self.finish(body, false))
     }
 
-    fn finish(&mut self, body: Body, key: bool, captured_us: u64) -> Frame {
-        self.sequence = self.sequence.wrapping_add(1);
-        let exact = !self.tiles.iter().any(|tile| tile.dirty || tile.lossy);
+    fn finish(&mut self, body: Body, key: bool) -> Frame {
+        self.sequence = self.next();
+        let own = Some(self.sequence);
+        let exact = self.tiles.iter().all(|tile| {
+            let alone = tile.under_way.is_none() || tile.under_way == own;
+            !tile.dirty && !tile.lossy && alone
+        }) && body.after == self.sequence;
+        self.told_exact = exact;
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body.bytes.len());
         bytes.extend_from_slice(&[1, u8::from(key) | u8::from(exact) << 1]);
         bytes.extend_from_slice(&self.source.to_le_bytes());
         bytes.extend_from_slice(&self.sequence.to_le_bytes());
-        bytes.extend_from_slice(&captured_us.to_le_bytes());
+        bytes.extend_from_slice(&body.captured_us.to_le_bytes());
         bytes.extend_from_slice(&short(self.width));
         bytes.extend_from_slice(&short(self.height));
+        bytes.extend_from_slice(&body.after.to_le_bytes());
         bytes.extend_from_slice(&short(body.count));
         bytes.extend_from_slice(&body.bytes);
         Frame {
             bytes,
             sequence: self.sequence,
+            after: body.after,
             exact,
         }
     }
@@ -293,19 +404,27 @@ impl Encoder {
         }
     }
 
-    /// For each dirty tile what really differs; tiles in which nothing does are clean again.
-    fn changed_areas(&mut self, picture: Picture<'_>, key: bool) -> Vec<(usize, Area)> {
+    /// For each dirty tile that is due what really differs; tiles in which nothing does are clean again.
+    fn changed_areas(
+        &mut self,
+        picture: Picture<'_>,
+        scope: Scope,
+        now_us: u64,
+    ) -> Vec<(usize, Area)> {
+        let next = self.next();
         let mut changed = Vec::new();
         for index in 0..self.tiles.len() {
-            if !self.tiles[index].dirty {
+            let tile = self.tiles[index];
+            if !tile.is_due(scope, next, now_us) {
                 continue;
             }
             let area = self.tile_area(index);
-            match if key {
+            let differs = if tile.unknown {
                 Some(area)
             } else {
                 self.difference(picture, area)
-            } {
+            };
+            match differs {
                 Some(area) => changed.push((index, area)),
                 None => self.tiles[index].dirty = false,
             }
@@ -346,7 +465,12 @@ impl Encoder {
     // ---- scrolls -------------------------------------------------------------------------
 
     /// The largest block of rows that stood elsewhere in what the viewer has.
-    fn find_scroll(&self, picture: Picture<'_>, changed: &[(usize, Area)]) -> Option<(Area, Area)> {
+    fn find_scroll(
+        &self,
+        picture: Picture<'_>,
+        changed: &[(usize, Area)],
+        scope: Scope,
+    ) -> Option<(Area, Area)> {
         let all = changed.iter().map(|(_, area)| *area).reduce(Area::union)?;
         if all.height < 2 * MIN_SCROLL_ROWS || all.width < TILE {
             return None;
@@ -363,7 +487,11 @@ impl Encoder {
             height: rows,
         };
         let from_y = (all.y + start).checked_add_signed(shift)?;
-        Some((Area { y: from_y, ..to }, to))
+        let from = Area { y: from_y, ..to };
+        let apart = scope != Scope::Overlapping;
+        let busy = |tile: &Tile| tile.unknown || (apart && tile.under_way.is_some());
+        let free = !self.any_tile(from, busy) && !self.any_tile(to, busy);
+        free.then_some((from, to))
     }
 
     /// Tells the viewer to copy, and does the same to what it is known to have.
@@ -378,6 +506,9 @@ impl Encoder {
         }
         if lossy {
             self.each_tile(to, |tile| tile.lossy = true);
+        }
+        for area in [from, to] {
+            self.each_tile(area, |tile| body.touch(tile));
         }
         self.damage(to);
         body.tile(to, 5, &[short(from.x), short(from.y)].concat());
@@ -465,9 +596,12 @@ impl Encoder {
             let whole = self.tile_area(index);
             let covers = area.union(whole) == area;
             let tile = &mut self.tiles[index];
-            tile.dirty = false;
+            body.touch(tile);
+            // Neighbours in a run lend each other their height: what an unknown tile lacks stays unknown.
+            tile.unknown &= !covers;
+            tile.dirty = tile.unknown;
             tile.lossy = lossy || (tile.lossy && !covers);
-            tile.last_sent = self.sequence + 1;
+            (tile.last_sent, tile.sent_us) = (body.sequence, body.captured_us);
         }
     }
 }
@@ -481,15 +615,39 @@ struct Run {
     oldest: u32,
 }
 
-/// The tiles of a frame under way.
-#[derive(Debug, Default)]
+/// The tiles of a frame in the making.
+#[derive(Debug)]
 struct Body {
+    sequence: u32,
+    captured_us: u64,
+    after: u32,
     bytes: Vec<u8>,
     count: usize,
     last_kind: u8,
 }
 
 impl Body {
+    fn new(sequence: u32, captured_us: u64) -> Self {
+        Self {
+            sequence,
+            captured_us,
+            after: sequence,
+            bytes: Vec::new(),
+            count: 0,
+            last_kind: 0,
+        }
+    }
+
+    /// The frame changes or reads the tile: whatever is under way there comes before it.
+    fn touch(&mut self, tile: &mut Tile) {
+        if let Some(before) = tile.under_way.replace(self.sequence)
+            && before != self.sequence
+            && (self.after == self.sequence || is_newer(before, self.after))
+        {
+            self.after = before;
+        }
+    }
+
     fn tile(&mut self, area: Area, kind: u8, payload: &[u8]) {
         self.bytes.reserve(TILE_HEADER_BYTES + payload.len());
         for value in [area.x, area.y, area.width, area.height] {
@@ -519,6 +677,11 @@ impl Body {
         payload.extend_from_slice(&indices);
         self.tile(area, kind, &payload);
     }
+}
+
+/// Whether frame `a` was made after `b`; sequences wrap.
+fn is_newer(a: u32, b: u32) -> bool {
+    a != b && a.wrapping_sub(b) <= u32::MAX / 2
 }
 
 fn short(value: usize) -> [u8; 2] {
@@ -738,12 +901,11 @@ mod tests {
                 (bytes[0], number(bytes, 16), number(bytes, 18)),
                 (1, WIDTH, HEIGHT)
             );
-            assert_eq!(frame.sequence, self.sequence + 1);
             self.sequence = frame.sequence;
             self.kinds.clear();
             let before = self.pixels.clone();
             let mut at = HEADER_BYTES;
-            for _ in 0..number(bytes, 20) {
+            for _ in 0..number(bytes, 24) {
                 let area = Area {
                     x: number(bytes, at),
                     y: number(bytes, at + 2),
@@ -791,6 +953,27 @@ mod tests {
         fn assert_exact(&self, picture: &[u8]) {
             for (at, (seen, real)) in self.pixels.chunks(3).zip(picture.chunks(4)).enumerate() {
                 assert_eq!(seen, &real[..3], "pixel {},{}", at % WIDTH, at / WIDTH);
+            }
+        }
+    }
+
+    /// The viewer draws a frame and says so.
+    fn show(encoder: &mut Encoder, viewer: &mut Viewer, frame: &Frame) {
+        viewer.draw(frame);
+        encoder.seen(frame.sequence);
+    }
+
+    /// Changes a part of the screen in one of a few ways.
+    fn paint(bytes: &mut [u8], area: Area, colour: [u8; 3], how: u8) {
+        for y in area.y..area.y + area.height {
+            for x in area.x..area.x + area.width {
+                let new = match how {
+                    0 => colour,
+                    1 => text(x, y, usize::from(colour[0])),
+                    2 => photo(x + usize::from(colour[1]), y),
+                    _ => [(x / 3) as u8, (y / 3) as u8, colour[2]],
+                };
+                bytes[(y * WIDTH + x) * 4..][..3].copy_from_slice(&new);
             }
         }
     }
@@ -866,14 +1049,16 @@ mod tests {
         let bytes = screen(|x, y| text(x, y, 0));
         let (mut encoder, mut viewer) = (Encoder::new(3, WIDTH, HEIGHT), Viewer::new());
         let frame = encoder
-            .encode(picture(&bytes), PLENTY, 7)
+            .encode(picture(&bytes), PLENTY, Scope::Overlapping, 7)
             .expect("a key frame");
         assert_eq!(frame.bytes[1], 0b11, "key and exact");
-        viewer.draw(&frame);
+        show(&mut encoder, &mut viewer, &frame);
         viewer.assert_exact(&bytes);
-        assert!(!encoder.has_changes());
+        assert!(!encoder.has_changes(Scope::Overlapping, 8));
         assert!(
-            encoder.encode(picture(&bytes), PLENTY, 8).is_none(),
+            encoder
+                .encode(picture(&bytes), PLENTY, Scope::Overlapping, 8)
+                .is_none(),
             "an idle screen costs nothing"
         );
     }
@@ -882,7 +1067,10 @@ mod tests {
     fn a_typed_letter_costs_little() {
         let mut bytes = screen(|_, _| [250, 250, 250]);
         let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
-        viewer.draw(&encoder.encode(picture(&bytes), PLENTY, 0).expect("key"));
+        let frame = encoder
+            .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
+            .expect("key");
+        show(&mut encoder, &mut viewer, &frame);
         for (x, y) in [(100, 50), (103, 55), (106, 60), (101, 64)] {
             bytes[(y * WIDTH + x) * 4..][..3].copy_from_slice(&[10, 10, 10]);
         }
@@ -893,9 +1081,9 @@ mod tests {
             height: 40,
         });
         let frame = encoder
-            .encode(picture(&bytes), PLENTY, 1)
+            .encode(picture(&bytes), PLENTY, Scope::Overlapping, 1)
             .expect("a change");
-        viewer.draw(&frame);
+        show(&mut encoder, &mut viewer, &frame);
         viewer.assert_exact(&bytes);
         assert!(frame.bytes.len() < 120, "{} bytes", frame.bytes.len());
     }
@@ -904,9 +1092,11 @@ mod tests {
     fn a_photograph_is_sent_roughly_and_made_exact_later() {
         let bytes = screen(photo);
         let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
-        let frame = encoder.encode(picture(&bytes), PLENTY, 0).expect("key");
-        assert!(!frame.exact && encoder.has_approximations());
-        viewer.draw(&frame);
+        let frame = encoder
+            .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
+            .expect("key");
+        assert!(!frame.exact);
+        show(&mut encoder, &mut viewer, &frame);
         assert!(viewer.kinds.contains(&4));
         let small = Budget {
             bytes: 20_000,
@@ -914,17 +1104,20 @@ mod tests {
         };
         while let Some(frame) = encoder.refine(picture(&bytes), small, 1) {
             assert!(frame.bytes.len() < 60_000);
-            viewer.draw(&frame);
+            show(&mut encoder, &mut viewer, &frame);
         }
         viewer.assert_exact(&bytes);
-        assert!(!encoder.has_approximations());
+        assert!(!encoder.can_rest());
     }
 
     #[test]
     fn a_scroll_is_copied() {
         let page = |offset: usize| screen(move |x, y| text(x, y + offset, (y + offset) / 9));
         let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
-        viewer.draw(&encoder.encode(picture(&page(0)), PLENTY, 0).expect("key"));
+        let frame = encoder
+            .encode(picture(&page(0)), PLENTY, Scope::Overlapping, 0)
+            .expect("key");
+        show(&mut encoder, &mut viewer, &frame);
         for (step, offset) in [17, 60, 40, 41].into_iter().enumerate() {
             let bytes = page(offset);
             encoder.damage(Area {
@@ -934,9 +1127,9 @@ mod tests {
                 height: HEIGHT,
             });
             let frame = encoder
-                .encode(picture(&bytes), PLENTY, 1)
+                .encode(picture(&bytes), PLENTY, Scope::Overlapping, 1)
                 .expect("a change");
-            viewer.draw(&frame);
+            show(&mut encoder, &mut viewer, &frame);
             assert_eq!(viewer.kinds.first(), Some(&5), "step {step}");
             viewer.assert_exact(&bytes);
         }
@@ -946,7 +1139,10 @@ mod tests {
     fn what_does_not_fit_waits_and_what_changes_rarely_goes_first() {
         let mut bytes = screen(|_, _| [0, 0, 0]);
         let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
-        viewer.draw(&encoder.encode(picture(&bytes), PLENTY, 0).expect("key"));
+        let frame = encoder
+            .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
+            .expect("key");
+        show(&mut encoder, &mut viewer, &frame);
         let tight = Budget {
             bytes: 2_000,
             quality: 50,
@@ -973,25 +1169,33 @@ mod tests {
                     height: 1,
                 });
             }
-            viewer.draw(&encoder.encode(picture(&bytes), tight, 1).expect("a change"));
+            let frame = encoder
+                .encode(picture(&bytes), tight, Scope::Overlapping, 1)
+                .expect("a change");
+            show(&mut encoder, &mut viewer, &frame);
         }
         assert_eq!(
             viewer.pixels[(200 * WIDTH + 200) * 3..][..3],
             [1, 2, 3],
             "the letter came before the video"
         );
-        assert!(encoder.has_changes());
+        assert!(encoder.has_changes(Scope::Overlapping, 2));
     }
 
     #[test]
     fn a_new_viewer_gets_everything() {
         let bytes = screen(|x, y| text(x, y, 1));
         let mut encoder = Encoder::new(0, WIDTH, HEIGHT);
-        encoder.encode(picture(&bytes), PLENTY, 0).expect("key");
+        encoder
+            .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
+            .expect("key");
         encoder.request_key();
         let mut viewer = Viewer::new();
         viewer.sequence = 1;
-        viewer.draw(&encoder.encode(picture(&bytes), PLENTY, 0).expect("key"));
+        let frame = encoder
+            .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
+            .expect("key");
+        show(&mut encoder, &mut viewer, &frame);
         viewer.assert_exact(&bytes);
     }
 
@@ -1007,30 +1211,93 @@ mod tests {
             let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
             let budget = Budget { bytes: budget, quality: 60 };
             for (left, top, width, height, colour, how) in steps {
-                let (width, height) = (width.min(WIDTH - left), height.min(HEIGHT - top));
-                for y in top..top + height {
-                    for x in left..left + width {
-                        let new = match how {
-                            0 => colour,
-                            1 => text(x, y, usize::from(colour[0])),
-                            2 => photo(x + usize::from(colour[1]), y),
-                            _ => [(x / 3) as u8, (y / 3) as u8, colour[2]],
-                        };
-                        bytes[(y * WIDTH + x) * 4..][..3].copy_from_slice(&new);
-                    }
-                }
-                encoder.damage(Area { x: left, y: top, width, height });
-                if let Some(frame) = encoder.encode(picture(&bytes), budget, 1) {
-                    viewer.draw(&frame);
+                let area = Area { x: left, y: top, width: width.min(WIDTH - left), height: height.min(HEIGHT - top) };
+                paint(&mut bytes, area, colour, how);
+                encoder.damage(area);
+                if let Some(frame) = encoder.encode(picture(&bytes), budget, Scope::Overlapping, 1) {
+                    show(&mut encoder, &mut viewer, &frame);
                 }
             }
-            while let Some(frame) = encoder.encode(picture(&bytes), budget, 1) {
-                viewer.draw(&frame);
+            while let Some(frame) = encoder.encode(picture(&bytes), budget, Scope::Overlapping, 1) {
+                show(&mut encoder, &mut viewer, &frame);
             }
             while let Some(frame) = encoder.refine(picture(&bytes), budget, 1) {
-                viewer.draw(&frame);
+                show(&mut encoder, &mut viewer, &frame);
             }
             viewer.assert_exact(&bytes);
+        }
+
+        /// The network delivers in any order, loses, and says late what arrived: in the end every pixel is exact.
+        #[test]
+        fn whatever_is_late_or_given_up_the_viewer_ends_up_exact(
+            steps in prop::collection::vec(
+                (0..WIDTH, 0..HEIGHT, 1..200usize, 1..200usize, any::<[u8; 3]>(), 0u8..4, 0u8..6, any::<prop::sample::Index>()), 1..40),
+            budget in 500usize..20_000,
+        ) {
+            let mut bytes = screen(|x, y| text(x, y, 0));
+            let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+            let budget = Budget { bytes: budget, quality: 60 };
+            let mut under_way: Vec<Frame> = Vec::new();
+            let mut now_us = 1;
+            for (left, top, width, height, colour, how, what, which) in steps {
+                now_us += 300_000;
+                if !under_way.is_empty() && what < 4 {
+                    let frame = under_way[which.index(under_way.len())].clone();
+                    let waits = frame.after != frame.sequence && under_way.iter().any(|other| other.sequence == frame.after);
+                    if what == 0 || (what == 1 && !waits) {
+                        if what == 1 {
+                            viewer.draw(&frame);
+                        }
+                        // Given up, drawn or not; with all that would be drawn after it.
+                        let mut lost = vec![frame.sequence];
+                        while let Some(sequence) = lost.pop() {
+                            encoder.give_up(sequence);
+                            under_way.retain(|other| {
+                                let after = other.after == sequence && other.sequence != sequence;
+                                if after {
+                                    lost.push(other.sequence);
+                                }
+                                !after && other.sequence != sequence
+                            });
+                        }
+                    } else if !waits {
+                        under_way.retain(|other| other.sequence != frame.sequence);
+                        show(&mut encoder, &mut viewer, &frame);
+                    }
+                    continue;
+                }
+                let area = Area { x: left, y: top, width: width.min(WIDTH - left), height: height.min(HEIGHT - top) };
+                paint(&mut bytes, area, colour, how);
+                encoder.damage(area);
+                let scope = match what {
+                    4 if under_way.len() < 2 => Scope::Overlapping,
+                    _ if how == 0 => Scope::Rare,
+                    _ => Scope::Apart,
+                };
+                // A key frame goes alone.
+                if !under_way.is_empty() && (encoder.needs_key() || under_way.iter().any(|frame| frame.sequence == encoder.key())) {
+                    continue;
+                }
+                if let Some(frame) = encoder.encode(picture(&bytes), budget, scope, now_us) {
+                    if scope != Scope::Overlapping {
+                        prop_assert_eq!(frame.after, frame.sequence);
+                    }
+                    under_way.push(frame);
+                }
+            }
+            for frame in under_way {
+                show(&mut encoder, &mut viewer, &frame);
+            }
+            while let Some(frame) = encoder.encode(picture(&bytes), budget, Scope::Apart, now_us) {
+                show(&mut encoder, &mut viewer, &frame);
+            }
+            let mut exact = false;
+            while let Some(frame) = encoder.refine(picture(&bytes), budget, now_us) {
+                exact = frame.exact;
+                show(&mut encoder, &mut viewer, &frame);
+            }
+            viewer.assert_exact(&bytes);
+            prop_assert!(exact || encoder.told_exact);
         }
     }
 }

@@ -60,11 +60,12 @@ pub trait Inject: Send + fmt::Debug {
     fn key(&mut self, key: Keysym, down: bool) -> Result<(), InjectError>;
 
     /// Types a text, whether or not the keyboard has keys for it. Modifiers that are held are let go meanwhile: a text
-    /// is no shortcut. May sleep a second for each few dozen letters that the keyboard lacks.
+    /// is no shortcut. May sleep a second for each few dozen letters that the keyboard lacks; what is left when `go_on`
+    /// says no is not typed.
     ///
     /// # Errors
     /// [`InjectError::NoKey`]; what stands before that character has been typed.
-    fn text(&mut self, text: &str) -> Result<(), InjectError>;
+    fn text(&mut self, text: &str, go_on: &dyn Fn() -> bool) -> Result<(), InjectError>;
 
     /// Moves the pointer to a place on the desktop (source's origin + place in the source).
     ///
@@ -106,8 +107,8 @@ impl<I: Inject + ?Sized> Inject for Box<I> {
         (**self).key(key, down)
     }
 
-    fn text(&mut self, text: &str) -> Result<(), InjectError> {
-        (**self).text(text)
+    fn text(&mut self, text: &str, go_on: &dyn Fn() -> bool) -> Result<(), InjectError> {
+        (**self).text(text, go_on)
     }
 
     fn pointer(&mut self, x: i16, y: i16) -> Result<(), InjectError> {
@@ -249,8 +250,9 @@ impl<I: Inject> Inject for Gated<I> {
         self.admitted().map_or(Ok(()), |inner| inner.key(key, down))
     }
 
-    fn text(&mut self, text: &str) -> Result<(), InjectError> {
-        self.admitted().map_or(Ok(()), |inner| inner.text(text))
+    fn text(&mut self, text: &str, go_on: &dyn Fn() -> bool) -> Result<(), InjectError> {
+        self.admitted()
+            .map_or(Ok(()), |inner| inner.text(text, go_on))
     }
 
     fn pointer(&mut self, x: i16, y: i16) -> Result<(), InjectError> {
@@ -313,7 +315,7 @@ mod tests {
         fn key(&mut self, key: Keysym, down: bool) -> Result<(), InjectError> {
             self.note(format!("key {:x} {down}", key.0))
         }
-        fn text(&mut self, text: &str) -> Result<(), InjectError> {
+        fn text(&mut self, text: &str, _: &dyn Fn() -> bool) -> Result<(), InjectError> {
             self.note(format!("text {text}"))
         }
         fn pointer(&mut self, x: i16, y: i16) -> Result<(), InjectError> {
@@ -346,7 +348,7 @@ mod tests {
     fn everything(gated: &mut Gated<Recorder>) {
         gated.pointer(5, 6).unwrap();
         gated.key(Keysym::from('a'), true).unwrap();
-        gated.text("ä").unwrap();
+        gated.text("ä", &|| true).unwrap();
         gated.button(Button::Left, true).unwrap();
         gated.wheel(0, 1).unwrap();
         gated.button(Button::Left, false).unwrap();

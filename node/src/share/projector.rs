@@ -1,9 +1,16 @@
-//! Drives capture and encoder on a thread of their own: sleeps until something changes, sends what is there *then*, and
-//! never has more than two frames under way that the viewer has not seen. There is no queue of pictures anywhere: what
-//! does not go out now is encoded later from newer pixels.
+//! Drives capture and encoder on a thread of their own: sleeps until something changes, and sends what is there *then*, as
+//! much as the path takes. There is no queue of pictures anywhere: what does not go out now is encoded later from newer
+//! pixels, and what is under way too long is given up for newer ones.
+//!
+//! On a quick path two frames are under way at a time, whatever they show: one travels while the other is drawn. On a slow
+//! one as many as fit the window, none touching what another does, so that a lost packet holds up one frame and not the
+//! letter after it; and a letter goes even when a film has filled the window.
+
+/// How much the path takes.
+mod pace;
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     sync::mpsc::{Receiver, Sender, TryRecvError, channel},
     task::Waker,
     thread::JoinHandle,
@@ -14,24 +21,20 @@ use bytes::Bytes;
 use remora_proto::wire::message::FIRST_WINDOW;
 use tokio::sync::mpsc;
 
+use self::pace::Pace;
 use super::{
     capture::{Capture, CaptureError, Changes, CursorShape, Pixels, Rect, Source},
-    encode::{Area, Budget, Encoder, Frame, Picture},
+    encode::{Area, Budget, Encoder, Frame, Picture, Scope},
 };
 
-/// One on the way, one being drawn: a third would only be older than it needs to be.
-const MAX_UNSEEN: usize = 2;
 /// No display shows more than this many frames a second, and a keystroke's echo is rarely two changes.
 const MIN_GAP: Duration = Duration::from_millis(12);
 /// A screen that has not changed for so long is resting: approximations become exact.
 const REST: Duration = Duration::from_millis(150);
-/// Queueing that a frame may add to the path's own delay before frames are made smaller.
-const QUEUEING: Duration = Duration::from_millis(60);
-/// A frame small enough to cross 2 Mbit/s in 16 ms, and one that holds a whole screen of text.
-const MIN_BUDGET_BYTES: usize = 4 << 10;
-const MAX_BUDGET_BYTES: usize = 2 << 20;
-/// Before anything is known of the path: 64 KiB cross 10 Mbit/s in 50 ms.
-const FIRST_BUDGET_BYTES: usize = 64 << 10;
+/// For a letter when the window is full: it crosses 2 Mbit/s in 12 ms.
+const RARE_BYTES: usize = 3 << 10;
+/// More frames than this are never under way; the viewer's connection takes no more streams.
+const MAX_UNDER_WAY: usize = 24;
 /// Sources in the list the helper gets.
 const MAX_SOURCES: usize = 16;
 
@@ -39,9 +42,14 @@ const MAX_SOURCES: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToProjector {
     /// A viewer is there and has nothing yet.
-    Begin,
+    Begin {
+        /// See [`Projected::Frame`].
+        epoch: u32,
+    },
     /// The frame of this sequence is on its screen.
     Seen(u32),
+    /// The frame of this sequence came too late and was not drawn.
+    Dropped(u32),
     /// Shows nothing, or goes on; frames carry the epoch from now on.
     Pause {
         /// Nothing of the screen leaves.
@@ -73,15 +81,21 @@ pub enum Projected {
     Frame {
         /// See [`super::encode`].
         bytes: Bytes,
-        /// The last [`ToProjector::Pause`] that was heeded: whoever paused later throws the frame away.
+        /// Acknowledged by [`ToProjector::Seen`].
+        sequence: u32,
+        /// Of the last command that was heeded and has one: whoever gave a newer one throws the frame away.
         epoch: u32,
     },
+    /// That frame is not worth sending any more.
+    GivenUp(u32),
     /// What can be shown, and what is; also where it stands on the display.
     Screen {
         /// Of the source, in pixels.
         size: (u16, u16),
         /// Top left corner of the source on the display.
         origin: (i16, i16),
+        /// The window, if the source is one.
+        window: Option<u32>,
         /// All there are.
         sources: Vec<Shown>,
         /// The one that is shown.
@@ -160,34 +174,13 @@ impl From<CaptureError> for Stop {
     }
 }
 
-/// What the path takes, learned from how long frames are under way.
-#[derive(Debug)]
-struct Pace {
+/// A frame that the viewer has not seen yet.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    sent: Instant,
     bytes: usize,
-    fastest: Duration,
-}
-
-impl Pace {
-    fn budget(&self) -> Budget {
-        let quality = match self.bytes {
-            ..0x4000 => 40,
-            0x4000..0x10000 => 60,
-            _ => 82,
-        };
-        Budget {
-            bytes: self.bytes,
-            quality,
-        }
-    }
-
-    fn seen(&mut self, bytes: usize, took: Duration) {
-        self.fastest = self.fastest.min(took);
-        if took > self.fastest + QUEUEING {
-            self.bytes = (self.bytes / 2).max(MIN_BUDGET_BYTES);
-        } else if bytes * 2 > self.bytes {
-            self.bytes = (self.bytes * 3 / 2).min(MAX_BUDGET_BYTES);
-        }
-    }
+    /// Drawn before it; its own sequence if none has to be.
+    after: u32,
 }
 
 struct Running {
@@ -197,7 +190,7 @@ struct Running {
     encoder: Encoder,
     /// Damage that has not been grabbed yet.
     pending: Vec<Rect>,
-    unseen: VecDeque<(u32, Instant, usize)>,
+    under_way: BTreeMap<u32, UnderWay>,
     pace: Pace,
     began: bool,
     paused: bool,
@@ -239,18 +232,14 @@ impl Running {
         out: mpsc::Sender<Projected>,
     ) -> Self {
         let now = Instant::now();
-        let pace = Pace {
-            bytes: FIRST_BUDGET_BYTES,
-            fastest: Duration::from_secs(1),
-        };
         Self {
             encoder: encoder_of(&*capture),
             capture,
             commands,
             out,
             pending: Vec::new(),
-            unseen: VecDeque::new(),
-            pace,
+            under_way: BTreeMap::new(),
+            pace: Pace::new(now),
             began: false,
             paused: false,
             epoch: 0,
@@ -278,13 +267,14 @@ impl Running {
     fn obey(&mut self) -> Result<(), Stop> {
         loop {
             match self.commands.try_recv() {
-                Ok(ToProjector::Begin) => {
-                    self.began = true;
+                Ok(ToProjector::Begin { epoch }) => {
+                    (self.began, self.epoch) = (true, epoch);
                     self.encoder.request_key();
                     self.whole();
-                    self.unseen.clear();
+                    self.under_way.clear();
                 }
                 Ok(ToProjector::Seen(sequence)) => self.seen(sequence),
+                Ok(ToProjector::Dropped(sequence)) => self.give_up(sequence)?,
                 Ok(ToProjector::Pause { paused, epoch }) => self.pause(paused, epoch)?,
                 Ok(ToProjector::Select(id)) => self.select(id)?,
                 Ok(ToProjector::Mask(bar)) => {
@@ -300,19 +290,51 @@ impl Running {
     }
 
     fn seen(&mut self, sequence: u32) {
-        while let Some((sent, at, bytes)) = self.unseen.front().copied() {
-            if sequence.wrapping_sub(sent) > u32::MAX / 2 {
-                break;
-            }
-            self.unseen.pop_front();
-            self.pace.seen(bytes, at.elapsed());
+        if let Some(frame) = self.under_way.remove(&sequence) {
+            self.encoder.seen(sequence);
+            self.pace.seen(frame.bytes, frame.sent, Instant::now());
         }
+    }
+
+    /// That frame, and what would be drawn after it.
+    fn give_up(&mut self, sequence: u32) -> Result<(), Stop> {
+        let mut lost = vec![sequence];
+        while let Some(sequence) = lost.pop() {
+            if self.under_way.remove(&sequence).is_none() {
+                continue;
+            }
+            let waiting = self
+                .under_way
+                .iter()
+                .filter(|(_, frame)| frame.after == sequence);
+            lost.extend(waiting.map(|(sequence, _)| *sequence));
+            self.encoder.give_up(sequence);
+            self.pace.lost(Instant::now());
+            self.say(Projected::GivenUp(sequence))?;
+        }
+        Ok(())
+    }
+
+    /// What is under way for too long is given up: there are newer pixels.
+    fn give_up_stale(&mut self) -> Result<(), Stop> {
+        let (now, patience) = (Instant::now(), self.pace.patience());
+        while let Some((sequence, sent)) = self.oldest()
+            && now.duration_since(sent) >= patience
+        {
+            self.give_up(sequence)?;
+        }
+        Ok(())
+    }
+
+    fn oldest(&self) -> Option<(u32, Instant)> {
+        let (sequence, frame) = self.under_way.first_key_value()?;
+        Some((*sequence, frame.sent))
     }
 
     /// One blank frame, then nothing.
     fn pause(&mut self, paused: bool, epoch: u32) -> Result<(), Stop> {
         (self.paused, self.epoch) = (paused, epoch);
-        self.unseen.clear();
+        self.under_way.clear();
         let (width, height) = self.capture.size();
         self.encoder.request_key();
         if paused && self.began {
@@ -324,10 +346,19 @@ impl Running {
                 width,
                 height,
             };
+            // All of it: tiles of one colour cost next to nothing.
+            let whole = Budget {
+                bytes: usize::MAX,
+                quality: 100,
+            };
             let captured_us = self.captured_us();
-            if let Some(frame) = self.encoder.encode(blank, self.pace.budget(), captured_us) {
+            if let Some(frame) = self
+                .encoder
+                .encode(blank, whole, Scope::Overlapping, captured_us)
+            {
                 self.send(frame)?;
             }
+            self.under_way.clear();
             self.encoder.request_key();
         }
         self.whole();
@@ -350,7 +381,9 @@ impl Running {
     fn anew(&mut self) -> Result<(), Stop> {
         let sequence = self.encoder.sequence();
         self.encoder = encoder_of(&*self.capture).after(sequence);
-        self.unseen.clear();
+        for sequence in std::mem::take(&mut self.under_way).into_keys() {
+            self.say(Projected::GivenUp(sequence))?;
+        }
         self.whole();
         self.announce()
     }
@@ -392,55 +425,85 @@ impl Running {
             .map_or(0, |(id, _)| *id);
         self.sources = list;
         let (size, origin) = (self.capture.size(), self.capture.origin());
+        let window = match shown {
+            Source::Window(window) => Some(window),
+            Source::Monitor(_) => None,
+        };
         self.say(Projected::Screen {
             size,
             origin,
+            window,
             sources,
             source,
         })
     }
 
-    fn may_send(&self) -> bool {
-        self.began && !self.paused && self.unseen.len() < MAX_UNSEEN
+    /// What may be sent now, and how much of it.
+    fn room(&self) -> Option<(Scope, Budget)> {
+        let key = self.under_way.contains_key(&self.encoder.key())
+            || (self.encoder.needs_key() && !self.under_way.is_empty());
+        if !self.began || self.paused || key {
+            return None;
+        }
+        let bytes = self.under_way.values().map(|frame| frame.bytes).sum();
+        if self.pace.is_quick() {
+            let room = self.under_way.len() < 2;
+            return room.then(|| (Scope::Overlapping, self.pace.budget(bytes)));
+        }
+        if self.under_way.len() >= MAX_UNDER_WAY {
+            return None;
+        }
+        if self.pace.has_room(bytes) {
+            return Some((Scope::Apart, self.pace.budget(bytes)));
+        }
+        let letter = Budget {
+            bytes: RARE_BYTES,
+            quality: self.pace.quality(),
+        };
+        (self.under_way.len() < MAX_UNDER_WAY / 2).then_some((Scope::Rare, letter))
     }
 
     fn show(&mut self) -> Result<(), Stop> {
-        if !self.may_send() || self.last_frame.elapsed() < MIN_GAP {
+        self.give_up_stale()?;
+        let Some((scope, budget)) = self.room() else {
+            return Ok(());
+        };
+        if self.last_frame.elapsed() < MIN_GAP {
             return Ok(());
         }
-        if self.encoder.has_changes() {
+        let captured_us = self.captured_us();
+        if self.encoder.has_changes(scope, captured_us) {
             let pending = std::mem::take(&mut self.pending);
             self.capture.refresh(&pending)?;
-            let captured_us = self.captured_us();
-            let frame = self.encoder.encode(
-                picture(self.capture.pixels()),
-                self.pace.budget(),
-                captured_us,
-            );
+            let pixels = picture(self.capture.pixels());
+            let frame = self.encoder.encode(pixels, budget, scope, captured_us);
             return frame.map_or(Ok(()), |frame| self.send(frame));
         }
-        if self.unseen.is_empty()
-            && self.encoder.has_approximations()
-            && self.last_change.elapsed() >= REST
-        {
-            let captured_us = self.captured_us();
-            let frame = self.encoder.refine(
-                picture(self.capture.pixels()),
-                self.pace.budget(),
-                captured_us,
-            );
+        if self.may_rest(scope) && self.last_change.elapsed() >= REST {
+            let pixels = picture(self.capture.pixels());
+            let frame = self.encoder.refine(pixels, budget, captured_us);
             return frame.map_or(Ok(()), |frame| self.send(frame));
         }
         Ok(())
     }
 
+    /// Whether approximations may be made exact: while a film is on, or the window is full, they are not.
+    fn may_rest(&self, scope: Scope) -> bool {
+        scope != Scope::Rare && self.pending.is_empty() && self.encoder.can_rest()
+    }
+
     fn send(&mut self, frame: Frame) -> Result<(), Stop> {
         let now = Instant::now();
-        self.unseen
-            .push_back((frame.sequence, now, frame.bytes.len()));
+        let under_way = UnderWay {
+            sent: now,
+            bytes: frame.bytes.len(),
+            after: frame.after,
+        };
+        self.under_way.insert(frame.sequence, under_way);
         self.last_frame = now;
         self.say(Projected::Frame {
             bytes: frame.bytes.into(),
+            sequence: frame.sequence,
             epoch: self.epoch,
         })
     }
@@ -451,14 +514,16 @@ impl Running {
 
     /// When there is something to do although nothing changes.
     fn deadline(&self) -> Option<Instant> {
-        if !self.may_send() {
-            return None;
-        }
-        if self.encoder.has_changes() {
-            return Some(self.last_frame + MIN_GAP);
-        }
-        let resting = self.unseen.is_empty() && self.encoder.has_approximations();
-        resting.then_some((self.last_change + REST).max(self.last_frame + MIN_GAP))
+        let stale = self.oldest().map(|(_, sent)| sent + self.pace.patience());
+        let due = self.room().and_then(|(scope, _)| {
+            let next = self.last_frame + MIN_GAP;
+            if self.encoder.has_changes(scope, self.captured_us()) {
+                return Some(next);
+            }
+            self.may_rest(scope)
+                .then(|| (self.last_change + REST).max(next))
+        });
+        stale.into_iter().chain(due).min()
     }
 
     fn note(&mut self, changes: Changes) -> Result<(), Stop> {
@@ -484,30 +549,5 @@ impl Running {
             self.announce()?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_shrink_when_they_queue_and_grow_when_they_do_not() {
-        let mut pace = Pace {
-            bytes: FIRST_BUDGET_BYTES,
-            fastest: Duration::from_secs(1),
-        };
-        pace.seen(60_000, Duration::from_millis(20));
-        assert!(pace.bytes > FIRST_BUDGET_BYTES);
-        for _ in 0..20 {
-            pace.seen(60_000, Duration::from_millis(300));
-        }
-        assert_eq!(pace.bytes, MIN_BUDGET_BYTES);
-        let small = pace.bytes;
-        pace.seen(100, Duration::from_millis(20));
-        assert_eq!(
-            pace.bytes, small,
-            "a frame that did not use its budget says nothing"
-        );
     }
 }

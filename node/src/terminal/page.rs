@@ -179,7 +179,10 @@ impl Page {
             FromPage::Input(events) => {
                 return Wish::Session(Input::Keys(events.into_iter().map(key).collect()));
             }
-            FromPage::Ack { sequence, .. } => media(Body::FrameAck(schema::FrameAck { sequence })),
+            FromPage::Ack { sequence, .. } => media(Body::FrameAck(schema::FrameAck {
+                sequence,
+                dropped: false,
+            })),
             FromPage::Select { source } => media(Body::SelectSource(schema::SelectSource {
                 source: source.into(),
             })),

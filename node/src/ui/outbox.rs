@@ -24,7 +24,7 @@ use crate::event::role_name;
 /// Days of a session with a lively chat.
 const LOG_EVENTS: usize = 4_096;
 /// A quarter of a second at 60 Hz: a page further behind is better off with a fresh picture.
-const FRAMES: usize = 16;
+const FRAMES: usize = 32;
 /// Two raw 4K pictures; a page further behind is stuck.
 const FRAME_BYTES: usize = 64 << 20;
 /// Events of which only the newest means anything.

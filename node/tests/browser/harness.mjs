@@ -149,8 +149,8 @@ export function picture(name) {
 
 // ---- frames ----------------------------------------------------------------------------------
 
-export function frame({ sequence = 1, key = false, lossless = false, source = 0, width, height, tiles = [] }) {
-  const head = Buffer.alloc(22);
+export function frame({ sequence = 1, after = sequence, key = false, lossless = false, source = 0, width, height, tiles = [] }) {
+  const head = Buffer.alloc(26);
   head.writeUInt8(1, 0);
   head.writeUInt8((key ? 1 : 0) | (lossless ? 2 : 0), 1);
   head.writeUInt16LE(source, 2);
@@ -158,7 +158,8 @@ export function frame({ sequence = 1, key = false, lossless = false, source = 0,
   head.writeBigUInt64LE(123_456n, 8);
   head.writeUInt16LE(width, 16);
   head.writeUInt16LE(height, 18);
-  head.writeUInt16LE(tiles.length, 20);
+  head.writeUInt32LE(after, 20);
+  head.writeUInt16LE(tiles.length, 24);
   return Buffer.concat([head, ...tiles.map(tile)]);
 }
 

@@ -92,7 +92,6 @@ test('keys typed on the page arrive in the xterm, and its pixels on the page', {
   const helper = start(join(bin, 'remora'), ['invite', '--json', '--page', '--relay', address, '--name', 'Sam Okafor', '--mode', 'control']);
   const helperPage = line(helper, 'helper page', event('page'));
   const code = line(helper, 'code', event('code'));
-  const ended = line(helper, 'end', event('ended'));
   const sharer = start(join(bin, 'remora'), ['join', '--json', '--page', '--relay', address, '--name', 'Maria Lopez'], { DISPLAY: display });
   const sharerPage = line(sharer, 'sharer page', event('page'));
 
@@ -152,6 +151,7 @@ test('keys typed on the page arrive in the xterm, and its pixels on the page', {
   }
   assert.equal(wrong, 0, `${wrong} pixels differ`);
 
+  const ended = line(helper, 'end', event('ended'));
   await s.getByRole('button', { name: /leave/i }).first().click();
   const confirm = s.getByRole('dialog').getByRole('button', { name: /leave/i });
   if (await confirm.count()) await confirm.first().click();

@@ -100,7 +100,7 @@ test('a picture in a JPEG is near enough', async () => {
   await close();
 });
 
-test('frames are drawn in order, however long each takes to decode', async () => {
+test('a frame is drawn after the one it names, however long that takes and whichever comes first', async () => {
   const site = await session();
   const { node, page, close } = site;
   const model = await blank(site);
@@ -111,17 +111,44 @@ test('frames are drawn in order, however long each takes to decode', async () =>
   // A slow picture, and at once a quick square over it.
   await Promise.all([
     node.frame(frame({ sequence: 2, width: W, height: H, tiles: [png({ x: 0, y: 0, w: W, h: H }, big)] })),
-    node.frame(frame({ sequence: 3, width: W, height: H, tiles: [solid({ x: 5, y: 5, w: 50, h: 50 }, [1, 1, 1])] })),
+    node.frame(frame({ sequence: 3, after: 2, width: W, height: H, tiles: [solid({ x: 5, y: 5, w: 50, h: 50 }, [1, 1, 1])] })),
   ]);
   await node.wish(/^Ack \{ sequence: 2,/);
   await node.wish(/^Ack \{ sequence: 3,/);
   assertSame(await canvas(page, 3), model);
+  // The second one first.
+  model.fill({ x: 0, y: 0, w: 40, h: 40 }, () => [2, 2, 2]);
+  model.fill({ x: 9, y: 9, w: 20, h: 20 }, () => [3, 3, 3]);
+  await node.frame(frame({ sequence: 5, after: 4, width: W, height: H, tiles: [solid({ x: 9, y: 9, w: 20, h: 20 }, [3, 3, 3])] }));
+  await node.frame(frame({ sequence: 4, width: W, height: H, tiles: [solid({ x: 0, y: 0, w: 40, h: 40 }, [2, 2, 2])] }));
+  await node.wish(/^Ack \{ sequence: 4,/);
+  await node.wish(/^Ack \{ sequence: 5,/);
+  assertSame(await canvas(page, 5), model);
   await close();
 });
 
-test('after a gap, a torn tile or another size, a key frame is asked for and nothing else drawn', async () => {
+test('frames that have nothing to do with each other wait for nobody, and older ones than the key frame are not drawn', async () => {
+  const site = await session();
+  const { node, page, close } = site;
+  const model = await blank(site);
+  const square = (x, shade) => solid({ x, y: 3, w: 9, h: 9 }, [shade, shade, shade]);
+  for (const [sequence, x] of [[7, 0], [3, 20], [5, 40]]) {
+    model.fill({ x, y: 3, w: 9, h: 9 }, () => [sequence, sequence, sequence]);
+    await node.frame(frame({ sequence, width: W, height: H, tiles: [square(x, sequence)] }));
+    await node.wish(new RegExp(`^Ack \\{ sequence: ${sequence},`));
+  }
+  assertSame(await canvas(page, 5), model);
+  await node.frame(frame({ sequence: 20, key: true, width: W, height: H, tiles: [square(60, 20)] }));
+  await node.frame(frame({ sequence: 19, width: W, height: H, tiles: [square(60, 19)] }));
+  await node.frame(frame({ sequence: 21, width: W, height: H, tiles: [square(80, 21)] }));
+  model.fill({ x: 60, y: 3, w: 9, h: 9 }, () => [20, 20, 20]);
+  model.fill({ x: 80, y: 3, w: 9, h: 9 }, () => [21, 21, 21]);
+  assertSame(await canvas(page, 21), model);
+  await close();
+});
+
+test('after a torn tile or another size, a key frame is asked for and nothing else drawn', async () => {
   const broken = [
-    frame({ sequence: 3, width: W, height: H, tiles: [solid({ x: 0, y: 0, w: 9, h: 9 }, [9, 9, 9])] }),
     frame({ sequence: 2, width: W + 1, height: H, tiles: [] }),
     frame({ sequence: 2, width: W, height: H, source: 5, tiles: [] }),
     frame({ sequence: 2, width: W, height: H, tiles: [{ x: 0, y: 0, w: 9, h: 9, kind: 9, payload: Buffer.alloc(0) }] }),

@@ -3,12 +3,13 @@
 // | offset | size | field |
 // |---|---|---|
 // | 0 | 1 | version, 1 |
-// | 1 | 1 | flags: 1 key frame (everything before is forgotten), 2 every tile is lossless now |
+// | 1 | 1 | flags: 1 key frame (lower sequences are not drawn any more), 2 every pixel is exact now |
 // | 2 | 2 | source |
 // | 4 | 4 | sequence |
-// | 8 | 8 | capture time, µs, opaque |
+// | 8 | 8 | capture time, µs since the sharer began |
 // | 16 | 2, 2 | width, height |
-// | 20 | 2 | tiles |
+// | 20 | 4 | sequence of the frame that is drawn before; its own if none has to be |
+// | 24 | 2 | tiles |
 //
 // then each tile: x, y, w, h (2 each), kind (1), reserved 0 (1), payload's length (4), payload.
 
@@ -19,7 +20,7 @@ export const PNG = 3;
 export const JPEG = 4;
 export const COPY = 5;
 
-const HEADER_BYTES = 22;
+const HEADER_BYTES = 26;
 const TILE_BYTES = 14;
 
 /** Parses a frame; throws when it is none. */
@@ -32,12 +33,14 @@ export function parse(buffer) {
     lossless: (flags & 2) !== 0,
     source: view.getUint16(2, true),
     sequence: view.getUint32(4, true),
+    captured: Number(view.getBigUint64(8, true)),
     width: view.getUint16(16, true),
     height: view.getUint16(18, true),
+    after: view.getUint32(20, true),
     bytes: buffer.byteLength,
     tiles: [],
   };
-  const count = view.getUint16(20, true);
+  const count = view.getUint16(24, true);
   let at = HEADER_BYTES;
   for (let index = 0; index < count; index += 1) {
     if (at + TILE_BYTES > buffer.byteLength) throw new Error('frame: tile');

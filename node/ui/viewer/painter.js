@@ -1,13 +1,21 @@
-// Frames onto a canvas: tiles of a frame are decoded side by side, frames are drawn strictly in order, each in one go.
-// The same in a worker and in the page.
+// Frames onto a canvas: tiles are decoded side by side, each frame is drawn in one go, as soon as it is decoded and the one
+// it has to follow is drawn. The sharer sees to it that other frames have nothing to do with each other. The same in a
+// worker and in the page.
 
 import { inflate } from '/viewer/inflate.js';
 import { COPY, JPEG, PALETTE, PALETTE_DEFLATED, PNG, SOLID, parse } from '/viewer/frame.js';
 
 /** Exact values in, exact values out: no colour management, no multiplied alpha. */
 const EXACT = { colorSpaceConversion: 'none', premultiplyAlpha: 'none' };
+/** Frames that may wait for one another; a sharer that makes more wait is asked to begin anew. */
+const MAX_HELD = 32;
 /** A second request this soon would be answered by the same key frame. */
 const KEY_FRAME_PAUSE_MS = 500;
+
+/** Whether frame `a` was made after `b`; sequences wrap. */
+function isNewer(a, b) {
+  return a !== b && ((a - b) >>> 0) < 0x80000000;
+}
 
 function colourAt(payload, at) {
   return (0xff000000 | (payload[at] << 16) | (payload[at + 1] << 8) | payload[at + 2]) >>> 0;
@@ -72,12 +80,14 @@ export class Painter {
   #drawn;
   #keyFrame;
   #asked = -Infinity;
-  /** Of the frame that came last; null while only a key frame helps. */
-  #last = null;
+  /** The newest key frame; null while only a key frame helps. */
+  #key = null;
   /** Of key frames; what waits from before one is not drawn any more. */
   #generation = 0;
-  #waiting = 0;
-  #chain = Promise.resolve();
+  /** Frames that are there and not drawn: sequence → what to do once it is. */
+  #held = new Map();
+  /** Sequences drawn since the key frame, as many as anybody could still wait for. */
+  #done = new Set();
 
   /** `drawn(info)` after each frame, `keyFrame()` when one is needed. */
   constructor(canvas, { drawn, keyFrame }) {
@@ -94,7 +104,8 @@ export class Painter {
     let sources;
     try {
       frame = parse(buffer);
-      if (!this.#follows(frame)) {
+      if (!frame.key && this.#key && isNewer(this.#key.sequence, frame.sequence)) return;
+      if (!this.#fits(frame) || this.#held.size >= MAX_HELD) {
         this.#lost();
         return;
       }
@@ -103,30 +114,25 @@ export class Painter {
       this.#lost();
       return;
     }
-    this.#last = frame;
     if (frame.key) {
-      this.#generation += 1;
+      this.#begin(frame);
       this.#asked = -Infinity;
     }
-    const generation = this.#generation;
-    const late = sources.some((source) => source instanceof Promise);
-    if (!late && this.#waiting === 0) {
+    const { sequence, after } = frame;
+    const turn = after === sequence || this.#done.has(after) ? null : new Promise((resolve) => { this.#waitFor(after, resolve); });
+    if (!turn && !sources.some((source) => source instanceof Promise)) {
       this.#draw(frame, sources, arrived);
       return;
     }
-    this.#waiting += 1;
+    const generation = this.#generation;
+    this.#held.set(sequence, this.#held.get(sequence) ?? []);
     const decoded = Promise.all(sources);
     decoded.catch(() => {});
-    this.#chain = this.#chain.then(async () => {
-      try {
-        const ready = await decoded;
-        if (generation === this.#generation) this.#draw(frame, ready, arrived);
-        for (const source of ready) source.close?.();
-      } catch {
-        if (generation === this.#generation) this.#lost();
-      } finally {
-        this.#waiting -= 1;
-      }
+    Promise.all([decoded, turn]).then(([ready]) => {
+      if (generation === this.#generation) this.#draw(frame, ready, arrived);
+      for (const source of ready) source.close?.();
+    }, () => {
+      if (generation === this.#generation) this.#lost();
     });
   }
 
@@ -136,16 +142,28 @@ export class Painter {
     return this.#context.getImageData(0, 0, width, height);
   }
 
-  #follows(frame) {
+  #fits(frame) {
     if (frame.key) return true;
-    const last = this.#last;
-    return last !== null && frame.sequence === (last.sequence + 1) >>> 0
-      && frame.width === last.width && frame.height === last.height && frame.source === last.source;
+    const key = this.#key;
+    return key !== null && frame.width === key.width && frame.height === key.height && frame.source === key.source;
+  }
+
+  #begin(frame) {
+    this.#key = frame;
+    this.#generation += 1;
+    this.#held.clear();
+    this.#done.clear();
+  }
+
+  /** `then` once that frame is drawn. */
+  #waitFor(sequence, then) {
+    const waiting = this.#held.get(sequence) ?? [];
+    waiting.push(then);
+    this.#held.set(sequence, waiting);
   }
 
   #lost() {
-    this.#last = null;
-    this.#generation += 1;
+    this.#begin(null);
     const now = performance.now();
     if (now - this.#asked < KEY_FRAME_PAUSE_MS) return;
     this.#asked = now;
@@ -172,8 +190,13 @@ export class Painter {
         context.putImageData(source, x, y);
       }
     }
-    const { sequence, key, lossless, width, height, bytes, source } = frame;
-    this.#drawn({ sequence, key, lossless, width, height, bytes, source, tiles: frame.tiles.length, arrived });
+    const { sequence, key, lossless, width, height, bytes, source, captured } = frame;
+    this.#drawn({ sequence, key, lossless, width, height, bytes, source, captured, tiles: frame.tiles.length, arrived });
+    const waiting = this.#held.get(sequence) ?? [];
+    this.#held.delete(sequence);
+    this.#done.add(sequence);
+    if (this.#done.size > MAX_HELD) this.#done.delete(this.#done.values().next().value);
+    for (const then of waiting) then();
   }
 
   /** All copies read the canvas as it was before the frame. */

@@ -57,7 +57,7 @@ impl Inject for SyntheticInject {
         Ok(())
     }
 
-    fn text(&mut self, text: &str) -> Result<(), InjectError> {
+    fn text(&mut self, text: &str, _: &dyn Fn() -> bool) -> Result<(), InjectError> {
         text.chars().for_each(|letter| self.sheet.write(letter));
         Ok(())
     }
@@ -112,7 +112,7 @@ mod tests {
         stroke(&mut inject, Keysym(key::BackSpace));
         // As keyboards name it.
         stroke(&mut inject, Keysym(key::EuroSign));
-        inject.text("é\n").unwrap();
+        inject.text("é\n", &|| true).unwrap();
         assert_eq!(sheet.typed(), "äß€漢字€é\n");
         inject.key(Keysym(key::Control_L), true).unwrap();
         stroke(&mut inject, 'v'.into());

@@ -393,7 +393,7 @@ impl X11Inject {
         Ok(())
     }
 
-    fn type_some(&mut self, keys: &[Keysym]) -> Result<(), InjectError> {
+    fn type_some(&mut self, keys: &[Keysym], go_on: &dyn Fn() -> bool) -> Result<(), InjectError> {
         let state = self.state()?;
         let unknown: Vec<Keysym> = keys
             .iter()
@@ -402,6 +402,10 @@ impl X11Inject {
             .collect();
         self.lend(&unknown)?;
         for key in keys {
+            // Lending may have slept.
+            if !go_on() {
+                break;
+            }
             match self.find(*key, state).filter(|_| !unknown.contains(key)) {
                 Some(stroke) => self.tap_with(stroke, state)?,
                 None => {
@@ -515,7 +519,7 @@ impl Inject for X11Inject {
         self.flush()
     }
 
-    fn text(&mut self, text: &str) -> Result<(), InjectError> {
+    fn text(&mut self, text: &str, go_on: &dyn Fn() -> bool) -> Result<(), InjectError> {
         self.check_focus()?;
         self.renew()?;
         // A line's end may be two characters.
@@ -527,7 +531,7 @@ impl Inject for X11Inject {
         let modifiers = self.lift_modifiers()?;
         // In parts, so that what is lent for one fits at once.
         let mut parts = keys.chunks(self.spares.len().max(1));
-        let typed = parts.try_for_each(|part| self.type_some(part));
+        let typed = parts.try_for_each(|part| self.type_some(part, go_on));
         self.put_down(modifiers)?;
         typed?;
         self.flush()

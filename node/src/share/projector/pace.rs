@@ -1,0 +1,181 @@
+//! How much the path takes, learned from how long frames are under way: a window of bytes, in the manner of delay-based
+//! congestion control (TCP Vegas, Brakmo and Peterson 1995). QUIC's own control keeps the network alive; this one keeps the
+//! queue before the narrow link short, in which a letter would wait behind a film.
+
+use std::time::{Duration, Instant};
+
+use crate::share::encode::Budget;
+
+/// Queueing that frames may add to the path's own delay.
+const QUEUEING: Duration = Duration::from_millis(40);
+/// On a path this quick, a frame is seen before the next is ready, and what is lost is soon there after all.
+const QUICK: Duration = Duration::from_millis(60);
+/// A frame under way for so long is given up: with the way there, what is drawn is never older than half a second.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// Before anything is known of the path.
+const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+/// The fastest frame of so long ago still says how quick the path is.
+const MEMORY: Duration = Duration::from_secs(10);
+/// Crosses 2 Mbit/s in 24 ms.
+const MIN_WINDOW_BYTES: usize = 6 << 10;
+/// A whole screen of photographs.
+const MAX_WINDOW_BYTES: usize = 4 << 20;
+/// Before anything is known of the path: 32 KiB cross 10 Mbit/s in 26 ms.
+const FIRST_WINDOW_BYTES: usize = 32 << 10;
+
+/// What the path takes.
+#[derive(Debug)]
+pub(super) struct Pace {
+    window_bytes: usize,
+    /// Since when, and the fastest since then; and of the time before.
+    since: Instant,
+    fastest: Option<Duration>,
+    before: Option<Duration>,
+    /// The window was made smaller then: frames sent before say nothing of it.
+    shrunk: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            window_bytes: FIRST_WINDOW_BYTES,
+            since: now,
+            fastest: None,
+            before: None,
+            shrunk: now,
+        }
+    }
+
+    fn base(&self) -> Option<Duration> {
+        self.fastest.into_iter().chain(self.before).min()
+    }
+
+    /// How long a frame may be under way before newer pixels are better than it. On a path round the world, twice its own
+    /// delay.
+    pub(super) fn patience(&self) -> Duration {
+        self.base()
+            .map_or(FIRST_PATIENCE, |base| PATIENCE.max(base * 2))
+    }
+
+    /// Whether frames may wait for one another.
+    pub(super) fn is_quick(&self) -> bool {
+        self.base().is_some_and(|base| base < QUICK)
+    }
+
+    /// Whether more may be sent while so much is under way.
+    pub(super) fn has_room(&self, under_way_bytes: usize) -> bool {
+        under_way_bytes < self.window_bytes
+    }
+
+    /// Of lossy tiles.
+    pub(super) fn quality(&self) -> u8 {
+        match self.window_bytes {
+            ..0x4000 => 40,
+            0x4000..0x10000 => 60,
+            _ => 82,
+        }
+    }
+
+    /// For one frame, while so much is under way.
+    pub(super) fn budget(&self, under_way_bytes: usize) -> Budget {
+        // Half of the window, so that two frames follow one another closely.
+        let left = self.window_bytes.saturating_sub(under_way_bytes);
+        Budget {
+            bytes: left.min(self.window_bytes / 2).max(MIN_WINDOW_BYTES / 2),
+            quality: self.quality(),
+        }
+    }
+
+    /// A frame was seen.
+    pub(super) fn seen(&mut self, bytes: usize, sent: Instant, now: Instant) {
+        let took = now.saturating_duration_since(sent);
+        if now.saturating_duration_since(self.since) > MEMORY {
+            (self.before, self.fastest, self.since) = (self.fastest, None, now);
+        }
+        self.fastest = Some(self.fastest.map_or(took, |fastest| fastest.min(took)));
+        let base = self.base().unwrap_or(took);
+        if took <= base + QUEUEING {
+            // A frame that was small says nothing of a larger window.
+            if bytes * 4 >= self.window_bytes {
+                let grown = self.window_bytes + bytes.min(self.window_bytes) / 2;
+                self.window_bytes = grown.min(MAX_WINDOW_BYTES);
+            }
+        } else if sent >= self.shrunk {
+            self.shrink(now, 4, 5);
+        }
+    }
+
+    /// A frame was given up.
+    pub(super) fn lost(&mut self, now: Instant) {
+        self.shrink(now, 1, 2);
+    }
+
+    fn shrink(&mut self, now: Instant, part: usize, of: usize) {
+        self.window_bytes = (self.window_bytes / of * part).max(MIN_WINDOW_BYTES);
+        self.shrunk = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_window_grows_on_a_free_path_and_shrinks_when_frames_queue() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        for _ in 0..20 {
+            let sent = now;
+            now += ms(20);
+            pace.seen(pace.window_bytes / 2, sent, now);
+        }
+        assert_eq!(pace.window_bytes, MAX_WINDOW_BYTES);
+        assert!(pace.is_quick());
+        for _ in 0..32 {
+            let sent = now;
+            now += ms(280);
+            pace.seen(60_000, sent, now);
+        }
+        assert_eq!(pace.window_bytes, MIN_WINDOW_BYTES);
+        assert_eq!(pace.budget(1_000_000).bytes, MIN_WINDOW_BYTES / 2);
+    }
+
+    #[test]
+    fn small_frames_say_nothing_of_the_window() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        pace.seen(100, now, now + ms(90));
+        assert_eq!(pace.window_bytes, FIRST_WINDOW_BYTES);
+        assert!(!pace.is_quick());
+    }
+
+    #[test]
+    fn frames_that_queued_together_shrink_the_window_once() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        pace.seen(10_000, now, now + ms(80));
+        let before = pace.window_bytes;
+        for late in [200, 210, 220] {
+            pace.seen(10_000, now + ms(100), now + ms(100 + late));
+        }
+        assert_eq!(pace.window_bytes, before / 5 * 4);
+    }
+
+    #[test]
+    fn a_path_that_became_slow_is_believed_after_a_while() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        pace.seen(100, now, now + ms(5));
+        assert!(pace.is_quick());
+        for _ in 0..250 {
+            let sent = now;
+            now += ms(100);
+            pace.seen(100, sent, now);
+        }
+        assert!(!pace.is_quick());
+    }
+}
