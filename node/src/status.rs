@@ -146,7 +146,7 @@ pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
     if args.common.json {
         print_data(&report.to_string())?;
     } else {
-        print_report(&report)?;
+        print_report(&report, node.as_ref().err())?;
     }
     node?.close().await;
     Ok(Exit::Ok)
@@ -195,19 +195,33 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or("–")
 }
 
-fn print_report(report: &Value) -> Result<(), Failure> {
+/// In a word or two what is wrong with the relay; what to do about it is said after the report.
+fn trouble(failure: &Failure) -> &'static str {
+    match failure.code {
+        "RELAY_KEY" => "answers with another key than its address says",
+        "VERSION_MISMATCH" => "speaks another version of the protocol",
+        "CLOCK_OFF" => "its clock and this computer's are far apart",
+        _ if failure.exit == Exit::Offline => "not reachable",
+        _ => "cannot be used",
+    }
+}
+
+fn print_report(report: &Value, failure: Option<&Failure>) -> Result<(), Failure> {
     let relay = &report["relay"];
-    if relay["reachable"] == true {
-        print_data(&format!(
+    match failure {
+        Some(failure) => print_data(&format!(
+            "relay {} · {}",
+            text(relay, "address"),
+            trouble(failure)
+        ))?,
+        None => print_data(&format!(
             "relay {} at {} · {:.1} ms · udp ok · seen as {} · realm {}",
             text(relay, "name"),
             text(relay, "address"),
             relay["rtt_ms"].as_f64().unwrap_or_default(),
             text(relay, "observed_address"),
             text(relay, "realm"),
-        ))?;
-    } else {
-        print_data(&format!("relay {} · not reachable", text(relay, "address")))?;
+        ))?,
     }
     let sessions = report["sessions"]
         .as_array()

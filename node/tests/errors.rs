@@ -280,6 +280,11 @@ fn a_relay_with_another_key_is_not_trusted() {
             &["RELAY_KEY", "copy the address again"],
         );
     }
+    // A read command has its answer all the same, and does not take it for a relay that is away.
+    let status = run(home.remora(&["status", "--relay", &address]));
+    check(&status, 7, &["RELAY_KEY", "copy the address again"]);
+    assert!(status.stdout[0].contains("another key"), "{status:?}");
+    assert!(!status.stdout[0].contains("reachable"), "{status:?}");
 }
 
 #[test]
