@@ -8,6 +8,7 @@ use remora::{
     config::{File, FileProfile},
     demo,
     error::{Exit, Failure},
+    node::Node,
     status,
     terminal::{self, style::Style},
 };
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<Exit, Failure> {
     let named = cli.config.as_deref();
     match cli.command {
-        Command::Setup(args) => setup(named, args),
+        Command::Setup(args) => setup(named, args).await,
         Command::Invite(args) => terminal::invite(&File::load(named)?, args).await,
         Command::Join(args) => terminal::join(&File::load(named)?, args).await,
         Command::Status(args) => status::run(&File::load(named)?, args).await,
@@ -57,7 +58,9 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
     }
 }
 
-fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Result<Exit, Failure> {
+/// Saves first: on a train, too, one can prepare for tomorrow. A relay that is not reached is said and no failure; one
+/// that no command could use is.
+async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Result<Exit, Failure> {
     let mut file = match named {
         // The file is about to be made.
         Some(path) if !path.exists() => File::default(),
@@ -75,11 +78,27 @@ fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Result<Ex
         domain: typed.domain.or(old.domain),
     };
     let path = file.save(named)?;
-    say(&format!(
-        "Saved to {}. Give help with `remora invite`, get help with `remora join`.",
-        path.display()
-    ));
-    Ok(Exit::Ok)
+    let path = path.display();
+    match Node::connect(&args.relay).await {
+        Ok(node) => {
+            say(&format!(
+                "Saved to {path}; the relay answers. Give help with `remora invite`, get help with `remora join`."
+            ));
+            node.close().await;
+            Ok(Exit::Ok)
+        }
+        Err(failure) if failure.exit == Exit::Offline => {
+            say(&format!(
+                "Saved to {path}, but the relay was not reached. {}: {}",
+                failure.code, failure.line
+            ));
+            Ok(Exit::Ok)
+        }
+        Err(failure) => Err(Failure {
+            line: format!("saved to {path}, but {}", failure.line),
+            ..failure
+        }),
+    }
 }
 
 fn wants_json(command: &Command) -> bool {

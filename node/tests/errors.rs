@@ -192,10 +192,9 @@ fn after_setup_no_command_needs_to_be_told_the_relay() {
         "Contoso",
     ]));
     assert_eq!(setup.code, Some(0));
-    assert!(
-        setup.line().contains("config/remora/config.toml"),
-        "{setup:?}"
-    );
+    for text in ["config/remora/config.toml", "the relay answers"] {
+        assert!(setup.line().contains(text), "{setup:?}");
+    }
     assert_eq!(run(home.remora(&["status"])).code, Some(0));
     // What was set up stays when the next setup does not say otherwise.
     assert_eq!(
@@ -219,6 +218,31 @@ fn after_setup_no_command_needs_to_be_told_the_relay() {
         ),
         (Some("Sam Okafor"), Some("Fabrikam"))
     );
+}
+
+#[test]
+fn setup_saves_a_relay_that_is_away_and_says_so() {
+    let home = Home::new();
+    // Not a name that any resolver would be asked for.
+    let setup = run(home.remora(&["setup", &at("relay..example:4433")]));
+    assert_eq!(setup.code, Some(0), "{setup:?}");
+    for text in ["Saved to", "not reached", "RELAY_UNKNOWN", "check the name"] {
+        assert!(setup.line().contains(text), "{setup:?}");
+    }
+    // It is the one that later commands try.
+    fails(home.remora(&["invite"]), 5, &["relay..example:4433"]);
+}
+
+#[test]
+fn setup_saves_a_relay_with_another_key_and_fails() {
+    let relay = RelayProcess::start(&[]);
+    let home = Home::new();
+    fails(
+        home.remora(&["setup", &at(relay.host_port())]),
+        7,
+        &["RELAY_KEY", "saved to", "copy the address again"],
+    );
+    fails(home.remora(&["invite"]), 7, &["RELAY_KEY"]);
 }
 
 // ---- the relay -----------------------------------------------------------------------------------
