@@ -276,7 +276,7 @@ impl Terminal {
                 }
                 wish = next_wish(&mut self.page), if self.wishes.is_empty() => {
                     if let Wish::Session(input) = wish {
-                        self.send(input);
+                        self.send(input)?;
                     }
                     continue;
                 }
@@ -291,10 +291,10 @@ impl Terminal {
                 Typed::Out if leaving => break,
                 Typed::Out => {
                     leaving = true;
-                    self.send(Input::Session(Command::Leave));
+                    self.send(Input::Session(Command::Leave))?;
                 }
                 Typed::Line(line) => match self.screen.on_line(&line) {
-                    Meaning::Wish(input) => self.send(input),
+                    Meaning::Wish(input) => self.send(input)?,
                     Meaning::Say(text) if self.json => {
                         self.print(&json!({"event": "not_possible", "text": text}))?
                     }
@@ -321,9 +321,13 @@ impl Terminal {
         outcome.map(|receipt| exit_of(receipt.reason))
     }
 
-    fn send(&mut self, input: Input) {
-        self.screen.sent(&input);
+    fn send(&mut self, input: Input) -> Result<(), Failure> {
+        let acknowledged = self.screen.sent(&input);
         self.wishes.push_back(input);
+        match acknowledged {
+            Some(line) if !self.json => self.console.say(&line),
+            _ => Ok(()),
+        }
     }
 
     fn show(&mut self, event: &Event, running: &Running) -> Result<(), Failure> {
@@ -347,7 +351,7 @@ impl Terminal {
             }
         }
         if let Some(input) = input {
-            self.send(input);
+            self.send(input)?;
         }
         self.renew(running)
     }

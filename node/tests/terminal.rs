@@ -91,10 +91,14 @@ impl Scene {
         let (mut helper, mut sharer) = self.introduced();
         for person in [&mut helper, &mut sharer] {
             person.expect("Words the same? [y]es [n]o");
-            person.enter("y");
         }
-        helper.expect(&format!("{MARIA} says the words are the same."));
+        // One after the other, or what one says might stand before or after what the other hears.
+        helper.enter("y");
+        helper.expect("You said the words are the same.");
         sharer.expect(&format!("{SAM} says the words are the same."));
+        sharer.enter("y");
+        sharer.expect("You said the words are the same.");
+        helper.expect(&format!("{MARIA} says the words are the same."));
         helper.enter("c");
         sharer.expect(&format!("{SAM} wants: FULL CONTROL"));
         sharer.expect("[a]llow control  [s]creen only  [d]ecline   answers itself \"no\" in 4:5");

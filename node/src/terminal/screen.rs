@@ -55,6 +55,8 @@ pub struct Screen {
     deadline: Option<Instant>,
     started: Option<Instant>,
     wanted: Option<Mode>,
+    /// Whether the person has said that the words are the same, or that they differ.
+    checked: bool,
     path: Option<PathSnapshot>,
 }
 
@@ -93,6 +95,7 @@ impl Screen {
             deadline: None,
             started: None,
             wanted,
+            checked: false,
             path: None,
         }
     }
@@ -261,6 +264,7 @@ impl Screen {
         let style = self.style;
         self.peer = format!("\u{2068}{}\u{2069}", peer.full_name);
         self.stage = Stage::Trust;
+        self.checked = false;
         self.deadline = None;
         let known = [&peer.job_title, &peer.company, &peer.domain];
         let rest: Vec<String> = known
@@ -340,11 +344,17 @@ impl Screen {
         let left = left.unwrap_or_default();
         match (self.stage, self.role) {
             (Stage::Waiting, _) => format!("Waiting… {left}  [n]ew code, Ctrl-C cancels > "),
-            (Stage::Trust, Role::Helper) => {
-                "Words the same? [y]es [n]o · ask for: [v]iew [c]ontrol > ".into()
-            }
-            (Stage::Trust, Role::Sharer) => {
-                "Words the same? [y]es [n]o · waiting for what your helper asks > ".into()
+            (Stage::Trust, role) => {
+                let words = if self.checked {
+                    ""
+                } else {
+                    "Words the same? [y]es [n]o · "
+                };
+                let next = match role {
+                    Role::Helper => "ask for: [v]iew [c]ontrol",
+                    Role::Sharer => "waiting for what your helper asks",
+                };
+                format!("{words}{next} > ")
             }
             (Stage::Asked, _) => format!("Waiting for {} to answer… {left} > ", self.peer),
             (Stage::Prompted(mode), _) => {
@@ -432,9 +442,19 @@ impl Screen {
         }
     }
 
-    /// Tells the screen that a wish went out, so that the next prompt fits.
-    pub fn sent(&mut self, input: &Input) {
+    /// Tells the screen that a wish went out, so that the next prompt fits; gives what there is to acknowledge.
+    pub fn sent(&mut self, input: &Input) -> Option<String> {
         match input {
+            Input::Session(Command::SasChecked(same))
+                if !self.peer.is_empty() && self.stage != Stage::Ended =>
+            {
+                self.checked = true;
+                return Some(if *same {
+                    self.style.good("You said the words are the same.")
+                } else {
+                    self.style.warn("You said the words differ.")
+                });
+            }
             Input::Session(Command::AskMode(_)) if self.stage == Stage::Trust => {
                 self.stage = Stage::Asked
             }
@@ -445,6 +465,7 @@ impl Screen {
             }
             _ => {}
         }
+        None
     }
 }
 
@@ -504,6 +525,29 @@ mod tests {
                 "Peer: \u{2068}second\u{2069}",
             ]
         );
+    }
+
+    #[test]
+    fn an_answer_about_the_words_is_acknowledged_and_not_asked_for_again() {
+        let checked = |same| Input::Session(Command::SasChecked(same));
+        for role in [Role::Helper, Role::Sharer] {
+            let mut person = screen(role);
+            person.stage = Stage::Trust;
+            assert!(person.prompt(Instant::now()).contains("Words the same?"));
+            assert_eq!(
+                person.sent(&checked(true)).as_deref(),
+                Some("You said the words are the same.")
+            );
+            let prompt = person.prompt(Instant::now());
+            assert!(!prompt.contains("Words the same?"), "{prompt}");
+            assert_eq!(
+                person.sent(&checked(false)).as_deref(),
+                Some("You said the words differ.")
+            );
+        }
+        // Nobody is there whose words could be compared.
+        let mut alone = Screen::new(Role::Helper, None, Style::plain());
+        assert_eq!(alone.sent(&checked(true)), None);
     }
 
     #[test]
