@@ -54,7 +54,8 @@ pub struct Common {
         long,
         default_value_t = 0,
         hide_default_value = true,
-        value_name = "PORT"
+        value_name = "PORT",
+        value_parser = port
     )]
     pub page_port: u16,
 }
@@ -100,7 +101,7 @@ pub struct Invite {
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
     /// How long the code is valid, in seconds
-    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..=600))]
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = validity)]
     pub valid: u64,
 }
 
@@ -146,6 +147,19 @@ pub struct Demo {
     /// Leave the session open, with a prompt for each of the two people
     #[arg(long, conflicts_with = "json")]
     pub interactive: bool,
+}
+
+/// As long as somebody needs to type it at least, as a record may live at most.
+fn validity(text: &str) -> Result<u64, &'static str> {
+    text.parse()
+        .ok()
+        .filter(|seconds| (5..=600).contains(seconds))
+        .ok_or("say how many seconds, from 5 to 600")
+}
+
+fn port(text: &str) -> Result<u16, &'static str> {
+    text.parse()
+        .map_err(|_| "say a port from 1 to 65535, or 0 for any that is free")
 }
 
 /// A mode on the command line.

@@ -65,8 +65,16 @@ fn a_flag_that_does_not_exist_is_named() {
 #[test]
 fn a_value_that_cannot_be_is_named_with_its_flag() {
     let home = Home::new();
-    let cases: [(&[&str], &[&str]); 5] = [
+    let cases: [(&[&str], &[&str]); 7] = [
         (&["invite", "--valid", "4"], &["--valid", "4"]),
+        (
+            &["invite", "--valid", "abc"],
+            &["abc", "--valid", "say how many seconds, from 5 to 600"],
+        ),
+        (
+            &["join", "--page-port", "http"],
+            &["http", "--page-port", "say a port from 1 to 65535"],
+        ),
         (&["invite", "--valid", "601"], &["--valid", "601"]),
         (
             &["invite", "--mode", "godlike"],

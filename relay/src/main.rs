@@ -3,13 +3,19 @@
 //! Human text goes to stderr, the relay's address to stdout. A failure is one line that says what to do.
 
 use std::{
+    error::Error as _,
     ffi::OsString,
     io::{self, Write as _},
+    net::AddrParseError,
+    num::ParseIntError,
     process::ExitCode,
 };
 
 use anyhow::Context as _;
-use clap::{Parser as _, error::ErrorKind};
+use clap::{
+    Parser as _,
+    error::{ContextKind, ErrorKind},
+};
 use remora_proto::random::Random;
 use remora_relay::{
     config::{Args, Command, Config, LogFormat, ServeArgs},
@@ -50,13 +56,28 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, ExitCode> {
         if NO_VERB.contains(&error.kind()) {
             usage("say what to do: `remora-relay quickstart` or `remora-relay serve`")
         } else if error.use_stderr() {
-            usage(&one_line(&error.to_string()))
+            usage(&unfit_value(&error).unwrap_or_else(|| one_line(&error.to_string())))
         } else {
             // Help or version, as asked for.
             error.print().ok();
             ExitCode::SUCCESS
         }
     })
+}
+
+/// What would fit, when the message is one of the standard library's parsers, who do not know what it is for.
+fn unfit_value(error: &clap::Error) -> Option<String> {
+    let parser = error.source()?;
+    let fits = if parser.is::<AddrParseError>() {
+        "it takes an IP address with a port, like 127.0.0.1:4433 or [::]:4433"
+    } else if parser.is::<ParseIntError>() {
+        "it takes a whole number"
+    } else {
+        return None;
+    };
+    let flag = error.get(ContextKind::InvalidArg)?;
+    let value = error.get(ContextKind::InvalidValue)?;
+    Some(format!("`{value}` does not fit {flag}: {fits}"))
 }
 
 /// clap's message without its usage and without line breaks.

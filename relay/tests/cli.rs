@@ -111,7 +111,15 @@ fn a_bad_command_line_is_one_line_and_exit_2() {
     let directory = tempfile::tempdir().expect("a directory");
     for (args, says) in [
         (&["serve", "--listen", "x"][..], "--listen"),
-        (&["serve", "--listen", "nowhere"], "--listen"),
+        (
+            &["serve", "--listen", "nowhere"],
+            "`nowhere` does not fit --listen <ADDR:PORT>: it takes an IP address with a port",
+        ),
+        (
+            &["serve", "--max-nodes", "many"],
+            "`many` does not fit --max-nodes <N>: it takes a whole number",
+        ),
+        (&["serve", "--session-burst", "-1"], "--session-burst"),
         (&["serve", "--listen"], "--listen"),
         (&["serve", "--advertise", "no-port"], "HOST:PORT"),
         (&["serve", "--max-nodes", "0"], "--max-nodes"),
