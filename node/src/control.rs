@@ -517,6 +517,13 @@ fn connect_failure(relay: &RelayAddr, error: &ConnectionError) -> Failure {
             ),
         ),
         ConnectionError::VersionMismatch => version_failure(at),
+        _ if code == Some(quinn::TransportErrorCode::CONNECTION_REFUSED) => Failure::new(
+            Exit::Offline,
+            "RELAY_FULL",
+            format!(
+                "the relay at {at} takes no more connections, or no more from your network; try again in some minutes, or ask its operator"
+            ),
+        ),
         _ if code == Some(alert(ALERT_NO_APPLICATION_PROTOCOL)) => version_failure(at),
         _ if code == Some(alert(ALERT_HANDSHAKE_FAILURE)) => Failure::new(
             Exit::Verification,

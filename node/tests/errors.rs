@@ -320,6 +320,19 @@ fn a_relay_with_another_key_is_not_trusted() {
 }
 
 #[test]
+fn a_relay_without_room_for_this_network_says_to_try_later() {
+    let relay = RelayProcess::start(&["--max-nodes-per-network", "1"]);
+    let home = Home::new();
+    let mut first = Script::start(home.remora(&["invite", "--json", "--relay", &relay.address]));
+    first.expect("code");
+    fails(
+        home.remora(&["join", "--relay", &relay.address]),
+        5,
+        &["RELAY_FULL", "your network", "try again"],
+    );
+}
+
+#[test]
 fn a_relay_that_speaks_another_quic_version_asks_for_an_update() {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = at(socket.local_addr().expect("an address"));

@@ -29,6 +29,8 @@ const DEFAULT_SESSION_BURST_BYTES: u64 = 4 << 20;
 const MIN_SESSION_BURST_BYTES: u64 = 64 << 10;
 /// So that a flood ends in refusals and not in swapping; to be raised with the machine's memory.
 const DEFAULT_MAX_NODES: usize = 100_000;
+/// Many more than helpers and sharers sit behind one address at a time; many fewer than all (`SECURITY` §2.4).
+const DEFAULT_MAX_NODES_PER_NETWORK: usize = 64;
 /// At 50 kB/s each, which a still screen needs, this is 8 Gbit/s: more than this datapath forwards.
 const DEFAULT_MAX_SESSIONS: usize = 20_000;
 /// A person mistypes a few codes; a guesser needs millions (`SECURITY` §2.4).
@@ -110,6 +112,9 @@ pub struct ServeArgs {
     /// Nodes connected at once
     #[arg(long, value_name = "N", env = "REMORA_RELAY_MAX_NODES", default_value_t = DEFAULT_MAX_NODES)]
     pub max_nodes: usize,
+    /// Nodes connected at once from one network: an IPv4 /24 or an IPv6 /56
+    #[arg(long, value_name = "N", env = "REMORA_RELAY_MAX_NODES_PER_NETWORK", default_value_t = DEFAULT_MAX_NODES_PER_NETWORK)]
+    pub max_nodes_per_network: usize,
     /// Sessions forwarded at once
     #[arg(long, value_name = "N", env = "REMORA_RELAY_MAX_SESSIONS", default_value_t = DEFAULT_MAX_SESSIONS)]
     pub max_sessions: usize,
@@ -189,6 +194,8 @@ pub struct Config {
     pub session_rate: Rate,
     /// Nodes at once.
     pub max_nodes: usize,
+    /// Nodes of a network at once.
+    pub max_nodes_per_network: usize,
     /// Sessions at once.
     pub max_sessions: usize,
     /// Look-ups of a source.
@@ -210,6 +217,8 @@ impl Config {
             name: "loopback".to_owned(),
             session_rate: Rate::per_second(DEFAULT_SESSION_RATE_BYTES, DEFAULT_SESSION_BURST_BYTES),
             max_nodes: DEFAULT_MAX_NODES,
+            // All of them are on loopback.
+            max_nodes_per_network: DEFAULT_MAX_NODES,
             max_sessions: DEFAULT_MAX_SESSIONS,
             lookup_rate: lookup_rate(DEFAULT_LOOKUPS_PER_MINUTE),
             drain_timeout: Duration::from_secs(DEFAULT_DRAIN_TIMEOUT_S),
@@ -231,6 +240,7 @@ impl Config {
             name: args.name.clone(),
             session_rate: Rate::per_second(args.session_rate_bytes, args.session_burst),
             max_nodes: args.max_nodes,
+            max_nodes_per_network: args.max_nodes_per_network,
             max_sessions: args.max_sessions,
             lookup_rate: lookup_rate(args.lookups_per_minute),
             drain_timeout: Duration::from_secs(args.drain_timeout),
@@ -280,6 +290,11 @@ impl ServeArgs {
             ("session-rate-bytes", self.session_rate_bytes, 1024),
             ("session-burst", self.session_burst, MIN_SESSION_BURST_BYTES),
             ("max-nodes", self.max_nodes as u64, 1),
+            (
+                "max-nodes-per-network",
+                self.max_nodes_per_network as u64,
+                1,
+            ),
             ("max-sessions", self.max_sessions as u64, 1),
             ("lookups-per-minute", self.lookups_per_minute, 1),
         ] {
@@ -393,6 +408,7 @@ mod tests {
         );
         assert!(with(|args| args.session_burst = 1000).is_err());
         assert!(with(|args| args.max_nodes = 0).is_err());
+        assert!(with(|args| args.max_nodes_per_network = 0).is_err());
         assert!(with(|args| args.lookups_per_minute = 0).is_err());
     }
 

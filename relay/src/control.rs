@@ -10,12 +10,15 @@ pub mod actor;
 pub mod connection;
 // Answers and refusals.
 pub mod message;
+// Pure: how many connections each network has.
+pub mod networks;
 // Machine: who waits where, who talks to whom, what is forwarded.
 pub mod registry;
 // quinn's view of the shared socket.
 pub mod socket;
 
 use std::{
+    collections::HashMap,
     io,
     sync::{Arc, Mutex},
     time::Duration,
@@ -28,13 +31,17 @@ use remora_proto::{
 };
 use tokio::{
     sync::{Semaphore, watch},
-    task::JoinSet,
+    task::{self, JoinSet},
     time,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    actor::RegistryHandle, connection::Accepted, registry::ConnectionNumber, socket::ControlSocket,
+    actor::RegistryHandle,
+    connection::Accepted,
+    networks::{Network, Networks, Room},
+    registry::ConnectionNumber,
+    socket::ControlSocket,
 };
 use crate::{
     admin::metrics::{Handshake, Metrics},
@@ -142,20 +149,31 @@ pub async fn run(
     endpoint: Endpoint,
     shared: Arc<Shared>,
     max_nodes: usize,
+    max_per_network: usize,
     closing: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
+    let mut networks = Networks::new(max_per_network);
+    // By the task, so that one that panics gives back its place, too.
+    let mut network_by_task = HashMap::new();
     let mut numbers = (1..).map(ConnectionNumber);
     loop {
         tokio::select! { biased;
             () = closing.cancelled() => break,
-            Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
+            Some(ended) = connections.join_next_with_id(), if !connections.is_empty() => {
+                if let Some(network) = network_by_task.remove(&report(ended)) {
+                    networks.leave(network);
+                }
+            }
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
                 let has_room = connections.len() < max_nodes.saturating_add(SPARE_CONNECTIONS);
-                if let Some(accepted) = admit(incoming, has_room, &shared) {
+                let network = Network::from(incoming.remote_address().ip());
+                if let Some(accepted) = admit(incoming, has_room, networks.room(network), &shared) {
                     let number = numbers.next().expect("more numbers than packets");
-                    connections.spawn(connection::serve(accepted, number, Arc::clone(&shared), closing.clone()));
+                    let serve = connection::serve(accepted, number, Arc::clone(&shared), closing.clone());
+                    networks.enter(network);
+                    network_by_task.insert(connections.spawn(serve).id(), network);
                 }
             }
         }
@@ -173,21 +191,30 @@ pub async fn run(
     }
 }
 
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a connection's task failed");
+fn report(ended: Result<(task::Id, ()), task::JoinError>) -> task::Id {
+    match ended {
+        Ok((id, ())) => id,
+        Err(error) => {
+            tracing::error!(%error, "a connection's task failed");
+            error.id()
+        }
     }
 }
 
 /// Decides on a first packet before any cryptography is spent on it.
-fn admit(incoming: Incoming, has_room: bool, shared: &Shared) -> Option<Accepted> {
-    if !has_room {
-        shared.metrics.handshake(Handshake::Refused);
+fn admit(incoming: Incoming, has_room: bool, network: Room, shared: &Shared) -> Option<Accepted> {
+    if !has_room || network == Room::None {
+        shared.metrics.handshake(if has_room {
+            Handshake::NetworkFull
+        } else {
+            Handshake::Refused
+        });
         incoming.refuse();
         return None;
     }
     let slot = Arc::clone(&shared.handshakes).try_acquire_owned().ok();
-    if slot.is_none() && !incoming.remote_address_validated() {
+    let must_prove = slot.is_none() || network == Room::Proven;
+    if must_prove && !incoming.remote_address_validated() {
         shared.metrics.handshake(Handshake::Retry);
         if let Err(error) = incoming.retry() {
             tracing::debug!(%error, "retry");

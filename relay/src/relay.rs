@@ -194,6 +194,7 @@ impl Relay {
             endpoint,
             shared,
             config.max_nodes,
+            config.max_nodes_per_network,
             closing.clone(),
         )));
         tasks.spawn(admin::serve(bound.admin, admin, closing.clone()));

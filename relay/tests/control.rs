@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quinn::{ConnectionError, TransportErrorCode};
 use remora_proto::{
     noise::StaticKey,
     random::Random,
@@ -21,8 +22,8 @@ use remora_proto::{
 };
 use remora_relay::{control::connection, rate::Rate};
 use support::{
-    Code, Node, Port, admit, code, code_with, connect, connect_to, hello, introduce, noise_bytes,
-    pair, relay, relay_with, unix_ms, within,
+    Code, Node, Port, admit, code, code_with, connect, connect_to, get, hello, introduce,
+    noise_bytes, pair, relay, relay_with, unix_ms, within,
 };
 
 fn lookup(codes: &[&Code]) -> Request {
@@ -517,6 +518,42 @@ async fn a_full_relay_says_so() {
         second.closed().await,
         connection::CLOSED_REFUSED.into_inner()
     );
+}
+
+#[tokio::test]
+async fn a_network_gets_no_more_than_its_share() {
+    let relay = relay_with(|config| config.max_nodes_per_network = 2);
+    let first = Node::new(&relay).await;
+    // The second half of the places is for those who prove that they are there.
+    let _second = Node::new(&relay).await;
+    let counted = async |what: &str| get(relay.admin_addr(), "/metrics").await.1.contains(what);
+    assert!(counted("handshakes_total{profile=\"hop\",result=\"retry\"} 1").await);
+
+    let port = Port::new().await;
+    let (_endpoint, third) = connect(&relay, &port, StaticKey::generate(), ALPN_RELAY).await;
+    let Err(ConnectionError::ConnectionClosed(close)) = third else {
+        panic!("{third:?}")
+    };
+    assert_eq!(close.error_code, TransportErrorCode::CONNECTION_REFUSED);
+    assert!(counted("handshakes_total{profile=\"hop\",result=\"network_full\"} 1").await);
+
+    // Who goes makes room; the relay hears of it when it does.
+    first.connection.close(0u32.into(), b"bye");
+    within(async {
+        while connect(
+            &relay,
+            &Port::new().await,
+            StaticKey::generate(),
+            ALPN_RELAY,
+        )
+        .await
+        .1
+        .is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

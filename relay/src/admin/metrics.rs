@@ -240,6 +240,8 @@ labels! {
         TimedOut = "timed_out",
         /// The relay had no room.
         Refused = "refused",
+        /// The node's network has all the connections it may have.
+        NetworkFull = "network_full",
         /// The node has to prove its address first.
         Retry = "retry",
     }
