@@ -1,6 +1,6 @@
 //! `remora`: parse, load the settings, run one command, say in one line what went wrong.
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{env, io::Write, process::ExitCode, time::Duration};
 
 use clap::{Parser, error::ErrorKind};
 use remora::{
@@ -13,6 +13,12 @@ use remora::{
     terminal::{self, style::Style},
 };
 use serde_json::json;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 /// What a blocked read of standard input may hold up at the end: nothing.
 const SHUTDOWN: Duration = Duration::from_millis(100);
@@ -22,14 +28,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("REMORA_LOG");
-    // What quinn finds wrong comes back to us, and is said once, in our words.
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error,quinn=off"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(Style::detect().has_colours())
-        .init();
+    start_log();
     let json = wants_json(&cli.command);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -44,6 +43,27 @@ fn main() -> ExitCode {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => report(&failure, json),
     }
+}
+
+/// As `REMORA_LOG` says, like `debug` or `error,remora=trace`.
+fn start_log() {
+    // What quinn finds wrong comes back to us, and is said once, in our words.
+    let quiet = || {
+        Targets::new()
+            .with_default(LevelFilter::ERROR)
+            .with_target("quinn", LevelFilter::OFF)
+    };
+    let wanted = env::var("REMORA_LOG").ok();
+    let filter = wanted
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(quiet);
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(Style::detect().has_colours());
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .init();
 }
 
 async fn run(cli: Cli) -> Result<Exit, Failure> {

@@ -23,7 +23,13 @@ use remora_relay::{
     relay::Relay,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 /// Something went wrong (`UX.md`).
 const EXIT_ERROR: u8 = 1;
@@ -168,21 +174,23 @@ impl Signals {
 
 fn start_log(args: &ServeArgs) {
     // What others log carries addresses, which stay below DEBUG here.
-    let others = if args.log > tracing::Level::INFO {
-        "info"
+    let others = if args.log > Level::INFO {
+        LevelFilter::INFO
     } else {
-        "error"
+        LevelFilter::ERROR
     };
-    let filter = format!(
-        "{others},quinn_udp=off,remora_relay={level},remora_proto={level}",
-        level = args.log
-    );
-    let log = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(EnvFilter::new(filter));
+    let filter = Targets::new()
+        .with_default(others)
+        .with_target("quinn_udp", LevelFilter::OFF)
+        .with_target("remora_relay", args.log)
+        .with_target("remora_proto", args.log);
+    let log = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer().with_writer(io::stderr);
     match args.log_format {
-        LogFormat::Json => log.json().init(),
-        LogFormat::Text => log.with_ansi(colours()).with_target(false).init(),
+        LogFormat::Json => log.with(lines.json()).init(),
+        LogFormat::Text => log
+            .with(lines.with_ansi(colours()).with_target(false))
+            .init(),
     }
 }
 
