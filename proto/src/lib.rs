@@ -18,6 +18,7 @@
 //!
 //! Modules behind the feature `end-to-end` hold secrets of the two people; the relay is built without
 //! them and so cannot even name them.
+#![warn(missing_docs)]
 
 // --- words and bytes everybody shares ---
 /// Who is who: node, relay, session, exchange; addresses that carry a key.
