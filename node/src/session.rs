@@ -234,9 +234,15 @@ async fn publish(
             SessionEvent::Trust { peer, .. } => {
                 beside.tell(ToScreen::Helper(peer.full_name.clone()));
             }
-            SessionEvent::Media(body) => beside.tell(ToScreen::Media(body.clone())),
-            SessionEvent::Ended(ended) => receipt = Some(ended.clone()),
-            SessionEvent::PeerCheckedSas(_)
+            // Nobody but the screen is interested.
+            SessionEvent::Media(_) if beside.screen.is_some() => {
+                if let SessionEvent::Media(body) = event {
+                    beside.tell(ToScreen::Media(body));
+                }
+                continue;
+            }
+            SessionEvent::Media(_)
+            | SessionEvent::PeerCheckedSas(_)
             | SessionEvent::ConsentPrompt { .. }
             | SessionEvent::AwaitingConsent { .. }
             | SessionEvent::Started { .. }
@@ -244,6 +250,7 @@ async fn publish(
             | SessionEvent::Paused(_)
             | SessionEvent::UpgradeDeclined
             | SessionEvent::Chat { .. } => {}
+            SessionEvent::Ended(ended) => receipt = Some(ended.clone()),
         }
         if events.send(Event::Session(event)).await.is_err() {
             tracing::debug!("nobody listens");

@@ -219,12 +219,25 @@ pub async fn invites_for(relay: &RelayAddr, name: &str, lifetime: Duration) -> (
 /// # Errors
 /// It does not work.
 pub async fn joins(relay: &RelayAddr, name: &str, code: &str) -> Result<Person, Failure> {
+    joins_on(relay, name, code, Desktop::X11(None)).await
+}
+
+/// The same, at that screen.
+///
+/// # Errors
+/// It does not work.
+pub async fn joins_on(
+    relay: &RelayAddr,
+    name: &str,
+    code: &str,
+    desktop: Desktop,
+) -> Result<Person, Failure> {
     let mut node = node(relay).await;
     let code = code.parse().expect("a code");
     let introduced = within("the code", node.try_code(code)).await?;
     Ok(Person::new(
         name,
-        node.join(introduced, profile(name), Desktop::X11(None)),
+        node.join(introduced, profile(name), desktop),
     ))
 }
 
