@@ -66,6 +66,8 @@ pub enum Event {
     RelayDraining(Duration),
     /// From the session's machine.
     Session(SessionEvent),
+    /// Sharer: the person pressed Chat on the bar.
+    ChatWanted,
     /// The person wanted something that is not possible now.
     NotPossible(String),
 }
@@ -163,6 +165,7 @@ impl Event {
                 json!({"event": "relay_draining", "within_s": seconds(*within)})
             }
             Self::Session(event) => session_json(event),
+            Self::ChatWanted => json!({"event": "chat_wanted"}),
             Self::NotPossible(what) => json!({"event": "not_possible", "text": what}),
         }
     }

@@ -167,12 +167,13 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
                     None => Command::Leave,
                 };
                 if let Err(error) = session.handle_command(command, Instant::now()) {
-                    not_possible(&channels.events, error).await;
+                    tell(&channels.events, Event::NotPossible(error.to_string())).await;
                 }
             }
             Some(said) = from_beside.recv() => match said {
                 ToSession::Wish(command) => warn_of(session.handle_command(command, Instant::now())),
                 ToSession::Malformed => session.handle_malformed(Instant::now()),
+                ToSession::Chat => tell(&channels.events, Event::ChatWanted).await,
             },
             // There is room again.
             _ = chat_tx.reserve(), if !may_command => {}
@@ -252,9 +253,7 @@ async fn publish(
             | SessionEvent::Chat { .. } => {}
             SessionEvent::Ended(ended) => receipt = Some(ended.clone()),
         }
-        if events.send(Event::Session(event)).await.is_err() {
-            tracing::debug!("nobody listens");
-        }
+        tell(events, Event::Session(event)).await;
     }
     receipt
 }
@@ -324,12 +323,8 @@ impl Beside {
     }
 }
 
-async fn not_possible(events: &mpsc::Sender<Event>, error: BadState) {
-    if events
-        .send(Event::NotPossible(error.to_string()))
-        .await
-        .is_err()
-    {
+async fn tell(events: &mpsc::Sender<Event>, event: Event) {
+    if events.send(event).await.is_err() {
         tracing::debug!("nobody listens");
     }
 }

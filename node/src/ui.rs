@@ -44,7 +44,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum UiError {
     /// Somebody else has the port, or this machine has no loopback.
-    #[error("cannot listen on 127.0.0.1:{port}: {source}; choose another --ui-port")]
+    #[error("cannot listen on 127.0.0.1:{port}: {source}; choose another --page-port")]
     Listen {
         /// The port that was asked for; 0 is any.
         port: u16,

@@ -194,6 +194,9 @@ class App {
       case 'chat':
         if (!document.activeElement?.closest('.chat')) this.#announce(t('chat.said', { name, text: event.text }));
         break;
+      case 'chat_wanted':
+        this.#main.querySelector('.chat textarea')?.focus();
+        break;
       case 'peer_checked_words':
         this.#announce(t(event.same ? 'sas.theirs' : 'sas.theirs.differ', { name }));
         break;

@@ -94,6 +94,8 @@ const EVENTS = {
   chat(state, event) {
     state.chat.push({ mine: false, text: event.text });
   },
+  /** Chat was pressed on the bar; nothing to keep. */
+  chat_wanted() {},
   chat_sent(state, event) {
     state.chat.push({ mine: true, text: event.text });
   },

@@ -58,6 +58,8 @@ pub enum ToScreen {
 pub enum ToSession {
     /// What is wanted: by the sharer at the bar, or by the screen itself.
     Wish(Command),
+    /// The sharer wants to talk.
+    Chat,
     /// The helper's input was no message.
     Malformed,
 }
@@ -151,7 +153,7 @@ impl Sharing {
             admitting.spawn(admit(input, rights.clone(), batches, session.clone()));
         }
         loop {
-            let wish = tokio::select! { biased;
+            let said = tokio::select! { biased;
                 changed = rights.changed() => match changed {
                     Ok(()) => {
                         let now = *rights.borrow_and_update();
@@ -161,27 +163,30 @@ impl Sharing {
                     Err(_) => break,
                 },
                 told = told.recv() => match told {
-                    Some(told) => self.hear(told, *rights.borrow(), &mut outgoing),
+                    Some(told) => self
+                        .hear(told, *rights.borrow(), &mut outgoing)
+                        .map(ToSession::Wish),
                     None => break,
                 },
-                pressed = pressed(&mut self.bar) => match pressed {
-                    Some(BarEvent::Pause) => Some(Command::Pause(true)),
-                    Some(BarEvent::Resume) => Some(Command::Pause(false)),
-                    Some(BarEvent::StopControl) => Some(Command::DropMode),
-                    Some(BarEvent::Chat) => None,
+                pressed = pressed(&mut self.bar) => Some(match pressed {
+                    Some(BarEvent::Pause) => ToSession::Wish(Command::Pause(true)),
+                    Some(BarEvent::Resume) => ToSession::Wish(Command::Pause(false)),
+                    Some(BarEvent::StopControl) => ToSession::Wish(Command::DropMode),
+                    Some(BarEvent::Chat) => ToSession::Chat,
                     // Without its bar the sharer could not see that somebody looks.
-                    Some(BarEvent::Leave) | None => Some(Command::Leave),
-                },
+                    Some(BarEvent::Leave) | None => ToSession::Wish(Command::Leave),
+                }),
                 rect = moved(&mut self.bar_rect) => {
                     self.mask(rect);
                     None
                 }
                 projected = self.projected.recv() => {
-                    projected.and_then(|projected| self.pass_on(projected, &mut outgoing))
+                    let wish = projected.and_then(|it| self.pass_on(it, &mut outgoing));
+                    wish.map(ToSession::Wish)
                 }
             };
-            if let Some(wish) = wish
-                && session.send(ToSession::Wish(wish)).await.is_err()
+            if let Some(said) = said
+                && session.send(said).await.is_err()
             {
                 break;
             }

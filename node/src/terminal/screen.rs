@@ -145,6 +145,7 @@ impl Screen {
                 "The relay goes away for maintenance in {}; this session will end then.",
                 clock(*within)
             ))],
+            Event::ChatWanted => vec![style.dim("To say something, type it here and press Enter.")],
             Event::NotPossible(what) => vec![style.warn(&format!("Not now: {what}."))],
             Event::Session(event) => return self.on_session_event(event, now),
         };
