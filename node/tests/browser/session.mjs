@@ -2,45 +2,22 @@
 // Prints one JSON object with what was measured.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, readFileSync, existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { chromium } from 'playwright-core';
+import { Programs, event, line, percentile, real, xServer } from './programs.mjs';
 
 const LIMIT_MS = 20_000;
+const TEST_LIMIT_MS = 100_000;
 const TYPED = 'Hello from the page äß€漢字';
 const KEYS = 100;
 /** The bar stands at the top until it is dragged. */
 const BAR_ROWS = 60;
 const bin = process.env.REMORA_BIN;
 const home = mkdtempSync(join(tmpdir(), 'remora-screen-'));
-const children = [];
-
-function start(command, args, env = {}, stdio = ['ignore', 'pipe', 'pipe']) {
-  const child = spawn(command, args, { env: { ...process.env, HOME: home, XDG_RUNTIME_DIR: home, XDG_CONFIG_HOME: home, ...env }, stdio });
-  children.push(child);
-  child.said = '';
-  child.stderr?.on('data', (data) => { child.said += data; });
-  return child;
-}
-
-/** The first line of a program's standard output that `wanted` makes something of. */
-function line(child, what, wanted) {
-  child.lines ??= createInterface({ input: child.stdout });
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no ${what}: ${child.said}`)), LIMIT_MS);
-    child.lines.on('line', (text) => {
-      const found = wanted(text);
-      if (found) { clearTimeout(timer); resolve(found); }
-    });
-  });
-}
-
-const event = (name) => (text) => { const said = JSON.parse(text); return said.event === name ? said : null; };
+const programs = new Programs(home);
 
 /** Pixels of the canvas as the browser shows them, and how they differ from the X server's. */
 async function shown(page) {
@@ -56,43 +33,20 @@ async function shown(page) {
   });
 }
 
-/** The X server's own picture, as RGB. */
-async function real(display) {
-  const xwd = start('xwd', ['-silent', '-root', '-display', display]);
-  const parts = [];
-  xwd.stdout.on('data', (part) => parts.push(part));
-  await once(xwd, 'close');
-  const file = Buffer.concat(parts);
-  const field = (number) => file.readUInt32BE(number * 4);
-  const [headerSize, width, height, bytesPerLine, colours] = [field(0), field(4), field(5), field(12), field(19)];
-  const start_ = headerSize + colours * 12;
-  const out = Buffer.alloc(width * height * 4, 255);
-  for (let y = 0; y < height; y += 1) {
-    for (let x = 0; x < width; x += 1) {
-      const from = start_ + y * bytesPerLine + x * 4;
-      const to = (y * width + x) * 4;
-      [out[to], out[to + 1], out[to + 2]] = [file[from + 2], file[from + 1], file[from]];
-    }
-  }
-  return out;
-}
-
-const percentile = (sorted, part) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))];
-
-test('keys typed on the page arrive in the xterm, and its pixels on the page', { timeout: 100_000 }, async (t) => {
-  t.after(() => { for (const child of children) child.kill('SIGKILL'); });
-  const xvfb = start('Xvfb', ['-displayfd', '3', '-screen', '0', '1920x1080x24', '-nolisten', 'tcp'], {}, ['ignore', 'ignore', 'pipe', 'pipe']);
-  const [number] = await once(xvfb.stdio[3], 'data');
-  const display = `:${String(number).trim()}`;
+test('keys typed on the page arrive in the xterm, and its pixels on the page', { timeout: TEST_LIMIT_MS }, async (t) => {
+  t.after(() => programs.end());
+  const { display } = await xServer(programs);
   const file = join(home, 'typed.txt');
-  start('xterm', ['-geometry', '100x30+50+120', '-fa', 'Monospace', '-u8', '-bc', '-bcn', '1000000', '-e', 'sh', '-c', `cat > ${file}`], { DISPLAY: display, LC_ALL: 'C.UTF-8' });
+  programs.start('xterm', ['-geometry', '100x30+50+120', '-fa', 'Monospace', '-u8', '-bc', '-bcn', '1000000', '-e', 'sh', '-c', `cat > ${file}`], { DISPLAY: display, LC_ALL: 'C.UTF-8' });
 
-  const relay = start(join(bin, 'remora-relay'), ['serve', '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0', '--key', join(home, 'relay.key')]);
+  const relay = programs.start(join(bin, 'remora-relay'), ['serve', '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0', '--key', join(home, 'relay.key')]);
   const address = await line(relay, 'relay', (text) => text.match(/\S+\/[a-z2-7]{52}/)?.[0]);
-  const helper = start(join(bin, 'remora'), ['invite', '--json', '--page', '--relay', address, '--name', 'Sam Okafor', '--mode', 'control']);
+  const helper = programs.start(join(bin, 'remora'), ['invite', '--json', '--page', '--relay', address, '--name', 'Sam Okafor', '--mode', 'control']);
   const helperPage = line(helper, 'helper page', event('page'));
   const code = line(helper, 'code', event('code'));
-  const sharer = start(join(bin, 'remora'), ['join', '--json', '--page', '--relay', address, '--name', 'Maria Lopez'], { DISPLAY: display });
+  // The whole test lies before it.
+  const ended = line(helper, 'end', event('ended'), TEST_LIMIT_MS);
+  const sharer = programs.start(join(bin, 'remora'), ['join', '--json', '--page', '--relay', address, '--name', 'Maria Lopez'], { DISPLAY: display });
   const sharerPage = line(sharer, 'sharer page', event('page'));
 
   const browser = await chromium.launch({
@@ -143,7 +97,7 @@ test('keys typed on the page arrive in the xterm, and its pixels on the page', {
   // The screen rests: every pixel is the X server's, but the bar's, which is not shown.
   await h.waitForFunction(() => window.__remora?.frame?.lossless);
   await picture(h, 'helper-viewer');
-  const [seen, there] = [Buffer.from(await shown(h), 'base64'), await real(display)];
+  const [seen, there] = [Buffer.from(await shown(h), 'base64'), await real(programs, display)];
   assert.equal(seen.length, there.length);
   let wrong = 0;
   for (let at = BAR_ROWS * 1920 * 4; at < seen.length; at += 4) {
@@ -151,7 +105,6 @@ test('keys typed on the page arrive in the xterm, and its pixels on the page', {
   }
   assert.equal(wrong, 0, `${wrong} pixels differ`);
 
-  const ended = line(helper, 'end', event('ended'));
   await s.getByRole('button', { name: /leave/i }).first().click();
   const confirm = s.getByRole('dialog').getByRole('button', { name: /leave/i });
   if (await confirm.count()) await confirm.first().click();
