@@ -2,6 +2,7 @@
 // Prints one JSON object with what was measured.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +13,10 @@ import { Programs, event, line, percentile, real, xServer } from './programs.mjs
 const LIMIT_MS = 20_000;
 const TEST_LIMIT_MS = 100_000;
 const TYPED = 'Hello from the page äß€漢字';
+/** By a dead key. */
+const ACCENTED = 'é';
+/** What xmessage ends with when its button is pressed. */
+const PRESSED = 7;
 const KEYS = 100;
 /** The bar stands at the top until it is dragged. */
 const BAR_ROWS = 60;
@@ -33,11 +38,26 @@ async function shown(page) {
   });
 }
 
+/** Pixels that differ below the bar. */
+function differing(seen, there) {
+  assert.equal(seen.length, there.length);
+  let wrong = 0;
+  for (let at = BAR_ROWS * 1920 * 4; at < seen.length; at += 4) {
+    if (seen[at] !== there[at] || seen[at + 1] !== there[at + 1] || seen[at + 2] !== there[at + 2]) wrong += 1;
+  }
+  return wrong;
+}
+
 test('keys typed on the page arrive in the xterm, and its pixels on the page', { timeout: TEST_LIMIT_MS }, async (t) => {
   t.after(() => programs.end());
   const { display } = await xServer(programs);
   const file = join(home, 'typed.txt');
-  programs.start('xterm', ['-geometry', '100x30+50+120', '-fa', 'Monospace', '-u8', '-bc', '-bcn', '1000000', '-e', 'sh', '-c', `cat > ${file}`], { DISPLAY: display, LC_ALL: 'C.UTF-8' });
+  const show = (command, ...args) => programs.start(command, args, { DISPLAY: display, LC_ALL: 'C.UTF-8' });
+  show('xsetroot', '-solid', '#2f4f5f');
+  show('xclock', '-geometry', '180x180-60+140', '-bg', '#f4f1e8');
+  show('xterm', '-geometry', '100x30+90+160', '-fa', 'Monospace', '-fs', '13', '-bg', '#fbfaf7', '-u8', '-bc', '-bcn', '1000000', '-e', 'sh', '-c', `cat > ${file}`);
+  const question = show('xmessage', '-geometry', '+1280+640', '-buttons', `      Restart the printer      :${PRESSED}`, 'The queue of “Printer 2” is paused.\nIt has 14 jobs.');
+  const answered = once(question, 'exit');
 
   const relay = programs.start(join(bin, 'remora-relay'), ['serve', '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0', '--key', join(home, 'relay.key')]);
   const address = await line(relay, 'relay', (text) => text.match(/\S+\/[a-z2-7]{52}/)?.[0]);
@@ -60,7 +80,7 @@ test('keys typed on the page arrive in the xterm, and its pixels on the page', {
     await page.goto(url);
     return page;
   };
-  const [h, s] = [await open((await helperPage).url, { width: 1500, height: 950 }), await open((await sharerPage).url, { width: 1000, height: 800 })];
+  let [h, s] = [await open((await helperPage).url, { width: 1500, height: 950 }), await open((await sharerPage).url, { width: 1000, height: 800 })];
   const picture = (page, name) => page.screenshot({ path: join(process.env.REMORA_PICTURES, `session-${name}.png`) });
 
   await s.getByRole('textbox').first().waitFor();
@@ -75,13 +95,16 @@ test('keys typed on the page arrive in the xterm, and its pixels on the page', {
   await h.locator('.glass').click({ position: { x: 200, y: 200 } });
   await h.keyboard.type(TYPED.slice(0, 20));
   await h.keyboard.insertText(TYPED.slice(20));
+  const keyboard = await h.context().newCDPSession(h);
+  await keyboard.send('Input.imeSetComposition', { text: '´', selectionStart: 1, selectionEnd: 1 });
+  await keyboard.send('Input.insertText', { text: ACCENTED });
   await h.keyboard.press('Enter');
   const began = Date.now();
   while (!(existsSync(file) && readFileSync(file, 'utf8').includes('\n'))) {
     assert.ok(Date.now() - began < LIMIT_MS, `only ${existsSync(file) ? readFileSync(file, 'utf8') : 'nothing'} arrived`);
     await h.waitForTimeout(20);
   }
-  assert.equal(readFileSync(file, 'utf8'), `${TYPED}\n`);
+  assert.equal(readFileSync(file, 'utf8'), `${TYPED}${ACCENTED}\n`);
 
   // From a key event on the page to changed pixels on its canvas, relayed.
   const times = [];
@@ -97,13 +120,21 @@ test('keys typed on the page arrive in the xterm, and its pixels on the page', {
   // The screen rests: every pixel is the X server's, but the bar's, which is not shown.
   await h.waitForFunction(() => window.__remora?.frame?.lossless);
   await picture(h, 'helper-viewer');
-  const [seen, there] = [Buffer.from(await shown(h), 'base64'), await real(programs, display)];
-  assert.equal(seen.length, there.length);
-  let wrong = 0;
-  for (let at = BAR_ROWS * 1920 * 4; at < seen.length; at += 4) {
-    if (seen[at] !== there[at] || seen[at + 1] !== there[at + 1] || seen[at + 2] !== there[at + 2]) wrong += 1;
-  }
-  assert.equal(wrong, 0, `${wrong} pixels differ`);
+  assert.equal(differing(Buffer.from(await shown(h), 'base64'), await real(programs, display)), 0);
+
+  // A closed browser: the session goes on, and the page, opened again, shows what there is.
+  await h.close();
+  h = await h.context().newPage();
+  h.setDefaultTimeout(LIMIT_MS);
+  await h.goto((await helperPage).url.split('#')[0]);
+  await h.waitForFunction(() => window.__remora?.frame?.lossless);
+  assert.deepEqual(differing(Buffer.from(await shown(h), 'base64'), await real(programs, display)), 0);
+
+  // A click hits the window under it.
+  const scale = await h.locator('.glass').evaluate((glass) => glass.getBoundingClientRect().width / 1920);
+  const [x, y] = [1280 + 100, 640 + 62];
+  await h.locator('.glass').click({ position: { x: x * scale, y: y * scale } });
+  assert.deepEqual((await answered)[0], PRESSED);
 
   await s.getByRole('button', { name: /leave/i }).first().click();
   const confirm = s.getByRole('dialog').getByRole('button', { name: /leave/i });
