@@ -11,7 +11,7 @@ import { chromium } from 'playwright-core';
 import { Programs, event, line, percentile, real, xServer } from './programs.mjs';
 
 const LIMIT_MS = 20_000;
-const TEST_LIMIT_MS = 100_000;
+const TEST_LIMIT_MS = 105_000;
 const TYPED = 'Hello from the page äß€漢字';
 /** By a dead key. */
 const ACCENTED = 'é';
@@ -53,11 +53,12 @@ test('keys typed on the page arrive in the xterm, and its pixels on the page', {
   const { display } = await xServer(programs);
   const file = join(home, 'typed.txt');
   const show = (command, ...args) => programs.start(command, args, { DISPLAY: display, LC_ALL: 'C.UTF-8' });
-  show('xsetroot', '-solid', '#2f4f5f');
   show('xclock', '-geometry', '180x180-60+140', '-bg', '#f4f1e8');
   show('xterm', '-geometry', '100x30+90+160', '-fa', 'Monospace', '-fs', '13', '-bg', '#fbfaf7', '-u8', '-bc', '-bcn', '1000000', '-e', 'sh', '-c', `cat > ${file}`);
-  const question = show('xmessage', '-geometry', '+1280+640', '-buttons', `      Restart the printer      :${PRESSED}`, 'The queue of “Printer 2” is paused.\nIt has 14 jobs.');
+  const question = show('xmessage', '-geometry', '+1280+640', '-buttons', `      Restart the printer      :${PRESSED}`, 'The queue of Printer 2 is paused.\nIt has 14 jobs.');
   const answered = once(question, 'exit');
+  // While nobody else is there, a server that loses its last program forgets everything.
+  await once(show('xsetroot', '-solid', '#2f4f5f'), 'exit');
 
   const relay = programs.start(join(bin, 'remora-relay'), ['serve', '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0', '--key', join(home, 'relay.key')]);
   const address = await line(relay, 'relay', (text) => text.match(/\S+\/[a-z2-7]{52}/)?.[0]);
