@@ -126,7 +126,9 @@ impl Player {
     }
 
     async fn wish(&mut self, input: Input) -> Result<(), Failure> {
-        self.screen.sent(&input);
+        if let Some(line) = self.screen.sent(&input) {
+            self.print(&line)?;
+        }
         let sent = self.running.input.send(input).await;
         sent.map_err(|_| Failure::new(Exit::Error, "DEMO", "the session is over too early"))
     }
