@@ -119,7 +119,7 @@ fn a_bad_command_line_is_one_line_and_exit_2() {
             &["serve", "--max-nodes", "many"],
             "`many` does not fit --max-nodes <N>: it takes a whole number",
         ),
-        (&["serve", "--session-burst", "-1"], "--session-burst"),
+        (&["serve", "--session-burst", "1.5"], "`1.5` does not fit"),
         (&["serve", "--listen"], "--listen"),
         (&["serve", "--advertise", "no-port"], "HOST:PORT"),
         (&["serve", "--max-nodes", "0"], "--max-nodes"),
