@@ -145,8 +145,11 @@ pub struct Demo {
     #[arg(long)]
     pub json: bool,
     /// Leave the session open, with a prompt for each of the two people
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with_all = ["json", "headless_check"])]
     pub interactive: bool,
+    /// See whether a screen can be shown, typed at and compared here, on a screen of its own; says so as JSON
+    #[arg(long)]
+    pub headless_check: bool,
 }
 
 /// As long as somebody needs to type it at least, as a record may live at most.

@@ -2,7 +2,12 @@
 //!
 //! ```text
 //!  sharer ─▶ streams ─▶ incoming: late ones out ─▶ page
+//!                                              └─▶ view ─▶ decode: a canvas, for programs
 //! ```
 
+/// Frames to pixels.
+pub mod decode;
 /// Frames from the network, as they come.
 pub mod incoming;
+/// The picture of a session, looked at by a program: the demo, tests, measurements.
+pub mod view;

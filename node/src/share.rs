@@ -41,4 +41,4 @@ pub mod projector;
 pub mod sharing;
 /// What the parts on X11 have in common: connecting, and what its errors mean.
 #[cfg(unix)]
-mod x11;
+pub(crate) mod x11;

@@ -1,5 +1,14 @@
 //! The screen in a session, end to end: a relay and two nodes of this process, a real X server, and a helper's program that
 //! does what no page would.
+#![cfg(target_os = "linux")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "what fails in a helper has failed the test"
+)]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks for a few events among many"
+)]
 
 #[path = "support/display.rs"]
 mod display;
@@ -29,7 +38,7 @@ use support::{
     people::{Person, invites, joins_on, relay, start, within},
 };
 use tokio::{sync::mpsc, time::timeout};
-use x11rb::{connection::Connection as _, protocol::xproto::ConnectionExt as _};
+use x11rb::protocol::xproto::ConnectionExt as _;
 
 /// As many as anybody would want to try.
 const MANY: usize = 1_000;

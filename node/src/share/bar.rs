@@ -13,7 +13,7 @@
 //! sharer's to press.
 
 /// Drawing.
-mod canvas;
+pub(crate) mod canvas;
 /// What it looks like.
 mod face;
 

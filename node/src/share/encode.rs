@@ -862,11 +862,10 @@ fn best_shift(new: &[u64], old: &[u64]) -> Option<(isize, usize, usize)> {
     reason = "colours made from positions"
 )]
 mod tests {
-    use std::io::Read;
-
     use proptest::prelude::*;
 
     use super::*;
+    use crate::help::decode::{Canvas, Form};
 
     const WIDTH: usize = 300;
     const HEIGHT: usize = 260;
@@ -875,84 +874,32 @@ mod tests {
         quality: 80,
     };
 
-    /// What the page does with frames.
+    /// What a viewer makes of frames.
     struct Viewer {
-        pixels: Vec<u8>,
-        sequence: u32,
-        kinds: Vec<u8>,
-    }
-
-    fn number(bytes: &[u8], at: usize) -> usize {
-        usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+        canvas: Canvas,
+        forms: Vec<Form>,
     }
 
     impl Viewer {
         fn new() -> Self {
             Self {
-                pixels: vec![0; WIDTH * HEIGHT * 3],
-                sequence: 0,
-                kinds: Vec::new(),
+                canvas: Canvas::new(),
+                forms: Vec::new(),
             }
         }
 
+        /// A frame that waits for no other.
         fn draw(&mut self, frame: &Frame) {
-            let bytes = &frame.bytes;
-            assert_eq!(
-                (bytes[0], number(bytes, 16), number(bytes, 18)),
-                (1, WIDTH, HEIGHT)
-            );
-            self.sequence = frame.sequence;
-            self.kinds.clear();
-            let before = self.pixels.clone();
-            let mut at = HEADER_BYTES;
-            for _ in 0..number(bytes, 24) {
-                let area = Area {
-                    x: number(bytes, at),
-                    y: number(bytes, at + 2),
-                    width: number(bytes, at + 4),
-                    height: number(bytes, at + 6),
-                };
-                let length =
-                    u32::from_le_bytes(bytes[at + 10..at + 14].try_into().expect("four")) as usize;
-                let payload = &bytes[at + TILE_HEADER_BYTES..][..length];
-                self.kinds.push(bytes[at + 8]);
-                self.tile(bytes[at + 8], area, payload, &before);
-                at += TILE_HEADER_BYTES + length;
-            }
-            assert_eq!(at, bytes.len());
-        }
-
-        fn tile(&mut self, kind: u8, area: Area, payload: &[u8], before: &[u8]) {
-            let pixels: Vec<u8> = match kind {
-                0 => payload.repeat(area.width * area.height),
-                1 | 2 => palette_pixels(kind, area, payload),
-                3 => png_pixels(payload),
-                4 => return self.jpeg(area, payload),
-                5 => {
-                    let (x, y) = (number(payload, 0), number(payload, 2));
-                    (y..y + area.height)
-                        .flat_map(|y| before[(y * WIDTH + x) * 3..][..area.width * 3].to_vec())
-                        .collect()
-                }
-                other => panic!("kind {other}"),
-            };
-            for (y, row) in pixels.chunks(area.width * 3).enumerate() {
-                self.pixels[((area.y + y) * WIDTH + area.x) * 3..][..row.len()]
-                    .copy_from_slice(row);
-            }
-        }
-
-        /// Some approximation: grey, so that a tile which is never refined is noticed.
-        fn jpeg(&mut self, area: Area, payload: &[u8]) {
-            assert_eq!(payload[..2], [0xff, 0xd8]);
-            for y in area.y..area.y + area.height {
-                self.pixels[(y * WIDTH + area.x) * 3..][..area.width * 3].fill(128);
-            }
+            let drawn = self.canvas.draw(&frame.bytes.clone().into());
+            let drawn = drawn.expect("a frame");
+            assert_eq!((drawn.len(), drawn[0].sequence), (1, frame.sequence));
+            self.forms.clone_from(&drawn[0].tiles);
         }
 
         fn assert_exact(&self, picture: &[u8]) {
-            for (at, (seen, real)) in self.pixels.chunks(3).zip(picture.chunks(4)).enumerate() {
-                assert_eq!(seen, &real[..3], "pixel {},{}", at % WIDTH, at / WIDTH);
+            let seen = self.canvas.pixels().bytes.chunks(4);
+            for (at, (seen, real)) in seen.zip(picture.chunks(4)).enumerate() {
+                assert_eq!(seen, real, "pixel {},{}", at % WIDTH, at / WIDTH);
             }
         }
     }
@@ -976,45 +923,6 @@ mod tests {
                 bytes[(y * WIDTH + x) * 4..][..3].copy_from_slice(&new);
             }
         }
-    }
-
-    fn palette_pixels(kind: u8, area: Area, payload: &[u8]) -> Vec<u8> {
-        let count = usize::from(payload[0]);
-        let (colours, indices) = payload[1..].split_at(count * 3);
-        let mut inflated = Vec::new();
-        let indices = if kind == 2 {
-            flate2::read::DeflateDecoder::new(indices)
-                .read_to_end(&mut inflated)
-                .expect("deflate");
-            &inflated[..]
-        } else {
-            indices
-        };
-        let bits = if count <= 2 {
-            1
-        } else if count <= 4 {
-            2
-        } else {
-            4
-        };
-        let row = (area.width * bits).div_ceil(8);
-        let index = |x: usize, y: usize| {
-            usize::from(indices[y * row + x * bits / 8] >> (8 - bits - x * bits % 8))
-                & ((1 << bits) - 1)
-        };
-        (0..area.width * area.height)
-            .flat_map(|at| colours[index(at % area.width, at / area.width) * 3..][..3].to_vec())
-            .collect()
-    }
-
-    fn png_pixels(payload: &[u8]) -> Vec<u8> {
-        let mut reader = png::Decoder::new(std::io::Cursor::new(payload))
-            .read_info()
-            .expect("png");
-        let mut out = vec![0; reader.output_buffer_size().expect("small")];
-        reader.next_frame(&mut out).expect("png");
-        // The encoder's pixels are blue first.
-        out.chunks(3).flat_map(|p| [p[2], p[1], p[0]]).collect()
     }
 
     fn screen(colour: impl Fn(usize, usize) -> [u8; 3]) -> Vec<u8> {
@@ -1097,7 +1005,7 @@ mod tests {
             .expect("key");
         assert!(!frame.exact);
         show(&mut encoder, &mut viewer, &frame);
-        assert!(viewer.kinds.contains(&4));
+        assert!(viewer.forms.contains(&Form::Jpeg));
         let small = Budget {
             bytes: 20_000,
             quality: 80,
@@ -1130,7 +1038,7 @@ mod tests {
                 .encode(picture(&bytes), PLENTY, Scope::Overlapping, 1)
                 .expect("a change");
             show(&mut encoder, &mut viewer, &frame);
-            assert_eq!(viewer.kinds.first(), Some(&5), "step {step}");
+            assert_eq!(viewer.forms.first(), Some(&Form::Copy), "step {step}");
             viewer.assert_exact(&bytes);
         }
     }
@@ -1175,8 +1083,8 @@ mod tests {
             show(&mut encoder, &mut viewer, &frame);
         }
         assert_eq!(
-            viewer.pixels[(200 * WIDTH + 200) * 3..][..3],
-            [1, 2, 3],
+            viewer.canvas.pixel(200, 200),
+            Some([1, 2, 3]),
             "the letter came before the video"
         );
         assert!(encoder.has_changes(Scope::Overlapping, 2));
@@ -1191,7 +1099,6 @@ mod tests {
             .expect("key");
         encoder.request_key();
         let mut viewer = Viewer::new();
-        viewer.sequence = 1;
         let frame = encoder
             .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
             .expect("key");

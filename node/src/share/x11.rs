@@ -29,15 +29,15 @@ use super::capture::{CaptureError, Monitor, Platform, Rect};
 const MAX_DISPLAY: u16 = u16::MAX - 6000;
 
 /// A connection and the number of the screen that the display names.
-pub(super) struct Display {
-    pub(super) connection: RustConnection,
-    pub(super) screen: usize,
+pub(crate) struct Display {
+    pub(crate) connection: RustConnection,
+    pub(crate) screen: usize,
     /// File descriptors can be passed: the server runs on this machine.
-    pub(super) local: bool,
+    pub(crate) local: bool,
 }
 
 impl Display {
-    pub(super) fn open(name: Option<&str>) -> Result<Self, CaptureError> {
+    pub(crate) fn open(name: Option<&str>) -> Result<Self, CaptureError> {
         refuse_platform()?;
         let display = match name {
             Some(name) => name.to_owned(),
@@ -63,12 +63,12 @@ impl Display {
         })
     }
 
-    pub(super) fn screen(&self) -> &Screen {
+    pub(crate) fn screen(&self) -> &Screen {
         &self.connection.setup().roots[self.screen]
     }
 
     /// Whether pixels of this depth are blue, green, red and a byte of nothing.
-    pub(super) fn check_pixels(&self, depth: u8, visual: u32) -> Result<(), CaptureError> {
+    pub(crate) fn check_pixels(&self, depth: u8, visual: u32) -> Result<(), CaptureError> {
         let setup = self.connection.setup();
         let format = setup
             .pixmap_formats
@@ -172,7 +172,7 @@ impl From<ReplyOrIdError> for CaptureError {
 }
 
 /// The monitors as RANDR has them; without it, the whole desktop is one.
-pub(super) fn monitors(display: &Display) -> Result<Vec<Monitor>, CaptureError> {
+pub(crate) fn monitors(display: &Display) -> Result<Vec<Monitor>, CaptureError> {
     let root = display.screen().root;
     let mut monitors = Vec::new();
     if display.has(randr::X11_EXTENSION_NAME)? {
@@ -211,7 +211,7 @@ pub(super) fn monitors(display: &Display) -> Result<Vec<Monitor>, CaptureError> 
 }
 
 /// The one to begin with.
-pub(super) fn primary(monitors: &[Monitor]) -> &Monitor {
+pub(crate) fn primary(monitors: &[Monitor]) -> &Monitor {
     monitors
         .iter()
         .find(|monitor| monitor.primary)
@@ -219,7 +219,7 @@ pub(super) fn primary(monitors: &[Monitor]) -> &Monitor {
 }
 
 /// When not even a pair of sockets or a thread is to be had.
-pub(super) fn no_resources(source: io::Error) -> CaptureError {
+pub(crate) fn no_resources(source: io::Error) -> CaptureError {
     CaptureError::Unreachable {
         display: "(no threads or files left)".to_owned(),
         source: source.into(),
@@ -228,7 +228,7 @@ pub(super) fn no_resources(source: io::Error) -> CaptureError {
 
 /// Ends a sleep from another thread. A pair of sockets: what poll(2) can wait for on every Unix.
 #[derive(Debug)]
-pub(super) struct Wakeup {
+pub(crate) struct Wakeup {
     here: UnixStream,
     there: Arc<Bell>,
 }
@@ -250,7 +250,7 @@ impl Wake for Bell {
 }
 
 impl Wakeup {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let (here, there) = UnixStream::pair()?;
         here.set_nonblocking(true)?;
         there.set_nonblocking(true)?;
@@ -260,12 +260,12 @@ impl Wakeup {
         })
     }
 
-    pub(super) fn waker(&self) -> Waker {
+    pub(crate) fn waker(&self) -> Waker {
         Waker::from(Arc::clone(&self.there))
     }
 
     /// Whether somebody rang since the last time.
-    pub(super) fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         let mut bytes = [0; 64];
         let mut rung = false;
         while matches!((&self.here).read(&mut bytes), Ok(read) if read > 0) {
@@ -275,7 +275,7 @@ impl Wakeup {
     }
 
     /// Sleeps until the display says something, somebody rings or the deadline passes.
-    pub(super) fn sleep(
+    pub(crate) fn sleep(
         &self,
         display: &RustConnection,
         deadline: Option<Instant>,

@@ -123,22 +123,13 @@ impl Page {
 
     /// A frame, or a cursor's shape, as the sharer sent it.
     pub fn stream(&self, bytes: Bytes) {
-        if bytes.first() != Some(&CURSOR_STREAM) {
-            // A page that is behind misses it, and asks for a key frame.
-            if !self.to.frame(bytes) {
-                tracing::debug!("the page is behind");
-            }
-            return;
-        }
-        match schema::CursorShape::decode(bytes.slice(1..)) {
-            Ok(shape) => {
-                let png = format!("data:image/png;base64,{}", BASE64.encode(&shape.png));
-                self.to.event(
-                    json!({"event": "cursor", "shape": png, "hot": [shape.hot_x, shape.hot_y]}),
-                );
-            }
-            Err(error) => tracing::warn!(%error, "a cursor's shape"),
-        }
+        stream(&self.to, bytes);
+    }
+
+    /// The same, for whoever gets frames elsewhere.
+    pub fn streamer(&self) -> impl FnMut(Bytes) + Send + use<> {
+        let to = self.to.clone();
+        move |bytes| stream(&to, bytes)
     }
 
     /// How packets go.
@@ -218,6 +209,23 @@ impl Page {
     /// Lets the page hear the end.
     pub async fn close(self) {
         self.ui.close().await;
+    }
+}
+
+fn stream(to: &PageSender, bytes: Bytes) {
+    if bytes.first() != Some(&CURSOR_STREAM) {
+        // A page that is behind misses it, and asks for a key frame.
+        if !to.frame(bytes) {
+            tracing::debug!("the page is behind");
+        }
+        return;
+    }
+    match schema::CursorShape::decode(bytes.slice(1..)) {
+        Ok(shape) => {
+            let png = format!("data:image/png;base64,{}", BASE64.encode(&shape.png));
+            to.event(json!({"event": "cursor", "shape": png, "hot": [shape.hot_x, shape.hot_y]}));
+        }
+        Err(error) => tracing::warn!(%error, "a cursor's shape"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A small picture to draw the bar in: flat colours, round corners, text.
+//! A small picture to draw the bar, and other windows of ours, in: flat colours, round corners, text.
 
 use ab_glyph::{Font, FontArc, FontVec, PxScale, ScaleFont, point};
 use std::{collections::BTreeMap, process::Command};
@@ -13,18 +13,18 @@ const MAX_FONT_BYTES: u64 = 64 << 20;
 
 /// Red, green, blue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Colour(pub(super) u8, pub(super) u8, pub(super) u8);
+pub(crate) struct Colour(pub(crate) u8, pub(crate) u8, pub(crate) u8);
 
 /// Rows of blue, green, red, unused.
 #[derive(Debug)]
-pub(super) struct Canvas {
-    pub(super) width: u16,
-    pub(super) height: u16,
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Canvas {
+    pub(crate) width: u16,
+    pub(crate) height: u16,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Canvas {
-    pub(super) fn new(width: u16, height: u16, colour: Colour) -> Self {
+    pub(crate) fn new(width: u16, height: u16, colour: Colour) -> Self {
         let pixels = usize::from(width) * usize::from(height);
         let bytes = [colour.2, colour.1, colour.0, 0].repeat(pixels);
         Self {
@@ -35,7 +35,7 @@ impl Canvas {
     }
 
     /// A rectangle with round corners and smooth edges.
-    pub(super) fn rounded(
+    pub(crate) fn rounded(
         &mut self,
         (x, y): (f32, f32),
         (width, height): (f32, f32),
@@ -61,7 +61,7 @@ impl Canvas {
     }
 
     /// Draws a line of text from `x`, on this baseline; where it ends.
-    pub(super) fn text(
+    pub(crate) fn text(
         &mut self,
         fonts: &mut Fonts,
         (x, baseline): (f32, f32),
@@ -128,14 +128,14 @@ fn byte(value: f32) -> u8 {
 
 /// The embedded font, and fonts of the system for what it lacks.
 #[derive(Debug)]
-pub(super) struct Fonts {
+pub(crate) struct Fonts {
     fonts: Vec<FontArc>,
     /// Index of the font for a character that the embedded one lacks; none if no font has it.
     found: BTreeMap<char, Option<usize>>,
 }
 
 impl Fonts {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let embedded = FontArc::try_from_slice(EMBEDDED).expect("the embedded font is a font");
         Self {
             fonts: vec![embedded],
@@ -144,7 +144,7 @@ impl Fonts {
     }
 
     /// How wide the text is.
-    pub(super) fn measure(&mut self, size: f32, text: &str) -> f32 {
+    pub(crate) fn measure(&mut self, size: f32, text: &str) -> f32 {
         text.chars()
             .map(|char| {
                 let (font, glyph) = self.find(char);
@@ -200,7 +200,7 @@ fn system_font(char: char) -> Option<FontArc> {
 }
 
 /// What may stand in the bar: one line, without characters that turn the line around or hide in it.
-pub(super) fn presentable(text: &str, most: usize) -> String {
+pub(crate) fn presentable(text: &str, most: usize) -> String {
     let hidden = |char: &char| {
         char.is_control()
             || matches!(char, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

@@ -14,7 +14,7 @@
 //! `SETTLE`, and all that a text needs at once, so that programs ask once.
 
 /// The sharer's layout.
-mod keymap;
+pub(crate) mod keymap;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -640,6 +640,12 @@ fn prepare(display: &Display) -> Result<(), CaptureError> {
     connection.xtest_get_version(2, 2)?.reply()?;
     // Or a program that has grabbed the server would hold up the helper's keys, and its own end with them.
     connection.xtest_grab_control(true)?;
+    follow_keymap(display)
+}
+
+/// Hears of every change of the layout, for whoever reads it with [`read_keymap`].
+pub(crate) fn follow_keymap(display: &Display) -> Result<(), CaptureError> {
+    let connection = &display.connection;
     connection.xkb_use_extension(1, 0)?.reply()?;
     let events = EventType::MAP_NOTIFY | EventType::NEW_KEYBOARD_NOTIFY;
     let parts = MapPart::KEY_SYMS | MapPart::KEY_TYPES | MapPart::MODIFIER_MAP;
@@ -657,7 +663,7 @@ fn prepare(display: &Display) -> Result<(), CaptureError> {
     Ok(())
 }
 
-fn read_keymap(display: &Display) -> Result<Keymap, CaptureError> {
+pub(crate) fn read_keymap(display: &Display) -> Result<Keymap, CaptureError> {
     let parts = MapPart::KEY_SYMS | MapPart::KEY_TYPES | MapPart::MODIFIER_MAP;
     let none = MapPart::from(0u16);
     let vmods = xkb::VMod::from(0u16);

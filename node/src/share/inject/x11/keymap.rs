@@ -10,7 +10,7 @@ use x11rb::protocol::xkb::GetMapReply;
 use super::super::Keysym;
 
 /// Shift, Lock, Control, Mod1 … Mod5 from the lowest bit.
-pub(super) type Modifiers = u8;
+pub(crate) type Modifiers = u8;
 
 /// What a stroke in another group costs, in modifier keys: it is seen in the sharer's language indicator.
 const OTHER_GROUP: u32 = 16;
@@ -21,7 +21,7 @@ const LEVEL_KEYS: [u32; 5] = [0xffe1, 0xffe2, 0xff7e, 0xfe03, 0xfe11];
 
 /// The layout.
 #[derive(Debug, Default)]
-pub(super) struct Keymap {
+pub(crate) struct Keymap {
     types: Vec<Type>,
     keys: BTreeMap<u8, Vec<Group>>,
     /// Keycodes and the modifiers that they are.
@@ -137,6 +137,15 @@ impl Keymap {
     pub(super) fn means(&self, keycode: u8, key: Keysym) -> bool {
         let groups = self.keys.get(&keycode);
         groups.is_some_and(|groups| groups.iter().any(|group| group.symbols.contains(&key.0)))
+    }
+
+    /// What a program hears when the key is pressed with these modifiers in this group.
+    pub(crate) fn heard(&self, keycode: u8, group: u8, modifiers: Modifiers) -> Option<Keysym> {
+        let groups = self.keys.get(&keycode)?;
+        let there = groups.get(usize::from(group) % groups.len().max(1))?;
+        let level = self.types.get(there.kind)?.level(modifiers);
+        let symbol = there.symbols.get(level).copied().filter(|it| *it != 0);
+        symbol.map(Keysym)
     }
 
     /// Which modifiers a key is.
