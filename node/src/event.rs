@@ -22,10 +22,16 @@ pub struct PathSnapshot {
 }
 
 impl PathSnapshot {
+    /// The kind of path, for where a number that changes every second would be in the way.
+    pub fn kind(&self) -> &'static str {
+        "relayed"
+    }
+
     /// The badge: `relayed via fra-1 (31 ms)`.
     pub fn badge(&self) -> String {
         format!(
-            "relayed via {} ({:.0} ms)",
+            "{} via {} ({:.0} ms)",
+            self.kind(),
             self.relay,
             self.rtt.as_secs_f64() * 1e3
         )

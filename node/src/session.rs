@@ -179,7 +179,7 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
             _ = chat_tx.reserve(), if !may_command => {}
             _ = renewal.tick() => {
                 let path = snapshot();
-                beside.tell(ToScreen::Path(path.badge()));
+                beside.tell(ToScreen::Path(path.kind().to_owned()));
                 channels.path.send_replace(path);
             }
         }

@@ -38,7 +38,7 @@ use support::{
     people::{Person, invites, joins_on, relay, start, within},
 };
 use tokio::{sync::mpsc, time::timeout};
-use x11rb::protocol::xproto::ConnectionExt as _;
+use x11rb::protocol::xproto::{ChangeWindowAttributesAux, ConnectionExt as _};
 
 /// As many as anybody would want to try.
 const MANY: usize = 1_000;
@@ -75,7 +75,7 @@ struct Helper {
 }
 
 impl Helper {
-    /// Draws and listens until one of the two is what is waited for.
+    /// Draws and listens until one of the two is what is waited for; the picture may end before the news do.
     async fn until<T>(
         &mut self,
         what: &str,
@@ -88,10 +88,7 @@ impl Helper {
                     return found;
                 }
                 news = tokio::select! {
-                    seen = self.view.next() => {
-                        seen.expect("the session goes on");
-                        None
-                    }
+                    Ok(_) = self.view.next(), if !self.view.is_over() => None,
                     event = self.person.running.events.recv() => Some(event.expect("the session goes on")),
                 };
             }
@@ -386,6 +383,13 @@ async fn of_a_shared_window_no_other_window_is_seen_or_touched() {
             name.as_bytes(),
         )
         .expect("names it");
+    // Listed are windows that a window manager would manage.
+    let managed = ChangeWindowAttributesAux::new().override_redirect(0);
+    stage
+        .client
+        .connection
+        .change_window_attributes(shared, &managed)
+        .expect("asks");
     stage.client.sync();
     // Half of it lies under a red one.
     let over = Rect {
@@ -487,7 +491,18 @@ async fn a_screen_that_rests_is_exact_and_one_that_is_resized_goes_on() {
         (WIDTH, HEIGHT)
     ));
     let small = (512, 384);
-    stage.xvfb.run("xrandr", &["--fb", "512x384"]).succeed();
+    let mode = "40 512 552 600 648 384 385 388 400";
+    let mode: Vec<&str> = ["--newmode", "small"]
+        .into_iter()
+        .chain(mode.split(' '))
+        .collect();
+    for args in [
+        &mode[..],
+        &["--addmode", "screen", "small"],
+        &["--output", "screen", "--mode", "small"],
+    ] {
+        stage.xvfb.run("xrandr", args).succeed();
+    }
     stage
         .helper
         .sees("the smaller screen at rest", |canvas| {
@@ -502,14 +517,19 @@ async fn a_screen_that_rests_is_exact_and_one_that_is_resized_goes_on() {
 async fn an_idle_screen_sends_no_frame() {
     let mut stage = stage(Mode::View).await;
     stage.helper.sees("rest", Canvas::is_exact).await;
-    let counts = stage.helper.view.counts();
     let (_, bar, _) = stage.client.windows().pop().expect("the bar is on top");
-    let mut looks = BTreeSet::new();
-    // Its clock ticks meanwhile.
-    eventually("a tick or two", || {
-        looks.insert(stage.client.screen(bar));
-        (looks.len() > 2).then_some(())
-    });
+    let ticks = |count| {
+        let mut looks = BTreeSet::new();
+        eventually("the bar's clock", || {
+            looks.insert(stage.client.screen(bar));
+            (looks.len() > count).then_some(())
+        });
+    };
+    // Until it says how packets go, it grows.
+    ticks(2);
+    stage.helper.sees("rest", Canvas::is_exact).await;
+    let counts = stage.helper.view.counts();
+    ticks(2);
     stage
         .sharer
         .does(Command::Chat("still there?".into()))
