@@ -60,7 +60,7 @@ function browsers() {
 }
 
 async function main(options, programs, home) {
-  const { display, pid: xServerPid } = await xServer(programs);
+  const { display, pid: xServerPid } = await xServer(programs, process.env.COMPARE_DISPLAY);
   const browser = await chromium.launch({
     executablePath: process.env.REMORA_CHROMIUM ?? '/usr/bin/chromium',
     args: ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking'],

@@ -119,16 +119,21 @@ class Player {
     await this.#x.sync();
   }
 
-  /** What is on the screen, with its places. */
+  #ask(request, ...args) {
+    return new Promise((resolve, reject) => { this.#x[request](...args, (error, reply) => (error ? reject(error) : resolve(reply))); });
+  }
+
+  /** Where a window is, on the screen or hidden. */
+  async place(id) {
+    const { xPos: x, yPos: y, width: w, height: h } = await this.#ask('GetGeometry', id);
+    return { id, x, y, w, h };
+  }
+
+  /** What is on the screen. */
   async windows() {
-    const ask = (name, ...args) => new Promise((resolve, reject) => { this.#x[name](...args, (error, reply) => (error ? reject(error) : resolve(reply))); });
-    const { children } = await ask('QueryTree', this.#root);
+    const { children } = await this.#ask('QueryTree', this.#root);
     const found = [];
-    for (const id of children) {
-      const { mapState } = await ask('GetWindowAttributes', id);
-      const place = await ask('GetGeometry', id);
-      if (mapState !== 0) found.push({ id, x: place.xPos, y: place.yPos, w: place.width, h: place.height });
-    }
+    for (const id of children) if ((await this.#ask('GetWindowAttributes', id)).mapState !== 0) found.push(await this.place(id));
     return found;
   }
 

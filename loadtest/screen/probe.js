@@ -114,23 +114,25 @@
   }
 
   // ---- Remora's worker -----------------------------------------------------------------------
+  const TILE_HEADER_BYTES = 14;
   const captured = new Map();
   addEventListener('message', ({ data }) => {
     if (data.canvas) handedOver = data.canvas;
-    if (data.frame) note(new DataView(data.frame));
+    if (data.frame) note(data.frame);
   });
+  // The page's own: where tiles begin is its business.
+  let parse = () => ({ tiles: [] });
+  import('/viewer/frame.js').then((module) => { parse = module.parse; });
 
   /** See node/src/share/encode.rs for what stands where. */
   function note(frame) {
-    captured.set(frame.getUint32(4, true), Number(frame.getBigUint64(8, true)));
-    let at = 22;
-    for (let tiles = frame.getUint16(20, true); tiles > 0; tiles -= 1) {
-      const bytes = 14 + frame.getUint32(at + 10, true);
-      const kind = (probe.kinds[frame.getUint8(at + 8)] ??= { tiles: 0, pixels: 0, bytes: 0 });
-      kind.tiles += 1;
-      kind.pixels += frame.getUint16(at + 4, true) * frame.getUint16(at + 6, true);
-      kind.bytes += bytes;
-      at += bytes;
+    const header = new DataView(frame);
+    captured.set(header.getUint32(4, true), Number(header.getBigUint64(8, true)));
+    for (const { kind, w, h, payload } of parse(frame).tiles) {
+      const sums = (probe.kinds[kind] ??= { tiles: 0, pixels: 0, bytes: 0 });
+      sums.tiles += 1;
+      sums.pixels += w * h;
+      sums.bytes += TILE_HEADER_BYTES + payload.length;
     }
   }
 

@@ -43,9 +43,9 @@ export function line(child, what, wanted, limit = LIMIT_MS) {
 
 export const event = (name) => (text) => { const said = JSON.parse(text); return said.event === name ? said : null; };
 
-/** An X server with one screen of 1920 × 1080; its display's name. */
-export async function xServer(programs) {
-  const xvfb = programs.start('Xvfb', ['-displayfd', '3', '-screen', '0', '1920x1080x24', '-nolisten', 'tcp'], {}, ['ignore', 'ignore', 'pipe', 'pipe']);
+/** An X server with one screen of 1920 × 1080; its display's name. The number is its own choice unless one is given. */
+export async function xServer(programs, wanted) {
+  const xvfb = programs.start('Xvfb', [...(wanted ? [`:${wanted}`] : []), '-displayfd', '3', '-screen', '0', '1920x1080x24', '-nolisten', 'tcp'], {}, ['ignore', 'ignore', 'pipe', 'pipe']);
   const [number] = await once(xvfb.stdio[3], 'data');
   return { display: `:${String(number).trim()}`, pid: xvfb.pid };
 }
