@@ -1,11 +1,6 @@
 //! `remora demo`, as it is run by a person, a script and a check: the real binary, a real X server, and none.
 
 #[path = "support/display.rs"]
-#[expect(
-    dead_code,
-    unreachable_pub,
-    reason = "one display is all that is needed here"
-)]
 mod display;
 mod support;
 

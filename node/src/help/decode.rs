@@ -87,8 +87,10 @@ pub enum Malformed {
 pub enum Form {
     /// One colour.
     Solid,
-    /// Few colours and indices.
+    /// Up to 255 colours and indices.
     Palette,
+    /// A byte a pixel.
+    Grey,
     /// PNG, 8 bits each of red, green and blue.
     Png,
     /// Baseline or progressive JPEG.
@@ -102,6 +104,7 @@ impl fmt::Display for Form {
         f.write_str(match self {
             Self::Solid => "colour",
             Self::Palette => "palette",
+            Self::Grey => "grey",
             Self::Png => "PNG of its size",
             Self::Jpeg => "JPEG of its size",
             Self::Copy => "place to copy from",
@@ -118,6 +121,8 @@ pub struct Drawn {
     pub key: bool,
     /// Every pixel is exact once all frames up to this one are drawn.
     pub exact: bool,
+    /// Not to be acknowledged.
+    pub quiet: bool,
     /// When the sharer captured it, by the sharer's clock.
     pub captured_us: u64,
     /// The form of each tile.
@@ -244,6 +249,7 @@ impl Canvas {
             sequence,
             key,
             exact: header.exact,
+            quiet: header.quiet,
             captured_us: header.captured_us,
             tiles: tiles.iter().map(|tile| tile.form).collect(),
         }))
@@ -339,6 +345,7 @@ impl Canvas {
             Form::Copy => Ok(()),
             Form::Solid => self.solid(place, payload),
             Form::Palette => self.palette(place, payload, tile.deflated),
+            Form::Grey => self.grey(place, payload),
             Form::Png => self.picture(place, &png(payload, place)?),
             Form::Jpeg => self.picture(place, &jpeg(payload, place)?),
         }
@@ -361,14 +368,15 @@ impl Canvas {
         let wrong = Malformed::Payload(Form::Palette);
         let (count, rest) = payload.split_first().ok_or(wrong)?;
         let count = usize::from(*count);
-        if !(2..=16).contains(&count) {
+        if count < 2 {
             return Err(wrong);
         }
         let (colours, indices) = rest.split_at_checked(count * 3).ok_or(wrong)?;
         let bits = match count {
             2 => 1,
             3 | 4 => 2,
-            _ => 4,
+            5..=16 => 4,
+            _ => 8,
         };
         let row_bytes = (usize::from(place.width) * bits).div_ceil(8);
         let wanted = row_bytes * usize::from(place.height);
@@ -386,9 +394,23 @@ impl Canvas {
             let row = self.row_mut(place.x, y, place.width.into());
             for (x, pixel) in row.chunks_exact_mut(PIXEL).enumerate() {
                 let at = x * bits;
-                let index = usize::from(indices[at / 8] >> (8 - bits - at % 8)) & ((1 << bits) - 1);
+                let index = usize::from(indices[at / 8]) >> (8 - bits - at % 8);
+                let index = index & ((1 << bits) - 1);
                 let colour = colours.get(index * 3..index * 3 + 3).ok_or(wrong)?;
                 pixel[..3].copy_from_slice(colour);
+            }
+        }
+        Ok(())
+    }
+
+    fn grey(&mut self, place: Place, payload: &[u8]) -> Result<(), Malformed> {
+        let width = usize::from(place.width);
+        let shades = inflate(payload, width * usize::from(place.height));
+        let shades = shades.ok_or(Malformed::Payload(Form::Grey))?;
+        for (y, shades) in rows(place.y, place.height).zip(shades.chunks_exact(width)) {
+            let row = self.row_mut(place.x, y, width);
+            for (pixel, shade) in row.chunks_exact_mut(PIXEL).zip(shades) {
+                pixel[..3].fill(*shade);
             }
         }
         Ok(())
@@ -421,6 +443,7 @@ fn rows(y: u16, height: u16) -> std::ops::Range<usize> {
 struct Header {
     key: bool,
     exact: bool,
+    quiet: bool,
     source: u16,
     sequence: u32,
     captured_us: u64,
@@ -448,6 +471,7 @@ impl Header {
         let header = Self {
             key: header[1] & 1 != 0,
             exact: header[1] & 2 != 0,
+            quiet: header[1] & 4 != 0,
             source: short(header, 2),
             sequence: long(header, 4),
             captured_us: u64::from(long(header, 8)) | u64::from(long(header, 12)) << 32,
@@ -531,6 +555,7 @@ impl<'a> Tile<'a> {
             3 => (Form::Png, false),
             4 => (Form::Jpeg, false),
             5 => (Form::Copy, false),
+            6 => (Form::Grey, true),
             _ => return Err(Malformed::Kind),
         };
         let place = Place {
@@ -943,7 +968,7 @@ mod tests {
         ] {
             assert_eq!(refusal(outside, 0, &[0; 3]), Malformed::Place);
         }
-        assert_eq!(refusal(ALL, 6, &[]), Malformed::Kind);
+        assert_eq!(refusal(ALL, 7, &[]), Malformed::Kind);
         let copy = (place(0, 0, 1, 1), 5, &[0u8; 4][..]);
         let late = [(place(1, 1, 1, 1), 0, &[0u8; 3][..]), copy];
         assert_eq!(malformed(by_hand(0, 2, SIZE, &late)), Malformed::LateCopy);
@@ -960,7 +985,7 @@ mod tests {
         let wrong = Malformed::Payload(Form::Palette);
         assert_eq!(refusal(ALL, 1, &[]), wrong);
         assert_eq!(palette(&[1, 0, 0, 0], &vec![0; row * rows]), wrong);
-        assert_eq!(palette(&[17], &[0; 4000]), wrong);
+        assert_eq!(palette(&[17], &[0; 50]), wrong, "no room for the colours");
         assert_eq!(palette(&two, &vec![0; row * rows - 1]), wrong);
         assert_eq!(palette(&two, &vec![0; row * rows + 1]), wrong);
         // An index without a colour.
@@ -981,6 +1006,9 @@ mod tests {
             assert_eq!(refusal(ALL, 5, &from), Malformed::Payload(Form::Copy));
         }
         assert_eq!(refusal(ALL, 5, &[0; 3]), Malformed::Payload(Form::Copy));
+        for shades in [&[][..], &[0xff; 9], &bomb] {
+            assert_eq!(refusal(ALL, 6, shades), Malformed::Payload(Form::Grey));
+        }
     }
 
     /// 16 MiB of zeros in a few kilobytes.
@@ -1001,7 +1029,7 @@ mod tests {
                 let kind = |form| match form {
                     Form::Png => Some(3),
                     Form::Jpeg => Some(4),
-                    Form::Solid | Form::Palette | Form::Copy => None,
+                    Form::Solid | Form::Palette | Form::Grey | Form::Copy => None,
                 };
                 let pictures = tiles
                     .into_iter()
@@ -1051,8 +1079,8 @@ mod tests {
         fn random_bytes_are_no_frame_and_no_harm(
             bytes in prop::collection::vec(any::<u8>(), 0..400),
             size in (1u16..60, 1u16..60),
-            tiles in prop::collection::vec((0u16..60, 0u16..60, 0u16..60, 0u16..60, 0u8..7, prop::collection::vec(any::<u8>(), 0..80)), 0..6),
-            flags in 0u8..4,
+            tiles in prop::collection::vec((0u16..60, 0u16..60, 0u16..60, 0u16..60, 0u8..8, prop::collection::vec(any::<u8>(), 0..80)), 0..6),
+            flags in 0u8..8,
         ) {
             let mut canvas = Canvas::new();
             survives(&mut canvas, &bytes.into());

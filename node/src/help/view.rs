@@ -237,10 +237,12 @@ impl View {
                     self.counts.frames += 1;
                     self.counts.key_frames += u64::from(frame.key);
                     self.key_asked &= !frame.key;
-                    self.say(Body::FrameAck(FrameAck {
-                        sequence: frame.sequence,
-                        dropped: false,
-                    }));
+                    if !frame.quiet {
+                        self.say(Body::FrameAck(FrameAck {
+                            sequence: frame.sequence,
+                            dropped: false,
+                        }));
+                    }
                 }
                 Seen::Drawn(drawn)
             }

@@ -3,7 +3,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
+use quinn::{
+    AckFrequencyConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream,
+    TransportConfig,
+};
 use remora_proto::{
     id::{SessionId, Side},
     identity::{Introduction, Role},
@@ -36,6 +39,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(7);
 /// Before the first measurement; QUIC's 333 ms (RFC 9002 §6.2.2) would make one lost first packet cost a second.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+/// Packets of the helper that the sharer may leave unacknowledged for a moment (draft-ietf-quic-ack-frequency).
+const ACK_ELICITING_THRESHOLD: u8 = 8;
 
 /// One stream of messages.
 #[derive(Debug)]
@@ -213,8 +219,14 @@ fn reason(error: &ConnectionError) -> EndReason {
     }
 }
 
-fn transport() -> Arc<TransportConfig> {
+fn transport(role: Role) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
+    if role == Role::Helper {
+        // A key down and a key up would each be acknowledged at once, in packets larger than the letter that follows.
+        let mut seldom = AckFrequencyConfig::default();
+        seldom.ack_eliciting_threshold(ACK_ELICITING_THRESHOLD.into());
+        transport.ack_frequency_config(Some(seldom));
+    }
     transport
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(
@@ -231,6 +243,7 @@ fn transport() -> Arc<TransportConfig> {
 }
 
 fn server_config(start: Start) -> quinn::ServerConfig {
+    let role = start.introduction.role;
     // Which of the two the joiner's version asks for; both are keyed by the PSK, so nothing can be downgraded.
     let profiles = [Profile::E2e, Profile::E2ePq];
     let mut config = ServerConfig::new(&profiles, StaticKey::generate(), ALPN_SESSION);
@@ -239,18 +252,19 @@ fn server_config(start: Start) -> quinn::ServerConfig {
     config.access = Arc::new(Introduced(start.introduction.role.peer()));
     config.payload = start.introduction.encode();
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(config));
-    config.transport_config(transport()).migration(false);
+    config.transport_config(transport(role)).migration(false);
     config
 }
 
 fn client_config(start: Start) -> quinn::ClientConfig {
+    let role = start.introduction.role;
     let mut config = ClientConfig::new(Profile::E2ePq, StaticKey::generate(), ALPN_SESSION);
     config.psk = Some((start.keys.psk_id, start.keys.psk));
     config.context = start.keys.context;
     config.access = Arc::new(Introduced(start.introduction.role.peer()));
     config.payload = start.introduction.encode();
     let mut config = config.into_quinn();
-    config.transport_config(transport());
+    config.transport_config(transport(role));
     config
 }
 

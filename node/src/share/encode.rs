@@ -8,12 +8,15 @@
 //! such frames is the owner's to say ([`Scope`]); without them, a lost packet holds up nothing but its own frame. A frame
 //! that is given up leaves its tiles unknown, and they are sent whole next time.
 //!
+//! A viewer says when it has drawn a frame. Of small ones it need not: QUIC's own acknowledgement will do, and a second one
+//! would cost as much as the letter. The viewer therefore draws what comes after such a frame after it.
+//!
 //! A frame, little endian:
 //!
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 1 | version, 1 |
-//! | 1 | 1 | flags: bit 0 key frame (lower sequences are not drawn any more), bit 1 every pixel is exact now |
+//! | 1 | 1 | flags: bit 0 key frame (lower sequences are not drawn any more), bit 1 every pixel is exact now, bit 2 not to be acknowledged |
 //! | 2 | 2 | source |
 //! | 4 | 4 | sequence |
 //! | 8 | 8 | capture time, µs |
@@ -25,11 +28,12 @@
 //! | kind | payload |
 //! |---|---|
 //! | 0 solid | blue, green, red |
-//! | 1 palette | count n (2–16), n colours, rows of 1-, 2- or 4-bit indices, first pixel in the highest bits, rows padded |
+//! | 1 palette | count n (2–255), n colours, rows of 1-, 2-, 4- or 8-bit indices, first pixel in the highest bits, rows padded |
 //! | 2 palette | as 1, the index bytes deflated (RFC 1951) |
 //! | 3 | PNG, exact |
 //! | 4 | JPEG, to be made exact once the screen rests |
 //! | 5 copy | source x, y: from the picture before this frame; copies come first |
+//! | 6 grey | a byte a pixel, deflated: text, whose smoothed edges have too many shades for 4-bit indices |
 
 use std::io::Write;
 
@@ -39,10 +43,16 @@ use flate2::{Compression, write::DeflateEncoder};
 const TILE: usize = 64;
 /// Longest run of tiles that becomes one picture: more would hold up the first pixels of a large change.
 const MAX_RUN_TILES: usize = 8;
-/// Colours that still fit a palette tile; text with its smoothed edges mostly does.
-const MAX_PALETTE: usize = 16;
-/// Above this share of distinct colours a tile is a picture of something, not of an interface.
-const PHOTO_COLOURS_DIVISOR: usize = 8;
+/// Colours that still fit a palette tile, whose indices are bytes at most; text with its smoothed edges does.
+const MAX_PALETTE: usize = 255;
+/// Slots of the table that finds a colour's index: sparse, so that a look is mostly one step.
+const PALETTE_SLOTS: usize = 1024;
+/// Below this many pixels an approximation costs more than what it approximates: a JPEG's tables alone are 600 bytes.
+const MIN_PHOTO_PIXELS: usize = 1024;
+/// A difference between neighbours that is an edge.
+const JUMP: u8 = 32;
+/// Distinct colours (of a hash's 1,024) below which a tile is drawn by a program, not seen by a camera.
+const MIN_PHOTO_COLOURS: usize = 48;
 /// Rows that must be found again elsewhere before a change counts as a scroll.
 const MIN_SCROLL_ROWS: usize = 32;
 /// Furthest scroll looked for.
@@ -50,6 +60,9 @@ const MAX_SCROLL_ROWS: usize = 640;
 
 /// What was not sent for so long (µs) is not part of a film.
 const RARE_US: u64 = 1_000_000;
+
+/// Frames that fit a packet, with room for its headers.
+const QUIET_BYTES: usize = 1_000;
 
 const HEADER_BYTES: usize = 26;
 const TILE_HEADER_BYTES: usize = 14;
@@ -131,6 +144,8 @@ pub struct Frame {
     pub after: u32,
     /// Every pixel the viewer has is exact.
     pub exact: bool,
+    /// The viewer does not say when it has drawn it.
+    pub quiet: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -176,10 +191,8 @@ impl Tile {
 /// Which form suits an area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
-    /// Few colours: exact, and smallest as a palette.
-    Flat,
-    /// Interface with many colours: exact.
-    Detailed,
+    /// Text and interface: exact.
+    Drawn,
     /// Photograph or video: lossy first.
     Photo,
 }
@@ -363,7 +376,7 @@ impl Encoder {
                 break;
             }
             let area = self.tile_area(index);
-            self.put(picture, area, Class::Detailed, budget.quality, &mut body);
+            self.put(picture, area, Class::Drawn, budget.quality, &mut body);
         }
         Some(self.finish(body, false))
     }
@@ -377,7 +390,11 @@ impl Encoder {
         }) && body.after == self.sequence;
         self.told_exact = exact;
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body.bytes.len());
-        bytes.extend_from_slice(&[1, u8::from(key) | u8::from(exact) << 1]);
+        // One that has to wait for another is not drawn when it has arrived.
+        let alone = !key && body.after == self.sequence;
+        let quiet = alone && HEADER_BYTES + body.bytes.len() <= QUIET_BYTES;
+        let flags = u8::from(key) | u8::from(exact) << 1 | u8::from(quiet) << 2;
+        bytes.extend_from_slice(&[1, flags]);
         bytes.extend_from_slice(&self.source.to_le_bytes());
         bytes.extend_from_slice(&self.sequence.to_le_bytes());
         bytes.extend_from_slice(&body.captured_us.to_le_bytes());
@@ -391,6 +408,7 @@ impl Encoder {
             sequence: self.sequence,
             after: body.after,
             exact,
+            quiet,
         }
     }
 
@@ -580,14 +598,24 @@ impl Encoder {
         quality: u8,
         body: &mut Body,
     ) {
-        let lossy = class == Class::Photo;
-        match palette(picture, area) {
-            Some(colours) if colours.len() == 1 => body.tile(area, 0, &colours[0]),
-            Some(colours) => body.palette_tile(picture, area, &colours),
-            None if lossy => body.tile(area, 4, &jpeg(picture, area, quality)),
-            None => body.tile(area, 3, &png(picture, area)),
-        }
-        let lossy = lossy && body.last_kind == 4;
+        let lossy = match Palette::of(picture, area) {
+            Some(palette) if palette.colours.len() == 1 => {
+                body.tile(area, 0, &palette.colours[0]);
+                false
+            }
+            Some(palette) => {
+                body.palette_tile(picture, area, &palette);
+                false
+            }
+            None if class == Class::Photo => {
+                body.tile(area, 4, &jpeg(picture, area, quality));
+                true
+            }
+            None => {
+                body.tile(area, 3, &png(picture, area));
+                false
+            }
+        };
         for y in area.y..area.y + area.height {
             let at = (y * self.width + area.x) * 4;
             self.sent[at..at + area.width * 4].copy_from_slice(picture.row(y, area.x, area.width));
@@ -623,7 +651,6 @@ struct Body {
     after: u32,
     bytes: Vec<u8>,
     count: usize,
-    last_kind: u8,
 }
 
 impl Body {
@@ -634,7 +661,6 @@ impl Body {
             after: sequence,
             bytes: Vec::new(),
             count: 0,
-            last_kind: 0,
         }
     }
 
@@ -661,13 +687,16 @@ impl Body {
         );
         self.bytes.extend_from_slice(payload);
         self.count += 1;
-        self.last_kind = kind;
     }
 
-    fn palette_tile(&mut self, picture: Picture<'_>, area: Area, colours: &[[u8; 3]]) {
-        let indices = pack(picture, area, colours);
-        let mut payload = vec![u8::try_from(colours.len()).expect("at most 16")];
-        payload.extend(colours.iter().flatten());
+    fn palette_tile(&mut self, picture: Picture<'_>, area: Area, palette: &Palette) {
+        if palette.colours.len() > 16 && palette.is_grey() {
+            let shades: Vec<u8> = pixels(picture, area).map(|[shade, ..]| shade).collect();
+            return self.tile(area, 6, &deflate(&shades));
+        }
+        let indices = pack(picture, area, palette);
+        let mut payload = vec![u8::try_from(palette.colours.len()).expect("at most 255")];
+        payload.extend(palette.colours.iter().flatten());
         let packed = deflate(&indices);
         let (kind, indices) = if packed.len() < indices.len() {
             (2, packed)
@@ -700,65 +729,105 @@ fn pixels<'a>(picture: Picture<'a>, area: Area) -> impl Iterator<Item = [u8; 3]>
 }
 
 /// The colours of an area, if they are few.
-fn palette(picture: Picture<'_>, area: Area) -> Option<Vec<[u8; 3]>> {
-    let mut colours: Vec<[u8; 3]> = Vec::with_capacity(MAX_PALETTE);
-    let mut last = None;
-    for pixel in pixels(picture, area) {
-        if Some(pixel) == last {
-            continue;
-        }
-        last = Some(pixel);
-        if !colours.contains(&pixel) {
-            if colours.len() == MAX_PALETTE {
-                return None;
-            }
-            colours.push(pixel);
-        }
-    }
-    Some(colours)
+struct Palette {
+    colours: Vec<[u8; 3]>,
+    /// An index + 1 in a colour's slot or one of those after it; 0 is free.
+    slots: [u16; PALETTE_SLOTS],
 }
 
+impl Palette {
+    fn of(picture: Picture<'_>, area: Area) -> Option<Self> {
+        let mut palette = Self {
+            colours: Vec::with_capacity(16),
+            slots: [0; PALETTE_SLOTS],
+        };
+        let mut last = None;
+        for pixel in pixels(picture, area) {
+            if Some(pixel) == last {
+                continue;
+            }
+            last = Some(pixel);
+            let (slot, known) = palette.find(pixel);
+            if known.is_none() {
+                if palette.colours.len() == MAX_PALETTE {
+                    return None;
+                }
+                palette.colours.push(pixel);
+                palette.slots[slot] = u16::try_from(palette.colours.len()).expect("at most 255");
+            }
+        }
+        Some(palette)
+    }
+
+    /// A colour's slot, or the one that it would get, and its index.
+    fn find(&self, colour: [u8; 3]) -> (usize, Option<u8>) {
+        let [blue, green, red] = colour.map(usize::from);
+        let mut slot = (blue * 31 + green * 177 + red * 443) % PALETTE_SLOTS;
+        loop {
+            match self.slots[slot].checked_sub(1) {
+                None => return (slot, None),
+                Some(index) if self.colours[usize::from(index)] == colour => {
+                    return (slot, u8::try_from(index).ok());
+                }
+                Some(_) => slot = (slot + 1) % PALETTE_SLOTS,
+            }
+        }
+    }
+
+    fn is_grey(&self) -> bool {
+        let grey = |[blue, green, red]: &[u8; 3]| blue == green && green == red;
+        self.colours.iter().all(grey)
+    }
+}
+
+/// What a camera sees differs from one pixel to the next, or changes softly; what a program draws is mostly the same, and
+/// where it is not, it jumps.
 fn classify(picture: Picture<'_>, area: Area) -> Class {
-    if palette(picture, area).is_some() {
-        return Class::Flat;
+    let size = area.width * area.height;
+    if size < MIN_PHOTO_PIXELS {
+        return Class::Drawn;
     }
     // A cheap estimate of distinct colours: a bitmap of hashed colours.
     let mut seen = [0u64; 16];
-    let mut count = 0;
+    let (mut colours, mut changes, mut jumps) = (0, 0, 0);
+    let mut last = [0; 3];
     for pixel in pixels(picture, area) {
-        let hashed =
-            usize::from(pixel[0]) * 31 + usize::from(pixel[1]) * 17 + usize::from(pixel[2]) * 7;
+        if pixel == last {
+            continue;
+        }
+        changes += 1;
+        jumps += usize::from(pixel.iter().zip(last).any(|(a, b)| a.abs_diff(b) > JUMP));
+        last = pixel;
+        let [blue, green, red] = pixel.map(usize::from);
+        let hashed = blue * 31 + green * 17 + red * 7;
         let (word, bit) = (hashed / 64 % 16, hashed % 64);
-        count += usize::from(seen[word] >> bit & 1 == 0);
+        colours += usize::from(seen[word] >> bit & 1 == 0);
         seen[word] |= 1 << bit;
     }
-    let size = (area.width * area.height).min(seen.len() * 64 * 2);
-    if count * PHOTO_COLOURS_DIVISOR > size {
+    let soft = changes * 4 > size && jumps * 8 < changes;
+    if colours >= MIN_PHOTO_COLOURS && (soft || changes * 2 > size) {
         Class::Photo
     } else {
-        Class::Detailed
+        Class::Drawn
     }
 }
 
-/// Indices of 1, 2 or 4 bits, the first in the highest bits, each row from a byte's start.
-fn pack(picture: Picture<'_>, area: Area, colours: &[[u8; 3]]) -> Vec<u8> {
-    let bits = match colours.len() {
+/// Indices of 1, 2, 4 or 8 bits, the first in the highest bits, each row from a byte's start.
+fn pack(picture: Picture<'_>, area: Area, palette: &Palette) -> Vec<u8> {
+    let bits = match palette.colours.len() {
         ..=2 => 1,
         3..=4 => 2,
-        _ => 4,
+        5..=16 => 4,
+        _ => 8,
     };
     let mut out = Vec::with_capacity(area.height * (area.width * bits).div_ceil(8));
     for y in area.y..area.y + area.height {
         let (mut byte, mut used) = (0u8, 0);
-        let mut last = (colours[0], 0u8);
+        let mut last = (palette.colours[0], 0u8);
         for pixel in picture.row(y, area.x, area.width).chunks_exact(4) {
             let colour = [pixel[0], pixel[1], pixel[2]];
             if colour != last.0 {
-                let index = colours
-                    .iter()
-                    .position(|known| *known == colour)
-                    .unwrap_or(0);
-                last = (colour, u8::try_from(index).expect("at most 16"));
+                last = (colour, palette.find(colour).1.unwrap_or(0));
             }
             used += bits;
             byte |= last.1 << (8 - used);
@@ -997,6 +1066,60 @@ mod tests {
     }
 
     #[test]
+    fn a_letter_with_smoothed_edges_is_exact_at_once() {
+        let mut bytes = screen(|_, _| [250, 250, 250]);
+        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        let frame = encoder
+            .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
+            .expect("key");
+        show(&mut encoder, &mut viewer, &frame);
+        // Across the border of two tiles.
+        let letter = Area {
+            x: 120,
+            y: 20,
+            width: 18,
+            height: 19,
+        };
+        for y in letter.y..letter.y + letter.height {
+            for x in letter.x..letter.x + letter.width {
+                let shade = (x * 37 + y * 11) as u8;
+                bytes[(y * WIDTH + x) * 4..][..3].fill(shade);
+            }
+        }
+        encoder.damage(letter);
+        let frame = encoder
+            .encode(picture(&bytes), PLENTY, Scope::Overlapping, 1)
+            .expect("a change");
+        show(&mut encoder, &mut viewer, &frame);
+        assert_eq!(viewer.forms, [Form::Grey], "one tile, nothing to refine");
+        assert!(frame.exact);
+        viewer.assert_exact(&bytes);
+    }
+
+    #[test]
+    fn text_in_many_colours_is_exact_at_once() {
+        let bytes = screen(|x, y| {
+            let [ink, ..] = text(x, y, 3);
+            [
+                ink,
+                ink,
+                if ink < 100 {
+                    (y / 20 * 17 + x % 7) as u8
+                } else {
+                    ink
+                },
+            ]
+        });
+        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        let frame = encoder
+            .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
+            .expect("key");
+        assert!(frame.exact);
+        show(&mut encoder, &mut viewer, &frame);
+        viewer.assert_exact(&bytes);
+    }
+
+    #[test]
     fn a_photograph_is_sent_roughly_and_made_exact_later() {
         let bytes = screen(photo);
         let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
@@ -1016,6 +1139,17 @@ mod tests {
         }
         viewer.assert_exact(&bytes);
         assert!(!encoder.can_rest());
+    }
+
+    #[test]
+    fn a_photograph_out_of_focus_is_one_too() {
+        let bytes = screen(|x, y| [(x / 3) as u8, ((x + y) / 4) as u8, (y / 2) as u8]);
+        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        let frame = encoder
+            .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
+            .expect("key");
+        show(&mut encoder, &mut viewer, &frame);
+        assert!(viewer.forms.contains(&Form::Jpeg), "{:?}", viewer.forms);
     }
 
     #[test]

@@ -17,7 +17,8 @@ const GIVEN_UP: VarInt = VarInt::from_u32(1);
 #[derive(Debug)]
 pub struct Outgoing {
     connection: Connection,
-    tasks: JoinSet<()>,
+    /// Each ends with its sequence if it arrived and nobody else will say so.
+    tasks: JoinSet<Option<u32>>,
     under_way: BTreeMap<u32, CancellationToken>,
     /// Cuts off all frames.
     frames: CancellationToken,
@@ -34,22 +35,35 @@ impl Outgoing {
         }
     }
 
-    /// Sends a frame.
-    pub fn frame(&mut self, sequence: u32, bytes: Bytes) {
-        while self.tasks.try_join_next().is_some() {}
+    /// Sends a frame; of a quiet one [`arrived`](Self::arrived) says when it is there.
+    pub fn frame(&mut self, sequence: u32, bytes: Bytes, quiet: bool) {
         let given_up = self.frames.child_token();
-        self.tasks
-            .spawn(write(self.connection.clone(), bytes, given_up.clone()));
+        let written = write(self.connection.clone(), bytes, given_up.clone());
+        self.tasks.spawn(async move {
+            let arrived = written.await;
+            (arrived && quiet).then_some(sequence)
+        });
         self.under_way.insert(sequence, given_up);
     }
 
     /// Sends what is no frame and not given up: a cursor's shape.
     pub fn other(&mut self, bytes: Bytes) {
-        self.tasks.spawn(write(
-            self.connection.clone(),
-            bytes,
-            CancellationToken::new(),
-        ));
+        let written = write(self.connection.clone(), bytes, CancellationToken::new());
+        self.tasks.spawn(async move {
+            written.await;
+            None
+        });
+    }
+
+    /// The next quiet frame that is at the viewer's. Cancel-safe.
+    pub async fn arrived(&mut self) -> u32 {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(Some(sequence))) => return sequence,
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// The viewer is done with that frame.
@@ -72,13 +86,14 @@ impl Outgoing {
     }
 }
 
-async fn write(connection: Connection, bytes: Bytes, given_up: CancellationToken) {
+/// Whether all of it arrived.
+async fn write(connection: Connection, bytes: Bytes, given_up: CancellationToken) -> bool {
     let opened = tokio::select! { biased;
-        () = given_up.cancelled() => return,
+        () = given_up.cancelled() => return false,
         opened = connection.open_uni() => opened,
     };
     // The connection's end is noticed elsewhere.
-    let Ok(mut stream) = opened else { return };
+    let Ok(mut stream) = opened else { return false };
     let written = async {
         stream.set_priority(PRIORITY).ok()?;
         stream.write_chunk(bytes).await.ok()?;
@@ -86,11 +101,12 @@ async fn write(connection: Connection, bytes: Bytes, given_up: CancellationToken
         // Until the last byte has been acknowledged there is something to cut off.
         stream.stopped().await.ok()
     };
-    let cut = tokio::select! { biased;
-        () = given_up.cancelled() => true,
-        _ = written => false,
+    let arrived = tokio::select! { biased;
+        () = given_up.cancelled() => None,
+        written = written => Some(written == Some(None)),
     };
-    if cut && stream.reset(GIVEN_UP).is_err() {
+    if arrived.is_none() && stream.reset(GIVEN_UP).is_err() {
         tracing::trace!("a frame had arrived when it was given up");
     }
+    arrived == Some(true)
 }

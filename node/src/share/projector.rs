@@ -10,7 +10,7 @@
 mod pace;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::mpsc::{Receiver, Sender, TryRecvError, channel},
     task::Waker,
     thread::JoinHandle,
@@ -35,6 +35,8 @@ const REST: Duration = Duration::from_millis(150);
 const RARE_BYTES: usize = 3 << 10;
 /// More frames than this are never under way; the viewer's connection takes no more streams.
 const MAX_UNDER_WAY: usize = 24;
+/// A viewer says at once that it did not draw a frame; a second of letters is more than enough.
+const MAX_ARRIVED: usize = 64;
 /// Sources in the list the helper gets.
 const MAX_SOURCES: usize = 16;
 
@@ -83,6 +85,8 @@ pub enum Projected {
         bytes: Bytes,
         /// Acknowledged by [`ToProjector::Seen`].
         sequence: u32,
+        /// The viewer does not say that it has drawn it; that it is there is enough.
+        quiet: bool,
         /// Of the last command that was heeded and has one: whoever gave a newer one throws the frame away.
         epoch: u32,
     },
@@ -181,6 +185,7 @@ struct UnderWay {
     bytes: usize,
     /// Drawn before it; its own sequence if none has to be.
     after: u32,
+    quiet: bool,
 }
 
 struct Running {
@@ -191,6 +196,8 @@ struct Running {
     /// Damage that has not been grabbed yet.
     pending: Vec<Rect>,
     under_way: BTreeMap<u32, UnderWay>,
+    /// Quiet frames that arrived of late: the viewer may still say that it did not draw one.
+    arrived: VecDeque<u32>,
     pace: Pace,
     began: bool,
     paused: bool,
@@ -239,6 +246,7 @@ impl Running {
             out,
             pending: Vec::new(),
             under_way: BTreeMap::new(),
+            arrived: VecDeque::new(),
             pace: Pace::new(now),
             began: false,
             paused: false,
@@ -274,7 +282,7 @@ impl Running {
                     self.under_way.clear();
                 }
                 Ok(ToProjector::Seen(sequence)) => self.seen(sequence),
-                Ok(ToProjector::Dropped(sequence)) => self.give_up(sequence)?,
+                Ok(ToProjector::Dropped(sequence)) => self.dropped(sequence)?,
                 Ok(ToProjector::Pause { paused, epoch }) => self.pause(paused, epoch)?,
                 Ok(ToProjector::Select(id)) => self.select(id)?,
                 Ok(ToProjector::Mask(bar)) => {
@@ -289,8 +297,24 @@ impl Running {
         }
     }
 
+    /// It arrived and was not drawn.
+    fn dropped(&mut self, sequence: u32) -> Result<(), Stop> {
+        if !self.arrived.contains(&sequence) {
+            return self.give_up(sequence);
+        }
+        // Taken for seen: nobody knows any more what was in it.
+        self.encoder.request_key();
+        self.under_way.clear();
+        self.whole();
+        Ok(())
+    }
+
     fn seen(&mut self, sequence: u32) {
         if let Some(frame) = self.under_way.remove(&sequence) {
+            if frame.quiet {
+                self.arrived.truncate(MAX_ARRIVED - 1);
+                self.arrived.push_front(sequence);
+            }
             self.encoder.seen(sequence);
             self.pace.seen(frame.bytes, frame.sent, Instant::now());
         }
@@ -498,12 +522,14 @@ impl Running {
             sent: now,
             bytes: frame.bytes.len(),
             after: frame.after,
+            quiet: frame.quiet,
         };
         self.under_way.insert(frame.sequence, under_way);
         self.last_frame = now;
         self.say(Projected::Frame {
             bytes: frame.bytes.into(),
             sequence: frame.sequence,
+            quiet: frame.quiet,
             epoch: self.epoch,
         })
     }

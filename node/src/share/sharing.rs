@@ -180,6 +180,10 @@ impl Sharing {
                     self.mask(rect);
                     None
                 }
+                sequence = outgoing.arrived() => {
+                    self.seen(sequence, &mut outgoing);
+                    None
+                }
                 projected = self.projected.recv() => {
                     let wish = projected.and_then(|it| self.pass_on(it, &mut outgoing));
                     wish.map(ToSession::Wish)
@@ -264,10 +268,7 @@ impl Sharing {
     fn handle(&mut self, body: &Body, outgoing: &mut Outgoing) {
         match body {
             Body::FrameAck(ack) if ack.dropped => self.tell(ToProjector::Dropped(ack.sequence)),
-            Body::FrameAck(ack) => {
-                outgoing.seen(ack.sequence);
-                self.tell(ToProjector::Seen(ack.sequence));
-            }
+            Body::FrameAck(ack) => self.seen(ack.sequence, outgoing),
             Body::SelectSource(select) => self.tell(ToProjector::Select(select.source)),
             Body::Pointer(pointer) => {
                 let at = pointer
@@ -304,6 +305,11 @@ impl Sharing {
         None
     }
 
+    fn seen(&self, sequence: u32, outgoing: &mut Outgoing) {
+        outgoing.seen(sequence);
+        self.tell(ToProjector::Seen(sequence));
+    }
+
     fn tell(&self, command: ToProjector) {
         if let Some(projector) = &self.projector {
             projector.tell(command);
@@ -316,10 +322,11 @@ impl Sharing {
             Projected::Frame {
                 bytes,
                 sequence,
+                quiet,
                 epoch,
             } => {
                 if epoch == self.epoch {
-                    outgoing.frame(sequence, bytes);
+                    outgoing.frame(sequence, bytes, quiet);
                 }
             }
             Projected::GivenUp(sequence) => outgoing.give_up(sequence),

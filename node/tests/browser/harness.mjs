@@ -177,7 +177,7 @@ export const solid = (place, colour) => ({ ...place, kind: 0, payload: Buffer.fr
 
 /** `indices` row by row. */
 export function palette(place, colours, indices, deflated) {
-  const bits = colours.length <= 2 ? 1 : colours.length <= 4 ? 2 : 4;
+  const bits = colours.length <= 2 ? 1 : colours.length <= 4 ? 2 : colours.length <= 16 ? 4 : 8;
   const stride = Math.ceil((place.w * bits) / 8);
   const packed = Buffer.alloc(stride * place.h);
   indices.forEach((index, at) => {
@@ -188,6 +188,8 @@ export function palette(place, colours, indices, deflated) {
   const head = Buffer.from([colours.length, ...colours.flatMap(bgr)]);
   return { ...place, kind: deflated ? 2 : 1, payload: Buffer.concat([head, deflated ? deflateRawSync(packed, deflated) : packed]) };
 }
+
+export const grey = (place, shades) => ({ ...place, kind: 6, payload: deflateRawSync(Buffer.from(shades)) });
 
 function crc(bytes) {
   if (zlibCrc32) return zlibCrc32(bytes);

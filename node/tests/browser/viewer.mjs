@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Model, assertSame, canvas, copy, frame, openPage, palette, picture, png, solid, startSession, withBrowser } from './harness.mjs';
+import { Model, assertSame, canvas, copy, frame, grey, openPage, palette, picture, png, solid, startSession, withBrowser } from './harness.mjs';
 
 withBrowser();
 
@@ -44,7 +44,7 @@ for (const query of ['', '?paint-in-page']) {
       assertSame(await canvas(page, sequence), model);
     };
     const next = noise(7);
-    const colours = Array.from({ length: 16 }, () => [next(), next(), next()]);
+    const colours = Array.from({ length: 255 }, () => [next(), next(), next()]);
 
     const solids = [[0, 0, 0], [255, 255, 255], [1, 2, 3], [254, 128, 127]].map((colour, index) => ({ place: { x: index * 31, y: 3, w: 29, h: 17 }, colour }));
     for (const { place, colour } of solids) model.fill(place, () => colour);
@@ -52,12 +52,18 @@ for (const query of ['', '?paint-in-page']) {
 
     // Widths that do not fill their last byte; each number of bits; stored, fixed and dynamic deflate.
     for (const [n, w, deflated] of [[2, 33, null], [3, 31, null], [4, 30, null], [5, 29, null], [16, 64, null],
-      [2, 64, { level: 9 }], [4, 61, { level: 1 }], [9, 63, { level: 0 }], [16, 64, { level: 9 }], [16, 1, { strategy: 4 }], [7, 64, { strategy: 4 }]]) {
+      [2, 64, { level: 9 }], [4, 61, { level: 1 }], [9, 63, { level: 0 }], [16, 64, { level: 9 }], [16, 1, { strategy: 4 }], [7, 64, { strategy: 4 }],
+      [17, 31, null], [255, 64, null], [200, 63, { level: 9 }]]) {
       const place = { x: 17, y: 40, w, h: 48 };
       const indices = Array.from({ length: w * 48 }, (_, at) => (at % 5 < 3 ? next() % n : at % n));
       model.fill(place, (at) => colours[indices[at]]);
       await draw([palette(place, colours.slice(0, n), indices, deflated)]);
     }
+
+    const letters = { x: 100, y: 10, w: 37, h: 41 };
+    const shades = Array.from({ length: 37 * 41 }, (_, at) => (at % 3 ? 255 : next()));
+    model.fill(letters, (at) => [shades[at], shades[at], shades[at]]);
+    await draw([grey(letters, shades)]);
 
     const place = { x: 200, y: 100, w: 90, h: 70 };
     const pixels = Array.from({ length: 90 * 70 }, () => [next(), next(), next()]);

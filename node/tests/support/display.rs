@@ -1,4 +1,5 @@
 //! A real X server of a test's own, and windows on it to draw in, to click and to type at.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::{
     io::{BufRead, BufReader},

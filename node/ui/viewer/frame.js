@@ -3,7 +3,7 @@
 // | offset | size | field |
 // |---|---|---|
 // | 0 | 1 | version, 1 |
-// | 1 | 1 | flags: 1 key frame (lower sequences are not drawn any more), 2 every pixel is exact now |
+// | 1 | 1 | flags: 1 key frame (lower sequences are not drawn any more), 2 every pixel is exact now, 4 not to be acknowledged |
 // | 2 | 2 | source |
 // | 4 | 4 | sequence |
 // | 8 | 8 | capture time, µs since the sharer began |
@@ -19,6 +19,7 @@ export const PALETTE_DEFLATED = 2;
 export const PNG = 3;
 export const JPEG = 4;
 export const COPY = 5;
+export const GREY = 6;
 
 const HEADER_BYTES = 26;
 const TILE_BYTES = 14;
@@ -31,6 +32,7 @@ export function parse(buffer) {
   const frame = {
     key: (flags & 1) !== 0,
     lossless: (flags & 2) !== 0,
+    quiet: (flags & 4) !== 0,
     source: view.getUint16(2, true),
     sequence: view.getUint32(4, true),
     captured: Number(view.getBigUint64(8, true)),

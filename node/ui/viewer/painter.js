@@ -3,7 +3,7 @@
 // worker and in the page.
 
 import { inflate } from '/viewer/inflate.js';
-import { COPY, JPEG, PALETTE, PALETTE_DEFLATED, PNG, SOLID, parse } from '/viewer/frame.js';
+import { COPY, GREY, JPEG, PALETTE, PALETTE_DEFLATED, PNG, SOLID, parse } from '/viewer/frame.js';
 
 /** Exact values in, exact values out: no colour management, no multiplied alpha. */
 const EXACT = { colorSpaceConversion: 'none', premultiplyAlpha: 'none' };
@@ -24,11 +24,11 @@ function colourAt(payload, at) {
 /** A palette tile's pixels. */
 function unpack({ w, h, kind, payload }) {
   const n = payload[0];
-  if (!(n >= 2 && n <= 16)) throw new Error('tile: palette');
+  if (!(n >= 2)) throw new Error('tile: palette');
   // In canvas order the bytes are R, G, B, A; the payload has B, G, R; all our machines are little endian.
-  const colours = new Uint32Array(16);
+  const colours = new Uint32Array(256);
   for (let index = 0; index < n; index += 1) colours[index] = colourAt(payload, 1 + 3 * index);
-  const bits = n <= 2 ? 1 : n <= 4 ? 2 : 4;
+  const bits = n <= 2 ? 1 : n <= 4 ? 2 : n <= 16 ? 4 : 8;
   const stride = (w * bits + 7) >> 3;
   const packed = payload.subarray(1 + 3 * n);
   const indices = kind === PALETTE ? packed : inflate(packed, stride * h);
@@ -48,6 +48,14 @@ function unpack({ w, h, kind, payload }) {
   return image;
 }
 
+/** A grey tile's pixels. */
+function shades({ w, h, payload }) {
+  const image = new ImageData(w, h);
+  const pixels = new Uint32Array(image.data.buffer);
+  inflate(payload, w * h).forEach((shade, at) => { pixels[at] = (0xff000000 | (shade * 0x010101)) >>> 0; });
+  return image;
+}
+
 /** What a tile is drawn from; a promise for pictures. */
 function decode(tile) {
   const { kind, payload, w, h } = tile;
@@ -58,6 +66,8 @@ function decode(tile) {
     case PALETTE:
     case PALETTE_DEFLATED:
       return unpack(tile);
+    case GREY:
+      return shades(tile);
     case PNG:
     case JPEG:
       return createImageBitmap(new Blob([payload], { type: kind === PNG ? 'image/png' : 'image/jpeg' }), EXACT).then((bitmap) => {
@@ -86,6 +96,8 @@ export class Painter {
   #generation = 0;
   /** Frames that are there and not drawn: sequence → what to do once it is. */
   #held = new Map();
+  /** Quiet frames that are being decoded: the sharer takes them for drawn, so that what comes later is drawn later. */
+  #quiet = new Set();
   /** Sequences drawn since the key frame, as many as anybody could still wait for. */
   #done = new Set();
 
@@ -119,8 +131,9 @@ export class Painter {
       this.#asked = -Infinity;
     }
     const { sequence, after } = frame;
-    const turn = after === sequence || this.#done.has(after) ? null : new Promise((resolve) => { this.#waitFor(after, resolve); });
-    if (!turn && !sources.some((source) => source instanceof Promise)) {
+    const turn = [...this.#quiet];
+    if (after !== sequence && !this.#done.has(after)) turn.push(new Promise((resolve) => { this.#waitFor(after, resolve); }));
+    if (turn.length === 0 && !sources.some((source) => source instanceof Promise)) {
       this.#draw(frame, sources, arrived);
       return;
     }
@@ -128,12 +141,13 @@ export class Painter {
     this.#held.set(sequence, this.#held.get(sequence) ?? []);
     const decoded = Promise.all(sources);
     decoded.catch(() => {});
-    Promise.all([decoded, turn]).then(([ready]) => {
+    const painted = Promise.all([decoded, ...turn]).then(([ready]) => {
       if (generation === this.#generation) this.#draw(frame, ready, arrived);
       for (const source of ready) source.close?.();
     }, () => {
       if (generation === this.#generation) this.#lost();
-    });
+    }).finally(() => this.#quiet.delete(painted));
+    if (frame.quiet) this.#quiet.add(painted);
   }
 
   /** What is on the canvas. */
@@ -190,8 +204,8 @@ export class Painter {
         context.putImageData(source, x, y);
       }
     }
-    const { sequence, key, lossless, width, height, bytes, source, captured } = frame;
-    this.#drawn({ sequence, key, lossless, width, height, bytes, source, captured, tiles: frame.tiles.length, arrived });
+    const { sequence, key, lossless, quiet, width, height, bytes, source, captured } = frame;
+    this.#drawn({ sequence, key, lossless, quiet, width, height, bytes, source, captured, tiles: frame.tiles.length, arrived });
     const waiting = this.#held.get(sequence) ?? [];
     this.#held.delete(sequence);
     this.#done.add(sequence);
