@@ -2,10 +2,6 @@
 //! does what no page would.
 #![cfg(target_os = "linux")]
 #![expect(
-    clippy::unwrap_used,
-    reason = "what fails in a helper has failed the test"
-)]
-#![expect(
     clippy::wildcard_enum_match_arm,
     reason = "a test looks for a few events among many"
 )]

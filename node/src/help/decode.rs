@@ -641,6 +641,8 @@ fn jpeg(payload: &[u8], place: Place) -> Result<Vec<u8>, Malformed> {
     reason = "colours made from positions"
 )]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::{prelude::*, sample::Index};
 
     use super::*;
@@ -697,10 +699,15 @@ mod tests {
     }
 
     /// Frames of every form: a key frame with a palette, JPEG and solid tiles; PNG; a scroll.
-    fn session() -> Vec<Frame> {
+    fn session() -> &'static [Frame] {
+        static SESSION: LazyLock<Vec<Frame>> = LazyLock::new(record);
+        &SESSION
+    }
+
+    fn record() -> Vec<Frame> {
         let mut encoder = Encoder::new(0, WIDTH, HEIGHT);
         let mut frames: Vec<Frame> = Vec::new();
-        let first = screen(|x, y| if y < 60 { [9, 9, 9] } else { noise(x, y) });
+        let first = screen(|x, y| if y < 64 { [9, 9, 9] } else { noise(x, y) });
         let mut add = |encoder: &mut Encoder, frame: Option<Frame>| {
             if let Some(frame) = frame {
                 encoder.seen(frame.sequence);
@@ -801,7 +808,7 @@ mod tests {
     fn every_form_is_drawn_and_the_end_is_exact() {
         let (frames, mut canvas) = (session(), Canvas::new());
         let mut forms = Vec::new();
-        for frame in &frames {
+        for frame in frames {
             let drawn = canvas.draw(&bytes_of(frame)).unwrap();
             assert_eq!(drawn.len(), 1);
             let drawn = drawn.into_iter().next().unwrap();

@@ -318,13 +318,13 @@ mod tests {
     fn media(input: Input) -> Body {
         match input {
             Input::Session(Command::Media(body)) => body,
-            other => panic!("{other:?}"),
+            other @ (Input::NewCode | Input::Session(_) | Input::Keys(_)) => panic!("{other:?}"),
         }
     }
 
     fn view() -> (View, mpsc::Sender<Bytes>, mpsc::Receiver<Input>) {
         let (to_view, frames) = mpsc::channel(8);
-        let (input, said) = mpsc::channel(1);
+        let (input, said) = mpsc::channel(8);
         (View::new(frames, input), to_view, said)
     }
 

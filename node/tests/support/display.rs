@@ -1,5 +1,9 @@
 //! A real X server of a test's own, and windows on it to draw in, to click and to type at.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "what fails in a helper has failed the test"
+)]
 
 use std::{
     io::{BufRead, BufReader},

@@ -54,9 +54,12 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => ServerError::NotInstalled,
-                _ => ServerError::Failed(error),
+            .map_err(|error| {
+                if error.kind() == io::ErrorKind::NotFound {
+                    ServerError::NotInstalled
+                } else {
+                    ServerError::Failed(error)
+                }
             })?;
         match number_of(&mut child) {
             Ok(number) => Ok(Self { child, number }),
