@@ -34,7 +34,7 @@ use crate::{
 /// Of the synthetic sheet.
 const SEED: u64 = 2026;
 /// The program's window on a display where others stand, too.
-const WINDOW: (u16, u16) = (1000, 660);
+const WINDOW: (u16, u16) = (1000, 690);
 /// How long a window manager may take to give the program the keyboard.
 const KEYBOARD: Duration = Duration::from_secs(5);
 /// What the sharer's bar is called.
