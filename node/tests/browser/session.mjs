@@ -26,6 +26,8 @@ const programs = new Programs(home);
 
 /** Pixels of the canvas as the browser shows them, and how they differ from the X server's. */
 async function shown(page) {
+  // What the worker has drawn comes to the page's canvas a moment later.
+  await page.waitForFunction(() => document.querySelector('canvas').width === window.__remora.frame.width);
   return page.evaluate(() => {
     const canvas = document.querySelector('canvas');
     const copy = new OffscreenCanvas(canvas.width, canvas.height);

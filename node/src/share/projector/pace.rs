@@ -128,7 +128,7 @@ mod tests {
     fn the_window_grows_on_a_free_path_and_shrinks_when_frames_queue() {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
-        for _ in 0..20 {
+        for _ in 0..30 {
             let sent = now;
             now += ms(20);
             pace.seen(pace.window_bytes / 2, sent, now);
