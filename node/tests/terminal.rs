@@ -357,12 +357,13 @@ fn the_code_stays_out_of_the_arguments() {
 
 #[test]
 fn nobody_has_to_wait_for_a_relay_that_does_not_answer() {
-    let nobody = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let id = RelayId(StaticKey::generate().public());
-    let place = nobody.local_addr().expect("an address");
-    let scene = Scene::new(&format!("{place}/{id}"));
-    for (home, verb) in [(&scene.helper_home, "invite"), (&scene.sharer_home, "join")] {
-        let mut person = Terminal::open("somebody", &home.remora(&[verb]), WIDE);
+    for verb in ["invite", "join"] {
+        let nobody = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let id = RelayId(StaticKey::generate().public());
+        let place = nobody.local_addr().expect("an address");
+        let home = Home::new();
+        let command = home.remora(&[verb, "--relay", &format!("{place}/{id}")]);
+        let mut person = Terminal::open("somebody", &command, WIDE);
         // Only when it has asked the relay is it sure to be there.
         nobody.recv(&mut [0; 2048]).expect("a packet");
         person.press("\x03");
