@@ -33,6 +33,9 @@ const MIN_GAP: Duration = Duration::from_millis(12);
 const REST: Duration = Duration::from_millis(150);
 /// For a letter when the window is full: it crosses 2 Mbit/s in 12 ms.
 const RARE_BYTES: usize = 3 << 10;
+/// A step of making exact: it is encoded in a few milliseconds, so that a change does not wait for it, nor does it arrive
+/// too late to be drawn.
+const REFINE_BYTES: usize = 96 << 10;
 /// More frames than this are never under way; the viewer's connection takes no more streams.
 const MAX_UNDER_WAY: usize = 24;
 /// A viewer says at once that it did not draw a frame; a second of letters is more than enough.
@@ -505,7 +508,11 @@ impl Running {
         }
         if self.may_rest(scope) && self.last_change.elapsed() >= REST {
             let pixels = picture(self.capture.pixels());
-            let frame = self.encoder.refine(pixels, budget, captured_us);
+            let step = Budget {
+                bytes: budget.bytes.min(REFINE_BYTES),
+                ..budget
+            };
+            let frame = self.encoder.refine(pixels, step, captured_us);
             return frame.map_or(Ok(()), |frame| self.send(frame));
         }
         Ok(())
