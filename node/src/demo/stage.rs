@@ -1,7 +1,7 @@
 //! The screen that the demo shares, and what somebody who sits in front of it would see there.
 //!
 //! The display that the demo runs on, if there is one; else an Xvfb of its own; else the synthetic sheet. On a display runs
-//! a small program ([`program`]) that moves, and shows what is typed.
+//! a small program (`program`) that moves, and shows what is typed.
 
 /// What the program looks like.
 mod painter;

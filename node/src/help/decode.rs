@@ -4,7 +4,7 @@
 //! another that has to be drawn before; then it is held until that one was. The sharer sees to it that other frames have
 //! nothing to do with each other, and that a key frame goes alone: what is older than the last one is not drawn any more.
 //!
-//! Nothing here trusts a byte. What a frame may cost is bounded by its canvas, which is bounded by [`MAX_PIXELS`]; what is
+//! Nothing here trusts a byte. What a frame may cost is bounded by its canvas, which is bounded by `MAX_PIXELS`; what is
 //! no frame is an error, and then everything waits for a key frame.
 
 use std::{

@@ -5,7 +5,7 @@
 //!
 //! Frames travel each on a stream of its own and arrive in any order. A viewer draws a frame as soon as it is there, unless
 //! the frame names another that has to be drawn before: one under way that touches the same tiles. Whether there may be
-//! such frames is the owner's to say ([`Scope`]); without them, a lost packet holds up nothing but its own frame. A frame
+//! such frames is the owner's to say (`Scope`); without them, a lost packet holds up nothing but its own frame. A frame
 //! that is given up leaves its tiles unknown, and they are sent whole next time.
 //!
 //! A viewer says when it has drawn a frame. Of small ones it need not: QUIC's own acknowledgement will do, and a second one

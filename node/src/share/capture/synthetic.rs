@@ -1,7 +1,7 @@
 //! A lively picture for machines without a display: a gradient, a box that wanders over it, lines of blocks that
 //! appear as if somebody typed, and a note on which the helper really types.
 //!
-//! What is to be seen is a function of the seed, the tick and what was done to the [`Sheet`], so two runs show the
+//! What is to be seen is a function of the seed, the tick and what was done to the `Sheet`, so two runs show the
 //! same. Ticks come with time; if nobody waits, they are skipped, as a real screen's frames would be.
 
 use std::{
