@@ -20,6 +20,7 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     capture::Rect,
@@ -103,7 +104,9 @@ fn refused(reason: &str) -> ToSession {
 /// Running hands; they let go of everything and end when dropped.
 #[derive(Debug)]
 pub struct Hands {
-    batches: Option<mpsc::Sender<schema::InputBatch>>,
+    batches: mpsc::Sender<schema::InputBatch>,
+    /// Others hold the channels, too: they alone would not end the thread.
+    over: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -116,7 +119,9 @@ impl Hands {
         session: mpsc::Sender<ToSession>,
     ) -> Self {
         let (batches, receiver) = mpsc::channel(QUEUE_BATCHES);
+        let over = CancellationToken::new();
         let work = Work {
+            over: over.clone(),
             desktop,
             rights,
             field,
@@ -127,20 +132,21 @@ impl Hands {
         let runtime = Handle::current();
         let thread = std::thread::spawn(move || runtime.block_on(work.run(receiver)));
         Self {
-            batches: Some(batches),
+            batches,
+            over,
             thread: Some(thread),
         }
     }
 
     /// Where admitted messages go.
-    pub fn batches(&self) -> Option<mpsc::Sender<schema::InputBatch>> {
+    pub fn batches(&self) -> mpsc::Sender<schema::InputBatch> {
         self.batches.clone()
     }
 }
 
 impl Drop for Hands {
     fn drop(&mut self) {
-        self.batches = None;
+        self.over.cancel();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -150,6 +156,7 @@ impl Drop for Hands {
 }
 
 struct Work {
+    over: CancellationToken,
     desktop: Desktop,
     rights: watch::Receiver<Rights>,
     field: watch::Receiver<Field>,
@@ -171,6 +178,7 @@ impl Work {
     async fn run(mut self, mut batches: mpsc::Receiver<schema::InputBatch>) {
         loop {
             tokio::select! { biased;
+                () = self.over.cancelled() => break,
                 changed = self.rights.changed() => {
                     self.obey();
                     if changed.is_err() {

@@ -149,9 +149,8 @@ impl Sharing {
         let field = self.field.subscribe();
         let hands = Hands::start(self.desktop.clone(), rights.clone(), field, session.clone());
         let mut admitting = JoinSet::new();
-        if let Some(batches) = hands.batches() {
-            admitting.spawn(admit(input, rights.clone(), batches, session.clone()));
-        }
+        let admitted = admit(input, rights.clone(), hands.batches(), session.clone());
+        admitting.spawn(admitted);
         loop {
             let said = tokio::select! { biased;
                 changed = rights.changed() => match changed {
@@ -173,8 +172,9 @@ impl Sharing {
                     Some(BarEvent::Resume) => ToSession::Wish(Command::Pause(false)),
                     Some(BarEvent::StopControl) => ToSession::Wish(Command::DropMode),
                     Some(BarEvent::Chat) => ToSession::Chat,
+                    Some(BarEvent::Leave) => ToSession::Wish(Command::Leave),
                     // Without its bar the sharer could not see that somebody looks.
-                    Some(BarEvent::Leave) | None => ToSession::Wish(Command::Leave),
+                    None => ToSession::Wish(Command::CaptureFailed),
                 }),
                 rect = moved(&mut self.bar_rect) => {
                     self.mask(rect);
