@@ -7,7 +7,8 @@ use std::{
 
 use aws_lc_rs::hmac;
 use quinn_proto::{
-    ConnectError, ConnectionId, EndpointConfig, HashedConnectionIdGenerator, Side,
+    ConnectError, ConnectionId, EndpointConfig, HashedConnectionIdGenerator,
+    RandomConnectionIdGenerator, Side,
     crypto::{self, Keys, UnsupportedVersion},
     transport_parameters::TransportParameters,
 };
@@ -84,14 +85,19 @@ impl Profile {
     }
 }
 
+const CID_BYTES: usize = 4;
+
 /// What an endpoint needs to speak these profiles and nothing else.
 ///
 /// A version that is not in this list ends in Version Negotiation (RFC 9000 §6), so TLS and Noise never
 /// meet. The QUIC bit stays set (RFC 9287 is refused): first bytes tell our protocols apart on a port.
+/// Connection ids are short: a node has a handful of connections, and each packet carries one.
 pub fn endpoint_config(profiles: &[Profile]) -> EndpointConfig {
     let mut config = EndpointConfig::default();
-    config.supported_versions(profiles.iter().map(|profile| profile.version()).collect());
-    config.grease_quic_bit(false);
+    config
+        .supported_versions(profiles.iter().map(|profile| profile.version()).collect())
+        .grease_quic_bit(false)
+        .cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CID_BYTES)));
     config
 }
 
