@@ -249,7 +249,7 @@ export function viewerScreen(app) {
   const meter = { since: performance.now(), frames: 0, bytes: 0, decode: 0, shown: { fps: 0, rate: 0, decode: 0 } };
 
   function drawn(info) {
-    if (!info.quiet) app.send({ type: 'ack', sequence: info.sequence, decode_ms: Math.max(0, info.decode_ms) });
+    if (!info.quiet) app.send({ type: 'ack', sequence: info.sequence, decode_ms: Math.round(Math.max(0, info.decode_ms)) });
     meter.frames += 1;
     meter.bytes += info.bytes;
     meter.decode += info.decode_ms;

@@ -52,7 +52,12 @@ pub enum ToProjector {
         epoch: u32,
     },
     /// The frame of this sequence is on its screen.
-    Seen(u32),
+    Seen {
+        /// Which.
+        sequence: u32,
+        /// How long that took the viewer once it had arrived.
+        drawing: Duration,
+    },
     /// The frame of this sequence came too late and was not drawn.
     Dropped(u32),
     /// Shows nothing, or goes on; frames carry the epoch from now on.
@@ -84,7 +89,7 @@ pub struct Shown {
 pub enum Projected {
     /// For the viewer.
     Frame {
-        /// See [`super::encode`].
+        /// See [`crate::frame`].
         bytes: Bytes,
         /// Acknowledged by [`ToProjector::Seen`].
         sequence: u32,
@@ -232,7 +237,7 @@ fn area(rect: Rect) -> Area {
 
 fn encoder_of(capture: &dyn Capture) -> Encoder {
     let (width, height) = capture.size();
-    Encoder::new(0, width.into(), height.into())
+    Encoder::new(width.into(), height.into())
 }
 
 impl Running {
@@ -284,7 +289,7 @@ impl Running {
                     self.whole();
                     self.under_way.clear();
                 }
-                Ok(ToProjector::Seen(sequence)) => self.seen(sequence),
+                Ok(ToProjector::Seen { sequence, drawing }) => self.seen(sequence, drawing),
                 Ok(ToProjector::Dropped(sequence)) => self.dropped(sequence)?,
                 Ok(ToProjector::Pause { paused, epoch }) => self.pause(paused, epoch)?,
                 Ok(ToProjector::Select(id)) => self.select(id)?,
@@ -312,14 +317,15 @@ impl Running {
         Ok(())
     }
 
-    fn seen(&mut self, sequence: u32) {
+    fn seen(&mut self, sequence: u32, drawing: Duration) {
         if let Some(frame) = self.under_way.remove(&sequence) {
             if frame.quiet {
                 self.arrived.truncate(MAX_ARRIVED - 1);
                 self.arrived.push_front(sequence);
             }
             self.encoder.seen(sequence);
-            self.pace.seen(frame.bytes, frame.sent, Instant::now());
+            let now = Instant::now();
+            self.pace.seen(frame.bytes, frame.sent, now, drawing);
         }
     }
 

@@ -13,7 +13,7 @@
     reason = "a few messages concern the screen, among many"
 )]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn::Connection;
@@ -181,7 +181,7 @@ impl Sharing {
                     None
                 }
                 sequence = outgoing.arrived() => {
-                    self.seen(sequence, &mut outgoing);
+                    self.seen(sequence, Duration::ZERO, &mut outgoing);
                     None
                 }
                 projected = self.projected.recv() => {
@@ -268,7 +268,10 @@ impl Sharing {
     fn handle(&mut self, body: &Body, outgoing: &mut Outgoing) {
         match body {
             Body::FrameAck(ack) if ack.dropped => self.tell(ToProjector::Dropped(ack.sequence)),
-            Body::FrameAck(ack) => self.seen(ack.sequence, outgoing),
+            Body::FrameAck(ack) => {
+                let drawing = Duration::from_millis(ack.decode_ms.into());
+                self.seen(ack.sequence, drawing, outgoing);
+            }
             Body::SelectSource(select) => self.tell(ToProjector::Select(select.source)),
             Body::Pointer(pointer) => {
                 let at = pointer
@@ -305,9 +308,9 @@ impl Sharing {
         None
     }
 
-    fn seen(&self, sequence: u32, outgoing: &mut Outgoing) {
+    fn seen(&self, sequence: u32, drawing: Duration, outgoing: &mut Outgoing) {
         outgoing.seen(sequence);
-        self.tell(ToProjector::Seen(sequence));
+        self.tell(ToProjector::Seen { sequence, drawing });
     }
 
     fn tell(&self, command: ToProjector) {

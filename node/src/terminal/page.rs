@@ -170,9 +170,13 @@ impl Page {
             FromPage::Input(events) => {
                 return Wish::Session(Input::Keys(events.into_iter().map(key).collect()));
             }
-            FromPage::Ack { sequence, .. } => media(Body::FrameAck(schema::FrameAck {
+            FromPage::Ack {
+                sequence,
+                decode_ms,
+            } => media(Body::FrameAck(schema::FrameAck {
                 sequence,
                 dropped: false,
+                decode_ms,
             })),
             FromPage::Select { source } => media(Body::SelectSource(schema::SelectSource {
                 source: source.into(),

@@ -10,8 +10,12 @@ use crate::share::encode::Budget;
 const QUEUEING: Duration = Duration::from_millis(40);
 /// On a path this quick, a frame is seen before the next is ready, and what is lost is soon there after all.
 const QUICK: Duration = Duration::from_millis(60);
+/// There, a film may queue for longer: a letter is still on the screen within a tenth of a second.
+const QUICK_QUEUEING: Duration = Duration::from_millis(80);
 /// A frame under way for so long is given up: with the way there, what is drawn is never older than half a second.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// A viewer may take so long to draw a frame; what it takes longer, other frames wait for it as they would for the path.
+const DRAWING: Duration = Duration::from_millis(120);
 /// Before anything is known of the path.
 const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 /// The fastest frame of so long ago still says how quick the path is.
@@ -86,15 +90,21 @@ impl Pace {
         }
     }
 
-    /// A frame was seen.
-    pub(super) fn seen(&mut self, bytes: usize, sent: Instant, now: Instant) {
-        let took = now.saturating_duration_since(sent);
+    /// A frame was seen; the viewer says how long it was `drawing` it.
+    pub(super) fn seen(&mut self, bytes: usize, sent: Instant, now: Instant, drawing: Duration) {
+        let under_way = now.saturating_duration_since(sent);
+        let took = under_way.saturating_sub(drawing.min(DRAWING));
         if now.saturating_duration_since(self.since) > MEMORY {
             (self.before, self.fastest, self.since) = (self.fastest, None, now);
         }
         self.fastest = Some(self.fastest.map_or(took, |fastest| fastest.min(took)));
         let base = self.base().unwrap_or(took);
-        if took <= base + QUEUEING {
+        let queueing = if self.is_quick() {
+            QUICK_QUEUEING
+        } else {
+            QUEUEING
+        };
+        if took <= base + queueing {
             // A frame that was small says nothing of a larger window.
             if bytes * 4 >= self.window_bytes {
                 let grown = self.window_bytes + bytes.min(self.window_bytes) / 2;
@@ -131,24 +141,41 @@ mod tests {
         for _ in 0..30 {
             let sent = now;
             now += ms(20);
-            pace.seen(pace.window_bytes / 2, sent, now);
+            pace.seen(pace.window_bytes / 2, sent, now, Duration::ZERO);
         }
         assert_eq!(pace.window_bytes, MAX_WINDOW_BYTES);
         assert!(pace.is_quick());
         for _ in 0..32 {
             let sent = now;
             now += ms(280);
-            pace.seen(60_000, sent, now);
+            pace.seen(60_000, sent, now, Duration::ZERO);
         }
         assert_eq!(pace.window_bytes, MIN_WINDOW_BYTES);
         assert_eq!(pace.budget(1_000_000).bytes, MIN_WINDOW_BYTES / 2);
     }
 
     #[test]
+    fn what_the_viewer_takes_to_draw_is_not_the_paths() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        for drawing in [0, 100, 100, 100] {
+            let sent = now;
+            now += ms(20 + drawing);
+            let before = pace.window_bytes;
+            pace.seen(before / 2, sent, now, ms(drawing));
+            assert!(pace.window_bytes > before);
+        }
+        // But a viewer that draws for a second, or says so, is sent less.
+        let (sent, before) = (now, pace.window_bytes);
+        pace.seen(before / 2, sent, now + ms(1_000), ms(1_000));
+        assert!(pace.window_bytes < before);
+    }
+
+    #[test]
     fn small_frames_say_nothing_of_the_window() {
         let now = Instant::now();
         let mut pace = Pace::new(now);
-        pace.seen(100, now, now + ms(90));
+        pace.seen(100, now, now + ms(90), Duration::ZERO);
         assert_eq!(pace.window_bytes, FIRST_WINDOW_BYTES);
         assert!(!pace.is_quick());
     }
@@ -157,10 +184,10 @@ mod tests {
     fn frames_that_queued_together_shrink_the_window_once() {
         let now = Instant::now();
         let mut pace = Pace::new(now);
-        pace.seen(10_000, now, now + ms(80));
+        pace.seen(10_000, now, now + ms(80), Duration::ZERO);
         let before = pace.window_bytes;
         for late in [200, 210, 220] {
-            pace.seen(10_000, now + ms(100), now + ms(100 + late));
+            pace.seen(10_000, now + ms(100), now + ms(100 + late), Duration::ZERO);
         }
         assert_eq!(pace.window_bytes, before / 5 * 4);
     }
@@ -169,12 +196,12 @@ mod tests {
     fn a_path_that_became_slow_is_believed_after_a_while() {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
-        pace.seen(100, now, now + ms(5));
+        pace.seen(100, now, now + ms(5), Duration::ZERO);
         assert!(pace.is_quick());
         for _ in 0..250 {
             let sent = now;
             now += ms(100);
-            pace.seen(100, sent, now);
+            pace.seen(100, sent, now, Duration::ZERO);
         }
         assert!(!pace.is_quick());
     }
