@@ -27,6 +27,8 @@ pub mod error;
 pub mod control;
 /// What a person or a script is told, step by step.
 pub mod event;
+/// What of the screen goes over the network, as bytes.
+pub mod frame;
 /// The helper's side of the screen.
 pub mod help;
 /// Builds the parts and runs one session.

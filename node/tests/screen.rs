@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use display::{Client, Xvfb, eventually};
 use remora::{
     event::{Event, Input},
+    frame::Header,
     help::{
         decode::Canvas,
         view::{View, stroke},
@@ -564,12 +565,14 @@ async fn a_frame_that_came_too_late_is_sent_again() {
         if frame[0] == CURSOR_STREAM {
             continue;
         }
-        assert_eq!(frame[1] & 1, 1, "a key frame, until one was seen");
-        let sequence = u32::from_le_bytes(frame[4..8].try_into().expect("four"));
+        let (header, _) = Header::parse(&frame).expect("a frame");
+        assert!(header.key.is_some(), "until one was seen");
+        let sequence = header.sequence;
         late.push(sequence);
         let ack = schema::FrameAck {
             sequence,
             dropped: true,
+            decode_ms: 0,
         };
         helper.does(Command::Media(Body::FrameAck(ack))).await;
     }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use remora::ui::{FromPage, InputEvent, Ui, UiChannels};
+use remora::{
+    frame::Header,
+    ui::{FromPage, InputEvent, Ui, UiChannels},
+};
 use remora_proto::{identity::Role, session::Mode};
 use serde_json::{Value, json};
 use tokio::{
@@ -214,9 +217,17 @@ impl Page {
 }
 
 fn frame(key: bool, size: usize) -> Bytes {
-    let mut frame = vec![0; size];
-    frame[0] = 1;
-    frame[1] = u8::from(key);
+    let mut frame = Vec::new();
+    let header = Header {
+        sequence: 1,
+        captured_ms: 0,
+        after: 1,
+        key: key.then_some((8, 8)),
+        exact: false,
+        quiet: false,
+    };
+    header.write(&mut frame);
+    frame.resize(size, 0);
     frame.into()
 }
 

@@ -1,4 +1,4 @@
-//! Frames to pixels: a canvas that draws what the sharer's encoder made (`share::encode` has the format).
+//! Frames to pixels: a canvas that draws what the sharer's encoder made (`crate::frame` has the format).
 //!
 //! Frames travel on streams of their own and may arrive in any order. Each is drawn as soon as it is there, unless it names
 //! another that has to be drawn before; then it is held until that one was. The sharer sees to it that other frames have
@@ -8,6 +8,7 @@
 //! no frame is an error, and then everything waits for a key frame.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     fmt,
     io::{Cursor, Read},
@@ -20,7 +21,10 @@ use zune_jpeg::{
     zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions},
 };
 
-use crate::share::capture::Pixels;
+use crate::{
+    frame::{self, Header, Kind, Malformed, Place, Tile},
+    share::capture::Pixels,
+};
 
 /// The largest picture: 8,192 × 8,192, or two screens of 8K.
 pub const MAX_PIXELS: usize = 1 << 26;
@@ -30,8 +34,6 @@ const MAX_OVERDRAW: usize = 4;
 const MAX_HELD: usize = 32;
 /// Frames that somebody could still wait for.
 const MAX_REMEMBERED: usize = 64;
-const HEADER_BYTES: usize = 26;
-const TILE_HEADER_BYTES: usize = 14;
 /// Beside the pixels, for a tile's picture.
 const PNG_BYTES: usize = 1 << 20;
 const PIXEL: usize = 4;
@@ -53,65 +55,6 @@ pub enum Undrawn {
     Malformed(#[from] Malformed),
 }
 
-/// What is wrong with a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// It ends too early, or goes on too long.
-    #[error("the frame has another length than it says")]
-    Length,
-    /// Not version 1.
-    #[error("the frame has an unknown version")]
-    Version,
-    /// No pixels, or more than [`MAX_PIXELS`].
-    #[error("no picture has such a size")]
-    Size,
-    /// A tile without pixels, or with some outside the picture.
-    #[error("a tile lies outside the picture")]
-    Place,
-    /// A kind that there is not.
-    #[error("a tile of an unknown kind")]
-    Kind,
-    /// Pixels are drawn over and over.
-    #[error("the frame draws more than its picture can hold")]
-    Overdraw,
-    /// A copy after another kind.
-    #[error("a copy does not come first")]
-    LateCopy,
-    /// A payload that is not what its kind says.
-    #[error("a tile's payload is no {0}")]
-    Payload(Form),
-}
-
-/// The forms of a tile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// One colour.
-    Solid,
-    /// Up to 255 colours and indices.
-    Palette,
-    /// A byte a pixel.
-    Grey,
-    /// PNG, 8 bits each of red, green and blue.
-    Png,
-    /// Baseline or progressive JPEG.
-    Jpeg,
-    /// From elsewhere in the picture.
-    Copy,
-}
-
-impl fmt::Display for Form {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Solid => "colour",
-            Self::Palette => "palette",
-            Self::Grey => "grey",
-            Self::Png => "PNG of its size",
-            Self::Jpeg => "JPEG of its size",
-            Self::Copy => "place to copy from",
-        })
-    }
-}
-
 /// A drawn frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drawn {
@@ -124,16 +67,9 @@ pub struct Drawn {
     /// Not to be acknowledged.
     pub quiet: bool,
     /// When the sharer captured it, by the sharer's clock.
-    pub captured_us: u64,
+    pub captured_ms: u64,
     /// The form of each tile.
-    pub tiles: Vec<Form>,
-}
-
-/// What of the last key frame others are compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
-    sequence: u32,
-    source: u16,
+    pub tiles: Vec<Kind>,
 }
 
 /// The picture.
@@ -143,7 +79,8 @@ pub struct Canvas {
     height: u16,
     /// Rows of blue, green, red and a zero.
     bytes: Vec<u8>,
-    key: Option<Key>,
+    /// Sequence of the last key frame.
+    key: Option<u32>,
     /// Of the newest frame: its sequence, and whether it was exact.
     newest: Option<(u32, bool)>,
     /// Drawn since the key frame, the latest last.
@@ -221,43 +158,64 @@ impl Canvas {
     }
 
     fn try_draw(&mut self, frame: &Bytes) -> Result<Option<Drawn>, Undrawn> {
-        let header = Header::parse(frame)?;
-        let Header { sequence, key, .. } = header;
-        if let Some(last) = self.key
-            && is_before(sequence, last.sequence)
+        let (header, rest) = Header::parse(frame).map_err(Undrawn::Malformed)?;
+        let sequence = header.sequence;
+        if let Some(key) = self.key
+            && is_before(sequence, key)
         {
             return Err(Undrawn::Stale);
         }
-        if key {
-            self.begin(&header);
-        } else if !self.continues(&header) {
+        if let Some(size) = header.key {
+            self.begin(size)?;
+        } else if self.key.is_none() {
             return Err(Undrawn::NoKeyFrame);
         } else if self.has_to_wait(&header) {
             return self.hold(header.after, frame).map(|()| None);
         }
-        let tiles = header.tiles(&frame[HEADER_BYTES..])?;
+        let tiles = self.tiles(rest)?;
         self.copy(&tiles)?;
         for tile in &tiles {
             self.put(tile)?;
         }
-        if key {
-            let source = header.source;
-            self.key = Some(Key { sequence, source });
+        if header.key.is_some() {
+            self.key = Some(sequence);
         }
         self.remember(&header);
         Ok(Some(Drawn {
             sequence,
-            key,
+            key: header.key.is_some(),
             exact: header.exact,
             quiet: header.quiet,
-            captured_us: header.captured_us,
-            tiles: tiles.iter().map(|tile| tile.form).collect(),
+            captured_ms: header.captured_ms,
+            tiles: tiles.iter().map(|tile| tile.kind).collect(),
         }))
+    }
+
+    /// Looks at all tiles before the first is drawn.
+    fn tiles<'a>(&self, mut rest: &'a [u8]) -> Result<Vec<Tile<'a>>, Malformed> {
+        let mut tiles: Vec<Tile<'_>> = Vec::new();
+        let size = (self.width, self.height);
+        let mut allowed = usize::from(self.width) * usize::from(self.height) * MAX_OVERDRAW;
+        while !rest.is_empty() {
+            let tile;
+            (tile, rest) = Tile::split(rest)?;
+            if !tile.place.is_in(size) {
+                return Err(Malformed::Place);
+            }
+            if tile.kind == Kind::Copy && tiles.last().is_some_and(|last| last.kind != Kind::Copy) {
+                return Err(Malformed::LateCopy);
+            }
+            allowed = allowed
+                .checked_sub(tile.place.pixels())
+                .ok_or(Malformed::Overdraw)?;
+            tiles.push(tile);
+        }
+        Ok(tiles)
     }
 
     fn has_to_wait(&self, header: &Header) -> bool {
         let after = header.after;
-        let forgotten = self.key.is_some_and(|key| is_before(after, key.sequence));
+        let forgotten = self.key.is_some_and(|key| is_before(after, key));
         after != header.sequence && !forgotten && !self.done.contains(&after)
     }
 
@@ -283,18 +241,17 @@ impl Canvas {
         }
     }
 
-    /// Whether the frame is of the picture that the last key frame began.
-    fn continues(&self, header: &Header) -> bool {
-        self.key.is_some_and(|key| key.source == header.source)
-            && (self.width, self.height) == (header.width, header.height)
-    }
-
     /// Forgets everything.
-    fn begin(&mut self, header: &Header) {
+    fn begin(&mut self, (width, height): (u16, u16)) -> Result<(), Malformed> {
+        let pixels = usize::from(width) * usize::from(height);
+        if !(1..=MAX_PIXELS).contains(&pixels) {
+            return Err(Malformed::Size);
+        }
         self.forget();
-        (self.width, self.height) = (header.width, header.height);
+        (self.width, self.height) = (width, height);
         // Zeroed by the system when it is first touched: a large picture of few tiles costs little.
-        self.bytes = vec![0; header.pixels() * PIXEL];
+        self.bytes = vec![0; pixels * PIXEL];
+        Ok(())
     }
 
     fn row_mut(&mut self, x: u16, y: usize, width: usize) -> &mut [u8] {
@@ -304,7 +261,7 @@ impl Canvas {
 
     /// All copies are from the picture before this frame: read first, then written.
     fn copy(&mut self, tiles: &[Tile<'_>]) -> Result<(), Malformed> {
-        let copies = tiles.iter().filter(|tile| tile.form == Form::Copy);
+        let copies = tiles.iter().filter(|tile| tile.kind == Kind::Copy);
         let mut read = Vec::new();
         for tile in copies.clone() {
             let from = self.copied_from(tile)?;
@@ -327,51 +284,61 @@ impl Canvas {
 
     fn copied_from(&self, tile: &Tile<'_>) -> Result<Place, Malformed> {
         let Ok([x0, x1, y0, y1]) = <[u8; 4]>::try_from(tile.payload) else {
-            return Err(Malformed::Payload(Form::Copy));
+            return Err(Malformed::Payload(tile.kind));
         };
         let from = Place {
             x: u16::from_le_bytes([x0, x1]),
             y: u16::from_le_bytes([y0, y1]),
             ..tile.place
         };
-        let inside = from.is_in(self.width, self.height);
-        inside.then_some(from).ok_or(Malformed::Payload(Form::Copy))
+        let inside = from.is_in((self.width, self.height));
+        inside.then_some(from).ok_or(Malformed::Payload(tile.kind))
     }
 
     fn put(&mut self, tile: &Tile<'_>) -> Result<(), Malformed> {
-        let Tile { place, payload, .. } = *tile;
-        match tile.form {
+        let drawn = match tile.kind {
             // Drawn already.
-            Form::Copy => Ok(()),
-            Form::Solid => self.solid(place, payload),
-            Form::Palette => self.palette(place, payload, tile.deflated),
-            Form::Grey => self.grey(place, payload),
-            Form::Png => self.picture(place, &png(payload, place)?),
-            Form::Jpeg => self.picture(place, &jpeg(payload, place)?),
-        }
+            Kind::Copy => Some(()),
+            Kind::Solid => self.solid(tile),
+            Kind::Palette
+            | Kind::DeflatedPalette
+            | Kind::GreyPalette
+            | Kind::DeflatedGreyPalette => self.palette(tile),
+            Kind::Grey => self.grey(tile),
+            Kind::Png => png(tile).and_then(|rgb| self.picture(tile.place, &rgb)),
+            Kind::Jpeg => jpeg(tile).and_then(|rgb| self.picture(tile.place, &rgb)),
+        };
+        drawn.ok_or(Malformed::Payload(tile.kind))
     }
 
-    fn solid(&mut self, place: Place, payload: &[u8]) -> Result<(), Malformed> {
-        let Ok([blue, green, red]) = <[u8; 3]>::try_from(payload) else {
-            return Err(Malformed::Payload(Form::Solid));
-        };
+    fn solid(&mut self, Tile { place, payload, .. }: &Tile<'_>) -> Option<()> {
+        let [blue, green, red] = <[u8; 3]>::try_from(*payload).ok()?;
         for y in rows(place.y, place.height) {
             let row = self.row_mut(place.x, y, place.width.into());
             for pixel in row.chunks_exact_mut(PIXEL) {
                 pixel.copy_from_slice(&[blue, green, red, 0]);
             }
         }
-        Ok(())
+        Some(())
     }
 
-    fn palette(&mut self, place: Place, payload: &[u8], deflated: bool) -> Result<(), Malformed> {
-        let wrong = Malformed::Payload(Form::Palette);
-        let (count, rest) = payload.split_first().ok_or(wrong)?;
+    fn palette(&mut self, tile: &Tile<'_>) -> Option<()> {
+        let place = tile.place;
+        let (count, rest) = tile.payload.split_first()?;
         let count = usize::from(*count);
         if count < 2 {
-            return Err(wrong);
+            return None;
         }
-        let (colours, indices) = rest.split_at_checked(count * 3).ok_or(wrong)?;
+        let grey = matches!(tile.kind, Kind::GreyPalette | Kind::DeflatedGreyPalette);
+        let (colours, indices) = rest.split_at_checked(if grey { count } else { count * 3 })?;
+        let colours: Vec<[u8; 3]> = if grey {
+            colours.iter().map(|shade| [*shade; 3]).collect()
+        } else {
+            let colours = colours.chunks_exact(3);
+            colours
+                .map(|colour| [colour[0], colour[1], colour[2]])
+                .collect()
+        };
         let bits = match count {
             2 => 1,
             3 | 4 => 2,
@@ -380,15 +347,13 @@ impl Canvas {
         };
         let row_bytes = (usize::from(place.width) * bits).div_ceil(8);
         let wanted = row_bytes * usize::from(place.height);
-        let inflated;
-        let indices = if deflated {
-            inflated = inflate(indices, wanted).ok_or(wrong)?;
-            &inflated[..]
+        let indices = if matches!(tile.kind, Kind::DeflatedPalette | Kind::DeflatedGreyPalette) {
+            Cow::Owned(inflate(indices, wanted)?)
         } else {
-            indices
+            Cow::Borrowed(indices)
         };
         if indices.len() != wanted {
-            return Err(wrong);
+            return None;
         }
         for (y, indices) in rows(place.y, place.height).zip(indices.chunks_exact(row_bytes)) {
             let row = self.row_mut(place.x, y, place.width.into());
@@ -396,28 +361,26 @@ impl Canvas {
                 let at = x * bits;
                 let index = usize::from(indices[at / 8]) >> (8 - bits - at % 8);
                 let index = index & ((1 << bits) - 1);
-                let colour = colours.get(index * 3..index * 3 + 3).ok_or(wrong)?;
-                pixel[..3].copy_from_slice(colour);
+                pixel[..3].copy_from_slice(colours.get(index)?);
             }
         }
-        Ok(())
+        Some(())
     }
 
-    fn grey(&mut self, place: Place, payload: &[u8]) -> Result<(), Malformed> {
+    fn grey(&mut self, Tile { place, payload, .. }: &Tile<'_>) -> Option<()> {
         let width = usize::from(place.width);
-        let shades = inflate(payload, width * usize::from(place.height));
-        let shades = shades.ok_or(Malformed::Payload(Form::Grey))?;
+        let shades = inflate(payload, place.pixels())?;
         for (y, shades) in rows(place.y, place.height).zip(shades.chunks_exact(width)) {
             let row = self.row_mut(place.x, y, width);
             for (pixel, shade) in row.chunks_exact_mut(PIXEL).zip(shades) {
                 pixel[..3].fill(*shade);
             }
         }
-        Ok(())
+        Some(())
     }
 
     /// Red, green, blue, as many as the place has.
-    fn picture(&mut self, place: Place, rgb: &[u8]) -> Result<(), Malformed> {
+    fn picture(&mut self, place: Place, rgb: &[u8]) -> Option<()> {
         let width = usize::from(place.width);
         for (y, from) in rows(place.y, place.height).zip(rgb.chunks_exact(width * 3)) {
             let row = self.row_mut(place.x, y, width);
@@ -425,7 +388,7 @@ impl Canvas {
                 pixel[..3].copy_from_slice(&[colour[2], colour[1], colour[0]]);
             }
         }
-        Ok(())
+        Some(())
     }
 }
 
@@ -436,142 +399,6 @@ fn is_before(sequence: u32, other: u32) -> bool {
 
 fn rows(y: u16, height: u16) -> std::ops::Range<usize> {
     usize::from(y)..usize::from(y) + usize::from(height)
-}
-
-/// The first bytes of a frame.
-#[derive(Clone, Copy, Debug)]
-struct Header {
-    key: bool,
-    exact: bool,
-    quiet: bool,
-    source: u16,
-    sequence: u32,
-    captured_us: u64,
-    width: u16,
-    height: u16,
-    /// Has to be drawn before; its own sequence if there is none.
-    after: u32,
-    count: u16,
-}
-
-fn short(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn long(bytes: &[u8], at: usize) -> u32 {
-    u32::from(short(bytes, at)) | u32::from(short(bytes, at + 2)) << 16
-}
-
-impl Header {
-    fn parse(frame: &[u8]) -> Result<Self, Malformed> {
-        let header = frame.get(..HEADER_BYTES).ok_or(Malformed::Length)?;
-        if header[0] != 1 {
-            return Err(Malformed::Version);
-        }
-        let header = Self {
-            key: header[1] & 1 != 0,
-            exact: header[1] & 2 != 0,
-            quiet: header[1] & 4 != 0,
-            source: short(header, 2),
-            sequence: long(header, 4),
-            captured_us: u64::from(long(header, 8)) | u64::from(long(header, 12)) << 32,
-            width: short(header, 16),
-            height: short(header, 18),
-            after: long(header, 20),
-            count: short(header, 24),
-        };
-        (1..=MAX_PIXELS)
-            .contains(&header.pixels())
-            .then_some(header)
-            .ok_or(Malformed::Size)
-    }
-
-    fn pixels(&self) -> usize {
-        usize::from(self.width) * usize::from(self.height)
-    }
-
-    /// Looks at all tiles before the first is drawn.
-    fn tiles<'a>(&self, mut rest: &'a [u8]) -> Result<Vec<Tile<'a>>, Malformed> {
-        // As many as there are bytes for, whatever the frame says.
-        let fit = rest.len() / TILE_HEADER_BYTES;
-        let mut tiles: Vec<Tile<'_>> = Vec::with_capacity(fit.min(self.count.into()));
-        let mut allowed = self.pixels() * MAX_OVERDRAW;
-        for _ in 0..self.count {
-            let tile;
-            (tile, rest) = Tile::split(rest)?;
-            if !tile.place.is_in(self.width, self.height) {
-                return Err(Malformed::Place);
-            }
-            if tile.form == Form::Copy && tiles.last().is_some_and(|last| last.form != Form::Copy) {
-                return Err(Malformed::LateCopy);
-            }
-            let pixels = usize::from(tile.place.width) * usize::from(tile.place.height);
-            allowed = allowed.checked_sub(pixels).ok_or(Malformed::Overdraw)?;
-            tiles.push(tile);
-        }
-        rest.is_empty().then_some(tiles).ok_or(Malformed::Length)
-    }
-}
-
-/// Where a tile goes.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    x: u16,
-    y: u16,
-    width: u16,
-    height: u16,
-}
-
-impl Place {
-    fn is_in(self, width: u16, height: u16) -> bool {
-        let fits = |start: u16, length: u16, whole: u16| {
-            length > 0 && u32::from(start) + u32::from(length) <= u32::from(whole)
-        };
-        fits(self.x, self.width, width) && fits(self.y, self.height, height)
-    }
-}
-
-/// A tile as it came.
-#[derive(Clone, Copy, Debug)]
-struct Tile<'a> {
-    place: Place,
-    form: Form,
-    /// Of a palette's indices.
-    deflated: bool,
-    payload: &'a [u8],
-}
-
-impl<'a> Tile<'a> {
-    /// The first tile, and what comes after.
-    fn split(rest: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
-        let header = rest.split_at_checked(TILE_HEADER_BYTES);
-        let (header, rest) = header.ok_or(Malformed::Length)?;
-        let length = usize::try_from(long(header, 10)).map_err(|_| Malformed::Length)?;
-        let (payload, rest) = rest.split_at_checked(length).ok_or(Malformed::Length)?;
-        let (form, deflated) = match header[8] {
-            0 => (Form::Solid, false),
-            1 => (Form::Palette, false),
-            2 => (Form::Palette, true),
-            3 => (Form::Png, false),
-            4 => (Form::Jpeg, false),
-            5 => (Form::Copy, false),
-            6 => (Form::Grey, true),
-            _ => return Err(Malformed::Kind),
-        };
-        let place = Place {
-            x: short(header, 0),
-            y: short(header, 2),
-            width: short(header, 4),
-            height: short(header, 6),
-        };
-        let tile = Self {
-            place,
-            form,
-            deflated,
-            payload,
-        };
-        Ok((tile, rest))
-    }
 }
 
 /// Inflates (RFC 1951); `None` unless that gives exactly so many bytes.
@@ -586,14 +413,13 @@ fn inflate(bytes: &[u8], wanted: usize) -> Option<Vec<u8>> {
 }
 
 /// Red, green and blue of a PNG that is as large as its place.
-fn png(payload: &[u8], place: Place) -> Result<Vec<u8>, Malformed> {
-    let wrong = Malformed::Payload(Form::Png);
-    let bytes = usize::from(place.width) * usize::from(place.height) * 3;
+fn png(Tile { place, payload, .. }: &Tile<'_>) -> Option<Vec<u8>> {
+    let bytes = place.pixels() * 3;
     let limits = png::Limits {
         bytes: bytes + PNG_BYTES,
     };
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(payload), limits);
-    let info = decoder.read_header_info().map_err(|_| wrong)?;
+    let info = decoder.read_header_info().ok()?;
     let expected = (
         u32::from(place.width),
         u32::from(place.height),
@@ -601,38 +427,31 @@ fn png(payload: &[u8], place: Place) -> Result<Vec<u8>, Malformed> {
         png::BitDepth::Eight,
     );
     if (info.width, info.height, info.color_type, info.bit_depth) != expected {
-        return Err(wrong);
+        return None;
     }
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
-    let mut reader = decoder.read_info().map_err(|_| wrong)?;
+    let mut reader = decoder.read_info().ok()?;
     let mut out = vec![0; bytes];
     if reader.output_buffer_size() != Some(bytes) {
-        return Err(wrong);
+        return None;
     }
-    let frame = reader.next_frame(&mut out).map_err(|_| wrong)?;
+    let frame = reader.next_frame(&mut out).ok()?;
     // An animation's first picture may be smaller.
     let whole = (frame.width, frame.height) == (expected.0, expected.1);
-    whole.then_some(out).ok_or(wrong)
+    whole.then_some(out)
 }
 
 /// Red, green and blue of a JPEG that is as large as its place.
-fn jpeg(payload: &[u8], place: Place) -> Result<Vec<u8>, Malformed> {
-    let wrong = Malformed::Payload(Form::Jpeg);
-    let (width, height) = (usize::from(place.width), usize::from(place.height));
+fn jpeg(Tile { place, payload, .. }: &Tile<'_>) -> Option<Vec<u8>> {
+    let whole = frame::jpeg::decodable(payload, (place.width, place.height))?;
     let options = DecoderOptions::default()
-        .set_max_width(width)
-        .set_max_height(height)
+        .set_max_width(place.width.into())
+        .set_max_height(place.height.into())
         .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(payload), options);
-    decoder.decode_headers().map_err(|_| wrong)?;
-    if decoder.dimensions() != Some((width, height)) {
-        return Err(wrong);
-    }
-    let out = decoder.decode().map_err(|_| wrong)?;
-    (out.len() == width * height * 3)
-        .then_some(out)
-        .ok_or(wrong)
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(whole), options);
+    let out = decoder.decode().ok()?;
+    (out.len() == place.pixels() * 3).then_some(out)
 }
 
 #[cfg(test)]
@@ -705,7 +524,7 @@ mod tests {
     }
 
     fn record() -> Vec<Frame> {
-        let mut encoder = Encoder::new(0, WIDTH, HEIGHT);
+        let mut encoder = Encoder::new(WIDTH, HEIGHT);
         let mut frames: Vec<Frame> = Vec::new();
         let first = screen(|x, y| if y < 64 { [9, 9, 9] } else { noise(x, y) });
         let mut add = |encoder: &mut Encoder, frame: Option<Frame>| {
@@ -739,20 +558,25 @@ mod tests {
         size: (u16, u16),
         tiles: &[(Place, u8, &[u8])],
     ) -> Bytes {
-        let mut bytes = vec![1, flags, 0, 0];
-        bytes.extend(sequence.to_le_bytes());
-        bytes.extend(0u64.to_le_bytes());
-        bytes.extend(size.0.to_le_bytes());
-        bytes.extend(size.1.to_le_bytes());
-        bytes.extend(after.to_le_bytes());
-        bytes.extend((tiles.len() as u16).to_le_bytes());
+        let mut bytes = Vec::new();
+        let header = Header {
+            sequence,
+            captured_ms: 0,
+            after,
+            key: (flags & 1 != 0).then_some(size),
+            exact: flags & 2 != 0,
+            quiet: flags & 4 != 0,
+        };
+        header.write(&mut bytes);
         for (place, kind, payload) in tiles {
-            for value in [place.x, place.y, place.width, place.height] {
-                bytes.extend(value.to_le_bytes());
-            }
-            bytes.extend([*kind, 0]);
-            bytes.extend((payload.len() as u32).to_le_bytes());
-            bytes.extend(*payload);
+            let at = bytes.len();
+            let tile = Tile {
+                place: *place,
+                kind: Kind::Solid,
+                payload,
+            };
+            tile.write(&mut bytes);
+            bytes[at] = *kind;
         }
         bytes.into()
     }
@@ -817,11 +641,12 @@ mod tests {
             forms.extend(drawn.tiles);
         }
         for form in [
-            Form::Solid,
-            Form::Palette,
-            Form::Png,
-            Form::Jpeg,
-            Form::Copy,
+            Kind::Solid,
+            Kind::DeflatedPalette,
+            Kind::DeflatedGreyPalette,
+            Kind::Png,
+            Kind::Jpeg,
+            Kind::Copy,
         ] {
             assert!(forms.contains(&form), "{form:?} among {forms:?}");
         }
@@ -831,11 +656,11 @@ mod tests {
     #[test]
     fn a_photograph_is_close_to_what_it_was() {
         let bytes = screen(photo);
-        let mut encoder = Encoder::new(0, WIDTH, HEIGHT);
+        let mut encoder = Encoder::new(WIDTH, HEIGHT);
         let frame = encoder.encode(picture(&bytes), PLENTY, Scope::Overlapping, 1);
         let mut canvas = Canvas::new();
         let drawn = canvas.draw(&bytes_of(&frame.expect("key"))).unwrap();
-        assert!(drawn[0].tiles.contains(&Form::Jpeg) && !canvas.is_exact());
+        assert!(drawn[0].tiles.contains(&Kind::Jpeg) && !canvas.is_exact());
         let seen = canvas.pixels().bytes;
         let off: u64 = seen
             .iter()
@@ -919,21 +744,6 @@ mod tests {
     }
 
     #[test]
-    fn another_size_or_source_wants_a_key_frame() {
-        for change in [2usize, 16, 18] {
-            let mut canvas = Canvas::new();
-            canvas.draw(&key(1, 7)).unwrap();
-            let mut other = by_hand(0, 2, SIZE, &[]).to_vec();
-            other[change] += 1;
-            let drawn = canvas.draw(&other.clone().into());
-            assert_eq!(drawn, Err(Undrawn::NoKeyFrame));
-            assert_eq!(canvas.draw(&dot(3, 0, 1)), Err(Undrawn::NoKeyFrame));
-            other[1] = 1;
-            canvas.draw(&other.into()).unwrap();
-        }
-    }
-
-    #[test]
     fn copies_are_all_from_the_picture_before() {
         let mut canvas = Canvas::new();
         canvas.draw(&key(1, 7)).unwrap();
@@ -954,7 +764,8 @@ mod tests {
     #[test]
     fn what_is_no_frame_is_told_apart() {
         assert_eq!(malformed(&[][..]), Malformed::Length);
-        assert_eq!(malformed(key(2, 1).slice(..30)), Malformed::Length);
+        let cut = key(2, 1).len() - 1;
+        assert_eq!(malformed(key(2, 1).slice(..cut)), Malformed::Length);
         assert_eq!(
             malformed([&key(2, 1)[..], &[0]].concat()),
             Malformed::Length
@@ -975,7 +786,7 @@ mod tests {
         ] {
             assert_eq!(refusal(outside, 0, &[0; 3]), Malformed::Place);
         }
-        assert_eq!(refusal(ALL, 7, &[]), Malformed::Kind);
+        assert_eq!(refusal(ALL, 9, &[]), Malformed::Kind);
         let copy = (place(0, 0, 1, 1), 5, &[0u8; 4][..]);
         let late = [(place(1, 1, 1, 1), 0, &[0u8; 3][..]), copy];
         assert_eq!(malformed(by_hand(0, 2, SIZE, &late)), Malformed::LateCopy);
@@ -989,7 +800,7 @@ mod tests {
         let rows = usize::from(SIZE.1);
         let row = usize::from(SIZE.0).div_ceil(8);
         let palette = |head: &[u8], indices: &[u8]| refusal(ALL, 1, &[head, indices].concat());
-        let wrong = Malformed::Payload(Form::Palette);
+        let wrong = Malformed::Payload(Kind::Palette);
         assert_eq!(refusal(ALL, 1, &[]), wrong);
         assert_eq!(palette(&[1, 0, 0, 0], &vec![0; row * rows]), wrong);
         assert_eq!(palette(&[17], &[0; 50]), wrong, "no room for the colours");
@@ -999,10 +810,18 @@ mod tests {
         let three = [3u8, 0, 0, 0, 1, 1, 1, 2, 2, 2];
         assert_eq!(palette(&three, &vec![0xff; 25 * rows]), wrong);
         let bomb = miniature_bomb();
+        let wrong = Malformed::Payload(Kind::DeflatedPalette);
         assert_eq!(refusal(ALL, 2, &[&two, &bomb[..]].concat()), wrong);
-        assert_eq!(refusal(ALL, 0, &[0; 4]), Malformed::Payload(Form::Solid));
+        let wrong = Malformed::Payload(Kind::GreyPalette);
+        assert_eq!(
+            refusal(ALL, 7, &[&two[..3], &vec![0; row * rows - 1]].concat()),
+            wrong
+        );
+        let wrong = Malformed::Payload(Kind::DeflatedGreyPalette);
+        assert_eq!(refusal(ALL, 8, &[&two[..3], &bomb[..]].concat()), wrong);
+        assert_eq!(refusal(ALL, 0, &[0; 4]), Malformed::Payload(Kind::Solid));
         for form in [3u8, 4] {
-            let named = if form == 3 { Form::Png } else { Form::Jpeg };
+            let named = if form == 3 { Kind::Png } else { Kind::Jpeg };
             assert_eq!(refusal(ALL, form, &[]), Malformed::Payload(named));
             assert_eq!(
                 refusal(ALL, form, &[0xff, 0xd8, 0xff]),
@@ -1010,11 +829,11 @@ mod tests {
             );
         }
         for from in [[1u8, 0, 0, 0], [0, 0, 1, 0], [255, 255, 255, 255]] {
-            assert_eq!(refusal(ALL, 5, &from), Malformed::Payload(Form::Copy));
+            assert_eq!(refusal(ALL, 5, &from), Malformed::Payload(Kind::Copy));
         }
-        assert_eq!(refusal(ALL, 5, &[0; 3]), Malformed::Payload(Form::Copy));
+        assert_eq!(refusal(ALL, 5, &[0; 3]), Malformed::Payload(Kind::Copy));
         for shades in [&[][..], &[0xff; 9], &bomb] {
-            assert_eq!(refusal(ALL, 6, shades), Malformed::Payload(Form::Grey));
+            assert_eq!(refusal(ALL, 6, shades), Malformed::Payload(Kind::Grey));
         }
     }
 
@@ -1027,31 +846,21 @@ mod tests {
     }
 
     #[test]
-    fn pictures_of_another_size_than_their_tile_are_refused_before_they_are_decoded() {
-        let forms: Vec<(u8, Vec<u8>)> = session()
-            .iter()
-            .flat_map(|frame| {
-                let header = Header::parse(&frame.bytes).unwrap();
-                let tiles = header.tiles(&frame.bytes[HEADER_BYTES..]).unwrap();
-                let kind = |form| match form {
-                    Form::Png => Some(3),
-                    Form::Jpeg => Some(4),
-                    Form::Solid | Form::Palette | Form::Grey | Form::Copy => None,
-                };
-                let pictures = tiles
-                    .into_iter()
-                    .filter_map(|tile| Some((kind(tile.form)?, tile.payload.to_vec())));
-                pictures.collect::<Vec<_>>()
-            })
-            .collect();
-        assert!(!forms.is_empty());
-        for (kind, payload) in forms {
-            let named = if kind == 3 { Form::Png } else { Form::Jpeg };
-            assert_eq!(
-                refusal(place(0, 0, 1, 1), kind, &payload),
-                Malformed::Payload(named)
-            );
+    fn a_png_of_another_size_than_its_tile_is_refused_before_it_is_decoded() {
+        let mut pictures = 0;
+        for frame in session() {
+            let mut rest = Header::parse(&frame.bytes).unwrap().1;
+            while !rest.is_empty() {
+                let tile;
+                (tile, rest) = Tile::split(rest).unwrap();
+                if tile.kind == Kind::Png {
+                    pictures += 1;
+                    let refused = refusal(place(0, 0, 1, 1), 3, tile.payload);
+                    assert_eq!(refused, Malformed::Payload(Kind::Png));
+                }
+            }
         }
+        assert!(pictures > 0);
     }
 
     /// What a hostile sharer may do to a frame.
@@ -1086,7 +895,7 @@ mod tests {
         fn random_bytes_are_no_frame_and_no_harm(
             bytes in prop::collection::vec(any::<u8>(), 0..400),
             size in (1u16..60, 1u16..60),
-            tiles in prop::collection::vec((0u16..60, 0u16..60, 0u16..60, 0u16..60, 0u8..8, prop::collection::vec(any::<u8>(), 0..80)), 0..6),
+            tiles in prop::collection::vec((0u16..60, 0u16..60, 0u16..60, 0u16..60, 0u8..10, prop::collection::vec(any::<u8>(), 0..80)), 0..6),
             flags in 0u8..8,
         ) {
             let mut canvas = Canvas::new();
@@ -1114,10 +923,8 @@ mod tests {
             mutate(&mut bytes, &changes);
             survives(&mut canvas, &bytes.into());
             // The session goes on, whatever that was.
-            let mut key = frames[0].bytes.clone();
-            let next = canvas.key.map_or(9, |key| key.sequence.wrapping_add(1));
-            key[4..8].copy_from_slice(&next.to_le_bytes());
-            canvas.draw(&key.into()).unwrap();
+            let next = canvas.key.map_or(9, |key| key.wrapping_add(1));
+            canvas.draw(&key(next, 3)).unwrap();
         }
     }
 }

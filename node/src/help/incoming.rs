@@ -11,7 +11,7 @@ use remora_proto::{
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::share::sharing::ToSession;
+use crate::{frame::Header, share::sharing::ToSession};
 
 /// A frame is at most the sharer's window, 4 MiB, and the run of tiles that went over it.
 const MAX_FRAME_BYTES: usize = 8 << 20;
@@ -41,15 +41,19 @@ pub async fn receive(
         };
         // Cut off: the sharer has newer pixels.
         let Ok(Some(bytes)) = arrived else { continue };
-        let late = Stamp::of(&bytes).filter(|stamp| {
-            let age = clocks.age(stamp.captured, Instant::now(), connection.rtt());
+        // Other streams hold no frame: they are never late.
+        let header = Header::parse(&bytes).ok().map(|(header, _)| header);
+        let late = header.filter(|header| {
+            let captured = Duration::from_millis(header.captured_ms);
+            let age = clocks.age(captured, Instant::now(), connection.rtt());
             age > MAX_AGE.max(connection.rtt())
         });
         let passed = match late {
-            Some(stamp) => {
+            Some(header) => {
                 let ack = schema::FrameAck {
-                    sequence: stamp.sequence,
+                    sequence: header.sequence,
                     dropped: true,
+                    decode_ms: 0,
                 };
                 let ack = ToSession::Wish(Command::Media(Body::FrameAck(ack)));
                 session.send(ack).await.is_ok()
@@ -65,26 +69,6 @@ pub async fn receive(
 async fn read(mut stream: RecvStream) -> Option<Bytes> {
     let frame = stream.read_to_end(MAX_FRAME_BYTES).await;
     frame.ok().map(Bytes::from)
-}
-
-/// What a frame says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    sequence: u32,
-    /// Since some moment that only the sharer knows.
-    captured: Duration,
-}
-
-impl Stamp {
-    /// Of a frame; other streams have none. See [`crate::share::encode`].
-    fn of(bytes: &[u8]) -> Option<Self> {
-        let sequence = bytes.get(4..8)?.try_into().ok()?;
-        let captured = bytes.get(8..16)?.try_into().ok()?;
-        (bytes[0] == 1).then(|| Self {
-            sequence: u32::from_le_bytes(sequence),
-            captured: Duration::from_micros(u64::from_le_bytes(captured)),
-        })
-    }
 }
 
 /// How the sharer's clock and ours compare: the fastest frame took half the fastest round trip.
@@ -143,19 +127,6 @@ mod tests {
         assert_eq!(age(&mut clocks, 600, 0), ms(40));
         let late = age(&mut clocks, 700, 300);
         assert!(late > ms(339) && late < ms(341), "{late:?}");
-    }
-
-    #[test]
-    fn what_is_no_frame_has_no_stamp() {
-        assert_eq!(Stamp::of(&[]), None);
-        assert_eq!(Stamp::of(&[2; 40]), None);
-        let mut frame = vec![1, 0, 0, 0, 7, 0, 0, 0];
-        frame.extend(1_500u64.to_le_bytes());
-        let stamp = Stamp::of(&frame).expect("a frame");
-        assert_eq!(
-            (stamp.sequence, stamp.captured),
-            (7, Duration::from_micros(1_500))
-        );
     }
 
     #[test]

@@ -231,8 +231,11 @@ impl View {
             }
             return Seen::Cursor;
         }
+        let arrived = Instant::now();
         match self.canvas.draw(bytes) {
             Ok(drawn) => {
+                let took = arrived.elapsed().as_millis();
+                let decode_ms = u32::try_from(took).unwrap_or(u32::MAX);
                 for frame in &drawn {
                     self.counts.frames += 1;
                     self.counts.key_frames += u64::from(frame.key);
@@ -241,6 +244,7 @@ impl View {
                         self.say(Body::FrameAck(FrameAck {
                             sequence: frame.sequence,
                             dropped: false,
+                            decode_ms,
                         }));
                     }
                 }
@@ -331,7 +335,7 @@ mod tests {
     #[tokio::test]
     async fn it_asks_draws_and_acknowledges() {
         let (mut view, frames, mut said) = view();
-        let mut encoder = Encoder::new(0, 100, 80);
+        let mut encoder = Encoder::new(100, 80);
         frames.send(frame(&mut encoder, 7)).await.unwrap();
         frames.send(frame(&mut encoder, 9)).await.unwrap();
         let request = said.recv().await.unwrap();
@@ -361,7 +365,7 @@ mod tests {
     #[tokio::test]
     async fn rubbish_asks_for_a_key_frame_once() {
         let (mut view, frames, mut said) = view();
-        let mut encoder = Encoder::new(0, 100, 80);
+        let mut encoder = Encoder::new(100, 80);
         said.recv().await.unwrap();
         frames.send(frame(&mut encoder, 7)).await.unwrap();
         assert!(matches!(view.next().await, Ok(Seen::Drawn(_))));

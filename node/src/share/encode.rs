@@ -11,61 +11,34 @@
 //! A viewer says when it has drawn a frame. Of small ones it need not: QUIC's own acknowledgement will do, and a second one
 //! would cost as much as the letter. The viewer therefore draws what comes after such a frame after it.
 //!
-//! A frame, little endian:
+//! ```text
+//!  damage ─▶ what differs ─▶ motion: what has only moved ─▶ tile: a form for the rest ─▶ frame
+//! ```
 //!
-//! | offset | size | field |
-//! |---|---|---|
-//! | 0 | 1 | version, 1 |
-//! | 1 | 1 | flags: bit 0 key frame (lower sequences are not drawn any more), bit 1 every pixel is exact now, bit 2 not to be acknowledged |
-//! | 2 | 2 | source |
-//! | 4 | 4 | sequence |
-//! | 8 | 8 | capture time, µs |
-//! | 16 | 2 + 2 | width, height |
-//! | 20 | 4 | sequence of the frame that has to be drawn before this one; its own if there is none |
-//! | 24 | 2 | number of tiles |
-//! | 26 | … | tiles: x, y, width, height (2 each), kind 1, reserved 1, length 4, payload |
-//!
-//! | kind | payload |
-//! |---|---|
-//! | 0 solid | blue, green, red |
-//! | 1 palette | count n (2–255), n colours, rows of 1-, 2-, 4- or 8-bit indices, first pixel in the highest bits, rows padded |
-//! | 2 palette | as 1, the index bytes deflated (RFC 1951) |
-//! | 3 | PNG, exact |
-//! | 4 | JPEG, to be made exact once the screen rests |
-//! | 5 copy | source x, y: from the picture before this frame; copies come first |
-//! | 6 grey | a byte a pixel, deflated: text, whose smoothed edges have too many shades for 4-bit indices |
+//! The bytes of a frame are described in [`crate::frame`].
 
-use std::io::Write;
+/// What has only moved.
+mod motion;
+/// The form that suits an area, and its bytes.
+mod tile;
 
-use flate2::{Compression, write::DeflateEncoder};
+use self::{motion::Move, tile::Class};
+use crate::frame::{Header, Kind, Place, Tile as FrameTile};
 
 /// Side of a tile. Small enough that a typed letter costs little, large enough that a full screen has 510 of them.
 const TILE: usize = 64;
 /// Longest run of tiles that becomes one picture: more would hold up the first pixels of a large change.
 const MAX_RUN_TILES: usize = 8;
-/// Colours that still fit a palette tile, whose indices are bytes at most; text with its smoothed edges does.
-const MAX_PALETTE: usize = 255;
-/// Slots of the table that finds a colour's index: sparse, so that a look is mostly one step.
-const PALETTE_SLOTS: usize = 1024;
-/// Below this many pixels an approximation costs more than what it approximates: a JPEG's tables alone are 600 bytes.
-const MIN_PHOTO_PIXELS: usize = 1024;
-/// A difference between neighbours that is an edge.
-const JUMP: u8 = 32;
-/// Distinct colours (of a hash's 1,024) below which a tile is drawn by a program, not seen by a camera.
-const MIN_PHOTO_COLOURS: usize = 48;
-/// Rows that must be found again elsewhere before a change counts as a scroll.
-const MIN_SCROLL_ROWS: usize = 32;
-/// Furthest scroll looked for.
-const MAX_SCROLL_ROWS: usize = 640;
-
+/// Small changes are put together; of many, some are large.
+const MAX_REJOINED: usize = 16;
 /// What was not sent for so long (µs) is not part of a film.
 const RARE_US: u64 = 1_000_000;
 
 /// Frames that fit a packet, with room for its headers.
 const QUIET_BYTES: usize = 1_000;
 
-const HEADER_BYTES: usize = 26;
-const TILE_HEADER_BYTES: usize = 14;
+/// The longest header.
+const HEADER_BYTES: usize = 32;
 
 /// What is captured: rows of blue, green, red, unused.
 #[derive(Clone, Copy, Debug)]
@@ -80,8 +53,8 @@ pub struct Picture<'a> {
     pub height: usize,
 }
 
-impl Picture<'_> {
-    fn row(&self, y: usize, x: usize, width: usize) -> &[u8] {
+impl<'a> Picture<'a> {
+    fn row(&self, y: usize, x: usize, width: usize) -> &'a [u8] {
         &self.bytes[y * self.stride + x * 4..][..width * 4]
     }
 }
@@ -100,6 +73,18 @@ pub struct Area {
 }
 
 impl Area {
+    fn overlap(self, other: Self) -> Option<Self> {
+        let (x, y) = (self.x.max(other.x), self.y.max(other.y));
+        let right = (self.x + self.width).min(other.x + other.width);
+        let bottom = (self.y + self.height).min(other.y + other.height);
+        (x < right && y < bottom).then(|| Self {
+            x,
+            y,
+            width: right - x,
+            height: bottom - y,
+        })
+    }
+
     fn union(self, other: Self) -> Self {
         let (x, y) = (self.x.min(other.x), self.y.min(other.y));
         let right = (self.x + self.width).max(other.x + other.width);
@@ -188,15 +173,6 @@ impl Tile {
     }
 }
 
-/// Which form suits an area.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    /// Text and interface: exact.
-    Drawn,
-    /// Photograph or video: lossy first.
-    Photo,
-}
-
 /// Remembers what the viewer has.
 #[derive(Debug)]
 pub struct Encoder {
@@ -206,7 +182,6 @@ pub struct Encoder {
     /// The pixels as they were when they were sent, 4 bytes each.
     sent: Vec<u8>,
     tiles: Vec<Tile>,
-    source: u16,
     sequence: u32,
     key_due: bool,
     /// The newest key frame.
@@ -217,7 +192,7 @@ pub struct Encoder {
 
 impl Encoder {
     /// For a picture of this size; the first frame is a key frame.
-    pub fn new(source: u16, width: usize, height: usize) -> Self {
+    pub fn new(width: usize, height: usize) -> Self {
         let columns = width.div_ceil(TILE);
         let tiles = vec![Tile::UNKNOWN; columns * height.div_ceil(TILE)];
         Self {
@@ -226,7 +201,6 @@ impl Encoder {
             columns,
             sent: vec![0; width * height * 4],
             tiles,
-            source,
             sequence: 0,
             key_due: true,
             key: 0,
@@ -339,12 +313,13 @@ impl Encoder {
         if changed.is_empty() && !key {
             return None;
         }
-        if let Some((from, to)) = self.find_scroll(picture, &changed, scope) {
-            self.copy(from, to, &mut body);
+        let moves = self.moves(picture, &changed, scope);
+        if !moves.is_empty() {
+            self.copy(&moves, &mut body);
             changed = self.changed_areas(picture, scope, captured_us);
         }
         for (area, class) in self.runs(picture, changed) {
-            if body.count > 0 && body.bytes.len() >= budget.bytes {
+            if !body.tiles.is_empty() && body.tiles.len() >= budget.bytes {
                 break;
             }
             self.put(picture, area, class, budget.quality, &mut body);
@@ -372,7 +347,7 @@ impl Encoder {
             if !tile.lossy || tile.dirty || tile.under_way.is_some() {
                 continue;
             }
-            if body.bytes.len() >= budget.bytes {
+            if body.tiles.len() >= budget.bytes {
                 break;
             }
             let area = self.tile_area(index);
@@ -389,26 +364,25 @@ impl Encoder {
             !tile.dirty && !tile.lossy && alone
         }) && body.after == self.sequence;
         self.told_exact = exact;
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + body.bytes.len());
         // One that has to wait for another is not drawn when it has arrived.
         let alone = !key && body.after == self.sequence;
-        let quiet = alone && HEADER_BYTES + body.bytes.len() <= QUIET_BYTES;
-        let flags = u8::from(key) | u8::from(exact) << 1 | u8::from(quiet) << 2;
-        bytes.extend_from_slice(&[1, flags]);
-        bytes.extend_from_slice(&self.source.to_le_bytes());
-        bytes.extend_from_slice(&self.sequence.to_le_bytes());
-        bytes.extend_from_slice(&body.captured_us.to_le_bytes());
-        bytes.extend_from_slice(&short(self.width));
-        bytes.extend_from_slice(&short(self.height));
-        bytes.extend_from_slice(&body.after.to_le_bytes());
-        bytes.extend_from_slice(&short(body.count));
-        bytes.extend_from_slice(&body.bytes);
+        let header = Header {
+            sequence: self.sequence,
+            captured_ms: body.captured_us / 1000,
+            after: body.after,
+            key: key.then(|| (short(self.width), short(self.height))),
+            exact,
+            quiet: alone && body.tiles.len() <= QUIET_BYTES,
+        };
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + body.tiles.len());
+        header.write(&mut bytes);
+        bytes.extend_from_slice(&body.tiles);
         Frame {
             bytes,
             sequence: self.sequence,
             after: body.after,
             exact,
-            quiet,
+            quiet: header.quiet,
         }
     }
 
@@ -450,8 +424,13 @@ impl Encoder {
         changed
     }
 
-    fn sent_row(&self, y: usize, x: usize, width: usize) -> &[u8] {
-        &self.sent[(y * self.width + x) * 4..][..width * 4]
+    fn sent(&self) -> Picture<'_> {
+        Picture {
+            bytes: &self.sent,
+            stride: self.width * 4,
+            width: self.width,
+            height: self.height,
+        }
     }
 
     fn difference(&self, picture: Picture<'_>, area: Area) -> Option<Area> {
@@ -459,7 +438,7 @@ impl Encoder {
         for y in area.y..area.y + area.height {
             let (new, old) = (
                 picture.row(y, area.x, area.width),
-                self.sent_row(y, area.x, area.width),
+                self.sent().row(y, area.x, area.width),
             );
             if new == old {
                 continue;
@@ -480,56 +459,56 @@ impl Encoder {
         found
     }
 
-    // ---- scrolls -------------------------------------------------------------------------
+    // ---- what has only moved -------------------------------------------------------------
 
-    /// The largest block of rows that stood elsewhere in what the viewer has.
-    fn find_scroll(
-        &self,
-        picture: Picture<'_>,
-        changed: &[(usize, Area)],
-        scope: Scope,
-    ) -> Option<(Area, Area)> {
-        let all = changed.iter().map(|(_, area)| *area).reduce(Area::union)?;
-        if all.height < 2 * MIN_SCROLL_ROWS || all.width < TILE {
-            return None;
-        }
-        let hashes =
-            |row: &dyn Fn(usize) -> u64| (all.y..all.y + all.height).map(row).collect::<Vec<u64>>();
-        let new = hashes(&|y| hash(picture.row(y, all.x, all.width)));
-        let old = hashes(&|y| hash(self.sent_row(y, all.x, all.width)));
-        let (shift, start, rows) = best_shift(&new, &old)?;
-        let to = Area {
-            x: all.x,
-            y: all.y + start,
-            width: all.width,
-            height: rows,
-        };
-        let from_y = (all.y + start).checked_add_signed(shift)?;
-        let from = Area { y: from_y, ..to };
+    /// What stood elsewhere in what the viewer has, and may be copied there.
+    fn moves(&self, picture: Picture<'_>, changed: &[(usize, Area)], scope: Scope) -> Vec<Move> {
+        let areas: Vec<Area> = changed.iter().map(|(_, area)| *area).collect();
         let apart = scope != Scope::Overlapping;
         let busy = |tile: &Tile| tile.unknown || (apart && tile.under_way.is_some());
-        let free = !self.any_tile(from, busy) && !self.any_tile(to, busy);
-        free.then_some((from, to))
+        let mut moves = motion::find(picture, self.sent(), &areas);
+        moves.retain(|Move { from, to }| !self.any_tile(*from, busy) && !self.any_tile(*to, busy));
+        moves
     }
 
-    /// Tells the viewer to copy, and does the same to what it is known to have.
-    fn copy(&mut self, from: Area, to: Area, body: &mut Body) {
-        let rows: Vec<Vec<u8>> = (from.y..from.y + from.height)
-            .map(|y| self.sent_row(y, from.x, from.width).to_vec())
-            .collect();
-        let lossy = self.any_tile(from, |tile| tile.lossy);
-        for (offset, row) in rows.iter().enumerate() {
-            let at = ((to.y + offset) * self.width + to.x) * 4;
-            self.sent[at..at + row.len()].copy_from_slice(row);
+    /// Tells the viewer to copy, and does the same to what it is known to have. All copies are from the picture before.
+    fn copy(&mut self, moves: &[Move], body: &mut Body) {
+        let mut lossy = Vec::new();
+        let mut rows = Vec::new();
+        for Move { from, to } in moves {
+            for index in self.tile_indices(*to) {
+                let part = self.tile_area(index).overlap(*to);
+                let source = part.map(|part| Area {
+                    x: part.x - to.x + from.x,
+                    y: part.y - to.y + from.y,
+                    ..part
+                });
+                if source.is_some_and(|source| self.any_tile(source, |tile| tile.lossy)) {
+                    lossy.push(index);
+                }
+            }
+            for y in from.y..from.y + from.height {
+                rows.extend_from_slice(self.sent().row(y, from.x, from.width));
+            }
         }
-        if lossy {
-            self.each_tile(to, |tile| tile.lossy = true);
+        let mut rows = &rows[..];
+        for Move { from, to } in moves {
+            for y in to.y..to.y + to.height {
+                let (row, rest) = rows.split_at(to.width * 4);
+                let at = (y * self.width + to.x) * 4;
+                self.sent[at..at + row.len()].copy_from_slice(row);
+                rows = rest;
+            }
+            for area in [*from, *to] {
+                self.each_tile(area, |tile| body.touch(tile));
+            }
+            self.damage(*to);
+            let source = [short(from.x), short(from.y)];
+            body.tile(*to, Kind::Copy, &source.map(u16::to_le_bytes).concat());
         }
-        for area in [from, to] {
-            self.each_tile(area, |tile| body.touch(tile));
+        for index in lossy {
+            self.tiles[index].lossy = true;
         }
-        self.damage(to);
-        body.tile(to, 5, &[short(from.x), short(from.y)].concat());
     }
 
     fn tile_indices(&self, area: Area) -> Vec<usize> {
@@ -560,7 +539,7 @@ impl Encoder {
     fn runs(&self, picture: Picture<'_>, changed: Vec<(usize, Area)>) -> Vec<(Area, Class)> {
         let mut runs: Vec<Run> = Vec::new();
         for (index, area) in changed {
-            let (class, sent) = (classify(picture, area), self.tiles[index].last_sent);
+            let (class, sent) = (tile::classify(picture, area), self.tiles[index].last_sent);
             match runs.last_mut() {
                 Some(run)
                     if run.class == class && run.last + 1 == index && self.same_run(run, index) =>
@@ -582,6 +561,9 @@ impl Encoder {
                 }),
             }
         }
+        if runs.len() <= MAX_REJOINED {
+            rejoin(&mut runs);
+        }
         runs.sort_by_key(|run| (run.oldest, run.area.y));
         runs.into_iter().map(|run| (run.area, run.class)).collect()
     }
@@ -598,24 +580,9 @@ impl Encoder {
         quality: u8,
         body: &mut Body,
     ) {
-        let lossy = match Palette::of(picture, area) {
-            Some(palette) if palette.colours.len() == 1 => {
-                body.tile(area, 0, &palette.colours[0]);
-                false
-            }
-            Some(palette) => {
-                body.palette_tile(picture, area, &palette);
-                false
-            }
-            None if class == Class::Photo => {
-                body.tile(area, 4, &jpeg(picture, area, quality));
-                true
-            }
-            None => {
-                body.tile(area, 3, &png(picture, area));
-                false
-            }
-        };
+        let form = tile::form(picture, area, class, quality);
+        let lossy = form.kind == Kind::Jpeg;
+        body.tile(area, form.kind, &form.payload);
         for y in area.y..area.y + area.height {
             let at = (y * self.width + area.x) * 4;
             self.sent[at..at + area.width * 4].copy_from_slice(picture.row(y, area.x, area.width));
@@ -643,14 +610,47 @@ struct Run {
     oldest: u32,
 }
 
+impl Run {
+    /// Whether `below` is a small area that a border between tiles has cut off this one.
+    fn goes_on_in(&self, below: &Self) -> bool {
+        let size = |area: Area| area.width * area.height;
+        let union = size(self.area.union(below.area));
+        let drawn = self.class == Class::Drawn && below.class == Class::Drawn;
+        // Other tiles may be under way.
+        let columns = |area: Area| (area.x / TILE, (area.x + area.width - 1) / TILE);
+        drawn
+            && columns(self.area) == columns(below.area)
+            && self.area.y + self.area.height == below.area.y
+            && union <= TILE * TILE
+            && union <= 2 * (size(self.area) + size(below.area))
+    }
+}
+
+/// A letter that a border between tiles has cut in two is one again.
+fn rejoin(runs: &mut Vec<Run>) {
+    let mut at = 0;
+    while at < runs.len() {
+        let rest = runs.iter().skip(at + 1);
+        let found = rest.clone().position(|below| runs[at].goes_on_in(below));
+        let Some(found) = found else {
+            at += 1;
+            continue;
+        };
+        let below = runs.remove(at + 1 + found);
+        let run = &mut runs[at];
+        run.area = run.area.union(below.area);
+        run.oldest = run.oldest.min(below.oldest);
+    }
+}
+
 /// The tiles of a frame in the making.
 #[derive(Debug)]
 struct Body {
     sequence: u32,
     captured_us: u64,
     after: u32,
-    bytes: Vec<u8>,
-    count: usize,
+    /// As they go into the frame.
+    tiles: Vec<u8>,
 }
 
 impl Body {
@@ -659,8 +659,7 @@ impl Body {
             sequence,
             captured_us,
             after: sequence,
-            bytes: Vec::new(),
-            count: 0,
+            tiles: Vec::new(),
         }
     }
 
@@ -674,37 +673,19 @@ impl Body {
         }
     }
 
-    fn tile(&mut self, area: Area, kind: u8, payload: &[u8]) {
-        self.bytes.reserve(TILE_HEADER_BYTES + payload.len());
-        for value in [area.x, area.y, area.width, area.height] {
-            self.bytes.extend_from_slice(&short(value));
-        }
-        self.bytes.extend_from_slice(&[kind, 0]);
-        self.bytes.extend_from_slice(
-            &u32::try_from(payload.len())
-                .expect("a tile is below 4 GiB")
-                .to_le_bytes(),
-        );
-        self.bytes.extend_from_slice(payload);
-        self.count += 1;
-    }
-
-    fn palette_tile(&mut self, picture: Picture<'_>, area: Area, palette: &Palette) {
-        if palette.colours.len() > 16 && palette.is_grey() {
-            let shades: Vec<u8> = pixels(picture, area).map(|[shade, ..]| shade).collect();
-            return self.tile(area, 6, &deflate(&shades));
-        }
-        let indices = pack(picture, area, palette);
-        let mut payload = vec![u8::try_from(palette.colours.len()).expect("at most 255")];
-        payload.extend(palette.colours.iter().flatten());
-        let packed = deflate(&indices);
-        let (kind, indices) = if packed.len() < indices.len() {
-            (2, packed)
-        } else {
-            (1, indices)
+    fn tile(&mut self, area: Area, kind: Kind, payload: &[u8]) {
+        let place = Place {
+            x: short(area.x),
+            y: short(area.y),
+            width: short(area.width),
+            height: short(area.height),
         };
-        payload.extend_from_slice(&indices);
-        self.tile(area, kind, &payload);
+        let tile = FrameTile {
+            place,
+            kind,
+            payload,
+        };
+        tile.write(&mut self.tiles);
     }
 }
 
@@ -713,216 +694,8 @@ fn is_newer(a: u32, b: u32) -> bool {
     a != b && a.wrapping_sub(b) <= u32::MAX / 2
 }
 
-fn short(value: usize) -> [u8; 2] {
-    u16::try_from(value)
-        .expect("screens are below 65,536 pixels")
-        .to_le_bytes()
-}
-
-fn pixels<'a>(picture: Picture<'a>, area: Area) -> impl Iterator<Item = [u8; 3]> + 'a {
-    (area.y..area.y + area.height).flat_map(move |y| {
-        let start = y * picture.stride + area.x * 4;
-        picture.bytes[start..start + area.width * 4]
-            .chunks_exact(4)
-            .map(|pixel| [pixel[0], pixel[1], pixel[2]])
-    })
-}
-
-/// The colours of an area, if they are few.
-struct Palette {
-    colours: Vec<[u8; 3]>,
-    /// An index + 1 in a colour's slot or one of those after it; 0 is free.
-    slots: [u16; PALETTE_SLOTS],
-}
-
-impl Palette {
-    fn of(picture: Picture<'_>, area: Area) -> Option<Self> {
-        let mut palette = Self {
-            colours: Vec::with_capacity(16),
-            slots: [0; PALETTE_SLOTS],
-        };
-        let mut last = None;
-        for pixel in pixels(picture, area) {
-            if Some(pixel) == last {
-                continue;
-            }
-            last = Some(pixel);
-            let (slot, known) = palette.find(pixel);
-            if known.is_none() {
-                if palette.colours.len() == MAX_PALETTE {
-                    return None;
-                }
-                palette.colours.push(pixel);
-                palette.slots[slot] = u16::try_from(palette.colours.len()).expect("at most 255");
-            }
-        }
-        Some(palette)
-    }
-
-    /// A colour's slot, or the one that it would get, and its index.
-    fn find(&self, colour: [u8; 3]) -> (usize, Option<u8>) {
-        let [blue, green, red] = colour.map(usize::from);
-        let mut slot = (blue * 31 + green * 177 + red * 443) % PALETTE_SLOTS;
-        loop {
-            match self.slots[slot].checked_sub(1) {
-                None => return (slot, None),
-                Some(index) if self.colours[usize::from(index)] == colour => {
-                    return (slot, u8::try_from(index).ok());
-                }
-                Some(_) => slot = (slot + 1) % PALETTE_SLOTS,
-            }
-        }
-    }
-
-    fn is_grey(&self) -> bool {
-        let grey = |[blue, green, red]: &[u8; 3]| blue == green && green == red;
-        self.colours.iter().all(grey)
-    }
-}
-
-/// What a camera sees differs from one pixel to the next, or changes softly; what a program draws is mostly the same, and
-/// where it is not, it jumps.
-fn classify(picture: Picture<'_>, area: Area) -> Class {
-    let size = area.width * area.height;
-    if size < MIN_PHOTO_PIXELS {
-        return Class::Drawn;
-    }
-    // A cheap estimate of distinct colours: a bitmap of hashed colours.
-    let mut seen = [0u64; 16];
-    let (mut colours, mut changes, mut jumps) = (0, 0, 0);
-    let mut last = [0; 3];
-    for pixel in pixels(picture, area) {
-        if pixel == last {
-            continue;
-        }
-        changes += 1;
-        jumps += usize::from(pixel.iter().zip(last).any(|(a, b)| a.abs_diff(b) > JUMP));
-        last = pixel;
-        let [blue, green, red] = pixel.map(usize::from);
-        let hashed = blue * 31 + green * 17 + red * 7;
-        let (word, bit) = (hashed / 64 % 16, hashed % 64);
-        colours += usize::from(seen[word] >> bit & 1 == 0);
-        seen[word] |= 1 << bit;
-    }
-    let soft = changes * 4 > size && jumps * 8 < changes;
-    if colours >= MIN_PHOTO_COLOURS && (soft || changes * 2 > size) {
-        Class::Photo
-    } else {
-        Class::Drawn
-    }
-}
-
-/// Indices of 1, 2, 4 or 8 bits, the first in the highest bits, each row from a byte's start.
-fn pack(picture: Picture<'_>, area: Area, palette: &Palette) -> Vec<u8> {
-    let bits = match palette.colours.len() {
-        ..=2 => 1,
-        3..=4 => 2,
-        5..=16 => 4,
-        _ => 8,
-    };
-    let mut out = Vec::with_capacity(area.height * (area.width * bits).div_ceil(8));
-    for y in area.y..area.y + area.height {
-        let (mut byte, mut used) = (0u8, 0);
-        let mut last = (palette.colours[0], 0u8);
-        for pixel in picture.row(y, area.x, area.width).chunks_exact(4) {
-            let colour = [pixel[0], pixel[1], pixel[2]];
-            if colour != last.0 {
-                last = (colour, palette.find(colour).1.unwrap_or(0));
-            }
-            used += bits;
-            byte |= last.1 << (8 - used);
-            if used == 8 {
-                out.push(byte);
-                (byte, used) = (0, 0);
-            }
-        }
-        if used > 0 {
-            out.push(byte);
-        }
-    }
-    out
-}
-
-fn deflate(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::new(6));
-    encoder
-        .write_all(bytes)
-        .and_then(|()| encoder.finish())
-        .expect("writing to memory")
-}
-
-fn rgb(picture: Picture<'_>, area: Area) -> Vec<u8> {
-    let mut out = Vec::with_capacity(area.width * area.height * 3);
-    for [blue, green, red] in pixels(picture, area) {
-        out.extend_from_slice(&[red, green, blue]);
-    }
-    out
-}
-
-fn png(picture: Picture<'_>, area: Area) -> Vec<u8> {
-    let mut out = Vec::new();
-    let side = |value: usize| u32::try_from(value).expect("below 65,536");
-    let mut encoder = png::Encoder::new(&mut out, side(area.width), side(area.height));
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_compression(png::Compression::Fast);
-    let mut writer = encoder.write_header().expect("writing to memory");
-    writer
-        .write_image_data(&rgb(picture, area))
-        .expect("as many bytes as pixels");
-    writer.finish().expect("writing to memory");
-    out
-}
-
-fn jpeg(picture: Picture<'_>, area: Area, quality: u8) -> Vec<u8> {
-    let mut out = Vec::new();
-    let side = |value: usize| u16::try_from(value).expect("below 65,536");
-    let encoder = jpeg_encoder::Encoder::new(&mut out, quality);
-    encoder
-        .encode(
-            &rgb(picture, area),
-            side(area.width),
-            side(area.height),
-            jpeg_encoder::ColorType::Rgb,
-        )
-        .expect("writing to memory");
-    out
-}
-
-/// FNV-1a over words: fast, and a wrong match only costs a useless copy, since what differs is sent again.
-fn hash(row: &[u8]) -> u64 {
-    row.chunks_exact(4)
-        .fold(0xcbf2_9ce4_8422_2325, |hash, pixel| {
-            let word = u64::from(u32::from_le_bytes([pixel[0], pixel[1], pixel[2], 0]));
-            (hash ^ word).wrapping_mul(0x0100_0000_01b3)
-        })
-}
-
-/// The shift (old row = new row + shift) under which the longest run of rows matches: shift, first new row, length.
-fn best_shift(new: &[u64], old: &[u64]) -> Option<(isize, usize, usize)> {
-    let limit = isize::try_from(MAX_SCROLL_ROWS.min(new.len() - MIN_SCROLL_ROWS)).ok()?;
-    let mut best: Option<(isize, usize, usize)> = None;
-    for shift in (-limit..=limit).filter(|shift| *shift != 0) {
-        let (mut start, mut length, mut distinct) = (0, 0, 0);
-        for (at, row) in new.iter().enumerate() {
-            let there = at.checked_add_signed(shift).and_then(|at| old.get(at));
-            if there == Some(row) {
-                if length == 0 {
-                    (start, distinct) = (at, 0);
-                }
-                // An empty background matches under every shift: only rows unlike the one before them count.
-                distinct += usize::from(at > 0 && new[at - 1] != *row);
-                length += 1;
-                let longer = best.is_none_or(|(.., rows)| length > rows);
-                if length >= MIN_SCROLL_ROWS && distinct * 4 >= length && longer {
-                    best = Some((shift, start, length));
-                }
-            } else {
-                length = 0;
-            }
-        }
-    }
-    best
+fn short(value: usize) -> u16 {
+    u16::try_from(value).expect("screens are below 65,536 pixels")
 }
 
 #[cfg(test)]
@@ -934,7 +707,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::help::decode::{Canvas, Form};
+    use crate::help::decode::Canvas;
 
     const WIDTH: usize = 300;
     const HEIGHT: usize = 260;
@@ -946,7 +719,7 @@ mod tests {
     /// What a viewer makes of frames.
     struct Viewer {
         canvas: Canvas,
-        forms: Vec<Form>,
+        forms: Vec<Kind>,
     }
 
     impl Viewer {
@@ -1016,6 +789,19 @@ mod tests {
         if on { [20, 20, 20] } else { [250, 250, 250] }
     }
 
+    /// As on a page: no two lines are the same.
+    fn letters(x: usize, y: usize) -> [u8; 3] {
+        let stroke = (x / 8 * 131 + y / 14 * 7_919 + x % 8 / 2 * 31 + y % 14 / 2 * 57) as u64;
+        let mixed = stroke.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let is_ink = y % 14 < 11 && mixed >> 56 < 90;
+        if is_ink {
+            [20, 20, 20]
+        } else {
+            [250, 250, 250]
+        }
+    }
+
     fn photo(x: usize, y: usize) -> [u8; 3] {
         let mix = (x * 2_654_435 + y * 40_503) as u32;
         [(x * 3 % 256) as u8, (y * 2 % 256) as u8, (mix >> 7) as u8]
@@ -1024,11 +810,11 @@ mod tests {
     #[test]
     fn the_first_frame_is_the_whole_screen() {
         let bytes = screen(|x, y| text(x, y, 0));
-        let (mut encoder, mut viewer) = (Encoder::new(3, WIDTH, HEIGHT), Viewer::new());
+        let (mut encoder, mut viewer) = (Encoder::new(WIDTH, HEIGHT), Viewer::new());
         let frame = encoder
             .encode(picture(&bytes), PLENTY, Scope::Overlapping, 7)
             .expect("a key frame");
-        assert_eq!(frame.bytes[1], 0b11, "key and exact");
+        assert_eq!(frame.bytes[0], 0x13, "key and exact");
         show(&mut encoder, &mut viewer, &frame);
         viewer.assert_exact(&bytes);
         assert!(!encoder.has_changes(Scope::Overlapping, 8));
@@ -1043,7 +829,7 @@ mod tests {
     #[test]
     fn a_typed_letter_costs_little() {
         let mut bytes = screen(|_, _| [250, 250, 250]);
-        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        let (mut encoder, mut viewer) = (Encoder::new(WIDTH, HEIGHT), Viewer::new());
         let frame = encoder
             .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
             .expect("key");
@@ -1068,7 +854,7 @@ mod tests {
     #[test]
     fn a_letter_with_smoothed_edges_is_exact_at_once() {
         let mut bytes = screen(|_, _| [250, 250, 250]);
-        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        let (mut encoder, mut viewer) = (Encoder::new(WIDTH, HEIGHT), Viewer::new());
         let frame = encoder
             .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
             .expect("key");
@@ -1091,7 +877,7 @@ mod tests {
             .encode(picture(&bytes), PLENTY, Scope::Overlapping, 1)
             .expect("a change");
         show(&mut encoder, &mut viewer, &frame);
-        assert_eq!(viewer.forms, [Form::Grey], "one tile, nothing to refine");
+        assert_eq!(viewer.forms, [Kind::Grey], "one tile, nothing to refine");
         assert!(frame.exact);
         viewer.assert_exact(&bytes);
     }
@@ -1110,7 +896,7 @@ mod tests {
                 },
             ]
         });
-        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        let (mut encoder, mut viewer) = (Encoder::new(WIDTH, HEIGHT), Viewer::new());
         let frame = encoder
             .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
             .expect("key");
@@ -1122,13 +908,13 @@ mod tests {
     #[test]
     fn a_photograph_is_sent_roughly_and_made_exact_later() {
         let bytes = screen(photo);
-        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        let (mut encoder, mut viewer) = (Encoder::new(WIDTH, HEIGHT), Viewer::new());
         let frame = encoder
             .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
             .expect("key");
         assert!(!frame.exact);
         show(&mut encoder, &mut viewer, &frame);
-        assert!(viewer.forms.contains(&Form::Jpeg));
+        assert!(viewer.forms.contains(&Kind::Jpeg));
         let small = Budget {
             bytes: 20_000,
             quality: 80,
@@ -1144,18 +930,18 @@ mod tests {
     #[test]
     fn a_photograph_out_of_focus_is_one_too() {
         let bytes = screen(|x, y| [(x / 3) as u8, ((x + y) / 4) as u8, (y / 2) as u8]);
-        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        let (mut encoder, mut viewer) = (Encoder::new(WIDTH, HEIGHT), Viewer::new());
         let frame = encoder
             .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
             .expect("key");
         show(&mut encoder, &mut viewer, &frame);
-        assert!(viewer.forms.contains(&Form::Jpeg), "{:?}", viewer.forms);
+        assert!(viewer.forms.contains(&Kind::Jpeg), "{:?}", viewer.forms);
     }
 
     #[test]
     fn a_scroll_is_copied() {
-        let page = |offset: usize| screen(move |x, y| text(x, y + offset, (y + offset) / 9));
-        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        let page = |offset: usize| screen(move |x, y| letters(x, y + offset));
+        let (mut encoder, mut viewer) = (Encoder::new(WIDTH, HEIGHT), Viewer::new());
         let frame = encoder
             .encode(picture(&page(0)), PLENTY, Scope::Overlapping, 0)
             .expect("key");
@@ -1172,7 +958,7 @@ mod tests {
                 .encode(picture(&bytes), PLENTY, Scope::Overlapping, 1)
                 .expect("a change");
             show(&mut encoder, &mut viewer, &frame);
-            assert_eq!(viewer.forms.first(), Some(&Form::Copy), "step {step}");
+            assert_eq!(viewer.forms.first(), Some(&Kind::Copy), "step {step}");
             viewer.assert_exact(&bytes);
         }
     }
@@ -1180,7 +966,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_waits_and_what_changes_rarely_goes_first() {
         let mut bytes = screen(|_, _| [0, 0, 0]);
-        let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+        let (mut encoder, mut viewer) = (Encoder::new(WIDTH, HEIGHT), Viewer::new());
         let frame = encoder
             .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
             .expect("key");
@@ -1192,7 +978,7 @@ mod tests {
         for frame in 0..20usize {
             for y in 0..128 {
                 for x in 0..WIDTH {
-                    let colour = photo(x + frame * 11, y + frame * 7);
+                    let colour = photo(x * (frame + 1), y + frame * 7);
                     bytes[(y * WIDTH + x) * 4..][..3].copy_from_slice(&colour);
                 }
             }
@@ -1227,7 +1013,7 @@ mod tests {
     #[test]
     fn a_new_viewer_gets_everything() {
         let bytes = screen(|x, y| text(x, y, 1));
-        let mut encoder = Encoder::new(0, WIDTH, HEIGHT);
+        let mut encoder = Encoder::new(WIDTH, HEIGHT);
         encoder
             .encode(picture(&bytes), PLENTY, Scope::Overlapping, 0)
             .expect("key");
@@ -1249,7 +1035,7 @@ mod tests {
             budget in 500usize..50_000,
         ) {
             let mut bytes = screen(|x, y| text(x, y, 0));
-            let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+            let (mut encoder, mut viewer) = (Encoder::new(WIDTH, HEIGHT), Viewer::new());
             let budget = Budget { bytes: budget, quality: 60 };
             for (left, top, width, height, colour, how) in steps {
                 let area = Area { x: left, y: top, width: width.min(WIDTH - left), height: height.min(HEIGHT - top) };
@@ -1276,7 +1062,7 @@ mod tests {
             budget in 500usize..20_000,
         ) {
             let mut bytes = screen(|x, y| text(x, y, 0));
-            let (mut encoder, mut viewer) = (Encoder::new(0, WIDTH, HEIGHT), Viewer::new());
+            let (mut encoder, mut viewer) = (Encoder::new(WIDTH, HEIGHT), Viewer::new());
             let budget = Budget { bytes: budget, quality: 60 };
             let mut under_way: Vec<Frame> = Vec::new();
             let mut now_us = 1;

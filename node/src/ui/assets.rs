@@ -48,6 +48,7 @@ const ASSETS: &[Asset] = assets! {
     JS "/over.js" => "over.js",
     JS "/viewer.js" => "viewer.js",
     JS "/viewer/frame.js" => "viewer/frame.js",
+    JS "/viewer/jpeg.js" => "viewer/jpeg.js",
     JS "/viewer/inflate.js" => "viewer/inflate.js",
     JS "/viewer/painter.js" => "viewer/painter.js",
     JS "/viewer/worker.js" => "viewer/worker.js",

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::qr::qr;
-use crate::event::role_name;
+use crate::{event::role_name, frame::Header};
 
 /// Days of a session with a lively chat.
 const LOG_EVENTS: usize = 4_096;
@@ -29,8 +29,6 @@ const FRAMES: usize = 32;
 const FRAME_BYTES: usize = 64 << 20;
 /// Events of which only the newest means anything.
 const NEWEST_ONLY: [&str; 4] = ["screen", "cursor", "stats", "input_refused"];
-/// Bit 0 of a frame's second byte.
-const KEY_FRAME: u8 = 1;
 
 /// A page's connection, by age.
 pub(super) type Visitor = u64;
@@ -191,7 +189,7 @@ impl Outbox {
         if state.visitor.is_none() {
             return false;
         }
-        if frame.get(1).is_some_and(|flags| flags & KEY_FRAME != 0) {
+        if Header::parse(&frame).is_ok_and(|(header, _)| header.key.is_some()) {
             state.drop_frames();
             state.broken = false;
             state.overflowed = false;
@@ -340,7 +338,18 @@ mod tests {
     use super::*;
 
     fn frame(key: bool, fill: u8) -> Bytes {
-        Bytes::from(vec![1, u8::from(key), fill])
+        let mut bytes = Vec::new();
+        let header = Header {
+            sequence: 1,
+            captured_ms: 0,
+            after: 1,
+            key: key.then_some((1, 1)),
+            exact: false,
+            quiet: false,
+        };
+        header.write(&mut bytes);
+        bytes.push(fill);
+        bytes.into()
     }
 
     fn names(batch: &Batch) -> Vec<String> {

@@ -13,7 +13,7 @@ use axum::{
     Router,
     body::Bytes,
     extract::{
-        DefaultBodyLimit, Request, State,
+        DefaultBodyLimit, Path, Request, State,
         ws::{
             CloseFrame, Message, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection,
         },
@@ -39,6 +39,7 @@ use super::{
     message::{FromPage, InputEvent, Invalid, MAX_MESSAGE_BYTES},
     outbox::{Cursor, Outbox, Visitor},
 };
+use crate::frame::jpeg;
 
 /// A token and not much more.
 const MAX_BODY_BYTES: usize = 256;
@@ -119,6 +120,7 @@ impl Server {
         let router = Router::new()
             .route("/session", post(session))
             .route("/live", any(live))
+            .route("/viewer/jpeg/{quality}", get(jpeg_head))
             .fallback(get(file).fallback(not_found))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .layer(from_fn_with_state(server.clone(), guard))
@@ -175,6 +177,14 @@ async fn not_found() -> Response {
 async fn file(uri: Uri) -> Response {
     match asset(uri.path()) {
         Some(asset) => ([(header::CONTENT_TYPE, asset.mime())], asset.body).into_response(),
+        None => not_found().await,
+    }
+}
+
+/// What stands before the pixels in a JPEG of a quality and of one pixel.
+async fn jpeg_head(Path(quality): Path<u8>) -> Response {
+    match jpeg::head(quality, (1, 1)) {
+        Some(head) => ([(header::CONTENT_TYPE, "application/octet-stream")], head).into_response(),
         None => not_found().await,
     }
 }

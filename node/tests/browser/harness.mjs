@@ -149,26 +149,23 @@ export function picture(name) {
 
 // ---- frames ----------------------------------------------------------------------------------
 
-export function frame({ sequence = 1, after = sequence, key = false, lossless = false, source = 0, width, height, tiles = [] }) {
-  const head = Buffer.alloc(26);
-  head.writeUInt8(1, 0);
-  head.writeUInt8((key ? 1 : 0) | (lossless ? 2 : 0), 1);
-  head.writeUInt16LE(source, 2);
-  head.writeUInt32LE(sequence, 4);
-  head.writeBigUInt64LE(123_456n, 8);
-  head.writeUInt16LE(width, 16);
-  head.writeUInt16LE(height, 18);
-  head.writeUInt32LE(after, 20);
-  head.writeUInt16LE(tiles.length, 24);
-  return Buffer.concat([head, ...tiles.map(tile)]);
+/** As node/src/frame.rs says. */
+export function frame({ sequence = 1, after = sequence, key = false, lossless = false, width, height, tiles = [] }) {
+  const first = 0x10 | (key ? 1 : 0) | (lossless ? 2 : 0) | (after === sequence ? 0 : 8);
+  const numbers = [sequence, 123_456, ...(after === sequence ? [] : [(sequence - after) >>> 0]), ...(key ? [width, height] : [])];
+  return Buffer.concat([Buffer.from([first, ...numbers.flatMap(varint)]), ...tiles.map(tile)]);
 }
 
 function tile({ x, y, w, h, kind, payload }) {
-  const head = Buffer.alloc(14);
-  [x, y, w, h].forEach((value, index) => head.writeUInt16LE(value, 2 * index));
-  head.writeUInt8(kind, 8);
-  head.writeUInt32LE(payload.length, 10);
-  return Buffer.concat([head, payload]);
+  return Buffer.concat([Buffer.from([kind, ...[x, y, w, h, payload.length].flatMap(varint)]), payload]);
+}
+
+function varint(value) {
+  const bytes = [];
+  for (let rest = value; ; rest = Math.floor(rest / 128)) {
+    if (rest < 128) return [...bytes, rest];
+    bytes.push((rest % 128) | 128);
+  }
 }
 
 const bgr = ([r, g, b]) => [b, g, r];
@@ -185,8 +182,9 @@ export function palette(place, colours, indices, deflated) {
     const y = Math.floor(at / place.w);
     packed[y * stride + Math.floor((x * bits) / 8)] |= index << (8 - bits - ((x * bits) % 8));
   });
-  const head = Buffer.from([colours.length, ...colours.flatMap(bgr)]);
-  return { ...place, kind: deflated ? 2 : 1, payload: Buffer.concat([head, deflated ? deflateRawSync(packed, deflated) : packed]) };
+  const grey = colours.every(([r, g, b]) => r === g && g === b);
+  const head = Buffer.from([colours.length, ...colours.flatMap((colour) => (grey ? colour[0] : bgr(colour)))]);
+  return { ...place, kind: (grey ? 7 : 1) + (deflated ? 1 : 0), payload: Buffer.concat([head, deflated ? deflateRawSync(packed, deflated) : packed]) };
 }
 
 export const grey = (place, shades) => ({ ...place, kind: 6, payload: deflateRawSync(Buffer.from(shades)) });

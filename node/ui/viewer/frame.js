@@ -1,17 +1,4 @@
-// A frame of the screen, as it comes over the WebSocket. Little endian:
-//
-// | offset | size | field |
-// |---|---|---|
-// | 0 | 1 | version, 1 |
-// | 1 | 1 | flags: 1 key frame (lower sequences are not drawn any more), 2 every pixel is exact now, 4 not to be acknowledged |
-// | 2 | 2 | source |
-// | 4 | 4 | sequence |
-// | 8 | 8 | capture time, µs since the sharer began |
-// | 16 | 2, 2 | width, height |
-// | 20 | 4 | sequence of the frame that is drawn before; its own if none has to be |
-// | 24 | 2 | tiles |
-//
-// then each tile: x, y, w, h (2 each), kind (1), reserved 0 (1), payload's length (4), payload.
+// A frame of the screen, as it comes over the WebSocket: node/src/frame.rs says what stands where.
 
 export const SOLID = 0;
 export const PALETTE = 1;
@@ -20,48 +7,65 @@ export const PNG = 3;
 export const JPEG = 4;
 export const COPY = 5;
 export const GREY = 6;
+export const GREY_PALETTE = 7;
+export const GREY_PALETTE_DEFLATED = 8;
 
-const HEADER_BYTES = 26;
-const TILE_BYTES = 14;
+const VERSION = 0x10;
+const KEY = 1;
+const EXACT = 2;
+const QUIET = 4;
+const FOLLOWS = 8;
 
-/** Parses a frame; throws when it is none. */
-export function parse(buffer) {
-  const view = new DataView(buffer);
-  if (buffer.byteLength < HEADER_BYTES || view.getUint8(0) !== 1) throw new Error('frame: header');
-  const flags = view.getUint8(1);
-  const frame = {
-    key: (flags & 1) !== 0,
-    lossless: (flags & 2) !== 0,
-    quiet: (flags & 4) !== 0,
-    source: view.getUint16(2, true),
-    sequence: view.getUint32(4, true),
-    captured: Number(view.getBigUint64(8, true)),
-    width: view.getUint16(16, true),
-    height: view.getUint16(18, true),
-    after: view.getUint32(20, true),
-    bytes: buffer.byteLength,
-    tiles: [],
-  };
-  const count = view.getUint16(24, true);
-  let at = HEADER_BYTES;
-  for (let index = 0; index < count; index += 1) {
-    if (at + TILE_BYTES > buffer.byteLength) throw new Error('frame: tile');
-    const tile = {
-      x: view.getUint16(at, true),
-      y: view.getUint16(at + 2, true),
-      w: view.getUint16(at + 4, true),
-      h: view.getUint16(at + 6, true),
-      kind: view.getUint8(at + 8),
-      payload: null,
-    };
-    const length = view.getUint32(at + 10, true);
-    at += TILE_BYTES;
-    if (at + length > buffer.byteLength) throw new Error('frame: payload');
-    if (!tile.w || !tile.h || tile.x + tile.w > frame.width || tile.y + tile.h > frame.height) throw new Error('frame: place');
-    tile.payload = new Uint8Array(buffer, at, length);
-    at += length;
-    frame.tiles.push(tile);
+/** Reads numbers from the front of bytes; throws at their end. */
+class Reader {
+  #bytes;
+  #at = 0;
+
+  constructor(buffer) {
+    this.#bytes = new Uint8Array(buffer);
   }
-  if (at !== buffer.byteLength) throw new Error('frame: trailing bytes');
-  return frame;
+
+  get ended() {
+    return this.#at === this.#bytes.length;
+  }
+
+  byte() {
+    if (this.ended) throw new Error('frame: length');
+    return this.#bytes[this.#at++];
+  }
+
+  varint() {
+    let value = 0;
+    for (let scale = 1; scale < 2 ** 53; scale *= 128) {
+      const byte = this.byte();
+      value += (byte & 0x7f) * scale;
+      if (byte < 0x80) return value;
+    }
+    throw new Error('frame: number');
+  }
+
+  take(length) {
+    if (this.#at + length > this.#bytes.length) throw new Error('frame: payload');
+    this.#at += length;
+    return this.#bytes.subarray(this.#at - length, this.#at);
+  }
+}
+
+/** Parses a frame; throws when it is none. Only key frames have a size, only others need the `size` of theirs. */
+export function parse(buffer, size) {
+  const reader = new Reader(buffer);
+  const first = reader.byte();
+  if ((first & 0xf0) !== VERSION) throw new Error('frame: version');
+  const key = (first & KEY) !== 0;
+  const sequence = reader.varint();
+  const captured = reader.varint();
+  const after = (first & FOLLOWS) === 0 ? sequence : (sequence - reader.varint()) >>> 0;
+  const [width, height] = key ? [reader.varint(), reader.varint()] : size;
+  const tiles = [];
+  while (!reader.ended) {
+    const [kind, x, y, w, h] = [reader.byte(), reader.varint(), reader.varint(), reader.varint(), reader.varint()];
+    if (!w || !h || x + w > width || y + h > height) throw new Error('frame: place');
+    tiles.push({ kind, x, y, w, h, payload: reader.take(reader.varint()) });
+  }
+  return { key, lossless: (first & EXACT) !== 0, quiet: (first & QUIET) !== 0, sequence, captured, after, width, height, bytes: buffer.byteLength, tiles };
 }

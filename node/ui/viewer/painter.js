@@ -3,7 +3,8 @@
 // worker and in the page.
 
 import { inflate } from '/viewer/inflate.js';
-import { COPY, GREY, JPEG, PALETTE, PALETTE_DEFLATED, PNG, SOLID, parse } from '/viewer/frame.js';
+import { COPY, GREY, GREY_PALETTE, GREY_PALETTE_DEFLATED, JPEG, PALETTE, PALETTE_DEFLATED, PNG, SOLID, parse } from '/viewer/frame.js';
+import { jpeg } from '/viewer/jpeg.js';
 
 /** Exact values in, exact values out: no colour management, no multiplied alpha. */
 const EXACT = { colorSpaceConversion: 'none', premultiplyAlpha: 'none' };
@@ -17,21 +18,26 @@ function isNewer(a, b) {
   return a !== b && ((a - b) >>> 0) < 0x80000000;
 }
 
-function colourAt(payload, at) {
-  return (0xff000000 | (payload[at] << 16) | (payload[at + 1] << 8) | payload[at + 2]) >>> 0;
+/** In canvas order the bytes are R, G, B, A; all our machines are little endian. */
+function colour(blue, green, red) {
+  return (0xff000000 | (blue << 16) | (green << 8) | red) >>> 0;
 }
 
 /** A palette tile's pixels. */
 function unpack({ w, h, kind, payload }) {
   const n = payload[0];
   if (!(n >= 2)) throw new Error('tile: palette');
-  // In canvas order the bytes are R, G, B, A; the payload has B, G, R; all our machines are little endian.
+  const grey = kind === GREY_PALETTE || kind === GREY_PALETTE_DEFLATED;
+  const size = grey ? 1 : 3;
   const colours = new Uint32Array(256);
-  for (let index = 0; index < n; index += 1) colours[index] = colourAt(payload, 1 + 3 * index);
+  for (let index = 0; index < n; index += 1) {
+    const at = 1 + size * index;
+    colours[index] = grey ? colour(payload[at], payload[at], payload[at]) : colour(payload[at], payload[at + 1], payload[at + 2]);
+  }
   const bits = n <= 2 ? 1 : n <= 4 ? 2 : n <= 16 ? 4 : 8;
   const stride = (w * bits + 7) >> 3;
-  const packed = payload.subarray(1 + 3 * n);
-  const indices = kind === PALETTE ? packed : inflate(packed, stride * h);
+  const packed = payload.subarray(1 + size * n);
+  const indices = kind === PALETTE || kind === GREY_PALETTE ? packed : inflate(packed, stride * h);
   if (indices.length !== stride * h) throw new Error('tile: length');
   const image = new ImageData(w, h);
   const pixels = new Uint32Array(image.data.buffer);
@@ -52,28 +58,35 @@ function unpack({ w, h, kind, payload }) {
 function shades({ w, h, payload }) {
   const image = new ImageData(w, h);
   const pixels = new Uint32Array(image.data.buffer);
-  inflate(payload, w * h).forEach((shade, at) => { pixels[at] = (0xff000000 | (shade * 0x010101)) >>> 0; });
+  inflate(payload, w * h).forEach((shade, at) => { pixels[at] = colour(shade, shade, shade); });
   return image;
+}
+
+/** As large as its tile; a promise. */
+async function picture({ w, h }, blob) {
+  const bitmap = await createImageBitmap(blob, EXACT);
+  if (bitmap.width !== w || bitmap.height !== h) throw new Error('tile: size');
+  return bitmap;
 }
 
 /** What a tile is drawn from; a promise for pictures. */
 function decode(tile) {
-  const { kind, payload, w, h } = tile;
+  const { kind, payload } = tile;
   switch (kind) {
     case SOLID:
       if (payload.length !== 3) throw new Error('tile: solid');
       return `rgb(${payload[2]},${payload[1]},${payload[0]})`;
     case PALETTE:
     case PALETTE_DEFLATED:
+    case GREY_PALETTE:
+    case GREY_PALETTE_DEFLATED:
       return unpack(tile);
     case GREY:
       return shades(tile);
     case PNG:
+      return picture(tile, new Blob([payload], { type: 'image/png' }));
     case JPEG:
-      return createImageBitmap(new Blob([payload], { type: kind === PNG ? 'image/png' : 'image/jpeg' }), EXACT).then((bitmap) => {
-        if (bitmap.width !== w || bitmap.height !== h) throw new Error('tile: size');
-        return bitmap;
-      });
+      return jpeg(tile).then((blob) => picture(tile, blob));
     case COPY: {
       if (payload.length !== 4) throw new Error('tile: copy');
       return [payload[0] | (payload[1] << 8), payload[2] | (payload[3] << 8)];
@@ -115,9 +128,9 @@ export class Painter {
     let frame;
     let sources;
     try {
-      frame = parse(buffer);
+      frame = parse(buffer, this.#key ? [this.#key.width, this.#key.height] : [0, 0]);
       if (!frame.key && this.#key && isNewer(this.#key.sequence, frame.sequence)) return;
-      if (!this.#fits(frame) || this.#held.size >= MAX_HELD) {
+      if (!(frame.key || this.#key) || this.#held.size >= MAX_HELD) {
         this.#lost();
         return;
       }
@@ -154,12 +167,6 @@ export class Painter {
   snapshot() {
     const { width, height } = this.#canvas;
     return this.#context.getImageData(0, 0, width, height);
-  }
-
-  #fits(frame) {
-    if (frame.key) return true;
-    const key = this.#key;
-    return key !== null && frame.width === key.width && frame.height === key.height && frame.source === key.source;
   }
 
   #begin(frame) {
@@ -204,8 +211,8 @@ export class Painter {
         context.putImageData(source, x, y);
       }
     }
-    const { sequence, key, lossless, quiet, width, height, bytes, source, captured } = frame;
-    this.#drawn({ sequence, key, lossless, quiet, width, height, bytes, source, captured, tiles: frame.tiles.length, arrived });
+    const { sequence, key, lossless, quiet, width, height, bytes, captured } = frame;
+    this.#drawn({ sequence, key, lossless, quiet, width, height, bytes, captured, tiles: frame.tiles.length, arrived });
     const waiting = this.#held.get(sequence) ?? [];
     this.#held.delete(sequence);
     this.#done.add(sequence);
