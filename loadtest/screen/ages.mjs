@@ -13,7 +13,7 @@ const MAX_DOUBT_MS = 34;
  * A frame says when it was captured, on a clock that began with the capture. What that is in the player's time follows from
  * the film: a frame that brings picture n was captured after n was asked for, and before n + 1 was on the screen. Every such
  * frame narrows both bounds. The earlier one is taken, with which frames are the older. (The bounds may cross by as much as
- * it takes to grab pixels: the frame's time is noted after that.)
+ * it takes to grab pixels: the frame's time is noted after that, and in whole ms.)
  */
 export function ages(log, film) {
   const steps = new Map();
@@ -29,11 +29,11 @@ export function ages(log, film) {
     const step = steps.get(number)?.findLast(({ asked }) => asked < at);
     if (!step || at - step.asked > REPEAT_MS) continue;
     brought += 1;
-    earliest = Math.max(earliest, step.asked - captured / 1000);
-    latest = Math.min(latest, step.over - captured / 1000);
+    earliest = Math.max(earliest, step.asked - captured - 1);
+    latest = Math.min(latest, step.over - captured);
   }
   assert.ok(Math.abs(latest - earliest) < MAX_DOUBT_MS, `the capture's clock is in doubt by ${round(latest - earliest)} ms`);
-  const all = log.map(({ at, captured }) => at - (captured / 1000 + earliest)).sort((a, b) => a - b);
+  const all = log.map(({ at, captured }) => at - (captured + earliest)).sort((a, b) => a - b);
   return {
     frames: all.length, of_film: brought, clock_within_ms: round(Math.abs(latest - earliest)),
     p50_ms: round(percentile(all, 0.5)), p95_ms: round(percentile(all, 0.95)), max_ms: round(all.at(-1)), older_than_500_ms: all.filter((age) => age > 500).length,

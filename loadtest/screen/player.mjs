@@ -12,6 +12,8 @@ const HEIGHT = 1080;
 const STEP_MS = 1000 / 60;
 const DESKTOP = 0x2e3440;
 
+const MARKS = [{ x: 96, y: 96, size: 16 }, { x: 896, y: 528, size: 16 }, { x: 1696, y: 960, size: 16 }];
+
 /** How long each lasts, how often it changes, where; and where the number of the step stands in it. */
 export const SCENES = {
   // Twenty characters a second: a good typist.
@@ -19,9 +21,13 @@ export const SCENES = {
   // A notch of the wheel every 350 ms, each an eased 120 pixels, as browsers do.
   scrolling: { seconds: 7, step_ms: STEP_MS, window: { x: 360, y: 90, w: 1200, h: 900 } },
   dragging: { seconds: 6, step_ms: STEP_MS, window: { x: 0, y: 0, w: 420, h: 300 } },
-  animation: { seconds: 6, step_ms: 1000 / 30, window: { x: 0, y: 0, w: WIDTH, h: HEIGHT }, marks: [{ x: 96, y: 96, size: 16 }, { x: 896, y: 528, size: 16 }, { x: 1696, y: 960, size: 16 }] },
-  video: { seconds: 120, step_ms: 40, window: { x: 1280, y: 128, w: 480, h: 270 }, marks: [{ x: 1296, y: 144, size: 8 }] },
+  // The whole screen: moved over, which can be copied, and zoomed into, which cannot.
+  panning: { seconds: 6, step_ms: 1000 / 30, window: { x: 0, y: 0, w: WIDTH, h: HEIGHT }, marks: MARKS },
+  animation: { seconds: 6, step_ms: 1000 / 30, window: { x: 0, y: 0, w: WIDTH, h: HEIGHT }, marks: MARKS, pictures: 12 },
+  video: { seconds: 120, step_ms: 40, window: { x: 1280, y: 128, w: 480, h: 270 }, marks: [{ x: 1296, y: 144, size: 8 }], pictures: 50 },
 };
+/** Of the photograph's width, what the last picture of a zoom shows. */
+const ZOOM = 0.6;
 const NOTCH_PX = 120;
 const NOTCH_MS = 350;
 const GLIDE_MS = 150;
@@ -31,7 +37,10 @@ class Player {
   #root;
   #depth;
   #graphics;
+  #photograph;
   #pixmaps = {};
+  /** By name of the scene. */
+  #zooms = {};
   #windows = [];
   #xterm;
   #going = false;
@@ -44,7 +53,8 @@ class Player {
     const [screen] = opened.screen;
     [player.#root, player.#depth] = [screen.root, screen.root_depth];
     player.#graphics = player.#gc({ foreground: DESKTOP, graphicsExposures: 0 });
-    player.#pixmaps = { photograph: player.#upload(photograph), page: player.#upload(page) };
+    player.#photograph = decode(readFileSync(photograph));
+    player.#pixmaps = { photograph: player.#upload(player.#photograph), page: player.#upload(decode(readFileSync(page))) };
     player.text = readFileSync(text, 'latin1').replace(/\s+/g, ' ').trim();
     player.#xterm = xterm;
     player.#x.ChangeWindowAttributes(player.#root, { backgroundPixel: DESKTOP });
@@ -59,8 +69,7 @@ class Player {
     return id;
   }
 
-  #upload(file) {
-    const { width, height, pixels } = decode(readFileSync(file));
+  #upload({ width, height, pixels }) {
     const id = this.#x.AllocID();
     this.#x.CreatePixmap(id, this.#root, this.#depth, width, height);
     const rows = 64;
@@ -100,7 +109,8 @@ class Player {
     } else if (name === 'dragging') {
       const under = this.#window(this.#root, { x: 0, y: 0, w: WIDTH, h: HEIGHT }, this.#part(photograph, 300, 300, WIDTH, HEIGHT));
       this.#windows = [this.#window(under, window, this.#part(page, 100, 400, window.w, window.h)), under];
-    } else if (name === 'animation' || name === 'video') {
+    } else if (name === 'panning' || name === 'animation' || name === 'video') {
+      if (SCENES[name].pictures) this.#zooms[name] ??= this.#zoom(SCENES[name]);
       this.#windows = [this.#window(this.#root, window, this.#part(photograph, 0, 0, window.w, window.h))];
     } else {
       this.#say('\x1b[2J\x1b[3J\x1b[H');
@@ -191,20 +201,59 @@ class Player {
     this.#x.MoveWindow(this.#windows[0], x, y);
   }
 
+  /** A camera that moves over the photograph. */
+  panning(number) {
+    const { id, width, height } = this.#pixmaps.photograph;
+    const { w, h } = SCENES.panning.window;
+    const there = (span, speed) => Math.round((span / 2) * (1 - Math.cos(number * speed)));
+    this.#film(SCENES.panning, number, [id, there(width - w, 0.011), there(height - h, 0.017)]);
+  }
+
   animation(number) {
-    this.#film(SCENES.animation, number);
+    this.#zoomed('animation', number);
   }
 
   video(number) {
-    this.#film(SCENES.video, number);
+    this.#zoomed('video', number);
   }
 
-  /** A camera that moves over the photograph; the picture and its number appear together. */
-  #film({ window, marks }, number) {
-    const { id, width, height } = this.#pixmaps.photograph;
-    const there = (span, speed) => Math.round((span / 2) * (1 - Math.cos(number * speed)));
+  /** A camera that zooms in and out. */
+  #zoomed(name, number) {
+    const pictures = this.#zooms[name];
+    const there = number % (2 * (pictures.length - 1));
+    const picture = pictures[Math.min(there, 2 * (pictures.length - 1) - there)];
+    this.#film(SCENES[name], number, [picture.id, 0, 0]);
+  }
+
+  /** The pictures of a zoom: each pixel between four of the photograph. */
+  #zoom({ window: { w, h }, pictures }) {
+    const { width, height, pixels } = this.#photograph;
+    return Array.from({ length: pictures }, (_, number) => {
+      const scale = 1 - (1 - ZOOM) * (number / pictures);
+      const [step, left, top] = [((width - 1) / w) * scale, ((width - 1) * (1 - scale)) / 2, ((height - 1 - (h * (width - 1) * scale) / w)) / 2];
+      const zoomed = Buffer.alloc(w * h * 4);
+      for (let y = 0; y < h; y += 1) {
+        const fromY = Math.min(height - 2, Math.max(0, top + y * step));
+        const [row, down] = [Math.floor(fromY), fromY % 1];
+        for (let x = 0; x < w; x += 1) {
+          const fromX = left + x * step;
+          const [column, right] = [Math.floor(fromX), fromX % 1];
+          const at = (row * width + column) * 4;
+          for (let part = 0; part < 3; part += 1) {
+            const upper = pixels[at + part] * (1 - right) + pixels[at + 4 + part] * right;
+            const lower = pixels[at + width * 4 + part] * (1 - right) + pixels[at + width * 4 + 4 + part] * right;
+            zoomed[(y * w + x) * 4 + part] = upper * (1 - down) + lower * down;
+          }
+        }
+      }
+      return this.#upload({ width: w, height: h, pixels: zoomed });
+    });
+  }
+
+  /** A picture, and its number in it, appear together. */
+  #film({ window, marks }, number, [id, x, y]) {
     this.#x.GrabServer();
-    this.#x.CopyArea(id, this.#windows[0], this.#graphics, there(width - window.w, 0.011), there(height - window.h, 0.017), 0, 0, window.w, window.h);
+    this.#x.CopyArea(id, this.#windows[0], this.#graphics, x, y, 0, 0, window.w, window.h);
     for (const mark of marks) this.#mark(mark, window, number & 255);
     this.#x.UngrabServer();
   }

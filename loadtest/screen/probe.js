@@ -114,34 +114,31 @@
   }
 
   // ---- Remora's worker -----------------------------------------------------------------------
-  const TILE_HEADER_BYTES = 14;
-  const captured = new Map();
   addEventListener('message', ({ data }) => {
     if (data.canvas) handedOver = data.canvas;
     if (data.frame) note(data.frame);
   });
   // The page's own: where tiles begin is its business.
-  let parse = () => ({ tiles: [] });
+  let parse = () => ({ key: false, tiles: [] });
   import('/viewer/frame.js').then((module) => { parse = module.parse; });
+  let size = [0xffff, 0xffff];
 
-  /** See node/src/share/encode.rs for what stands where. */
-  function note(frame) {
-    const header = new DataView(frame);
-    captured.set(header.getUint32(4, true), Number(header.getBigUint64(8, true)));
-    for (const { kind, w, h, payload } of parse(frame).tiles) {
+  function note(bytes) {
+    const frame = parse(bytes, size);
+    if (frame.key) size = [frame.width, frame.height];
+    for (const { kind, w, h, payload } of frame.tiles) {
       const sums = (probe.kinds[kind] ??= { tiles: 0, pixels: 0, bytes: 0 });
       sums.tiles += 1;
       sums.pixels += w * h;
-      sums.bytes += TILE_HEADER_BYTES + payload.length;
+      sums.bytes += payload.length;
     }
   }
 
   const post = globalThis.postMessage;
   globalThis.postMessage = (message, transfer) => {
     if (message.drawn) {
-      const { sequence, lossless, bytes } = message.drawn;
-      shown({ sequence, lossless, bytes, captured: captured.get(sequence) });
-      captured.delete(sequence);
+      const { sequence, lossless, bytes, captured } = message.drawn;
+      shown({ sequence, lossless, bytes, captured });
     }
     post.call(globalThis, message, transfer);
   };

@@ -16,8 +16,8 @@ const QUIET_MS = 1000;
 const QUIET_LIMIT_MS = 20_000;
 /** What keeps a connection alive within a tenth of a second is no picture. */
 const ALIVE_BYTES = 512;
-/** As node/src/share/encode.rs numbers them. */
-const KINDS = ['solid', 'palette', 'palette, deflated', 'PNG', 'JPEG', 'copy'];
+/** As node/src/frame.rs numbers them. */
+const KINDS = ['solid', 'palette', 'palette, deflated', 'PNG', 'JPEG', 'copy', 'grey', 'palette of greys', 'palette of greys, deflated'];
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
@@ -146,6 +146,7 @@ export const WORKLOADS = {
   typing: (...args) => rounds(2, 'typing', ...args),
   scrolling: (...args) => rounds(2, 'scrolling', ...args),
   dragging: (...args) => rounds(1, 'dragging', ...args),
+  panning: (...args) => rounds(1, 'panning', ...args),
   animation: (...args) => rounds(1, 'animation', ...args),
   idle,
 };
