@@ -17,7 +17,7 @@
 //! | 1 palette | count n (2–255), n colours, rows of 1-, 2-, 4- or 8-bit indices, first pixel in the highest bits, rows padded |
 //! | 2 palette | as 1, the index bytes deflated (RFC 1951) |
 //! | 3 | PNG, exact |
-//! | 4 | JPEG without its tables, see [`jpeg`]; to be made exact once the screen rests |
+//! | 4 | JPEG without its tables, see [`crate::frame::jpeg`]; to be made exact once the screen rests |
 //! | 5 copy | source x, y (2 each, little endian): from the picture before this frame; copies come first |
 //! | 6 grey | a byte a pixel, deflated: text, whose smoothed edges have too many shades for 4-bit indices |
 //! | 7 palette | as 1, a colour being one byte for all three |
