@@ -3,7 +3,9 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    num::NonZeroUsize,
     path::PathBuf,
+    thread,
     time::Duration,
 };
 
@@ -33,6 +35,10 @@ const DEFAULT_MAX_NODES: usize = 100_000;
 const DEFAULT_MAX_NODES_PER_NETWORK: usize = 64;
 /// At 50 kB/s each, which a still screen needs, this is 8 Gbit/s: more than this datapath forwards.
 const DEFAULT_MAX_SESSIONS: usize = 20_000;
+/// Their table has 200 MB.
+const MAX_SESSIONS: usize = 1_000_000;
+/// Each has 4 MiB to receive into.
+const MAX_WORKERS: usize = 256;
 /// A person mistypes a few codes; a guesser needs millions (`SECURITY` §2.4).
 const DEFAULT_LOOKUPS_PER_MINUTE: u64 = 10;
 const LOOKUP_BURST: u64 = 5;
@@ -118,6 +124,9 @@ pub struct ServeArgs {
     /// Sessions forwarded at once
     #[arg(long, value_name = "N", env = "REMORA_RELAY_MAX_SESSIONS", default_value_t = DEFAULT_MAX_SESSIONS)]
     pub max_sessions: usize,
+    /// Threads that forward frames, each with a socket of its own; by default, one a processor
+    #[arg(long, value_name = "N", env = "REMORA_RELAY_WORKERS")]
+    pub workers: Option<NonZeroUsize>,
     /// Codes that may be looked up from one address
     #[arg(long, value_name = "N", env = "REMORA_RELAY_LOOKUPS_PER_MINUTE", default_value_t = DEFAULT_LOOKUPS_PER_MINUTE)]
     pub lookups_per_minute: u64,
@@ -173,6 +182,14 @@ pub enum ConfigError {
         /// What works.
         minimum: u64,
     },
+    /// More than one relay is made for.
+    #[error("--{flag} must be at most {maximum}; run more relays for more")]
+    TooLarge {
+        /// Which flag.
+        flag: &'static str,
+        /// What works.
+        maximum: usize,
+    },
 }
 
 /// What a relay runs with, checked.
@@ -198,6 +215,8 @@ pub struct Config {
     pub max_nodes_per_network: usize,
     /// Sessions at once.
     pub max_sessions: usize,
+    /// Threads that forward frames.
+    pub workers: NonZeroUsize,
     /// Look-ups of a source.
     pub lookup_rate: Rate,
     /// How long sessions may stay when it drains.
@@ -220,6 +239,7 @@ impl Config {
             // All of them are on loopback.
             max_nodes_per_network: DEFAULT_MAX_NODES,
             max_sessions: DEFAULT_MAX_SESSIONS,
+            workers: NonZeroUsize::MIN,
             lookup_rate: lookup_rate(DEFAULT_LOOKUPS_PER_MINUTE),
             drain_timeout: Duration::from_secs(DEFAULT_DRAIN_TIMEOUT_S),
         }
@@ -242,6 +262,7 @@ impl Config {
             max_nodes: args.max_nodes,
             max_nodes_per_network: args.max_nodes_per_network,
             max_sessions: args.max_sessions,
+            workers: args.workers(),
             lookup_rate: lookup_rate(args.lookups_per_minute),
             drain_timeout: Duration::from_secs(args.drain_timeout),
         })
@@ -273,6 +294,11 @@ impl fmt::Debug for Config {
 }
 
 impl ServeArgs {
+    fn workers(&self) -> NonZeroUsize {
+        let processors = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.workers.unwrap_or_else(processors)
+    }
+
     /// Checks each flag by itself.
     ///
     /// # Errors
@@ -300,6 +326,14 @@ impl ServeArgs {
         ] {
             if value < minimum {
                 return Err(ConfigError::TooSmall { flag, minimum });
+            }
+        }
+        for (flag, value, maximum) in [
+            ("max-sessions", self.max_sessions, MAX_SESSIONS),
+            ("workers", self.workers().get(), MAX_WORKERS),
+        ] {
+            if value > maximum {
+                return Err(ConfigError::TooLarge { flag, maximum });
             }
         }
         Ok(())

@@ -1,32 +1,54 @@
-//! The task that receives: a batch from the socket, then for each datagram demux → look up → send.
+//! The workers: a batch from the socket, then for each run of datagrams demux → look up → plan, then one send.
 //!
-//! Between receive and send there is no `await`, no copy and no log above `TRACE`. Nothing a peer sends is an
-//! error here: it is a [`DropReason`], counted.
+//! ```text
+//!  socket ─▶ batch::Received ─▶ demux::runs ─┬─ frames ─▶ forward (table) ─▶ batch::Plan ─▶ socket
+//!                                            ├─ question ─▶ reflect ────────────────────▶ socket
+//!                                            └─ QUIC ─▶ bounded queue ─▶ control
+//! ```
+//!
+//! A thread and a socket for each worker; the table and the metrics are all that they share. Between receive and send there is
+//! no allocation, lock, copy, wait or log above `TRACE`, and one look at the clock. Nothing a peer sends is an error here: it
+//! is a [`DropReason`], counted. A frame is never held back: a batch is what is there.
 
+// Received into one memory, sent on from there.
+pub mod batch;
 // Pure: bytes → what they are.
 pub mod demux;
 // Pure: a frame, its source and the table → where the same bytes go.
 pub mod forward;
 // Pure: "from which address do you see me?"
 pub mod reflect;
-// The UDP socket: bound, received from in batches, sent on by everybody.
+// The UDP sockets: bound, received from in batches, sent on by everybody.
 pub mod socket;
 // Session → where to; rate, last seen, counters.
 pub mod table;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    io::{self, ErrorKind},
+    os::{fd::AsFd, unix::net::UnixStream},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use bytes::Bytes;
 use quinn::udp::{RecvMeta, Transmit};
+use remora_proto::wire::frame::Header;
 use tokio::sync::mpsc;
 
 use self::{
-    demux::Demuxed,
+    batch::{Meta, Piece, Plan, Received},
+    demux::{Demuxed, Run},
     reflect::Reflector,
-    socket::{Batch, Socket},
+    socket::Socket,
     table::Table,
 };
 use crate::admin::metrics::Metrics;
+
+/// Receive errors in a row after which the socket is given up: anything a peer can cause (ICMP) comes and goes.
+const MAX_RECEIVE_ERRORS: u32 = 100;
 
 /// QUIC packets on their way to quinn.
 ///
@@ -104,99 +126,205 @@ pub struct QuicPacket {
     pub meta: RecvMeta,
 }
 
-/// The receiving side of a relay.
-#[derive(Debug)]
+/// What all workers of a relay share.
+#[derive(Clone, Debug)]
 pub struct Datapath {
-    socket: Arc<Socket>,
-    table: Arc<Table>,
-    metrics: Arc<Metrics>,
-    quic: mpsc::Sender<QuicPacket>,
-    reflector: Reflector,
+    /// Where frames go.
+    pub table: Arc<Table>,
+    /// What became of them.
+    pub metrics: Arc<Metrics>,
+    /// Where QUIC packets leave.
+    pub quic: mpsc::Sender<QuicPacket>,
+    /// Answers questions; rare, so that a lock is nothing.
+    pub reflector: Arc<Mutex<Reflector>>,
 }
 
-impl Datapath {
-    /// The datapath of `socket`; QUIC packets leave through `quic`.
-    pub fn new(
-        socket: Arc<Socket>,
-        table: Arc<Table>,
-        metrics: Arc<Metrics>,
-        quic: mpsc::Sender<QuicPacket>,
-        now: Instant,
-    ) -> Self {
+/// Ends the workers when it is dropped.
+#[derive(Debug)]
+pub struct Stop {
+    stopped: Arc<AtomicBool>,
+    /// Closed to wake those that wait.
+    _wake: UnixStream,
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a worker sees of [`Stop`].
+#[derive(Debug)]
+pub struct Stopped {
+    stopped: Arc<AtomicBool>,
+    woken: UnixStream,
+}
+
+impl Stopped {
+    /// For another worker.
+    ///
+    /// # Errors
+    /// When the system has no descriptors left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            stopped: Arc::clone(&self.stopped),
+            woken: self.woken.try_clone()?,
+        })
+    }
+}
+
+/// A way to end workers.
+///
+/// # Errors
+/// When the system has no descriptors left.
+pub fn stop() -> io::Result<(Stop, Stopped)> {
+    let (wake, woken) = UnixStream::pair()?;
+    let stopped = Arc::new(AtomicBool::new(false));
+    let stop = Stop {
+        stopped: Arc::clone(&stopped),
+        _wake: wake,
+    };
+    Ok((stop, Stopped { stopped, woken }))
+}
+
+/// One socket's worker, a thread of its own.
+#[derive(Debug)]
+pub struct Worker {
+    datapath: Datapath,
+    socket: Arc<Socket>,
+    stop: Stopped,
+}
+
+impl Worker {
+    /// Receives from `socket` and sends on it.
+    pub fn new(datapath: Datapath, socket: Arc<Socket>, stop: Stopped) -> Self {
         Self {
+            datapath,
             socket,
-            table,
-            metrics,
-            quic,
-            reflector: Reflector::new(now),
+            stop,
         }
     }
 
-    /// Receives and forwards until it is dropped.
+    /// Forwards until it is told to stop.
     ///
     /// # Errors
     /// When the socket itself is broken; no datagram can do that.
-    pub async fn run(mut self) -> io::Result<()> {
-        let socket = Arc::clone(&self.socket);
-        let mut batch = Batch::new(&socket);
-        loop {
-            socket.receive(&mut batch).await?;
-            let now = Instant::now();
-            let mut datagrams = 0_u32;
-            for (datagram, meta) in batch.datagrams() {
-                datagrams += 1;
-                if let Err(reason) = self.handle_datagram(datagram, meta, now) {
-                    self.metrics.dropped(reason);
+    pub fn run(self) -> io::Result<()> {
+        let (mut received, mut plan) = (Received::default(), Plan::default());
+        let mut errors = 0;
+        while !self.stop.stopped.load(Ordering::Relaxed) {
+            match self.socket.receive(&mut received) {
+                Ok(()) => {
+                    errors = 0;
+                    self.handle(&received, &mut plan);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.socket.wait(self.stop.woken.as_fd())?;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if errors >= MAX_RECEIVE_ERRORS => return Err(error),
+                Err(error) => {
+                    errors += 1;
+                    tracing::debug!(%error, "receive failed");
                 }
             }
-            self.metrics.batch_frames.observe(datagrams.into());
         }
+        Ok(())
     }
 
-    fn handle_datagram(
-        &mut self,
-        datagram: &[u8],
-        meta: &RecvMeta,
+    /// One batch, one look at the clock.
+    fn handle(&self, received: &Received, plan: &mut Plan) {
+        let now = Instant::now();
+        let mut datagrams = 0;
+        for slot in received.slots() {
+            let Some((message, meta)) = received.message(slot) else {
+                continue;
+            };
+            for run in demux::runs(message, meta.segment) {
+                datagrams += run.datagrams;
+                if let Err(reason) = self.handle_run(run, slot, message, &meta, now, plan) {
+                    self.datapath.metrics.dropped(reason, run.datagrams);
+                }
+                if plan.is_full() {
+                    self.send(plan, received);
+                }
+            }
+        }
+        self.send(plan, received);
+        self.datapath.metrics.batch_frames.observe(datagrams as f64);
+    }
+
+    fn handle_run(
+        &self,
+        run: Run,
+        slot: usize,
+        message: &[u8],
+        meta: &Meta,
         now: Instant,
+        plan: &mut Plan,
     ) -> Result<(), DropReason> {
-        match demux::demux(datagram)? {
+        let datagram = || &message[run.start..][..run.length];
+        match run.what? {
             Demuxed::Frame(header) => {
-                let to = forward::forward(&self.table, header, datagram.len(), meta.addr, now)?;
-                self.send(Transmit {
-                    destination: to.remote,
-                    // The inner connection's congestion marks are end to end.
-                    ecn: meta.ecn,
-                    contents: datagram,
-                    segment_size: None,
-                    src_ip: to.local,
-                })?;
-                self.metrics.forwarded(datagram.len());
+                let amount = (run.datagrams, run.length);
+                let to = forward::forward(&self.datapath.table, header, amount, meta.source, now)?;
+                let piece = Piece {
+                    slot,
+                    start: run.start,
+                    length: run.length,
+                    segment: meta.segment.min(run.length),
+                };
+                // The inner connection's congestion marks are end to end.
+                plan.add(key(header), to, meta.ecn, piece);
                 Ok(())
             }
-            Demuxed::Reflect => self.reflect(datagram, meta, now),
-            Demuxed::Quic => self.hand_to_quinn(datagram, meta),
+            Demuxed::Reflect => self.reflect(datagram(), meta, now),
+            Demuxed::Quic => self.hand_to_quinn(datagram(), meta),
         }
     }
 
-    fn reflect(
-        &mut self,
-        datagram: &[u8],
-        meta: &RecvMeta,
-        now: Instant,
-    ) -> Result<(), DropReason> {
-        let answer = self.reflector.respond(datagram, meta.addr, now)?;
-        self.send(answer_to(meta.addr, &answer, meta))
+    fn send(&self, plan: &mut Plan, received: &Received) {
+        let sent = self.socket.send_plan(plan, received);
+        let metrics = &self.datapath.metrics;
+        metrics.forwarded(sent.datagrams, sent.bytes);
+        metrics.dropped(DropReason::SendBufferFull, sent.no_room);
+        metrics.dropped(DropReason::SendFailed, sent.refused);
     }
 
-    fn hand_to_quinn(&self, datagram: &[u8], meta: &RecvMeta) -> Result<(), DropReason> {
-        let Ok(slot) = self.quic.try_reserve() else {
-            self.metrics.quic_queue_drops.inc();
+    fn reflect(&self, datagram: &[u8], meta: &Meta, now: Instant) -> Result<(), DropReason> {
+        let mut reflector = self
+            .datapath
+            .reflector
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let answer = reflector.respond(datagram, meta.source, now)?;
+        let transmit = Transmit {
+            destination: meta.source,
+            ecn: None,
+            contents: &answer,
+            segment_size: None,
+            src_ip: meta.local,
+        };
+        self.socket.try_send(&transmit).map_err(|error| {
+            if error.kind() == ErrorKind::WouldBlock {
+                DropReason::SendBufferFull
+            } else {
+                DropReason::SendFailed
+            }
+        })
+    }
+
+    fn hand_to_quinn(&self, datagram: &[u8], meta: &Meta) -> Result<(), DropReason> {
+        let Ok(slot) = self.datapath.quic.try_reserve() else {
+            self.datapath.metrics.quic_queue_drops.inc();
             return Err(DropReason::QuicQueueFull);
         };
         let meta = RecvMeta {
+            addr: meta.source,
             len: datagram.len(),
             stride: datagram.len(),
-            ..*meta
+            ecn: meta.ecn,
+            dst_ip: meta.local,
         };
         slot.send(QuicPacket {
             bytes: Bytes::copy_from_slice(datagram),
@@ -204,24 +332,10 @@ impl Datapath {
         });
         Ok(())
     }
-
-    fn send(&self, transmit: Transmit<'_>) -> Result<(), DropReason> {
-        self.socket.try_send(&transmit).map_err(|error| {
-            if error.kind() == io::ErrorKind::WouldBlock {
-                DropReason::SendBufferFull
-            } else {
-                DropReason::SendFailed
-            }
-        })
-    }
 }
 
-fn answer_to<'a>(destination: SocketAddr, contents: &'a [u8], meta: &RecvMeta) -> Transmit<'a> {
-    Transmit {
-        destination,
-        ecn: None,
-        contents,
-        segment_size: None,
-        src_ip: meta.dst_ip,
-    }
+/// The same for all frames that go to one leg.
+fn key(header: Header) -> u64 {
+    // Ids are random: the lowest bit of one of two that differ in nothing else may as well say the side.
+    header.session.0.rotate_left(1) ^ u64::from(header.side as u8)
 }

@@ -3,12 +3,12 @@
 //! The way of a datagram, and the modules in that order:
 //!
 //! ```text
-//!            ┌─────────────────────── one UDP socket ────────────────────────┐
-//!  datagram ─┤ datapath::socket ─▶ demux ─┬─ frame ──▶ table ─▶ forward ─────├─▶ datagram, the same bytes
-//!            │                            ├─ reflect ─▶ "I see you at …" ────├─▶ to where it came from
-//!            │                            ├─ QUIC ──▶ control::socket ─▶ quinn ─▶ control::connection
-//!            │                            └─ else: dropped, counted          │            │ requests
-//!            └───────────────────────────────────────────────────────────────┘            ▼
+//!             ┌────────── one UDP port, a socket and a thread for each worker ─────────┐
+//!  datagrams ─┤ datapath::batch ─▶ demux ─┬─ frames ─▶ table ─▶ forward ─▶ one send ───├─▶ the same bytes
+//!             │                           ├─ reflect ─▶ "I see you at …" ──────────────├─▶ to where it came from
+//!             │                           ├─ QUIC ─▶ queue ─▶ control::socket ─▶ quinn ├─▶ control::connection
+//!             │                           └─ else: dropped, counted                    │            │ requests
+//!             └────────────────────────────────────────────────────────────────────────┘            ▼
 //!                        table ◀── allocations ── control::registry ◀── exchanges ── rendezvous
 //! ```
 //!
@@ -24,7 +24,7 @@ pub mod config;
 pub mod identity;
 
 // --- datagram → demux → session table → forward → datagram ---
-// The task that owns the UDP socket's receiving side.
+// The threads that receive and forward.
 pub mod datapath;
 // Token buckets: bytes of a session, look-ups of a source, requests of a connection.
 pub mod rate;

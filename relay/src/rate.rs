@@ -38,8 +38,18 @@ impl Rate {
         self.units
     }
 
+    /// Units that may be taken at once.
+    pub const fn burst(self) -> u64 {
+        self.burst
+    }
+
+    /// Nanoseconds that a unit takes to come back, times 2 to the power of `shift`.
+    pub fn nanos_per_unit(self, shift: u32) -> u128 {
+        (self.per.as_nanos() << shift) / u128::from(self.units)
+    }
+
     /// How long `units` take to come back.
-    fn time_for(self, units: u64) -> Duration {
+    pub fn time_for(self, units: u64) -> Duration {
         let nanos = u128::from(units) * self.per.as_nanos() / u128::from(self.units);
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }

@@ -27,7 +27,9 @@ use crate::{
         registry::{Limits, Registry},
         socket::ControlSocket,
     },
-    datapath::{self, Datapath, DropReason, socket::Socket, table::Table},
+    datapath::{
+        self, Datapath, DropReason, Stop, Worker, reflect::Reflector, socket::Socket, table::Table,
+    },
     drain::{Drain, State},
     rate::SourceLimiter,
     rendezvous::{MemoryRendezvous, Rendezvous},
@@ -145,6 +147,8 @@ pub struct Relay {
     tasks: JoinSet<io::Result<()>>,
     /// Last of all: the others say their last words through it.
     datapath: JoinSet<io::Result<()>>,
+    /// Ends the datapath.
+    stop: Stop,
 }
 
 impl Relay {
@@ -160,12 +164,15 @@ impl Relay {
         let (life_sender, life) = watch::channel(None);
         let (drain, closing) = (CancellationToken::new(), CancellationToken::new());
 
-        let table = Arc::new(Table::new(config.session_rate));
+        let now = Instant::now();
+        let table = Arc::new(Table::new(config.session_rate, config.max_sessions, now));
         let (quic, packets) = mpsc::channel(datapath::QUIC_QUEUE);
-        let socket = Arc::clone(&bound.socket);
+        let [socket, ..] = &bound.sockets[..] else {
+            return Err(io::Error::other("no socket was bound").into());
+        };
         let endpoint = control::endpoint(
             config.key.clone(),
-            ControlSocket::new(Arc::clone(&socket), packets),
+            ControlSocket::new(Arc::clone(socket), packets),
         )?;
         let registry = registry(&config, Arc::clone(&table), Arc::clone(&metrics));
         let (actor, handle) = Actor::new(registry, Arc::clone(&metrics), life_sender);
@@ -199,8 +206,17 @@ impl Relay {
         )));
         tasks.spawn(admin::serve(bound.admin, admin, closing.clone()));
         let mut datapath = JoinSet::new();
-        datapath
-            .spawn(Datapath::new(socket, table, Arc::clone(&metrics), quic, Instant::now()).run());
+        let shared = Datapath {
+            table,
+            metrics: Arc::clone(&metrics),
+            quic,
+            reflector: Arc::new(Mutex::new(Reflector::new(now))),
+        };
+        let (stop, stopped) = datapath::stop()?;
+        for socket in bound.sockets {
+            let worker = Worker::new(shared.clone(), socket, stopped.try_clone()?);
+            datapath.spawn_blocking(move || worker.run());
+        }
         tracing::info!(id = ?address.id, port = bound.local_addr.port(), realm = config.realm, "relay up");
         Ok(Self {
             address,
@@ -213,6 +229,7 @@ impl Relay {
             closing,
             tasks,
             datapath,
+            stop,
         })
     }
 
@@ -284,7 +301,12 @@ impl Relay {
                 tracing::warn!(%error, "a part of the relay failed");
             }
         }
-        self.datapath.shutdown().await;
+        drop(self.stop);
+        while let Some(ended) = self.datapath.join_next().await {
+            if let Err(error) = ended.unwrap_or_else(|error| Err(io::Error::other(error))) {
+                tracing::warn!(%error, "a worker failed");
+            }
+        }
     }
 }
 
@@ -319,7 +341,7 @@ fn registry(config: &Config, table: Arc<Table>, metrics: Arc<Metrics>) -> Regist
 
 /// Both ports, before anything runs.
 struct Bound {
-    socket: Arc<Socket>,
+    sockets: Vec<Arc<Socket>>,
     local_addr: SocketAddr,
     admin: tokio::net::TcpListener,
     admin_addr: SocketAddr,
@@ -327,13 +349,13 @@ struct Bound {
 
 impl Bound {
     fn new(config: &Config) -> Result<Self, StartError> {
-        let socket = Socket::bind(config.listen)
+        let sockets = Socket::bind(config.listen, config.workers)
             .map_err(|source| StartError::bind("UDP", config.listen, "--listen", source))?;
         let admin = admin::bind(config.admin)
             .map_err(|source| StartError::bind("TCP", config.admin, "--admin", source))?;
-        let (local_addr, admin_addr) = (socket.local_addr()?, admin.local_addr()?);
+        let (local_addr, admin_addr) = (sockets[0].local_addr()?, admin.local_addr()?);
         Ok(Self {
-            socket: Arc::new(socket),
+            sockets: sockets.into_iter().map(Arc::new).collect(),
             local_addr,
             admin,
             admin_addr,

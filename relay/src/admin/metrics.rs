@@ -142,8 +142,8 @@ impl Metrics {
     }
 
     /// A datagram was dropped.
-    pub fn dropped(&self, reason: DropReason) {
-        self.frames_dropped[reason as usize].inc();
+    pub fn dropped(&self, reason: DropReason, datagrams: usize) {
+        self.frames_dropped[reason as usize].inc_by(datagrams as u64);
     }
 
     /// How many were dropped for `reason`.
@@ -156,9 +156,9 @@ impl Metrics {
         self.frames_forwarded.get()
     }
 
-    /// A frame was sent on.
-    pub fn forwarded(&self, bytes: usize) {
-        self.frames_forwarded.inc();
+    /// Frames were sent on, of so many bytes together.
+    pub fn forwarded(&self, frames: usize, bytes: usize) {
+        self.frames_forwarded.inc_by(frames as u64);
         self.bytes_forwarded.inc_by(bytes as u64);
     }
 
@@ -348,7 +348,7 @@ mod tests {
         let metrics = Metrics::new(&Registry::new()).expect("new names");
         for (n, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, n);
-            metrics.dropped(reason);
+            metrics.dropped(reason, 1);
             assert_eq!(metrics.dropped_count(reason), 1);
         }
     }

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    future::Future,
     io::{self, IoSliceMut},
     net::SocketAddr,
     pin::Pin,
@@ -45,14 +44,16 @@ impl fmt::Debug for ControlSocket {
 
 impl AsyncUdpSocket for ControlSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(WritePoller {
-            socket: Arc::clone(&self.socket),
-            waiting: None,
-        })
+        Box::pin(Ready)
     }
 
+    /// What the system does not take now is lost, as on any network: to be told of room again, the socket would have to be
+    /// watched, and each frame that the workers send would wake whoever watches it.
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.socket.send_quic(transmit)
+        if let Err(error) = self.socket.try_send(transmit) {
+            tracing::trace!(%error, to = %transmit.destination, "a QUIC packet was not sent");
+        }
+        Ok(())
     }
 
     fn poll_recv(
@@ -93,28 +94,12 @@ impl AsyncUdpSocket for ControlSocket {
     }
 }
 
-/// Waits for the socket to be writable, each poller with a waker of its own.
-struct WritePoller {
-    socket: Arc<Socket>,
-    waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
-}
+/// There is always room.
+#[derive(Debug)]
+struct Ready;
 
-impl UdpPoller for WritePoller {
-    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let socket = Arc::clone(&self.socket);
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(async move { socket.writable().await }));
-        let ready = waiting.as_mut().poll(cx);
-        if ready.is_ready() {
-            self.waiting = None;
-        }
-        ready
-    }
-}
-
-impl fmt::Debug for WritePoller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WritePoller").finish_non_exhaustive()
+impl UdpPoller for Ready {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }

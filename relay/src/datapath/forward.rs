@@ -12,18 +12,18 @@ use super::{
     table::{Leg, Table},
 };
 
-/// Where a frame of `length` bytes from `source` goes, unchanged.
+/// Where a run of `frames` that are `length` bytes together and came from `source` goes, unchanged.
 ///
 /// # Errors
 /// Why it goes nowhere.
 pub fn forward(
     table: &Table,
     header: Header,
-    length: usize,
+    (frames, length): (usize, usize),
     source: SocketAddr,
     now: Instant,
 ) -> Result<Leg, DropReason> {
-    table.charge(header.session, header.side, length, source, now)
+    table.charge(header.session, header.side, (frames, length), source, now)
 }
 
 #[cfg(test)]
@@ -51,7 +51,7 @@ mod tests {
     }
 
     fn table(now: Instant) -> Table {
-        let table = Table::new(Rate::per_second(1000, 3000));
+        let table = Table::new(Rate::per_second(1000, 3000), 8, now);
         assert!(table.insert(SessionId(5), [leg(HOST), leg(JOINER)], now));
         table
     }
@@ -68,11 +68,17 @@ mod tests {
         let now = Instant::now();
         let table = table(now);
         assert_eq!(
-            forward(&table, header(5, Side::Host), 100, source(HOST), now),
+            forward(&table, header(5, Side::Host), (1, 100), source(HOST), now),
             Ok(leg(JOINER))
         );
         assert_eq!(
-            forward(&table, header(5, Side::Joiner), 100, source(JOINER), now),
+            forward(
+                &table,
+                header(5, Side::Joiner),
+                (1, 100),
+                source(JOINER),
+                now
+            ),
             Ok(leg(HOST))
         );
     }
@@ -88,7 +94,7 @@ mod tests {
             (5, Side::Host, 3, DropReason::WrongSource),
         ] {
             assert_eq!(
-                forward(&table, header(session, side), 100, source(port), now),
+                forward(&table, header(session, side), (1, 100), source(port), now),
                 Err(reason)
             );
         }
@@ -99,16 +105,34 @@ mod tests {
         let now = Instant::now();
         let table = table(now);
         for _ in 0..100 {
-            assert!(forward(&table, header(5, Side::Host), 1000, source(3), now).is_err());
+            assert!(forward(&table, header(5, Side::Host), (1, 1000), source(3), now).is_err());
         }
         for _ in 0..3 {
-            assert!(forward(&table, header(5, Side::Host), 1000, source(HOST), now).is_ok());
+            assert!(forward(&table, header(5, Side::Host), (1, 1000), source(HOST), now).is_ok());
         }
-        let limited = forward(&table, header(5, Side::Host), 1000, source(HOST), now);
+        let limited = forward(&table, header(5, Side::Host), (1, 1000), source(HOST), now);
         assert_eq!(limited, Err(DropReason::RateLimited));
-        assert!(forward(&table, header(5, Side::Joiner), 1000, source(JOINER), now).is_ok());
+        assert!(
+            forward(
+                &table,
+                header(5, Side::Joiner),
+                (1, 1000),
+                source(JOINER),
+                now
+            )
+            .is_ok()
+        );
         let later = now + Duration::from_secs(1);
-        assert!(forward(&table, header(5, Side::Host), 1000, source(HOST), later).is_ok());
+        assert!(
+            forward(
+                &table,
+                header(5, Side::Host),
+                (1, 1000),
+                source(HOST),
+                later
+            )
+            .is_ok()
+        );
     }
 
     proptest! {
@@ -118,7 +142,7 @@ mod tests {
         ) {
             let now = Instant::now();
             let side = if joiner { Side::Joiner } else { Side::Host };
-            if let Ok(to) = forward(&table(now), header(session, side), length, source(port), now) {
+            if let Ok(to) = forward(&table(now), header(session, side), (1, length), source(port), now) {
                 prop_assert_eq!((session, port), (5, if joiner { JOINER } else { HOST }));
                 prop_assert_eq!(to, leg(if joiner { HOST } else { JOINER }));
                 prop_assert!(length <= 3000);

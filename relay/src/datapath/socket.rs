@@ -1,51 +1,59 @@
-//! The one UDP socket: bound with what the system can do, received from in batches by the datapath, sent on
-//! by the datapath and by quinn.
+//! The one UDP port: a socket for each worker, bound with what the system can do, received from in batches by that worker,
+//! sent on by it and by quinn.
 
 use std::{
-    io::{self, ErrorKind, IoSliceMut},
-    net::{Ipv4Addr, SocketAddr},
+    io::{self, ErrorKind},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    num::NonZeroUsize,
+    os::fd::{AsFd, BorrowedFd},
 };
 
-use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use quinn::udp::{Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Type};
-use tokio::io::Interest;
+
+use super::batch::{Plan, Received, Sent};
 
 /// What the kernel may hold for us, and we for it, while the task waits for its turn.
 ///
 /// At 1 Gbit/s 4 MiB are 33 ms. Asked for, not insisted on: the system's maximum decides.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
-/// Largest datagram there is; with GRO, the largest run of them.
-const MAX_DATAGRAM_BYTES: usize = 65_535;
-
-/// Receive errors in a row after which the socket is given up: anything a peer can cause (ICMP) comes and goes.
-const MAX_RECEIVE_ERRORS: u32 = 100;
-
-/// A bound UDP socket with its offloads.
+/// A bound UDP socket with its offloads. It never waits: [`Socket::wait`] does.
 #[derive(Debug)]
 pub struct Socket {
-    io: tokio::net::UdpSocket,
+    io: UdpSocket,
     state: UdpSocketState,
 }
 
 impl Socket {
-    /// Binds `listen`. `[::]` takes IPv4 as well, and means `0.0.0.0` on a system without IPv6.
+    /// Binds as many sockets to `listen` as there are workers; the kernel spreads nodes over them by their addresses
+    /// (SO_REUSEPORT). `[::]` takes IPv4 as well, and means `0.0.0.0` on a system without IPv6.
     ///
     /// # Errors
     /// What the system said about the port.
-    pub fn bind(listen: SocketAddr) -> io::Result<Self> {
-        let socket = match bind(listen) {
+    pub fn bind(listen: SocketAddr, workers: NonZeroUsize) -> io::Result<Vec<Self>> {
+        let first = match bind(listen, workers) {
             Err(error) if listen.ip().is_unspecified() && lacks_ipv6(&error, listen) => {
                 tracing::info!("no IPv6 here, serving IPv4 only");
-                bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, listen.port())))?
+                let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, listen.port()));
+                bind(listen, workers)?
             }
             bound => bound?,
         };
-        let state = UdpSocketState::new((&socket).into())?;
-        Ok(Self {
-            io: tokio::net::UdpSocket::from_std(socket)?,
-            state,
-        })
+        let listen = first.local_addr()?;
+        let others = (1..workers.get()).map(|_| share(listen));
+        std::iter::once(Ok(first))
+            .chain(others)
+            .map(|io| {
+                let io = io?;
+                let state = UdpSocketState::new((&io).into())?;
+                Ok(Self { io, state })
+            })
+            .collect()
     }
 
     /// Where it is bound.
@@ -56,24 +64,29 @@ impl Socket {
         self.io.local_addr()
     }
 
-    /// Waits for datagrams and takes as many as fit into `batch`.
+    /// Takes what has arrived.
     ///
     /// # Errors
-    /// When the socket is broken.
-    pub async fn receive(&self, batch: &mut Batch) -> io::Result<()> {
-        let mut errors = 0;
-        loop {
-            self.io.readable().await?;
-            match self.io.try_io(Interest::READABLE, || batch.fill(self)) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) if errors >= MAX_RECEIVE_ERRORS => return Err(error),
-                Err(error) => {
-                    errors += 1;
-                    tracing::debug!(%error, "receive failed");
-                }
-            }
+    /// [`ErrorKind::WouldBlock`] when nothing has, else what the system said.
+    pub fn receive(&self, received: &mut Received) -> io::Result<()> {
+        received.fill(&self.io, &self.state)
+    }
+
+    /// Waits for datagrams, or for `stop` to be closed.
+    ///
+    /// # Errors
+    /// When the system cannot wait.
+    pub fn wait(&self, stop: BorrowedFd<'_>) -> io::Result<()> {
+        let mut descriptors = [self.io.as_fd(), stop].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut descriptors, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// Sends a plan's pieces of what was received.
+    pub fn send_plan(&self, plan: &mut Plan, received: &Received) -> Sent {
+        plan.send(&self.io, &self.state, received)
     }
 
     /// Sends now or not at all.
@@ -81,27 +94,7 @@ impl Socket {
     /// # Errors
     /// [`ErrorKind::WouldBlock`] when the send buffer is full, else what the system said.
     pub fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Interest::WRITABLE, || {
-            self.state.try_send((&self.io).into(), transmit)
-        })
-    }
-
-    /// Sends a QUIC packet: anything but a full buffer is as good as loss to quinn.
-    ///
-    /// # Errors
-    /// [`ErrorKind::WouldBlock`] when the send buffer is full.
-    pub fn send_quic(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Interest::WRITABLE, || {
-            self.state.send((&self.io).into(), transmit)
-        })
-    }
-
-    /// Waits until sending may succeed.
-    ///
-    /// # Errors
-    /// When the socket is broken.
-    pub async fn writable(&self) -> io::Result<()> {
-        self.io.writable().await
+        self.state.try_send((&self.io).into(), transmit)
     }
 
     /// How many segments one send may carry.
@@ -115,7 +108,33 @@ impl Socket {
     }
 }
 
-fn bind(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
+fn bind(listen: SocketAddr, workers: NonZeroUsize) -> io::Result<UdpSocket> {
+    if workers.get() == 1 {
+        return new(listen)?.bound(listen);
+    }
+    // With SO_REUSEPORT nobody is told that another program has the port: looked for first without.
+    let listen = new(listen)?.bound(listen)?.local_addr()?;
+    share(listen)
+}
+
+/// One more socket on a port.
+fn share(listen: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = new(listen)?;
+    socket.0.set_reuse_port(true)?;
+    socket.bound(listen)
+}
+
+/// A socket that has no address yet.
+struct Unbound(socket2::Socket);
+
+impl Unbound {
+    fn bound(self, listen: SocketAddr) -> io::Result<UdpSocket> {
+        self.0.bind(&listen.into())?;
+        Ok(self.0.into())
+    }
+}
+
+fn new(listen: SocketAddr) -> io::Result<Unbound> {
     let socket = socket2::Socket::new(
         Domain::for_address(listen),
         Type::DGRAM,
@@ -133,8 +152,7 @@ fn bind(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
         }
     }
     socket.set_nonblocking(true)?;
-    socket.bind(&listen.into())?;
-    Ok(socket.into())
+    Ok(Unbound(socket))
 }
 
 fn lacks_ipv6(error: &io::Error, listen: SocketAddr) -> bool {
@@ -146,105 +164,26 @@ fn lacks_ipv6(error: &io::Error, listen: SocketAddr) -> bool {
         )
 }
 
-/// Buffers for one receive, made once.
-#[derive(Debug)]
-pub struct Batch {
-    buffer: Vec<u8>,
-    metas: [RecvMeta; BATCH_SIZE],
-    filled: usize,
-}
-
-impl Batch {
-    /// Empty buffers for `socket`.
-    pub fn new(socket: &Socket) -> Self {
-        let each_bytes = if socket.state.gro_segments() > 1 {
-            MAX_DATAGRAM_BYTES
-        } else {
-            MAX_DATAGRAM_BYTES / 8
-        };
-        Self {
-            buffer: vec![0; each_bytes * BATCH_SIZE],
-            metas: [RecvMeta::default(); BATCH_SIZE],
-            filled: 0,
-        }
-    }
-
-    fn each_bytes(&self) -> usize {
-        self.buffer.len() / BATCH_SIZE
-    }
-
-    fn fill(&mut self, socket: &Socket) -> io::Result<()> {
-        let each_bytes = self.each_bytes();
-        let mut chunks = self.buffer.chunks_exact_mut(each_bytes);
-        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] = std::array::from_fn(|_| {
-            IoSliceMut::new(chunks.next().expect("the buffer has BATCH_SIZE chunks"))
-        });
-        self.filled = 0;
-        self.filled = socket
-            .state
-            .recv((&socket.io).into(), &mut slices, &mut self.metas)?;
-        Ok(())
-    }
-
-    /// What was received: each datagram by itself, runs that the kernel joined (GRO) split by their stride.
-    pub fn datagrams(&self) -> impl Iterator<Item = (&[u8], &RecvMeta)> {
-        let received = self
-            .buffer
-            .chunks_exact(self.each_bytes())
-            .zip(&self.metas)
-            .take(self.filled);
-        received.flat_map(|(bytes, meta)| {
-            split(&bytes[..meta.len], meta.stride).map(move |datagram| (datagram, meta))
-        })
-    }
-}
-
-/// A run of datagrams, all `stride` long but the last; an empty datagram is a run of none.
-fn split(bytes: &[u8], stride: usize) -> impl Iterator<Item = &[u8]> {
-    bytes.chunks(stride.max(1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_run_is_split_by_its_stride() {
-        let run = [1, 1, 1, 2, 2, 2, 3];
-        assert_eq!(
-            split(&run, 3).collect::<Vec<_>>(),
-            [&[1, 1, 1][..], &[2, 2, 2], &[3]]
-        );
-        assert_eq!(split(&run, 7).collect::<Vec<_>>(), [&run[..]]);
-        assert_eq!(split(&[], 0).count(), 0);
-    }
-
-    #[tokio::test]
-    async fn what_is_sent_arrives() {
-        let (one, two) = (
-            Socket::bind(loopback()).expect("bound"),
-            Socket::bind(loopback()).expect("bound"),
-        );
-        let destination = two.local_addr().expect("bound");
-        let transmit = Transmit {
-            destination,
-            ecn: None,
-            contents: b"datagram",
-            segment_size: None,
-            src_ip: None,
-        };
-        one.writable().await.expect("works");
-        one.try_send(&transmit).expect("sent");
-        let mut batch = Batch::new(&two);
-        two.receive(&mut batch).await.expect("received");
-        let (bytes, meta) = batch.datagrams().next().expect("one datagram");
-        assert_eq!(
-            (bytes, meta.addr),
-            (&b"datagram"[..], one.local_addr().expect("bound"))
-        );
-    }
-
     fn loopback() -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+    }
+
+    #[test]
+    fn workers_share_a_port_that_nobody_else_has() {
+        let two = NonZeroUsize::MIN.saturating_add(1);
+        let sockets = Socket::bind(loopback(), two).expect("bound");
+        let ports: Vec<_> = sockets
+            .iter()
+            .map(|socket| socket.local_addr().expect("bound"))
+            .collect();
+        assert!(ports.len() == 2 && ports[0] == ports[1]);
+        for workers in [NonZeroUsize::MIN, two] {
+            let taken = Socket::bind(ports[0], workers).expect_err("is taken");
+            assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+        }
     }
 }

@@ -1,18 +1,32 @@
-//! Session → where to. Written by the registry, read by the datapath for every frame.
+//! Session → where to. Written by the registry, read by every worker for every run of frames.
 //!
-//! One sharded map for now: a frame locks its own session's shard for the time of a comparison and a bucket.
-//! The fast datapath replaces it by a copy per worker behind the same methods.
+//! One table for all workers, without a lock on the reader's side: a slot is a seqlock (Lameter 2005; Boehm 2012 for the
+//! orderings), its buckets and counters are atomics of their own. `cargo bench -p remora-relay` has it next to a `DashMap`
+//! and to a copy per worker.
+//!
+//! An id leads to one of a bucket of 16 places by its hash, and a place to a slot; ids are random and the caller's
+//! to choose, so that a full bucket is answered as a taken id is: with no.
 
 use std::{
-    net::{IpAddr, SocketAddr},
-    time::Instant,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    },
+    time::{Duration, Instant},
 };
 
-use dashmap::{DashMap, mapref::entry::Entry as Slot};
 use remora_proto::id::{SessionId, Side};
 
 use super::DropReason;
-use crate::rate::{Rate, TokenBucket};
+use crate::rate::Rate;
+
+/// Places in a bucket: a cache line of them.
+const WAYS: usize = 16;
+/// Times that a reader looks at a slot again whose legs are just being changed.
+const TRIES: u32 = 64;
+const V4: u64 = 4;
+const V6: u64 = 6;
 
 /// One end of a session, as seen from the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,101 +47,301 @@ pub struct Counters {
     pub bytes: u64,
 }
 
-#[derive(Debug)]
-struct Entry {
+/// An address in three words: family, port and scope; high and low half of the IP address.
+type Words = [u64; 3];
+
+fn words(address: SocketAddr) -> Words {
+    match address {
+        SocketAddr::V4(v4) => [V4 << 16 | u64::from(v4.port()), 0, v4.ip().to_bits().into()],
+        SocketAddr::V6(v6) => {
+            let [high, low] = halves(*v6.ip());
+            let scope = u64::from(v6.scope_id()) << 32;
+            [scope | V6 << 16 | u64::from(v6.port()), high, low]
+        }
+    }
+}
+
+fn halves(ip: Ipv6Addr) -> [u64; 2] {
+    let bits = ip.to_bits();
+    [bits >> 64, bits & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap_or(u64::MAX))
+}
+
+fn address([kind, high, low]: Words) -> SocketAddr {
+    let [port_low, port_high, family, _, scope @ ..] = kind.to_le_bytes();
+    let port = u16::from_le_bytes([port_low, port_high]);
+    let bits = (u128::from(high) << 64) | u128::from(low);
+    if u64::from(family) == V4 {
+        let [.., a, b, c, d] = bits.to_be_bytes();
+        SocketAddr::from((Ipv4Addr::new(a, b, c, d), port))
+    } else {
+        let scope = u32::from_le_bytes(scope);
+        SocketAddrV6::new(Ipv6Addr::from_bits(bits), port, 0, scope).into()
+    }
+}
+
+/// A leg in six words; one without an address of our own has none in the last three.
+type LegWords = [u64; 6];
+
+fn leg_words(leg: Leg) -> LegWords {
+    let local = leg.local.map_or([0; 3], |ip| words(SocketAddr::new(ip, 0)));
+    let [a, b, c] = words(leg.remote);
+    let [d, e, f] = local;
+    [a, b, c, d, e, f]
+}
+
+fn leg([a, b, c, d, e, f]: LegWords) -> Leg {
+    Leg {
+        remote: address([a, b, c]),
+        local: (d != 0).then(|| address([d, e, f]).ip()),
+    }
+}
+
+/// A session. Three cache lines.
+#[repr(align(64))]
+#[derive(Debug, Default)]
+struct Slot {
+    /// Odd while session or legs are being changed.
+    version: AtomicU64,
+    /// 0 for nobody's.
+    session: AtomicU64,
     /// By [`Side`]: who sends, which way.
-    legs: [Leg; 2],
-    buckets: [TokenBucket; 2],
-    sent: [Counters; 2],
-    last_seen: Instant,
+    legs: [[AtomicU64; 6]; 2],
+    /// When each direction's bucket will be full again, ns since the table was made: see [`crate::rate`].
+    full_at: [AtomicU64; 2],
+    last_seen: AtomicU64,
+    frames: [AtomicU64; 2],
+    bytes: [AtomicU64; 2],
+}
+
+impl Slot {
+    /// Session and legs that belong together.
+    fn read(&self) -> (u64, [LegWords; 2]) {
+        for _ in 0..TRIES {
+            let version = self.version.load(Ordering::Acquire);
+            let session = self.session.load(Ordering::Relaxed);
+            let load =
+                |leg: &[AtomicU64; 6]| leg.each_ref().map(|word| word.load(Ordering::Relaxed));
+            let legs = self.legs.each_ref().map(load);
+            fence(Ordering::Acquire);
+            if version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version {
+                return (session, legs);
+            }
+            std::hint::spin_loop();
+        }
+        // The writer was interrupted: the frame is lost, as one would be that came a moment earlier.
+        (0, [[0; 6]; 2])
+    }
+
+    /// Only with the writers' lock.
+    fn write(&self, session: u64, legs: [Option<Leg>; 2]) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version
+            .store(version.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.session.store(session, Ordering::Relaxed);
+        for (words, leg) in self.legs.iter().zip(legs) {
+            let Some(leg) = leg else { continue };
+            for (word, value) in words.iter().zip(leg_words(leg)) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
+        self.version
+            .store(version.wrapping_add(2), Ordering::Release);
+    }
+}
+
+/// A rate in the units of a slot.
+#[derive(Clone, Copy, Debug)]
+struct Price {
+    /// Nanoseconds a byte, times 2^32: no division a frame.
+    byte: u128,
+    burst_ns: u64,
+}
+
+impl Price {
+    fn new(rate: Rate) -> Self {
+        Self {
+            byte: rate.nanos_per_unit(32),
+            burst_ns: nanos(rate.time_for(rate.burst())),
+        }
+    }
+
+    fn of(self, bytes: usize) -> u64 {
+        let ns = self.byte.saturating_mul(bytes as u128) >> 32;
+        u64::try_from(ns).unwrap_or(u64::MAX)
+    }
+}
+
+/// Cheaper than an atomic addition; for what has one writer.
+fn add(counter: &AtomicU64, amount: u64) {
+    let sum = counter.load(Ordering::Relaxed).wrapping_add(amount);
+    counter.store(sum, Ordering::Relaxed);
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The session table.
 #[derive(Debug)]
 pub struct Table {
-    rate: Rate,
-    entries: DashMap<SessionId, Entry>,
+    price: Price,
+    started: Instant,
+    /// Slot + 1; 0 for none. Buckets of [`WAYS`].
+    places: Box<[AtomicU32]>,
+    slots: Box<[Slot]>,
+    len: AtomicUsize,
+    /// Slots that are nobody's; also the writers' lock.
+    free: Mutex<Vec<u32>>,
 }
 
 impl Table {
-    /// An empty table whose sessions may send `rate` bytes each way.
-    pub fn new(rate: Rate) -> Self {
+    /// An empty table for at most `sessions`, each of which may send `rate` bytes each way. Nothing happens before `now`.
+    pub fn new(rate: Rate, sessions: usize, now: Instant) -> Self {
+        let sessions = u32::try_from(sessions.max(1)).unwrap_or(u32::MAX - 1);
+        // Half of the places stay empty, so that one bucket in a thousand is ever full.
+        let buckets = (sessions as usize * 2).div_ceil(WAYS).next_power_of_two();
         Self {
-            rate,
-            entries: DashMap::new(),
+            price: Price::new(rate),
+            started: now,
+            places: (0..buckets * WAYS).map(|_| AtomicU32::new(0)).collect(),
+            slots: (0..sessions).map(|_| Slot::default()).collect(),
+            len: AtomicUsize::new(0),
+            free: Mutex::new((0..sessions).rev().collect()),
         }
     }
 
-    /// Adds a session between `legs` (host's, joiner's); false when the id is taken.
+    /// Adds a session between `legs` (host's, joiner's); false when there is no room for this id, or it is taken.
     pub fn insert(&self, session: SessionId, legs: [Leg; 2], now: Instant) -> bool {
-        match self.entries.entry(session) {
-            Slot::Occupied(_) => false,
-            Slot::Vacant(slot) => {
-                slot.insert(Entry {
-                    legs,
-                    buckets: [TokenBucket::new(now); 2],
-                    sent: [Counters::default(); 2],
-                    last_seen: now,
-                });
-                true
-            }
+        let mut free = self.lock();
+        let empty = self
+            .bucket(session)
+            .iter()
+            .find(|place| place.load(Ordering::Relaxed) == 0);
+        let (Some(place), None) = (empty, self.find(session)) else {
+            return false;
+        };
+        let Some(number) = free.pop() else {
+            return false;
+        };
+        let (slot, now) = (&self.slots[number as usize], self.at(now));
+        for direction in 0..2 {
+            slot.full_at[direction].store(now, Ordering::Relaxed);
+            slot.frames[direction].store(0, Ordering::Relaxed);
+            slot.bytes[direction].store(0, Ordering::Relaxed);
         }
+        slot.last_seen.store(now, Ordering::Relaxed);
+        slot.write(session.0, legs.map(Some));
+        place.store(number + 1, Ordering::Release);
+        self.len.fetch_add(1, Ordering::Relaxed);
+        true
     }
 
     /// Removes a session; what it carried, by the side that sent it.
     pub fn remove(&self, session: SessionId) -> Option<[Counters; 2]> {
-        self.entries.remove(&session).map(|(_, entry)| entry.sent)
+        let mut free = self.lock();
+        let (place, number) = self.place(session)?;
+        let slot = &self.slots[number as usize];
+        place.store(0, Ordering::Relaxed);
+        slot.write(0, [None; 2]);
+        free.push(number);
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        let carried = |direction: usize| Counters {
+            frames: slot.frames[direction].load(Ordering::Relaxed),
+            bytes: slot.bytes[direction].load(Ordering::Relaxed),
+        };
+        Some([carried(0), carried(1)])
     }
 
     /// A node's address changed.
     pub fn update_leg(&self, session: SessionId, side: Side, leg: Leg) {
-        if let Some(mut entry) = self.entries.get_mut(&session) {
-            entry.legs[side as usize] = leg;
+        let _writing = self.lock();
+        if let Some(slot) = self.find(session) {
+            let mut legs = [None; 2];
+            legs[side as usize] = Some(leg);
+            slot.write(session.0, legs);
         }
     }
 
     /// When a frame of this session was last forwarded, or when it began.
     pub fn last_seen(&self, session: SessionId) -> Option<Instant> {
-        self.entries.get(&session).map(|entry| entry.last_seen)
+        let slot = self.find(session)?;
+        Some(self.started + Duration::from_nanos(slot.last_seen.load(Ordering::Relaxed)))
     }
 
     /// Sessions in the table.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.len.load(Ordering::Relaxed)
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
-    /// Charges `side` of `session` with a frame of `length` bytes from `source`, and names the other leg.
+    /// Charges `side` of `session` with a run of `frames` that are `length` bytes together and came from `source`, and names
+    /// the other leg.
     ///
     /// # Errors
-    /// Why the frame goes nowhere; then nothing has changed.
+    /// Why the run goes nowhere; then nothing has changed.
     pub fn charge(
         &self,
         session: SessionId,
         side: Side,
-        length: usize,
+        (frames, length): (usize, usize),
         source: SocketAddr,
         now: Instant,
     ) -> Result<Leg, DropReason> {
-        let mut entry = self
-            .entries
-            .get_mut(&session)
-            .ok_or(DropReason::UnknownSession)?;
+        let slot = self.find(session).ok_or(DropReason::UnknownSession)?;
+        let (id, legs) = slot.read();
+        if id != session.0 {
+            return Err(DropReason::UnknownSession);
+        }
         let from = side as usize;
-        if entry.legs[from].remote != source {
+        if legs[from][..3] != words(source) {
             return Err(DropReason::WrongSource);
         }
-        entry.buckets[from]
-            .take(self.rate, length as u64, now)
-            .map_err(|_| DropReason::RateLimited)?;
-        entry.sent[from].frames += 1;
-        entry.sent[from].bytes += length as u64;
-        entry.last_seen = now;
-        Ok(entry.legs[side.peer() as usize])
+        let (now, price) = (self.at(now), self.price.of(length));
+        // One writer: the frames of a direction come from one address, and the kernel gives those to one worker. What two
+        // could lose when a leg has just moved is a count.
+        let full_at = slot.full_at[from].load(Ordering::Relaxed);
+        let full_at = full_at.max(now).saturating_add(price);
+        if full_at - now > self.price.burst_ns {
+            return Err(DropReason::RateLimited);
+        }
+        slot.full_at[from].store(full_at, Ordering::Relaxed);
+        add(&slot.frames[from], frames as u64);
+        add(&slot.bytes[from], length as u64);
+        slot.last_seen.store(now, Ordering::Relaxed);
+        Ok(leg(legs[side.peer() as usize]))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.started))
+    }
+
+    fn bucket(&self, session: SessionId) -> &[AtomicU32] {
+        let hash = session.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let buckets = self.places.len() / WAYS;
+        let bucket = usize::try_from(hash).unwrap_or(0) & (buckets - 1);
+        &self.places[bucket * WAYS..][..WAYS]
+    }
+
+    fn place(&self, session: SessionId) -> Option<(&AtomicU32, u32)> {
+        self.bucket(session).iter().find_map(|place| {
+            let number = place.load(Ordering::Acquire).checked_sub(1)?;
+            let known = self.slots[number as usize].session.load(Ordering::Relaxed);
+            (known == session.0).then_some((place, number))
+        })
+    }
+
+    fn find(&self, session: SessionId) -> Option<&Slot> {
+        let (_, number) = self.place(session)?;
+        Some(&self.slots[number as usize])
     }
 }
 
@@ -147,18 +361,18 @@ mod tests {
     #[test]
     fn an_entry_lives_from_insert_to_remove() {
         let (now, id) = (Instant::now(), SessionId(1));
-        let table = Table::new(Rate::per_second(1000, 5000));
+        let table = Table::new(Rate::per_second(1000, 5000), 100, now);
         assert!(table.insert(id, [leg(1), leg(2)], now));
         assert!(
             !table.insert(id, [leg(3), leg(4)], now),
             "an id is never taken twice"
         );
         assert_eq!(
-            table.charge(id, Side::Host, 100, leg(1).remote, now),
+            table.charge(id, Side::Host, (1, 100), leg(1).remote, now),
             Ok(leg(2))
         );
         assert_eq!(
-            table.charge(id, Side::Joiner, 50, leg(2).remote, now),
+            table.charge(id, Side::Joiner, (1, 50), leg(2).remote, now),
             Ok(leg(1))
         );
         assert_eq!(
@@ -177,7 +391,7 @@ mod tests {
         assert_eq!(table.remove(id), None);
         assert!(table.is_empty());
         assert_eq!(
-            table.charge(id, Side::Host, 1, leg(1).remote, now),
+            table.charge(id, Side::Host, (1, 1), leg(1).remote, now),
             Err(DropReason::UnknownSession)
         );
     }
@@ -185,19 +399,19 @@ mod tests {
     #[test]
     fn a_leg_follows_its_node() {
         let (now, id) = (Instant::now(), SessionId(1));
-        let table = Table::new(Rate::per_second(1000, 5000));
+        let table = Table::new(Rate::per_second(1000, 5000), 100, now);
         table.insert(id, [leg(1), leg(2)], now);
         table.update_leg(id, Side::Host, leg(7));
         assert_eq!(
-            table.charge(id, Side::Host, 1, leg(1).remote, now),
+            table.charge(id, Side::Host, (1, 1), leg(1).remote, now),
             Err(DropReason::WrongSource)
         );
         assert_eq!(
-            table.charge(id, Side::Host, 1, leg(7).remote, now),
+            table.charge(id, Side::Host, (1, 1), leg(7).remote, now),
             Ok(leg(2))
         );
         assert_eq!(
-            table.charge(id, Side::Joiner, 1, leg(2).remote, now),
+            table.charge(id, Side::Joiner, (1, 1), leg(2).remote, now),
             Ok(leg(7))
         );
         table.update_leg(SessionId(2), Side::Host, leg(8));
@@ -206,26 +420,99 @@ mod tests {
     #[test]
     fn only_forwarded_frames_count_as_life() {
         let (start, id) = (Instant::now(), SessionId(1));
-        let table = Table::new(Rate::per_second(1000, 1000));
+        let table = Table::new(Rate::per_second(1000, 1000), 100, start);
         table.insert(id, [leg(1), leg(2)], start);
         let later = start + Duration::from_secs(1);
         assert!(
             table
-                .charge(id, Side::Host, 1, leg(9).remote, later)
+                .charge(id, Side::Host, (1, 1), leg(9).remote, later)
                 .is_err()
         );
         assert!(
             table
-                .charge(id, Side::Host, 2000, leg(1).remote, later)
+                .charge(id, Side::Host, (1, 2000), leg(1).remote, later)
                 .is_err()
         );
         assert_eq!(table.last_seen(id), Some(start));
         assert!(
             table
-                .charge(id, Side::Host, 1, leg(1).remote, later)
+                .charge(id, Side::Host, (1, 1), leg(1).remote, later)
                 .is_ok()
         );
         assert_eq!(table.last_seen(id), Some(later));
         assert_eq!(table.last_seen(SessionId(2)), None);
+    }
+
+    #[test]
+    fn a_leg_comes_out_as_it_went_in() {
+        let scoped = SocketAddrV6::new("fe80::1".parse().expect("an address"), 9, 0, 3);
+        for remote in [
+            leg(7).remote,
+            SocketAddr::from((Ipv4Addr::BROADCAST, 65_535)),
+            "[2001:db8::1]:4433".parse().expect("an address"),
+            "[::ffff:192.0.2.1]:1".parse().expect("an address"),
+            scoped.into(),
+        ] {
+            for local in [None, Some(remote.ip()), Some(Ipv6Addr::UNSPECIFIED.into())] {
+                let whole = Leg { remote, local };
+                assert_eq!(super::leg(leg_words(whole)), whole);
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_table_says_no_and_has_room_again() {
+        let now = Instant::now();
+        let table = Table::new(Rate::per_second(1000, 5000), 40, now);
+        let inserted: Vec<_> = (1..200)
+            .map(SessionId)
+            .filter(|id| table.insert(*id, [leg(1), leg(2)], now))
+            .collect();
+        assert_eq!((inserted.len(), table.len()), (40, 40));
+        for id in &inserted {
+            assert!(
+                table
+                    .charge(*id, Side::Host, (1, 9), leg(1).remote, now)
+                    .is_ok()
+            );
+            assert!(table.remove(*id).is_some());
+        }
+        assert!(table.is_empty());
+        assert!(table.insert(SessionId(7), [leg(1), leg(2)], now));
+        assert_eq!(table.remove(SessionId(7)), Some([Counters::default(); 2]));
+    }
+
+    /// A reader sees the legs of one moment, never one half of each.
+    #[test]
+    fn legs_are_never_torn() {
+        let (now, id) = (Instant::now(), SessionId(5));
+        let table = Table::new(Rate::per_second(u64::MAX, u64::MAX), 4, now);
+        let moved = |n: u16| Leg {
+            remote: SocketAddr::from((Ipv4Addr::from_bits(n.into()), n)),
+            local: Some(Ipv4Addr::from_bits(n.into()).into()),
+        };
+        table.insert(id, [leg(1), moved(1)], now);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in (1..2_000).cycle().take(200_000) {
+                    table.update_leg(id, Side::Joiner, moved(n));
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            let mut seen = 0;
+            while !done.load(Ordering::Relaxed) {
+                if let Ok(to) = table.charge(id, Side::Host, (1, 1), leg(1).remote, now) {
+                    assert_eq!(to, moved(to.remote.port()));
+                    seen += 1;
+                }
+            }
+            assert!(seen > 0);
+        });
+    }
+
+    #[test]
+    fn an_idle_session_takes_little_memory() {
+        assert!(size_of::<Slot>() + 2 * size_of::<AtomicU32>() <= 256);
     }
 }

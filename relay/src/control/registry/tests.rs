@@ -40,7 +40,9 @@ fn payload(text: &'static str) -> Bytes {
 
 impl Bench {
     fn new(max_nodes: usize, max_sessions: usize) -> Self {
-        let table = Arc::new(Table::new(Rate::per_second(1 << 20, 1 << 20)));
+        let now = Instant::now();
+        let rate = Rate::per_second(1 << 20, 1 << 20);
+        let table = Arc::new(Table::new(rate, max_sessions, now));
         let metrics = Arc::new(Metrics::new(&MetricsRegistry::new()).expect("new names"));
         let limits = Limits {
             max_nodes,
@@ -57,7 +59,7 @@ impl Bench {
         Self {
             registry,
             table,
-            now: Instant::now(),
+            now,
         }
     }
 
@@ -146,7 +148,7 @@ impl Bench {
         from: ConnectionNumber,
     ) -> Result<Leg, DropReason> {
         self.table
-            .charge(session, side, 100, source(from), self.now)
+            .charge(session, side, (1, 100), source(from), self.now)
     }
 
     fn is_empty(&self) -> bool {

@@ -1,0 +1,609 @@
+//! Many datagrams a system call, from and to the same memory: recvmmsg(2) with UDP_GRO, sendmmsg(2) with UDP_SEGMENT
+//! (udp(7)).
+//!
+//! What is sent is named by where it lies in what was received ([`Piece`]); a message gathers its pieces by iovec. The
+//! kernel's copies in and out are the only ones.
+
+#![expect(
+    unsafe_code,
+    reason = "no safe wrapper sends many messages, each with a segment size of its own, from where they were received"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "constants of C and lengths of small structures, in C's own types"
+)]
+
+use std::{
+    io, mem,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    ops::Range,
+    os::fd::AsRawFd,
+    ptr,
+};
+
+use quinn::udp::{EcnCodepoint, UdpSocketState};
+
+use super::{Meta, Piece, SLOTS, Sent};
+use crate::datapath::table::Leg;
+
+/// A run that the kernel has joined, and as much again as keeps slots out of each other's cache sets.
+const SLOT_BYTES: usize = 65_536 + 320;
+/// Segments of one send (UDP_MAX_SEGMENTS was 64 until Linux 6.x).
+const MAX_SEGMENTS: usize = 64;
+/// Bytes of one send: a UDP datagram's most, less headers.
+const MAX_SEND_BYTES: usize = 65_000;
+/// Room for each ancillary datum that we ask for or send: segment size, own address, marks.
+const CONTROL_BYTES: usize = 128;
+
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; CONTROL_BYTES]);
+
+/// Buffers that messages are received into.
+pub struct Received {
+    bytes: Box<[u8]>,
+    names: Box<[libc::sockaddr_storage; SLOTS]>,
+    controls: Box<[Control; SLOTS]>,
+    /// Pointed to by the headers.
+    _iovecs: Box<[libc::iovec; SLOTS]>,
+    headers: Box<[libc::mmsghdr; SLOTS]>,
+    filled: usize,
+}
+
+impl Default for Received {
+    /// Empty buffers: 4 MiB, of which only what is used is ever touched.
+    fn default() -> Self {
+        let mut bytes = vec![0; SLOTS * SLOT_BYTES].into_boxed_slice();
+        // SAFETY: all zeros is a valid value of each of these C structures.
+        let (mut names, mut headers): (
+            Box<[libc::sockaddr_storage; SLOTS]>,
+            Box<[libc::mmsghdr; SLOTS]>,
+        ) = unsafe { (Box::new(mem::zeroed()), Box::new(mem::zeroed())) };
+        let mut controls = Box::new([Control([0; CONTROL_BYTES]); SLOTS]);
+        let mut chunks = bytes.chunks_exact_mut(SLOT_BYTES);
+        let mut iovecs: Box<[libc::iovec; SLOTS]> = Box::new(std::array::from_fn(|_| {
+            let chunk = chunks.next().unwrap_or_default();
+            libc::iovec {
+                iov_base: chunk.as_mut_ptr().cast(),
+                iov_len: chunk.len(),
+            }
+        }));
+        for (index, header) in headers.iter_mut().enumerate() {
+            header.msg_hdr.msg_name = ptr::from_mut(&mut names[index]).cast();
+            header.msg_hdr.msg_iov = &raw mut iovecs[index];
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = controls[index].0.as_mut_ptr().cast();
+        }
+        Self {
+            bytes,
+            names,
+            controls,
+            _iovecs: iovecs,
+            headers,
+            // So that the first receive prepares every header.
+            filled: SLOTS,
+        }
+    }
+}
+
+impl Received {
+    /// Takes what is there, at most [`SLOTS`] messages.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when nothing is, else what the system said.
+    pub fn fill(&mut self, socket: &UdpSocket, _: &UdpSocketState) -> io::Result<()> {
+        for header in &mut self.headers[..self.filled] {
+            header.msg_hdr.msg_namelen = length_of::<libc::sockaddr_storage>();
+            header.msg_hdr.msg_controllen = CONTROL_BYTES;
+        }
+        self.filled = 0;
+        // SAFETY: the headers point to buffers of the lengths they say, which live as long as `self` and are borrowed
+        // by nobody: `message` and `bytes_of` borrow `self`.
+        let filled = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                SLOTS as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+            )
+        };
+        self.filled = usize::try_from(filled).map_err(|_| io::Error::last_os_error())?;
+        Ok(())
+    }
+
+    /// The messages, by their numbers.
+    pub fn slots(&self) -> Range<usize> {
+        0..self.filled
+    }
+
+    /// A message and what is known of it; `None` for what is not from an IP address.
+    pub fn message(&self, slot: usize) -> Option<(&[u8], Meta)> {
+        let header = &self.headers[..self.filled].get(slot)?;
+        let length = usize::try_from(header.msg_len).ok()?;
+        let bytes = self.bytes.get(slot * SLOT_BYTES..)?.get(..length)?;
+        let mut meta = Meta {
+            source: address_of(&self.names[slot])?,
+            local: None,
+            ecn: None,
+            segment: length.max(1),
+        };
+        let header = &header.msg_hdr;
+        // SAFETY: the kernel has written `msg_controllen` bytes of ancillary data into this header's own buffer, and these
+        // macros stay within them; data is read unaligned and only where its type says that it is as long.
+        unsafe {
+            let mut datum = libc::CMSG_FIRSTHDR(header);
+            while let Some(head) = datum.as_ref() {
+                let data = libc::CMSG_DATA(datum);
+                match (head.cmsg_level, head.cmsg_type) {
+                    (libc::SOL_UDP, libc::UDP_GRO) => {
+                        let segment = data.cast::<libc::c_int>().read_unaligned();
+                        meta.segment = usize::try_from(segment).unwrap_or(length).max(1);
+                    }
+                    (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                        let info = data.cast::<libc::in_pktinfo>().read_unaligned();
+                        meta.local =
+                            Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
+                    }
+                    (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                        let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
+                        meta.local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                    }
+                    (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                        meta.ecn = EcnCodepoint::from_bits(data.read());
+                    }
+                    _ => {}
+                }
+                datum = libc::CMSG_NXTHDR(header, datum);
+            }
+        }
+        Some((bytes, meta))
+    }
+
+    fn bytes_of(&self, piece: Piece) -> &[u8] {
+        &self.bytes[piece.slot * SLOT_BYTES..][..SLOT_BYTES][piece.start..][..piece.length]
+    }
+}
+
+impl std::fmt::Debug for Received {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let controls = self.controls.len();
+        f.debug_struct("Received")
+            .field("filled", &self.filled)
+            .field("of", &controls)
+            .finish_non_exhaustive()
+    }
+}
+
+fn length_of<T>() -> libc::socklen_t {
+    // The largest is 128 bytes.
+    size_of::<T>() as libc::socklen_t
+}
+
+fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match libc::c_int::from(name.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which structure this storage holds; it is as large and as aligned as any.
+            let v4 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::from((ip, u16::from_be(v4.sin_port))))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let v6 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            let port = u16::from_be(v6.sin6_port);
+            Some(SocketAddrV6::new(ip, port, 0, v6.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+/// Writes an address as the kernel wants it; its length.
+fn write_address(address: SocketAddr, name: &mut libc::sockaddr_storage) -> libc::socklen_t {
+    match address {
+        SocketAddr::V4(address) => {
+            // SAFETY: the storage is as large and as aligned as any address; zeros were valid before.
+            let v4 = unsafe { &mut *ptr::from_mut(name).cast::<libc::sockaddr_in>() };
+            v4.sin_family = libc::AF_INET as libc::sa_family_t;
+            v4.sin_port = address.port().to_be();
+            v4.sin_addr.s_addr = u32::from_ne_bytes(address.ip().octets());
+            length_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(address) => {
+            // SAFETY: as above.
+            let v6 = unsafe { &mut *ptr::from_mut(name).cast::<libc::sockaddr_in6>() };
+            v6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            v6.sin6_port = address.port().to_be();
+            v6.sin6_flowinfo = 0;
+            v6.sin6_addr.s6_addr = address.ip().octets();
+            v6.sin6_scope_id = address.scope_id();
+            length_of::<libc::sockaddr_in6>()
+        }
+    }
+}
+
+/// One message to be sent.
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    to: Leg,
+    ecn: Option<EcnCodepoint>,
+    /// Of each datagram but the last.
+    segment: usize,
+    /// The last piece ends with a shorter one: nothing can follow it.
+    closed: bool,
+    segments: usize,
+    bytes: usize,
+    pieces: usize,
+}
+
+impl Message {
+    const NONE: Self = Self {
+        to: Leg {
+            remote: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            local: None,
+        },
+        ecn: None,
+        segment: 0,
+        closed: true,
+        segments: 0,
+        bytes: 0,
+        pieces: 0,
+    };
+
+    fn can_take(&self, to: &Leg, ecn: Option<EcnCodepoint>, piece: Piece, segments: usize) -> bool {
+        self.to == *to
+            && self.ecn == ecn
+            // Only the last may be shorter.
+            && (self.segment == piece.segment || (segments == 1 && piece.length < self.segment))
+            && !self.closed
+            && self.segments + segments <= MAX_SEGMENTS
+            && self.bytes + piece.length <= MAX_SEND_BYTES
+    }
+}
+
+/// What is to be sent of a batch, grouped by where it goes. Order is kept for each destination.
+pub struct Plan {
+    /// Whose frames each message has: one look at these finds the message that a run may follow.
+    keys: Box<[u64; SLOTS]>,
+    messages: Box<[Message; SLOTS]>,
+    pieces: Box<[[Piece; MAX_SEGMENTS]; SLOTS]>,
+    len: usize,
+    names: Box<[libc::sockaddr_storage; SLOTS]>,
+    controls: Box<[Control; SLOTS]>,
+    iovecs: Box<[[libc::iovec; MAX_SEGMENTS]; SLOTS]>,
+    headers: Box<[libc::mmsghdr; SLOTS]>,
+    /// The network or the card does not take segments: everything is sent one by one.
+    no_segments: bool,
+}
+
+impl Default for Plan {
+    /// Nothing to send.
+    fn default() -> Self {
+        const NOTHING: Piece = Piece {
+            slot: 0,
+            start: 0,
+            length: 0,
+            segment: 0,
+        };
+        // SAFETY: all zeros is a valid value of each of these C structures.
+        let (names, iovecs, headers) = unsafe {
+            (
+                Box::new(mem::zeroed()),
+                Box::new(mem::zeroed()),
+                Box::new(mem::zeroed()),
+            )
+        };
+        Self {
+            keys: Box::new([0; SLOTS]),
+            messages: Box::new([Message::NONE; SLOTS]),
+            pieces: Box::new([[NOTHING; MAX_SEGMENTS]; SLOTS]),
+            len: 0,
+            names,
+            controls: Box::new([Control([0; CONTROL_BYTES]); SLOTS]),
+            iovecs,
+            headers,
+            no_segments: false,
+        }
+    }
+}
+
+impl Plan {
+    /// Whether it has to be sent before more can be added.
+    pub fn is_full(&self) -> bool {
+        self.len == SLOTS
+    }
+
+    /// Adds a run for `to`, behind what goes there already if it fits. Runs with one `key` have one destination. Not to be
+    /// called on a full plan.
+    pub fn add(&mut self, key: u64, to: Leg, ecn: Option<EcnCodepoint>, piece: Piece) {
+        let segments = piece.length.div_ceil(piece.segment);
+        let open = self.keys[..self.len]
+            .iter()
+            .rposition(|known| *known == key)
+            .filter(|at| {
+                !self.no_segments && self.messages[*at].can_take(&to, ecn, piece, segments)
+            });
+        let at = open.unwrap_or(self.len);
+        let message = &mut self.messages[at];
+        if open.is_none() {
+            self.keys[at] = key;
+            self.len += 1;
+            *message = Message {
+                to,
+                ecn,
+                segment: piece.segment,
+                ..Message::NONE
+            };
+        }
+        self.pieces[at][message.pieces] = piece;
+        message.pieces += 1;
+        message.segments += segments;
+        message.bytes += piece.length;
+        message.closed = !piece.length.is_multiple_of(message.segment);
+    }
+
+    /// Sends everything, from where it was received, and is empty.
+    pub fn send(&mut self, socket: &UdpSocket, _: &UdpSocketState, received: &Received) -> Sent {
+        for at in 0..self.len {
+            self.prepare(at, received);
+        }
+        let (mut sent, mut at) = (Sent::default(), 0);
+        while at < self.len {
+            match self.send_from(socket, at) {
+                Ok(taken) => {
+                    for message in &self.messages[at..at + taken] {
+                        sent.datagrams += message.segments;
+                        sent.bytes += message.bytes;
+                    }
+                    at += taken;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let rest = self.messages[at..self.len].iter();
+                    sent.no_room += rest.map(|message| message.segments).sum::<usize>();
+                    break;
+                }
+                Err(error) => {
+                    self.send_one_by_one(socket, at, received, &error, &mut sent);
+                    at += 1;
+                }
+            }
+        }
+        self.len = 0;
+        sent
+    }
+
+    fn send_from(&mut self, socket: &UdpSocket, at: usize) -> io::Result<usize> {
+        let headers = &mut self.headers[at..self.len];
+        // SAFETY: `prepare` has pointed these headers to names, control data and iovecs of this plan, and the iovecs to what
+        // was received, which `send` borrows.
+        let taken = unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                headers.len() as libc::c_uint,
+                libc::MSG_DONTWAIT,
+            )
+        };
+        usize::try_from(taken).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn prepare(&mut self, at: usize, received: &Received) {
+        let message = self.messages[at];
+        for (piece, iovec) in self.pieces[at][..message.pieces]
+            .iter()
+            .zip(&mut self.iovecs[at])
+        {
+            let bytes = received.bytes_of(*piece);
+            *iovec = libc::iovec {
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: bytes.len(),
+            };
+        }
+        let header = &mut self.headers[at].msg_hdr;
+        header.msg_namelen = write_address(message.to.remote, &mut self.names[at]);
+        header.msg_name = ptr::from_mut(&mut self.names[at]).cast();
+        header.msg_iov = self.iovecs[at].as_mut_ptr();
+        header.msg_iovlen = message.pieces;
+        let segment = (message.segments > 1).then_some(message.segment);
+        write_control(header, &mut self.controls[at], &message, segment);
+    }
+
+    /// A message that the system has refused: because of its segments, maybe.
+    fn send_one_by_one(
+        &mut self,
+        socket: &UdpSocket,
+        at: usize,
+        received: &Received,
+        error: &io::Error,
+        sent: &mut Sent,
+    ) {
+        let message = self.messages[at];
+        if message.segments == 1 {
+            tracing::trace!(%error, to = %message.to.remote, "not sent");
+            sent.refused += 1;
+            return;
+        }
+        if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) && !self.no_segments {
+            tracing::info!(%error, "no UDP segmentation here: every frame is sent by itself");
+            self.no_segments = true;
+        }
+        for number in 0..message.pieces {
+            let piece = self.pieces[at][number];
+            for datagram in received.bytes_of(piece).chunks(message.segment) {
+                let mut iovec = libc::iovec {
+                    iov_base: datagram.as_ptr().cast_mut().cast(),
+                    iov_len: datagram.len(),
+                };
+                let header = &mut self.headers[at].msg_hdr;
+                header.msg_iov = &raw mut iovec;
+                header.msg_iovlen = 1;
+                write_control(header, &mut self.controls[at], &message, None);
+                // SAFETY: name and control data are this plan's, the iovec is on the stack and points to what was
+                // received, which is borrowed.
+                let taken =
+                    unsafe { libc::sendmsg(socket.as_raw_fd(), header, libc::MSG_DONTWAIT) };
+                if taken >= 0 {
+                    sent.datagrams += 1;
+                    sent.bytes += datagram.len();
+                } else if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock {
+                    sent.no_room += 1;
+                } else {
+                    sent.refused += 1;
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(&self.messages[..self.len]).finish()
+    }
+}
+
+/// What goes with a message: our own address, marks, the size of its segments.
+fn write_control(
+    header: &mut libc::msghdr,
+    control: &mut Control,
+    message: &Message,
+    segment: Option<usize>,
+) {
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = CONTROL_BYTES;
+    let mut used = 0;
+    // SAFETY: there is room for the three data with their headers, 16 + 2, 16 + 4 and 16 + 20 bytes and their padding, and
+    // the macros lead from one to the next within the length that the header says.
+    unsafe {
+        let mut datum = libc::CMSG_FIRSTHDR(header);
+        let mut push = |level: libc::c_int, kind: libc::c_int, data: &[u8]| {
+            let Some(head) = datum.as_mut() else { return };
+            let length = data.len() as libc::c_uint;
+            head.cmsg_level = level;
+            head.cmsg_type = kind;
+            head.cmsg_len = libc::CMSG_LEN(length) as usize;
+            ptr::copy_nonoverlapping(data.as_ptr(), libc::CMSG_DATA(datum), data.len());
+            used += libc::CMSG_SPACE(length) as usize;
+            datum = ptr::from_mut(head).byte_add(libc::CMSG_SPACE(length) as usize);
+        };
+        if let Some(segment) = segment {
+            let segment = u16::try_from(segment).unwrap_or(u16::MAX);
+            push(libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
+        }
+        if let Some(ecn) = message.ecn {
+            let marks = libc::c_int::from(ecn as u8).to_ne_bytes();
+            if message.to.remote.ip().to_canonical().is_ipv4() {
+                push(libc::IPPROTO_IP, libc::IP_TOS, &marks);
+            } else {
+                push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &marks);
+            }
+        }
+        match message.to.local {
+            // in_pktinfo: interface, our address, the other's; in6_pktinfo: our address, interface.
+            Some(IpAddr::V4(ip)) => {
+                let mut info = [0; 12];
+                info[4..8].copy_from_slice(&ip.octets());
+                push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+            }
+            Some(IpAddr::V6(ip)) => {
+                let mut info = [0; 20];
+                info[..16].copy_from_slice(&ip.octets());
+                push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            }
+            None => {}
+        }
+    }
+    header.msg_controllen = used;
+    if used == 0 {
+        header.msg_control = ptr::null_mut();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(slot: usize, start: usize, length: usize) -> Piece {
+        Piece {
+            slot,
+            start,
+            length,
+            segment: 1200,
+        }
+    }
+
+    fn leg(port: u16) -> Leg {
+        Leg {
+            remote: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            local: None,
+        }
+    }
+
+    /// Zero-copy: what the kernel is told to send lies where it was received.
+    #[test]
+    fn what_is_sent_lies_in_what_was_received() {
+        let (received, mut plan) = (Received::default(), Plan::default());
+        plan.add(1, leg(1), None, piece(0, 0, 2400));
+        plan.add(2, leg(2), None, piece(0, 2400, 1200));
+        plan.add(1, leg(1), None, piece(SLOTS - 1, 1200, 700));
+        assert_eq!(plan.len, 2);
+        let memory = received.bytes.as_ptr_range();
+        let mut expected = [
+            (0, 2400),
+            ((SLOTS - 1) * SLOT_BYTES + 1200, 700),
+            (2400, 1200),
+        ]
+        .into_iter();
+        for at in 0..plan.len {
+            plan.prepare(at, &received);
+            for iovec in &plan.iovecs[at][..plan.messages[at].pieces] {
+                let base = iovec.iov_base.cast::<u8>().cast_const();
+                assert!(memory.contains(&base));
+                let offset = base.addr() - memory.start.addr();
+                assert_eq!(Some((offset, iovec.iov_len)), expected.next());
+            }
+        }
+    }
+
+    #[test]
+    fn runs_for_one_leg_are_one_message_until_it_is_full_or_ends_short() {
+        let mut plan = Plan::default();
+        for n in 0..MAX_SEGMENTS + 1 {
+            plan.add(1, leg(1), None, piece(0, n * 1200 % 60_000, 1200));
+        }
+        // 65,000 bytes are 54 of them.
+        let counts: Vec<_> = plan.messages[..plan.len]
+            .iter()
+            .map(|m| m.segments)
+            .collect();
+        assert_eq!(counts, [54, 11]);
+        // Shorter than the others: the last of its message, and nothing follows it.
+        plan.add(1, leg(1), None, piece(0, 0, 30));
+        plan.add(1, leg(1), None, piece(0, 0, 1200));
+        // Other marks, or longer datagrams, are another message.
+        plan.add(1, leg(1), Some(EcnCodepoint::Ce), piece(0, 0, 1200));
+        let longer = Piece {
+            segment: 1300,
+            ..piece(0, 0, 1300)
+        };
+        plan.add(1, leg(1), Some(EcnCodepoint::Ce), longer);
+        let counts: Vec<_> = plan.messages[..plan.len]
+            .iter()
+            .map(|m| m.segments)
+            .collect();
+        assert_eq!(counts, [54, 12, 1, 1, 1]);
+    }
+
+    #[test]
+    fn an_address_comes_back_as_it_was() {
+        for text in ["192.0.2.1:4433", "[2001:db8::1]:1", "[fe80::1%3]:65535"] {
+            let address: SocketAddr = text.parse().expect("an address");
+            // SAFETY: all zeros is a valid value of this C structure.
+            let mut name = unsafe { mem::zeroed() };
+            let length = write_address(address, &mut name);
+            assert!(length as usize <= size_of_val(&name));
+            assert_eq!(address_of(&name), Some(address));
+        }
+    }
+}
