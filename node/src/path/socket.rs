@@ -184,9 +184,11 @@ impl MagicSocket {
         self.lock().open.remove(&session);
     }
 
+    /// What the network does not take, a route that is gone for a moment, say, is as good as lost to quinn: it sends again, and
+    /// ends the session when that has not helped for long. Errors are of a full buffer only.
     pub(super) fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         self.io.try_io(Interest::WRITABLE, || {
-            self.state.try_send(UdpSockRef::from(&self.io), transmit)
+            self.state.send(UdpSockRef::from(&self.io), transmit)
         })
     }
 

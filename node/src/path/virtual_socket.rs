@@ -66,14 +66,24 @@ impl VirtualSocket {
         relay: SocketAddr,
         header: frame::Header,
     ) -> io::Result<()> {
-        let mut datagram = Vec::with_capacity(HEADER_LEN + transmit.contents.len());
-        datagram.extend_from_slice(&header.encode());
-        datagram.extend_from_slice(transmit.contents);
+        let header = header.encode();
+        let packets = transmit.contents.chunks(
+            transmit
+                .segment_size
+                .unwrap_or(transmit.contents.len())
+                .max(1),
+        );
+        let mut frames = Vec::with_capacity(packets.len() * HEADER_LEN + transmit.contents.len());
+        for packet in packets {
+            frames.extend_from_slice(&header);
+            frames.extend_from_slice(packet);
+        }
         self.socket.try_send(&Transmit {
             destination: relay,
             ecn: transmit.ecn,
-            contents: &datagram,
-            segment_size: None,
+            contents: &frames,
+            // As long as they were, and a header each: still a train, for the relay, too.
+            segment_size: transmit.segment_size.map(|size| size + HEADER_LEN),
             src_ip: None,
         })
     }
@@ -138,11 +148,7 @@ impl AsyncUdpSocket for VirtualSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        match self.outgoing {
-            Outgoing::Direct => self.socket.max_gso_segments(),
-            // A frame header belongs before each packet.
-            Outgoing::Framed { .. } => 1,
-        }
+        self.socket.max_gso_segments()
     }
 
     fn may_fragment(&self) -> bool {
@@ -172,5 +178,50 @@ impl UdpPoller for Writable {
         let result = ready!(waiting.as_mut().poll(cx));
         this.waiting = None;
         Poll::Ready(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use remora_proto::id::{SessionId, Side};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_train_leaves_as_frames_each_behind_its_header() {
+        let relay = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        relay
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a time");
+        let address = relay.local_addr().expect("bound");
+        let (socket, packets) = MagicSocket::bind(address).expect("a socket");
+        let header = frame::Header {
+            side: Side::Joiner,
+            session: SessionId(7),
+        };
+        let outgoing = Outgoing::Framed {
+            relay: address,
+            header,
+        };
+        let socket = VirtualSocket::new(socket, outgoing, packets);
+        let train = [&[1; 1000][..], &[2; 1000], &[3; 10]].concat();
+        for segment_size in [Some(1000), None] {
+            socket.socket.writable().await.expect("room");
+            let transmit = Transmit {
+                destination: VIRTUAL_PEER,
+                ecn: None,
+                contents: &train,
+                segment_size,
+                src_ip: None,
+            };
+            AsyncUdpSocket::try_send(&*socket, &transmit).expect("sent");
+            for packet in train.chunks(segment_size.unwrap_or(train.len())) {
+                let mut buffer = [0; 4096];
+                let length = relay.recv(&mut buffer).expect("in time");
+                assert_eq!(buffer[..length], [&header.encode()[..], packet].concat());
+            }
+        }
     }
 }
