@@ -25,7 +25,6 @@ pub mod table;
 
 use std::{
     io::{self, ErrorKind},
-    os::{fd::AsFd, unix::net::UnixStream},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -139,52 +138,14 @@ pub struct Datapath {
     pub reflector: Arc<Mutex<Reflector>>,
 }
 
-/// Ends the workers when it is dropped.
-#[derive(Debug)]
-pub struct Stop {
-    stopped: Arc<AtomicBool>,
-    /// Closed to wake those that wait.
-    _wake: UnixStream,
-}
+/// Ends the workers when it is dropped, within [`batch::WAIT`].
+#[derive(Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
 
 impl Drop for Stop {
     fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
-}
-
-/// What a worker sees of [`Stop`].
-#[derive(Debug)]
-pub struct Stopped {
-    stopped: Arc<AtomicBool>,
-    woken: UnixStream,
-}
-
-impl Stopped {
-    /// For another worker.
-    ///
-    /// # Errors
-    /// When the system has no descriptors left.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            stopped: Arc::clone(&self.stopped),
-            woken: self.woken.try_clone()?,
-        })
-    }
-}
-
-/// A way to end workers.
-///
-/// # Errors
-/// When the system has no descriptors left.
-pub fn stop() -> io::Result<(Stop, Stopped)> {
-    let (wake, woken) = UnixStream::pair()?;
-    let stopped = Arc::new(AtomicBool::new(false));
-    let stop = Stop {
-        stopped: Arc::clone(&stopped),
-        _wake: wake,
-    };
-    Ok((stop, Stopped { stopped, woken }))
 }
 
 /// One socket's worker, a thread of its own.
@@ -192,16 +153,16 @@ pub fn stop() -> io::Result<(Stop, Stopped)> {
 pub struct Worker {
     datapath: Datapath,
     socket: Arc<Socket>,
-    stop: Stopped,
+    stopped: Arc<AtomicBool>,
 }
 
 impl Worker {
     /// Receives from `socket` and sends on it.
-    pub fn new(datapath: Datapath, socket: Arc<Socket>, stop: Stopped) -> Self {
+    pub fn new(datapath: Datapath, socket: Arc<Socket>, stop: &Stop) -> Self {
         Self {
             datapath,
             socket,
-            stop,
+            stopped: Arc::clone(&stop.0),
         }
     }
 
@@ -212,16 +173,14 @@ impl Worker {
     pub fn run(self) -> io::Result<()> {
         let (mut received, mut plan) = (Received::default(), Plan::default());
         let mut errors = 0;
-        while !self.stop.stopped.load(Ordering::Relaxed) {
+        while !self.stopped.load(Ordering::Relaxed) {
             match self.socket.receive(&mut received) {
                 Ok(()) => {
                     errors = 0;
                     self.handle(&received, &mut plan);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.socket.wait(self.stop.woken.as_fd())?;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(error) if errors >= MAX_RECEIVE_ERRORS => return Err(error),
                 Err(error) => {
                     errors += 1;

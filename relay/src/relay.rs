@@ -212,9 +212,9 @@ impl Relay {
             quic,
             reflector: Arc::new(Mutex::new(Reflector::new(now))),
         };
-        let (stop, stopped) = datapath::stop()?;
+        let stop = Stop::default();
         for socket in bound.sockets {
-            let worker = Worker::new(shared.clone(), socket, stopped.try_clone()?);
+            let worker = Worker::new(shared.clone(), socket, &stop);
             datapath.spawn_blocking(move || worker.run());
         }
         tracing::info!(id = ?address.id, port = bound.local_addr.port(), realm = config.realm, "relay up");

@@ -4,7 +4,7 @@
 //!  socket ─▶ Received: messages, each a run of datagrams ─▶ Plan: pieces of them, by destination ─▶ socket
 //! ```
 //!
-//! On Linux a batch is two system calls; elsewhere each message is one.
+//! On Linux a batch is two system calls, one to receive and one to send; elsewhere each message is.
 
 /// recvmmsg, sendmmsg, and the kernel's own runs.
 #[cfg(target_os = "linux")]
@@ -13,15 +13,20 @@ mod linux;
 #[cfg(any(not(target_os = "linux"), test))]
 pub mod portable;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use quinn::udp::EcnCodepoint;
 
 #[cfg(target_os = "linux")]
-pub use self::linux::{Plan, Received};
+pub use self::linux::{Plan, Received, prepare, send_now};
 #[cfg(not(target_os = "linux"))]
-pub use self::portable::{Plan, Received};
+pub use self::portable::{Plan, Received, prepare, send_now};
 
+/// How long a receive waits: whoever receives looks up as often, whether it is to stop.
+pub const WAIT: Duration = Duration::from_millis(100);
 /// Messages in one receive, and in one send.
 pub const SLOTS: usize = 64;
 

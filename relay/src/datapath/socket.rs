@@ -5,24 +5,19 @@ use std::{
     io::{self, ErrorKind},
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     num::NonZeroUsize,
-    os::fd::{AsFd, BorrowedFd},
 };
 
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-};
 use quinn::udp::{Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Type};
 
-use super::batch::{Plan, Received, Sent};
+use super::batch::{self, Plan, Received, Sent};
 
 /// What the kernel may hold for us, and we for it, while the task waits for its turn.
 ///
 /// At 1 Gbit/s 4 MiB are 33 ms. Asked for, not insisted on: the system's maximum decides.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
-/// A bound UDP socket with its offloads. It never waits: [`Socket::wait`] does.
+/// A bound UDP socket with its offloads.
 #[derive(Debug)]
 pub struct Socket {
     io: UdpSocket,
@@ -51,6 +46,7 @@ impl Socket {
             .map(|io| {
                 let io = io?;
                 let state = UdpSocketState::new((&io).into())?;
+                batch::prepare(&io)?;
                 Ok(Self { io, state })
             })
             .collect()
@@ -64,24 +60,12 @@ impl Socket {
         self.io.local_addr()
     }
 
-    /// Takes what has arrived.
+    /// Takes what has arrived; waits a moment for it, see [`batch::WAIT`].
     ///
     /// # Errors
     /// [`ErrorKind::WouldBlock`] when nothing has, else what the system said.
     pub fn receive(&self, received: &mut Received) -> io::Result<()> {
         received.fill(&self.io, &self.state)
-    }
-
-    /// Waits for datagrams, or for `stop` to be closed.
-    ///
-    /// # Errors
-    /// When the system cannot wait.
-    pub fn wait(&self, stop: BorrowedFd<'_>) -> io::Result<()> {
-        let mut descriptors = [self.io.as_fd(), stop].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match poll(&mut descriptors, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Sends a plan's pieces of what was received.
@@ -94,7 +78,7 @@ impl Socket {
     /// # Errors
     /// [`ErrorKind::WouldBlock`] when the send buffer is full, else what the system said.
     pub fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.state.try_send((&self.io).into(), transmit)
+        batch::send_now(&self.io, &self.state, transmit)
     }
 
     /// How many segments one send may carry.
@@ -151,7 +135,6 @@ fn new(listen: SocketAddr) -> io::Result<Unbound> {
             tracing::debug!(%error, "socket buffers stay at the system's size");
         }
     }
-    socket.set_nonblocking(true)?;
     Ok(Unbound(socket))
 }
 

@@ -21,9 +21,9 @@ use std::{
     ptr,
 };
 
-use quinn::udp::{EcnCodepoint, UdpSocketState};
+use quinn::udp::{EcnCodepoint, Transmit, UdpSocketState};
 
-use super::{Meta, Piece, SLOTS, Sent};
+use super::{Meta, Piece, SLOTS, Sent, WAIT};
 use crate::datapath::table::Leg;
 
 /// A run that the kernel has joined, and as much again as keeps slots out of each other's cache sets.
@@ -38,6 +38,72 @@ const CONTROL_BYTES: usize = 128;
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct Control([u8; CONTROL_BYTES]);
+
+/// Makes a socket what batches need: it waits, so that a batch is one system call and not two.
+///
+/// # Errors
+/// What the system said.
+pub fn prepare(socket: &UdpSocket) -> io::Result<()> {
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(WAIT))?;
+    if socket.local_addr()?.ip().is_unspecified() {
+        return Ok(());
+    }
+    // There is one address that things come to and are sent from: the kernel need not name it each time.
+    for (level, option) in [
+        (libc::IPPROTO_IP, libc::IP_PKTINFO),
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+    ] {
+        let off: libc::c_int = 0;
+        // SAFETY: the option's value is an int that lives as long as the call. That a socket of the other family does not
+        // know the option is of no interest.
+        unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                level,
+                option,
+                ptr::from_ref(&off).cast(),
+                length_of::<libc::c_int>(),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Sends now or not at all.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] when there is no room in the socket's buffer, else what the system said.
+pub fn send_now(socket: &UdpSocket, _: &UdpSocketState, transmit: &Transmit<'_>) -> io::Result<()> {
+    // SAFETY: all zeros is a valid value of each of these C structures.
+    let (mut name, mut header): (libc::sockaddr_storage, libc::msghdr) =
+        unsafe { (mem::zeroed(), mem::zeroed()) };
+    let mut iovec = libc::iovec {
+        iov_base: transmit.contents.as_ptr().cast_mut().cast(),
+        iov_len: transmit.contents.len(),
+    };
+    let mut control = Control([0; CONTROL_BYTES]);
+    header.msg_namelen = write_address(transmit.destination, &mut name);
+    header.msg_name = ptr::from_mut(&mut name).cast();
+    header.msg_iov = &raw mut iovec;
+    header.msg_iovlen = 1;
+    let leg = Leg {
+        remote: transmit.destination,
+        local: transmit.src_ip,
+    };
+    write_control(
+        &mut header,
+        &mut control,
+        &leg,
+        transmit.ecn,
+        transmit.segment_size,
+    );
+    // SAFETY: all that the header points to is on the stack or borrowed.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
+    usize::try_from(sent)
+        .map(drop)
+        .map_err(|_| io::Error::last_os_error())
+}
 
 /// Buffers that messages are received into.
 pub struct Received {
@@ -87,10 +153,10 @@ impl Default for Received {
 }
 
 impl Received {
-    /// Takes what is there, at most [`SLOTS`] messages.
+    /// Takes what is there, at most [`SLOTS`] messages; waits [`WAIT`] for the first.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when nothing is, else what the system said.
+    /// [`io::ErrorKind::WouldBlock`] when nothing came, else what the system said.
     pub fn fill(&mut self, socket: &UdpSocket, _: &UdpSocketState) -> io::Result<()> {
         for header in &mut self.headers[..self.filled] {
             header.msg_hdr.msg_namelen = length_of::<libc::sockaddr_storage>();
@@ -104,7 +170,7 @@ impl Received {
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
                 SLOTS as libc::c_uint,
-                libc::MSG_DONTWAIT,
+                libc::MSG_WAITFORONE,
                 ptr::null_mut(),
             )
         };
@@ -407,7 +473,13 @@ impl Plan {
         header.msg_iov = self.iovecs[at].as_mut_ptr();
         header.msg_iovlen = message.pieces;
         let segment = (message.segments > 1).then_some(message.segment);
-        write_control(header, &mut self.controls[at], &message, segment);
+        write_control(
+            header,
+            &mut self.controls[at],
+            &message.to,
+            message.ecn,
+            segment,
+        );
     }
 
     /// A message that the system has refused: because of its segments, maybe.
@@ -439,7 +511,13 @@ impl Plan {
                 let header = &mut self.headers[at].msg_hdr;
                 header.msg_iov = &raw mut iovec;
                 header.msg_iovlen = 1;
-                write_control(header, &mut self.controls[at], &message, None);
+                write_control(
+                    header,
+                    &mut self.controls[at],
+                    &message.to,
+                    message.ecn,
+                    None,
+                );
                 // SAFETY: name and control data are this plan's, the iovec is on the stack and points to what was
                 // received, which is borrowed.
                 let taken =
@@ -467,7 +545,8 @@ impl std::fmt::Debug for Plan {
 fn write_control(
     header: &mut libc::msghdr,
     control: &mut Control,
-    message: &Message,
+    to: &Leg,
+    ecn: Option<EcnCodepoint>,
     segment: Option<usize>,
 ) {
     header.msg_control = control.0.as_mut_ptr().cast();
@@ -491,15 +570,15 @@ fn write_control(
             let segment = u16::try_from(segment).unwrap_or(u16::MAX);
             push(libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
         }
-        if let Some(ecn) = message.ecn {
+        if let Some(ecn) = ecn {
             let marks = libc::c_int::from(ecn as u8).to_ne_bytes();
-            if message.to.remote.ip().to_canonical().is_ipv4() {
+            if to.remote.ip().to_canonical().is_ipv4() {
                 push(libc::IPPROTO_IP, libc::IP_TOS, &marks);
             } else {
                 push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &marks);
             }
         }
-        match message.to.local {
+        match to.local {
             // in_pktinfo: interface, our address, the other's; in6_pktinfo: our address, interface.
             Some(IpAddr::V4(ip)) => {
                 let mut info = [0; 12];

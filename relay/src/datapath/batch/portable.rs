@@ -4,14 +4,36 @@ use std::{
     io::{self, IoSliceMut},
     net::UdpSocket,
     ops::Range,
+    os::fd::AsFd,
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use quinn::udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 
-use super::{Meta, Piece, SLOTS, Sent};
+use super::{Meta, Piece, SLOTS, Sent, WAIT};
 use crate::datapath::table::Leg;
 
 const MAX_DATAGRAM_BYTES: usize = 65_535;
+
+/// Makes a socket what batches need.
+///
+/// # Errors
+/// What the system said.
+pub fn prepare(socket: &UdpSocket) -> io::Result<()> {
+    socket.set_nonblocking(true)
+}
+
+/// Sends now or not at all.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] when there is no room in the socket's buffer, else what the system said.
+pub fn send_now(
+    socket: &UdpSocket,
+    state: &UdpSocketState,
+    transmit: &Transmit<'_>,
+) -> io::Result<()> {
+    state.try_send(socket.into(), transmit)
+}
 
 /// Buffers that messages are received into.
 #[derive(Debug)]
@@ -33,11 +55,13 @@ impl Default for Received {
 }
 
 impl Received {
-    /// Takes what is there.
+    /// Takes what is there; waits [`WAIT`] for the first.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when nothing is, else what the system said.
+    /// [`io::ErrorKind::WouldBlock`] when nothing came, else what the system said.
     pub fn fill(&mut self, socket: &UdpSocket, state: &UdpSocketState) -> io::Result<()> {
+        let wait = PollTimeout::try_from(WAIT).unwrap_or(PollTimeout::ZERO);
+        poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], wait)?;
         let mut chunks = self.bytes.chunks_exact_mut(MAX_DATAGRAM_BYTES);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));

@@ -70,7 +70,7 @@ macro_rules! batches {
     ($name:ident) => {
         mod $name {
             use super::{
-                super::$name::{Plan, Received},
+                super::$name::{Plan, Received, prepare, send_now},
                 *,
             };
 
@@ -80,6 +80,7 @@ macro_rules! batches {
                 received: &mut Received,
                 datagrams: usize,
             ) -> Vec<(Piece, Meta)> {
+                prepare(&relay.io).expect("prepared");
                 let until = Instant::now() + PATIENCE;
                 loop {
                     match received.fill(&relay.io, &relay.state) {
@@ -180,6 +181,30 @@ macro_rules! batches {
                 let sent = forwarded(&relay, &to, &received, &found);
                 assert_eq!((sent.datagrams, sent.bytes), (1, 65_507));
                 assert_eq!(to.hear(1)[0].0, datagram);
+            }
+
+            #[test]
+            fn what_is_sent_now_arrives() {
+                for ip in [
+                    Ipv4Addr::LOCALHOST.into(),
+                    std::net::IpAddr::from(Ipv6Addr::LOCALHOST),
+                ] {
+                    let [from, to] = std::array::from_fn(|_| Peer::new(ip));
+                    prepare(&from.io).expect("prepared");
+                    let contents = [&[1; 900][..], &[2; 900], &[3; 7]].concat();
+                    let transmit = Transmit {
+                        destination: to.address(),
+                        ecn: Some(EcnCodepoint::Ect0),
+                        contents: &contents,
+                        segment_size: Some(900),
+                        src_ip: Some(ip),
+                    };
+                    send_now(&from.io, &from.state, &transmit).expect("sent");
+                    let heard = to.hear(3);
+                    assert!(heard.iter().all(|(_, source)| *source == from.address()));
+                    let heard: Vec<_> = heard.into_iter().map(|(datagram, _)| datagram).collect();
+                    assert_eq!((heard[2].len(), heard.concat() == contents), (7, true));
+                }
             }
 
             #[test]
