@@ -33,6 +33,8 @@ pub struct Failure {
     pub code: &'static str,
     /// Exit code of the program.
     pub exit: Exit,
+    /// After a wrong code: how often it can be tried again.
+    pub tries_left: Option<u32>,
 }
 
 impl Failure {
@@ -42,6 +44,7 @@ impl Failure {
             line: line.into(),
             code,
             exit,
+            tries_left: None,
         }
     }
 
@@ -66,7 +69,15 @@ impl From<JoinFailure> for Failure {
             JoinFailure::Timeout => (Exit::TimedOut, "JOIN_TIMEOUT"),
             JoinFailure::Refused(reason) => (Exit::Error, reason.as_str_name()),
         };
-        Self::new(exit, code, failure.to_string())
+        let tries_left = if let JoinFailure::WrongCode { tries_left } = failure {
+            Some(tries_left)
+        } else {
+            None
+        };
+        Self {
+            tries_left,
+            ..Self::new(exit, code, failure.to_string())
+        }
     }
 }
 

@@ -40,7 +40,7 @@ use crate::{
     event::{Event, Input},
     node::{Node, Running},
     rendezvous::{Introduced, may_retry},
-    share::desktop::Desktop,
+    share::{desktop::Desktop, preflight},
     status::Board,
 };
 
@@ -77,6 +77,17 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.common, &mut console, Role::Sharer)?;
     let script = args.code_stdin || (args.common.json && page.is_none());
+    if console.is_terminal()
+        && let Some(problem) = preflight::preflight(None)
+            .into_iter()
+            .find(|finding| !finding.ok && !finding.optional)
+    {
+        // Before anybody agrees to something that will not come to pass.
+        console.say(&Style::detect().warn(&format!(
+            "Your screen cannot be shared: {}; {}. Chat works.",
+            problem.detail, problem.fix
+        )))?;
+    }
     let introduced = match given {
         Some(code) => try_code(&mut console, &mut node, code).await,
         None => ask_for_code(&mut console, &mut page, &mut node, script).await,

@@ -229,10 +229,7 @@ fn a_wrong_code_exits_with_7_and_the_third_burns_it() {
         assert_eq!(error["code"], "WRONG_CODE", "{error}");
         let end = sharer.end(PATIENCE);
         assert_eq!(end.code, Some(7));
-        assert!(
-            end.line().contains(&format!("{left} tries left")),
-            "{end:?}"
-        );
+        assert!(end.line().contains(&format!("({left} tr")), "{end:?}");
         assert_eq!(helper.expect("wrong_code")["tries_left"], left);
     }
     assert_eq!(helper.expect("code_ended")["why"], "CODE_BURNED");

@@ -255,7 +255,7 @@ fn wrong_codes_are_told_to_both_and_the_third_burns() {
     for (tries, left) in [(1, 2), (2, 1), (3, 0)] {
         sharer.enter(&wrong(&code));
         sharer.expect("WRONG_CODE: ");
-        sharer.expect(&format!("{left} tries left"));
+        sharer.expect(&format!("({left} tr"));
         sharer.expect(CODE_PROMPT);
         helper.expect(&format!("Someone tried a wrong code ({tries} of 3)."));
     }

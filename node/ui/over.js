@@ -30,7 +30,7 @@ function receipt({ duration_s: duration, mode, sas, chat_sent: sent, chat_receiv
     row('over.duration', clock((duration ?? 0) * 1000)),
     row('over.mode', t(`over.mode.${mode ?? 'none'}`)),
     row('over.words', t(`over.words.${sas ?? 'unverified'}`)),
-    (sent || received) && row('over.chat', String((sent ?? 0) + (received ?? 0))));
+    Boolean(sent || received) && row('over.chat', String((sent ?? 0) + (received ?? 0))));
 }
 
 export function overScreen(app) {

@@ -76,8 +76,9 @@ export function joinScreen(app) {
       event.preventDefault();
       fill(index, event.clipboardData.getData('text'));
     });
-    box.addEventListener('input', () => {
-      const text = box.value;
+    box.addEventListener('input', (event) => {
+      // Typed into a box that is full and not selected, a symbol takes the old one's place.
+      const text = event.inputType === 'insertText' && event.data ? event.data : box.value;
       box.value = '';
       fill(index, text);
     });
@@ -107,7 +108,9 @@ export function joinScreen(app) {
       shown = state.error;
       if (!state.error) return;
       const key = `join.failed.${state.error.code}`;
-      complain(has(key) ? key : null, state.error.text);
+      const { tries } = state.error;
+      const left = tries ? ` ${t(tries === 1 ? 'join.tries.one' : 'join.tries', { n: tries })}` : '';
+      complain(null, (has(key) ? t(key) : state.error.text) + left);
       if (state.live) boxes[0].focus();
     },
   };

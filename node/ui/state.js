@@ -60,7 +60,7 @@ const EVENTS = {
   },
   join_failed(state, event) {
     state.stage = 'join';
-    state.error = { code: event.code, text: event.text };
+    state.error = { code: event.code, text: event.text, tries: event.tries_left };
   },
   connected(state, event) {
     state.stage = 'meeting';

@@ -20,7 +20,7 @@ const KEY_BYTES: usize = 32;
 pub enum KeyError {
     /// The file is there and cannot be read.
     #[error(
-        "cannot read the key file {path}: {source}; make it readable for this user, or choose another with --key"
+        "cannot read the key file {path}; make it readable for this user, or choose another with --key"
     )]
     Read {
         /// Which file.
@@ -49,7 +49,7 @@ pub enum KeyError {
         why: String,
     },
     /// There is none, and none can be made.
-    #[error("cannot create the key file {path}: {source}; choose a writable place with --key")]
+    #[error("cannot create the key file {path}; choose a writable place with --key")]
     Create {
         /// Which file.
         path: PathBuf,

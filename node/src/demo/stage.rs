@@ -181,10 +181,10 @@ impl Stage {
     }
 
     /// Our program, or the sheet, does not move any more.
-    pub(super) fn rest(&self) {
+    pub(super) fn rest(&self, rests: bool) {
         match self {
-            Self::X11(theatre) => theatre.program.rest(),
-            Self::Synthetic(sheet) => sheet.rest(),
+            Self::X11(theatre) => theatre.program.rest(rests),
+            Self::Synthetic(sheet) => sheet.rest(rests),
         }
     }
 

@@ -69,7 +69,7 @@ impl Page {
     /// The code did not work.
     pub fn join_failed(&self, failure: &Failure) {
         self.to
-            .event(json!({"event": "join_failed", "code": failure.code, "text": failure.line}));
+            .event(json!({"event": "join_failed", "code": failure.code, "text": failure.line, "tries_left": failure.tries_left}));
     }
 
     /// Shows an event.

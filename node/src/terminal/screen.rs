@@ -131,6 +131,9 @@ impl Screen {
                     format!("On the other computer, please run:   {}", style.strong("remora join")),
                 ]
             }
+            Event::WrongCode { tries_left: 0 } => {
+                vec![style.warn("Someone tried a wrong code (3 of 3).")]
+            }
             Event::WrongCode { tries_left } => vec![style.warn(&format!(
                 "Someone tried a wrong code ({} of 3). If that was the person you help, ask them to type it again; if not, press n for a new code.",
                 3u32.saturating_sub(*tries_left)

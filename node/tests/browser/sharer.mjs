@@ -34,6 +34,14 @@ test('eight boxes advance, forgive and step back', async () => {
   await page.getByRole('alert').getByText('Nobody is waiting with that code').waitFor();
   assert.equal(await boxes(page), '4060r0gx', 'what was typed stays');
   await page.waitForFunction(() => document.activeElement.getAttribute('aria-label') === 'Character 1 of 8');
+  // A click into the box that has the focus already, and the right code typed over the wrong one.
+  await page.getByLabel('Character 1 of 8').click();
+  await page.keyboard.type('s7pjk3a4');
+  assert.equal(await boxes(page), 's7pjk3a4');
+  await page.keyboard.press('Enter');
+  await node.wish('Join s7pj-k3a4');
+  node.event('join_failed', { code: 'WRONG_CODE', text: 'no', tries_left: 1 });
+  await page.getByRole('alert').getByText('It can be tried once more').waitFor();
   await page.getByLabel('Character 3 of 8').fill('u');
   await page.getByRole('alert').getByText('never have the letter u').waitFor();
   await close();

@@ -51,7 +51,7 @@ pub enum JoinerEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinFailure {
     /// Somebody waits there, but with another code.
-    #[error("this is not your helper's code ({tries_left} tries left); {}", advice(*.tries_left))]
+    #[error("this is not your helper's code ({tries_left} {} left); {}", tries(*.tries_left), advice(*.tries_left))]
     WrongCode {
         /// Before it burns.
         tries_left: u32,
@@ -94,6 +94,10 @@ pub enum JoinFailure {
     /// The relay said no.
     #[error("the relay refused: {}", .0.as_str_name())]
     Refused(Reason),
+}
+
+fn tries(left: u32) -> &'static str {
+    if left == 1 { "try" } else { "tries" }
 }
 
 /// What to do after a wrong code.

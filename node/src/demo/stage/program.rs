@@ -98,9 +98,9 @@ impl Program {
         self.heard.clone()
     }
 
-    /// Nothing moves by itself any more.
-    pub(super) fn rest(&self) {
-        self.orders.rest.store(true, Ordering::Relaxed);
+    /// Whether nothing moves by itself.
+    pub(super) fn rest(&self, rests: bool) {
+        self.orders.rest.store(rests, Ordering::Relaxed);
         self.waker.wake_by_ref();
     }
 }

@@ -95,10 +95,10 @@ impl Sheet {
         cell_of(NOTE, self.state().typed.len() % cells(NOTE))
     }
 
-    /// Nothing moves by itself any more.
-    pub fn rest(&self) {
+    /// Whether nothing moves by itself.
+    pub fn rest(&self, rests: bool) {
         let tick = self.tick();
-        self.change(|state| state.rested = Some(tick));
+        self.change(|state| state.rested = rests.then_some(tick));
     }
 
     pub(crate) fn write(&self, letter: char) {
@@ -565,7 +565,7 @@ mod tests {
     #[test]
     fn what_is_done_to_a_resting_sheet_is_shown_and_nothing_else_happens() {
         let sheet = Sheet::new(1);
-        sheet.rest();
+        sheet.rest(true);
         let mut source = Synthetic::new(sheet.clone());
         source.wait(None).unwrap();
         source.refresh(&[Rect::of_size(SIZE)]).unwrap();
@@ -590,7 +590,7 @@ mod tests {
     #[test]
     fn a_full_note_begins_anew() {
         let sheet = Sheet::new(1);
-        sheet.rest();
+        sheet.rest(true);
         let mut source = Synthetic::new(sheet.clone());
         let first = sheet.next_letter();
         for _ in 0..cells(NOTE) {
