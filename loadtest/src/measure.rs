@@ -1,5 +1,7 @@
 //! Runs become figures: the median of each over all runs of one subject. Pure.
 
+use std::time::Duration;
+
 use crate::traffic::Outcome;
 
 /// A loss beyond which CPU per frame says nothing: most of the work was for frames that were thrown away.
@@ -47,6 +49,11 @@ impl Measured {
     /// What a core that does nothing else would deliver in a second.
     pub fn frames_per_core_s(&self) -> Option<f64> {
         self.cpu_ns_per_frame().map(|cpu_ns| 1e9 / cpu_ns)
+    }
+
+    /// How many cores it used: near 1, one worker could do no more.
+    pub fn core_use(&self) -> Option<f64> {
+        self.median(|run| Some(float(run.cpu_ns?) / float(nanoseconds(run.counted))))
     }
 
     /// Frames sent in a second.
@@ -111,7 +118,9 @@ impl Measured {
         let silent = self.runs.iter().map(|run| run.counts.silent_lanes).max();
         if self.foreign() > 0 {
             let foreign = self.foreign();
-            Some(format!("{name} delivered {foreign} frames that were never sent there"))
+            Some(format!(
+                "{name} delivered {foreign} frames that were never sent there"
+            ))
         } else if self.duplicated() > 0 {
             let duplicated = self.duplicated();
             Some(format!("{name} delivered {duplicated} frames twice"))
@@ -121,7 +130,9 @@ impl Measured {
             ))
         } else if self.loss_ratio() > MAX_LOSS_RATIO {
             let percent = self.loss_ratio() * 100.0;
-            Some(format!("{name} lost {percent:.1} % of the frames; lower --rate"))
+            Some(format!(
+                "{name} lost {percent:.1} % of the frames; lower --rate"
+            ))
         } else {
             let offered = self.offered_fps();
             asked_fps
@@ -154,6 +165,10 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     }
 }
 
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// A count as a number to divide.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
 fn float(count: u64) -> f64 {
@@ -162,8 +177,6 @@ fn float(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use hdrhistogram::Histogram;
 
     use super::*;
@@ -204,6 +217,7 @@ mod tests {
         ]);
         assert_eq!(of_three.cpu_ns_per_frame(), Some(5000.0));
         assert_eq!(of_three.frames_per_core_s(), Some(200_000.0));
+        assert_eq!(of_three.core_use(), Some(0.0025));
         assert_eq!(of_three.offered_fps(), 500.0);
         assert_eq!(of_three.loss_ratio(), 0.1);
         assert_eq!(of_three.fault(None), None);

@@ -42,7 +42,7 @@ impl Address {
 impl From<SocketAddrV4> for Address {
     fn from(address: SocketAddrV4) -> Self {
         Self(libc::sockaddr_in {
-            sin_family: libc::AF_INET as libc::sa_family_t,
+            sin_family: FAMILY,
             sin_port: address.port().to_be(),
             sin_addr: libc::in_addr {
                 s_addr: u32::from_ne_bytes(address.ip().octets()),
@@ -65,6 +65,16 @@ impl fmt::Debug for Address {
         let [a, b, c, d] = self.0.sin_addr.s_addr.to_ne_bytes();
         write!(f, "{a}.{b}.{c}.{d}:{}", u16::from_be(self.0.sin_port))
     }
+}
+
+/// As wide as the system calls want them.
+const FAMILY: libc::sa_family_t = 2;
+const ADDRESS_BYTES: libc::socklen_t = 16;
+const _: () = assert!(FAMILY as i32 == libc::AF_INET);
+const _: () = assert!(ADDRESS_BYTES as usize == size_of::<Address>());
+
+fn count_of(headers: &[libc::mmsghdr]) -> libc::c_uint {
+    headers.len().try_into().expect("batches are small")
 }
 
 /// Control messages of one datagram, aligned as the kernel wants them.
@@ -166,17 +176,18 @@ impl Inbox {
         };
         // The kernel wrote lengths over the room that it was given.
         for header in &mut self.headers[..self.filled] {
-            header.msg_hdr.msg_namelen = size_of::<Address>() as libc::socklen_t;
+            header.msg_hdr.msg_namelen = ADDRESS_BYTES;
             header.msg_hdr.msg_controllen = CONTROL_BYTES;
         }
         self.filled = 0;
+        let slots = count_of(&self.headers);
         // SAFETY: every header points to a name, a control buffer and one part of the lengths it says; all belong to
         // vectors of `self`, which never grow and are borrowed mutably during the call.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
-                self.headers.len() as libc::c_uint,
+                slots,
                 flags,
                 ptr::null_mut(),
             )
@@ -296,13 +307,14 @@ impl Outbox {
         let (mut at, mut taken) = (0, 0);
         while at < count {
             let rest = &mut self.headers[at..count];
+            let left = count_of(rest);
             // SAFETY: each of these headers was filled above with pointers to what its message borrows for `'a`, which
             // outlives this call, and to its own entry of `segments`, which stays where it is.
             let sent = unsafe {
                 libc::sendmmsg(
                     socket.as_raw_fd(),
                     rest.as_mut_ptr(),
-                    rest.len() as libc::c_uint,
+                    left,
                     libc::MSG_DONTWAIT,
                 )
             };
@@ -317,10 +329,7 @@ impl Outbox {
 
 fn fill(header: &mut libc::msghdr, segment: &mut SegmentMessage, message: &Message<'_>) {
     (header.msg_name, header.msg_namelen) = match message.to {
-        Some(to) => (
-            ptr::from_ref(to).cast_mut().cast(),
-            size_of::<Address>() as libc::socklen_t,
-        ),
+        Some(to) => (ptr::from_ref(to).cast_mut().cast(), ADDRESS_BYTES),
         None => (ptr::null_mut(), 0),
     };
     // An `IoSlice` is guaranteed to be laid out as an `iovec`.
@@ -336,77 +345,4 @@ fn fill(header: &mut libc::msghdr, segment: &mut SegmentMessage, message: &Messa
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        net::{SocketAddr, UdpSocket},
-        os::fd::AsFd as _,
-    };
-
-    use nix::sys::socket::{setsockopt, sockopt::UdpGroSegment};
-
-    use super::*;
-
-    fn pair() -> (UdpSocket, UdpSocket, Address) {
-        let [one, two] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
-        let SocketAddr::V4(address) = two.local_addr().expect("bound") else {
-            panic!("IPv4 was asked for")
-        };
-        (one, two, address.into())
-    }
-
-    #[test]
-    fn datagrams_arrive_one_by_one_with_their_source() {
-        let (one, two, to) = pair();
-        let parts = [IoSlice::new(b"12"), IoSlice::new(b"345"), IoSlice::new(b"6")];
-        let messages = [&parts[..1], &parts[1..]].map(|parts| Message {
-            parts,
-            to: Some(&to),
-            segment: None,
-        });
-        let sent = Outbox::new(2).send(one.as_fd(), messages.into_iter());
-        assert_eq!(sent, 2);
-        let mut inbox = Inbox::new(4, 100);
-        assert_eq!(inbox.receive(two.as_fd(), Wait::ForOne).expect("received"), 2);
-        let got: Vec<_> = inbox.datagrams().map(|datagram| datagram.bytes).collect();
-        assert_eq!(got, [&b"12"[..], b"3456"]);
-        let source = inbox.datagrams().next().expect("one").source;
-        assert_eq!(
-            format!("{source:?}"),
-            one.local_addr().expect("bound").to_string()
-        );
-        assert_eq!(inbox.receive(two.as_fd(), Wait::No).expect("nothing"), 0);
-    }
-
-    #[test]
-    fn a_run_is_cut_and_joined_again() {
-        let (one, two, to) = pair();
-        setsockopt(&two, UdpGroSegment, &true).expect("a kernel with UDP_GRO");
-        let run = [IoSlice::new(&[1; 10]), IoSlice::new(&[2; 10]), IoSlice::new(&[3; 4])];
-        let message = Message {
-            parts: &run,
-            to: Some(&to),
-            segment: Some(10),
-        };
-        assert_eq!(Outbox::new(1).send(one.as_fd(), [message].into_iter()), 1);
-        let mut inbox = Inbox::new(2, MAX_RUN_BYTES);
-        assert_eq!(inbox.receive(two.as_fd(), Wait::ForOne).expect("received"), 1);
-        let datagram = inbox.datagrams().next().expect("one");
-        let lengths: Vec<_> = datagram.segments().map(<[u8]>::len).collect();
-        assert_eq!((datagram.segment, lengths), (10, vec![10, 10, 4]));
-    }
-
-    #[test]
-    fn what_the_system_refuses_is_passed_over() {
-        let (one, two, to) = pair();
-        let (long, short) = ([0; 70_000], [7]);
-        let parts = [IoSlice::new(&long), IoSlice::new(&short)];
-        let messages = parts.chunks(1).map(|parts| Message {
-            parts,
-            to: Some(&to),
-            segment: None,
-        });
-        assert_eq!(Outbox::new(2).send(one.as_fd(), messages), 1);
-        let mut inbox = Inbox::new(2, 10);
-        assert_eq!(inbox.receive(two.as_fd(), Wait::ForOne).expect("received"), 1);
-    }
-}
+mod tests;

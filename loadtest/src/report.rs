@@ -145,7 +145,15 @@ impl Finding<'_> {
             self.cores.measured,
         );
         text += &row([
-            "", "CPU ns/frame", "(min - max)", "frames/s", "per core s", "loss", "p50 us", "p99 us", "RSS MiB",
+            "",
+            "CPU ns/frame",
+            "(min - max)",
+            "frames/s",
+            "per core s",
+            "loss",
+            "p50 us",
+            "p99 us",
+            "RSS MiB",
         ]);
         for measured in std::iter::once(self.relay).chain(self.rival) {
             text += &measured_row(measured);
@@ -182,13 +190,15 @@ fn figures(measured: &Measured) -> Value {
         "relay_cpu_ns_per_frame": rounded_or_null(measured.cpu_ns_per_frame(), 1),
         "relay_cpu_ns_per_frame_each": each,
         "frames_per_relay_core_s": rounded_or_null(measured.frames_per_core_s(), 0),
+        "relay_core_use": rounded_or_null(measured.core_use(), 3),
         "relay_rss_bytes": measured.rss_bytes(),
         "latency_us": {"p50": rounded(p50, 1), "p99": rounded(p99, 1)},
     })
 }
 
 fn measured_row(measured: &Measured) -> String {
-    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"));
+    let number =
+        |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"));
     let [p50, p99] = measured.latency_us().map(|us| format!("{us:.0}"));
     let span = measured
         .each_cpu_ns_per_frame()

@@ -23,11 +23,11 @@ use clap::ValueEnum;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use remora_proto::wire;
 
-use self::{pace::Pacer, tally::Tally};
 pub use self::{
     pace::Pace,
     tally::{Counts, STAMP_BYTES},
 };
+use self::{pace::Pacer, tally::Tally};
 use crate::{
     interrupt,
     lane::{Lane, Wire},
@@ -144,7 +144,10 @@ struct Running<'a> {
 
 impl<'a> Running<'a> {
     fn new(load: &'a Load<'a>) -> anyhow::Result<Self> {
-        let prefix_bytes = load.lanes.first().map_or(0, |lane| lane.wire.prefix_bytes());
+        let prefix_bytes = load
+            .lanes
+            .first()
+            .map_or(0, |lane| lane.wire.prefix_bytes());
         let data_bytes = load.datagram_bytes.saturating_sub(prefix_bytes);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         for (number, lane) in (0..).zip(load.lanes) {

@@ -31,7 +31,7 @@ fn number(object: &Value, pointer: &str) -> f64 {
 #[test]
 fn every_mode_is_measured_beside_the_plain_forwarder() {
     for mode in ["single", "burst", "train"] {
-        let args = "--sessions 3 --rate 2000 --seconds 1 --runs 2 --vs raw --seed 7 --json --mode";
+        let args = "--sessions 3 --rate 2000 --seconds 1 --runs 1 --vs raw --seed 7 --json --mode";
         let args: Vec<_> = args.split(' ').chain([mode]).collect();
         let output = forward(&args);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -42,20 +42,31 @@ fn every_mode_is_measured_beside_the_plain_forwarder() {
             output.status.success() || said.contains("lower --rate"),
             "{mode}: {said}"
         );
-        assert_eq!((&found["verb"], &found["mode"]), (&"forward".into(), &mode.into()));
-        assert_eq!((number(&found, "/seed"), number(&found, "/sessions")), (7.0, 3.0));
+        assert_eq!(
+            (&found["verb"], &found["mode"]),
+            (&"forward".into(), &mode.into())
+        );
+        assert_eq!(
+            (number(&found, "/seed"), number(&found, "/sessions")),
+            (7.0, 3.0)
+        );
         assert_eq!(found["vs"]["name"], "raw");
         for whose in ["", "/vs"] {
             let of = |name| number(&found, &format!("{whose}/{name}"));
             assert!(of("delivered") > 0.0, "{found:#}");
             assert_eq!((of("foreign"), of("duplicated")), (0.0, 0.0), "{found:#}");
-            assert!(of("offered_fps") > 0.0 && of("delivered_fps") > 0.0, "{found:#}");
+            assert!(
+                of("offered_fps") > 0.0 && of("delivered_fps") > 0.0,
+                "{found:#}"
+            );
             assert!(of("relay_cpu_ns_per_frame") > 0.0, "{found:#}");
             assert!(of("relay_rss_bytes") > 0.0, "{found:#}");
             assert!((0.0..=1.0).contains(&of("loss_ratio")), "{found:#}");
             assert!(of("latency_us/p50") <= of("latency_us/p99"), "{found:#}");
         }
-        assert!(number(&found, "/duration_s") >= 4.0 && number(&found, "/ratio_cpu_per_frame") > 0.0);
+        assert!(
+            number(&found, "/duration_s") >= 2.0 && number(&found, "/ratio_cpu_per_frame") > 0.0
+        );
     }
 }
 
@@ -66,7 +77,15 @@ fn a_command_line_that_cannot_be_is_one_line_and_2() {
     let elsewhere = format!("192.0.2.1:4433/{key}");
     for (args, says) in [
         (&["--relay", &elsewhere][..], "--i-own-this-network"),
-        (&["--relay", &elsewhere.replace("192.0.2", "127.0.0"), "--vs", "raw"], "--relay-pid"),
+        (
+            &[
+                "--relay",
+                &elsewhere.replace("192.0.2", "127.0.0"),
+                "--vs",
+                "raw",
+            ],
+            "--relay-pid",
+        ),
         (&["--rate", "fast"], "max"),
         (&["--seconds", "100"], "1..=8"),
     ] {

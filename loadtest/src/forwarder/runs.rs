@@ -73,7 +73,9 @@ pub(super) fn run(socket: &UdpSocket, table: &Table) -> io::Result<()> {
         let messages = runs[..run_count].iter().map(|run| Message {
             parts: &frames[run.from..run.from + run.frames],
             to: Some(run.to),
-            segment: u16::try_from(run.frame_bytes).ok().filter(|_| run.frames > 1),
+            segment: u16::try_from(run.frame_bytes)
+                .ok()
+                .filter(|_| run.frames > 1),
         });
         outbox.send(socket.as_fd(), messages);
     }

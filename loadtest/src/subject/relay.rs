@@ -9,12 +9,7 @@ use remora::{
     path::socket::MagicSocket,
     rendezvous::{self, Introduced, Waited},
 };
-use remora_proto::{
-    code::Code,
-    id::RelayAddr,
-    rendezvous::LIFETIME,
-    wire::frame::Header,
-};
+use remora_proto::{code::Code, id::RelayAddr, rendezvous::LIFETIME, wire::frame::Header};
 use tempfile::TempDir;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -34,6 +29,8 @@ const UNLIMITED_BYTES: u64 = 1 << 40;
 const UNLIMITED_LOOKUPS: u64 = 1 << 30;
 /// Nodes beyond those of the sessions.
 const SPARE_NODES: usize = 64;
+/// From half of a network's places on, a relay wants a round trip more (RFC 9000 §8.1): all are in the first half.
+const NETWORK_PLACES: usize = 2;
 /// For the nodes' last words.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -149,6 +146,7 @@ impl OwnRelay {
     fn start(sessions: usize, cores: &Cores) -> anyhow::Result<(Self, RelayAddr)> {
         let folder = tempfile::tempdir().context("no folder for the relay's key")?;
         let mut command = Command::new(process::beside("remora-relay")?);
+        let nodes = 2 * sessions + SPARE_NODES;
         // Nothing of the caller's environment may change what is measured.
         command.env_clear();
         command.args(["serve", "--json", "--log", "error"]);
@@ -159,8 +157,8 @@ impl OwnRelay {
             ("--session-burst", UNLIMITED_BYTES),
             ("--lookups-per-minute", UNLIMITED_LOOKUPS),
             ("--max-sessions", sessions as u64),
-            ("--max-nodes", (2 * sessions + SPARE_NODES) as u64),
-            ("--max-nodes-per-network", (2 * sessions + SPARE_NODES) as u64),
+            ("--max-nodes", nodes as u64),
+            ("--max-nodes-per-network", (NETWORK_PLACES * nodes) as u64),
         ] {
             command.args([flag, &value.to_string()]);
         }

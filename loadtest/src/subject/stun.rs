@@ -172,7 +172,10 @@ fn decode_address(value: &[u8]) -> Option<SocketAddrV4> {
     };
     let [m0, m1, ..] = MAGIC.to_be_bytes();
     let ip = Ipv4Addr::from_bits(u32::from_be_bytes(ip) ^ MAGIC);
-    Some(SocketAddrV4::new(ip, u16::from_be_bytes([p0 ^ m0, p1 ^ m1])))
+    Some(SocketAddrV4::new(
+        ip,
+        u16::from_be_bytes([p0 ^ m0, p1 ^ m1]),
+    ))
 }
 
 #[cfg(test)]

@@ -74,7 +74,9 @@ mod tests {
     #[test]
     fn bursts_come_as_rarely_as_they_are_long() {
         let mut pacer = Pacer::new(Pace::Rate(16_000), 16, 0);
-        let taken = (0..10_000).filter(|step| pacer.take(step * MS / 10, 0)).count();
+        let taken = (0..10_000)
+            .filter(|step| pacer.take(step * MS / 10, 0))
+            .count();
         assert_eq!(taken, 1000);
     }
 

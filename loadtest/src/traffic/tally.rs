@@ -39,8 +39,16 @@ impl Stamp {
 
     fn decode(data: &[u8]) -> Option<Self> {
         let stamp = data.first_chunk::<STAMP_BYTES>()?;
-        let long = |at: usize| stamp[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-        let short = |at: usize| stamp[at..].first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+        let long = |at: usize| {
+            stamp[at..]
+                .first_chunk()
+                .map(|bytes| u64::from_le_bytes(*bytes))
+        };
+        let short = |at: usize| {
+            stamp[at..]
+                .first_chunk()
+                .map(|bytes| u32::from_le_bytes(*bytes))
+        };
         Some(Self {
             run: short(0)?,
             lane: short(4)?,
@@ -119,7 +127,7 @@ impl Tally {
     pub(super) fn stamp(&mut self, lane: u32, now_ns: u64) -> Stamp {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        if sequence % 64 == 0 {
+        if sequence.is_multiple_of(64) {
             self.arrived_bits.push(0);
         }
         self.lanes[lane as usize][0] = true;
@@ -233,7 +241,11 @@ mod tests {
         assert!(!tally.arrive(1, &frame[1..], 1), "cut");
         assert!(!tally.arrive(1, &[&frame[..], &[0]].concat(), 1), "longer");
         for (run, sequence) in [(8, 0), (7, 1)] {
-            let other = Stamp { run, sequence, ..stamp };
+            let other = Stamp {
+                run,
+                sequence,
+                ..stamp
+            };
             assert!(!tally.arrive(1, &other.encode(), 1));
         }
         assert!(tally.arrive(1, &frame, 1));
