@@ -195,7 +195,9 @@ impl Meter {
         let kib = line
             .and_then(|rest| rest.trim().strip_suffix(" kB"))
             .map(str::parse::<u64>);
-        Ok(kib.context("its memory is not told")?? * 1024)
+        // One that has ended is listed until somebody asks how, but has no memory.
+        let kib = kib.with_context(|| format!("process {} has ended", self.pid))?;
+        Ok(kib? * 1024)
     }
 }
 

@@ -37,8 +37,9 @@ use crate::{
 
 /// Frames of a burst, and of a train.
 const UNIT_FRAMES: usize = 16;
-/// Frames sent before one looks whether some have come back.
-const TURN_FRAMES: usize = 32;
+/// Frames sent before one looks whether some have come back: half of those on their way, so that whoever forwards them has
+/// the other half to do meanwhile, and does not sleep.
+const TURN_FRAMES: usize = 128;
 /// Sockets with something in them that are told at once, and runs taken from one of them.
 const READY_SOCKETS: usize = 64;
 const INBOX_SLOTS: usize = 16;

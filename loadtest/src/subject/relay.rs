@@ -9,7 +9,15 @@ use remora::{
     path::socket::MagicSocket,
     rendezvous::{self, Introduced, Waited},
 };
-use remora_proto::{code::Code, id::RelayAddr, rendezvous::LIFETIME, wire::frame::Header};
+use remora_proto::{
+    code::Code,
+    id::{RelayAddr, SessionId},
+    rendezvous::LIFETIME,
+    wire::{
+        frame::Header,
+        message::control::{Release, node_to_relay::Body as Request},
+    },
+};
 use tempfile::TempDir;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -53,7 +61,7 @@ pub enum Target {
 /// A relay with its nodes.
 #[derive(Debug)]
 pub struct Fleet {
-    nodes: Vec<Node>,
+    pairs: Vec<([Node; 2], SessionId)>,
     meter: Option<Meter>,
     own: Option<OwnRelay>,
 }
@@ -66,7 +74,7 @@ struct OwnRelay {
     _folder: TempDir,
 }
 
-/// One node, and the session it is in.
+/// One node of a session.
 #[derive(Debug)]
 struct Node {
     control: Control,
@@ -97,7 +105,7 @@ impl Fleet {
             Target::Running { relay, at, meter } => (relay, at, meter, None),
         };
         let mut fleet = Self {
-            nodes: Vec::with_capacity(2 * sessions),
+            pairs: Vec::with_capacity(sessions),
             meter,
             own,
         };
@@ -112,11 +120,11 @@ impl Fleet {
             });
         }
         while let Some(joined) = setups.join_next().await {
-            let (nodes, lane) = joined?.with_context(|| {
+            let (pair, lane) = joined?.with_context(|| {
                 let number = lanes.len() + 1;
                 format!("cannot set up session {number} of {sessions}")
             })?;
-            fleet.nodes.extend(nodes);
+            fleet.pairs.push(pair);
             lanes.push(lane);
             progress.show(&format!("sessions {}/{sessions}", lanes.len()));
         }
@@ -133,10 +141,17 @@ impl Fleet {
         if self.own.take().is_some() {
             return;
         }
-        for node in self.nodes {
-            drop((node.control, node.notices));
-            let mut tasks = node.tasks;
-            tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
+        for (nodes, SessionId(session)) in self.pairs {
+            nodes[0]
+                .control
+                .tell(Request::Release(Release { session }))
+                .await;
+            for node in nodes {
+                // The stream's task says goodbye once nobody can ask it for anything.
+                drop((node.control, node.notices));
+                let mut tasks = node.tasks;
+                tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
+            }
         }
         tokio::time::sleep(FAREWELL).await;
     }
@@ -204,7 +219,10 @@ impl Node {
 }
 
 /// A session between two nodes, by code. Frames go from the joiner to the host: that is the way a screen takes.
-async fn session(relay: &RelayAddr, at: SocketAddr) -> anyhow::Result<([Node; 2], Lane)> {
+async fn session(
+    relay: &RelayAddr,
+    at: SocketAddr,
+) -> anyhow::Result<(([Node; 2], SessionId), Lane)> {
     let mut host = Node::connect(relay, at).await?;
     let mut joiner = Node::connect(relay, at).await?;
     let (events, mut told) = mpsc::channel(8);
@@ -234,5 +252,5 @@ async fn session(relay: &RelayAddr, at: SocketAddr) -> anyhow::Result<([Node; 2]
         session: allocation.session,
     };
     let lane = Lane::new(&joiner.socket, &host.socket, at, Wire::Frame(header))?;
-    Ok(([host, joiner], lane))
+    Ok((([host, joiner], allocation.session), lane))
 }
