@@ -1,16 +1,16 @@
 //! `remora-loadtest`: loads a relay, measures what that costs, and compares it with others under the same load.
 //!
 //! ```text
-//!  cli ─▶ forward ─▶ subject: relay with real nodes │ plain forwarder │ coturn
-//!            │          │ lanes, process
-//!            ▼          ▼
-//!         traffic: frames in, frames out ─▶ measure: medians ─▶ report: table, JSON
+//!  cli ─▶ scenario ─▶ subject: relay with real nodes │ plain forwarder │ coturn
+//!               │          │ lanes, process
+//!               ▼          ▼
+//!            traffic: frames in, frames out ─▶ measure: medians ─▶ report: table, JSON
 //! ```
 
 // Commands and flags.
 pub mod cli;
-// The verb `forward`: runs in turns, and what they say.
-pub mod forward;
+// The verbs: runs in turns, and what they say.
+pub mod scenario;
 
 // --- what is measured ---
 // A relay, a plain forwarder or coturn, with its sessions.

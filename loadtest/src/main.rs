@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use remora_loadtest::{
     cli::{Cli, Forward, Verb},
-    forward, forwarder, interrupt,
+    forwarder, interrupt,
     report::say,
-    subject,
+    scenario, subject,
 };
 
 /// The measurement is not valid, or not good enough.
@@ -36,7 +36,7 @@ fn forward(args: &Forward) -> ExitCode {
         Err(error) => return usage(&format!("{error:#}")),
     };
     let watching = interrupt::watch().map_err(anyhow::Error::from);
-    exit(watching.and_then(|()| forward::run(args, at)))
+    exit(watching.and_then(|()| scenario::forward::run(args, at)))
 }
 
 fn exit(outcome: anyhow::Result<Option<String>>) -> ExitCode {
