@@ -1,7 +1,5 @@
 //! Runs become figures: the median of each over all runs of one subject. Pure.
 
-use std::time::Duration;
-
 use crate::traffic::Outcome;
 
 /// A loss beyond which CPU per frame says nothing: most of the work was for frames that were thrown away.
@@ -53,7 +51,15 @@ impl Measured {
 
     /// How many cores it used: near 1, one worker could do no more.
     pub fn core_use(&self) -> Option<f64> {
-        self.median(|run| Some(float(run.cpu_ns?) / float(nanoseconds(run.counted))))
+        self.median(|run| Some(share(run.usage?.ran_ns, run)))
+    }
+
+    /// For which share of the time others kept its process, then the load, from running.
+    pub fn wait_ratios(&self) -> [Option<f64>; 2] {
+        [
+            self.median(|run| Some(share(run.usage?.waited_ns, run))),
+            self.median(|run| Some(share(run.own_usage.waited_ns, run))),
+        ]
     }
 
     /// Frames sent in a second.
@@ -148,9 +154,13 @@ impl Measured {
 
 fn cpu_ns_per_frame(run: &Outcome) -> Option<f64> {
     let arrived = run.counts.arrived;
-    run.cpu_ns
+    run.usage
         .filter(|_| arrived > 0)
-        .map(|cpu_ns| float(cpu_ns) / float(arrived))
+        .map(|usage| float(usage.ran_ns) / float(arrived))
+}
+
+fn share(ns: u64, run: &Outcome) -> f64 {
+    float(ns) / float(u64::try_from(run.counted.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// The middle one, or the mean of the two in the middle.
@@ -165,10 +175,6 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// A count as a number to divide.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
 fn float(count: u64) -> f64 {
@@ -177,10 +183,12 @@ fn float(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use hdrhistogram::Histogram;
 
     use super::*;
-    use crate::traffic::Counts;
+    use crate::{process::Usage, traffic::Counts};
 
     fn run(sent: u64, delivered: u64, cpu_ns: u64) -> Outcome {
         let mut latency_ns = Histogram::new(3).expect("valid");
@@ -196,7 +204,11 @@ mod tests {
                 latency_ns,
             },
             counted: Duration::from_secs(2),
-            cpu_ns: Some(cpu_ns),
+            usage: Some(Usage {
+                ran_ns: cpu_ns,
+                waited_ns: 500_000_000,
+            }),
+            own_usage: Usage::default(),
             rss_bytes: Some(1 << 20),
         }
     }
@@ -218,6 +230,7 @@ mod tests {
         assert_eq!(of_three.cpu_ns_per_frame(), Some(5000.0));
         assert_eq!(of_three.frames_per_core_s(), Some(200_000.0));
         assert_eq!(of_three.core_use(), Some(0.0025));
+        assert_eq!(of_three.wait_ratios(), [Some(0.25), Some(0.0)]);
         assert_eq!(of_three.offered_fps(), 500.0);
         assert_eq!(of_three.loss_ratio(), 0.1);
         assert_eq!(of_three.fault(None), None);

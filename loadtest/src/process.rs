@@ -148,6 +148,25 @@ pub fn raise_open_files() {
     }
 }
 
+/// What a process has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU, nanoseconds.
+    pub ran_ns: u64,
+    /// How long it could have run and somebody else did.
+    pub waited_ns: u64,
+}
+
+impl Usage {
+    /// What it has used since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            ran_ns: self.ran_ns.saturating_sub(before.ran_ns),
+            waited_ns: self.waited_ns.saturating_sub(before.waited_ns),
+        }
+    }
+}
+
 /// Reads from /proc what a process has used.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
@@ -161,16 +180,16 @@ impl Meter {
     /// When there is none, or its threads may not be read.
     pub fn of(pid: u32) -> anyhow::Result<Self> {
         let meter = Self { pid };
-        meter.cpu_ns()?;
+        meter.usage()?;
         Ok(meter)
     }
 
-    /// Nanoseconds that all its threads have run.
+    /// What all its threads have used.
     ///
     /// # Errors
     /// When it is gone.
-    pub fn cpu_ns(self) -> anyhow::Result<u64> {
-        let mut sum = 0;
+    pub fn usage(self) -> anyhow::Result<Usage> {
+        let mut sum = Usage::default();
         let threads = fs::read_dir(format!("/proc/{}/task", self.pid))
             .with_context(|| format!("process {} is gone", self.pid))?;
         for thread in threads {
@@ -178,8 +197,9 @@ impl Meter {
             let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else {
                 continue;
             };
-            let running = text.split(' ').next().map(str::parse::<u64>);
-            sum += running.context("schedstat is empty")??;
+            let mut numbers = text.split_ascii_whitespace().map(str::parse::<u64>);
+            sum.ran_ns += numbers.next().context("schedstat is empty")??;
+            sum.waited_ns += numbers.next().context("schedstat is short")??;
         }
         Ok(sum)
     }

@@ -14,6 +14,9 @@ use crate::{
     measure::Measured,
 };
 
+/// Waiting for a core that is worth a word; waking up is a wait, too, of some percent.
+const DISTURBED_RATIO: f64 = 0.1;
+
 /// A line for people that is written over and over again, when somebody watches.
 #[derive(Debug)]
 pub struct Progress {
@@ -150,6 +153,7 @@ impl Finding<'_> {
             "(min - max)",
             "frames/s",
             "per core s",
+            "cores",
             "loss",
             "p50 us",
             "p99 us",
@@ -172,12 +176,27 @@ impl Finding<'_> {
                 write!(text, "  ({}: {})", rival.name, rival.detail).ok();
             }
         }
-        text.trim_end().to_owned()
+        text.trim_end().to_owned() + &self.disturbance()
+    }
+
+    /// A line more when the machine was not ours.
+    fn disturbance(&self) -> String {
+        let all = std::iter::once(self.relay).chain(self.rival);
+        let waits = all.flat_map(|measured| measured.wait_ratios()).flatten();
+        let most = waits.fold(0.0, f64::max);
+        if most < DISTURBED_RATIO {
+            return String::new();
+        }
+        let percent = most * 100.0;
+        format!(
+            "\nother programs had a core that was wanted here for up to {percent:.0} % of the time: frames/s and latency are of such a machine"
+        )
     }
 }
 
 fn figures(measured: &Measured) -> Value {
     let [p50, p99] = measured.latency_us();
+    let [wait, load_wait] = measured.wait_ratios();
     let each = measured.each_cpu_ns_per_frame();
     let each: Vec<_> = each.map(|cpu| rounded(cpu, 1)).collect();
     json!({
@@ -191,6 +210,8 @@ fn figures(measured: &Measured) -> Value {
         "relay_cpu_ns_per_frame_each": each,
         "frames_per_relay_core_s": rounded_or_null(measured.frames_per_core_s(), 0),
         "relay_core_use": rounded_or_null(measured.core_use(), 3),
+        "relay_wait_ratio": rounded_or_null(wait, 3),
+        "load_wait_ratio": rounded_or_null(load_wait, 3),
         "relay_rss_bytes": measured.rss_bytes(),
         "latency_us": {"p50": rounded(p50, 1), "p99": rounded(p99, 1)},
     })
@@ -217,6 +238,9 @@ fn measured_row(measured: &Measured) -> String {
         &span,
         &number(Some(measured.delivered_fps())),
         &number(measured.frames_per_core_s()),
+        &measured
+            .core_use()
+            .map_or_else(|| "-".to_owned(), |cores| format!("{cores:.2}")),
         &format!("{:.3} %", measured.loss_ratio() * 100.0),
         &p50,
         &p99,
@@ -224,10 +248,10 @@ fn measured_row(measured: &Measured) -> String {
     ])
 }
 
-fn row(cells: [&str; 9]) -> String {
-    let [name, cpu, span, fps, core, loss, p50, p99, rss] = cells;
+fn row(cells: [&str; 10]) -> String {
+    let [name, cpu, span, fps, core, cores, loss, p50, p99, rss] = cells;
     let line = format!(
-        "{name:<11}{cpu:>13}{span:>16}{fps:>10}{core:>12}{loss:>9}{p50:>8}{p99:>8}{rss:>9}"
+        "{name:<11}{cpu:>13}{span:>16}{fps:>10}{core:>12}{cores:>7}{loss:>9}{p50:>8}{p99:>8}{rss:>9}"
     );
     line.trim_end().to_owned() + "\n"
 }

@@ -32,7 +32,7 @@ use crate::{
     interrupt,
     lane::{Lane, Wire},
     mmsg::{Inbox, MAX_RUN_BYTES, Message, Outbox, Wait},
-    process::Meter,
+    process::{Meter, Usage},
 };
 
 /// Frames of a burst, and of a train.
@@ -99,8 +99,10 @@ pub struct Outcome {
     pub counts: Counts,
     /// How long it counted.
     pub counted: Duration,
-    /// CPU that the measured process used meanwhile.
-    pub cpu_ns: Option<u64>,
+    /// What the measured process used meanwhile.
+    pub usage: Option<Usage>,
+    /// The same of this one.
+    pub own_usage: Usage,
     /// Memory that it had resident at the end.
     pub rss_bytes: Option<u64>,
 }
@@ -110,25 +112,26 @@ pub struct Outcome {
 /// # Errors
 /// When what is measured is gone, or somebody wants an end.
 pub fn run(load: &Load<'_>) -> anyhow::Result<Outcome> {
+    let own = Meter::of(std::process::id())?;
+    let measured_usage = || load.meter.map(Meter::usage).transpose();
     let mut running = Running::new(load)?;
     running.until(load.warm_up)?;
-    let (began, cpu_before) = (Instant::now(), cpu_ns(load.meter)?);
+    let began = Instant::now();
+    let (before, own_before) = (measured_usage()?, own.usage()?);
     running.tally.start();
     running.until(load.duration)?;
     running.tally.stop();
-    let (counted, cpu_after) = (began.elapsed(), cpu_ns(load.meter)?);
+    let counted = began.elapsed();
+    let (after, own_after) = (measured_usage()?, own.usage()?);
     let rss_bytes = load.meter.map(Meter::rss_bytes).transpose()?;
     running.drain()?;
     Ok(Outcome {
         counts: running.tally.counts(),
         counted,
-        cpu_ns: load.meter.map(|_| cpu_after.saturating_sub(cpu_before)),
+        usage: after.zip(before).map(|(after, before)| after.since(before)),
+        own_usage: own_after.since(own_before),
         rss_bytes,
     })
-}
-
-fn cpu_ns(meter: Option<Meter>) -> anyhow::Result<u64> {
-    meter.map_or(Ok(0), Meter::cpu_ns)
 }
 
 struct Running<'a> {
