@@ -1,19 +1,68 @@
-//! `remora-loadtest`: loads a fleet of relays and reports what it cost. A skeleton: no scenario is here yet.
+//! `remora-loadtest`: parse → check → run → exit code.
+//!
+//! Human text goes to standard error, figures to standard output. A failure is one line that says what to do.
 
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::Parser;
+use clap::Parser as _;
+use remora_loadtest::{
+    cli::{Cli, Forward, Verb},
+    forwarder, interrupt,
+    report::say,
+    scenario, subject,
+};
 
-/// Load a fleet of Remora relays and report what it cost (no scenario is here yet)
-#[derive(Debug, Parser)]
-#[command(name = "remora-loadtest", version)]
-struct Cli {}
+/// The measurement is not valid, or not good enough.
+const EXIT_INVALID: u8 = 1;
+/// The command line cannot be.
+const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    Cli::parse();
-    let line = "remora-loadtest: this version has no scenario yet; see `remora-loadtest --help`";
-    // When even standard error is closed, the exit code has to do.
-    match writeln!(std::io::stderr(), "{line}") {
-        Ok(()) | Err(_) => ExitCode::from(2),
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => return usage(&one_line(&error.to_string())),
+        Err(help_or_version) => help_or_version.exit(),
+    };
+    match cli.verb {
+        Verb::Forward(args) => forward(&args),
+        Verb::Forwarder { kind } => exit(forwarder::run(kind).map(|()| None)),
     }
+}
+
+fn forward(args: &Forward) -> ExitCode {
+    let at = args.relay.as_ref().map(subject::resolve).transpose();
+    let at = match at.and_then(|at| args.check(at).map(|()| at)) {
+        Ok(at) => at,
+        Err(error) => return usage(&format!("{error:#}")),
+    };
+    let watching = interrupt::watch().map_err(anyhow::Error::from);
+    exit(watching.and_then(|()| scenario::forward::run(args, at)))
+}
+
+fn exit(outcome: anyhow::Result<Option<String>>) -> ExitCode {
+    let fault = match outcome {
+        Ok(None) => return ExitCode::SUCCESS,
+        Ok(Some(fault)) => fault,
+        Err(error) => format!("{error:#}"),
+    };
+    say(&fault);
+    ExitCode::from(EXIT_INVALID)
+}
+
+fn usage(text: &str) -> ExitCode {
+    say(&format!("{text} (see `remora-loadtest forward --help`)"));
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// clap's message without its usage and without line breaks.
+fn one_line(message: &str) -> String {
+    let message = message.split("\n\nUsage:").next().unwrap_or(message);
+    let message = message
+        .split("\n\nFor more information")
+        .next()
+        .unwrap_or(message);
+    let lines = message.lines().map(str::trim);
+    let words: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    let words = words.join("; ");
+    words.strip_prefix("error: ").unwrap_or(&words).to_owned()
 }

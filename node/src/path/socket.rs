@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io::{self, IoSliceMut},
     net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -206,6 +207,15 @@ impl MagicSocket {
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.local_addr()
+    }
+}
+
+/// For a program that sends and receives frames of its own over it (`loadtest`), and for options of the socket.
+///
+/// Whoever receives from it takes packets from the node: only while [`MagicSocket::receive`] is not polled.
+impl AsFd for MagicSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
     }
 }
 

@@ -1,0 +1,197 @@
+//! Commands and flags, as typed and as checked.
+
+use std::{net::SocketAddr, num::ParseIntError, str::FromStr};
+
+use anyhow::ensure;
+use clap::{Parser, Subcommand, ValueEnum as _};
+use remora_proto::id::RelayAddr;
+
+use crate::{
+    forwarder,
+    subject::{Rival, is_on_this_machine},
+    traffic::Mode,
+};
+
+/// Load a Remora relay, measure what that costs, and compare it with others under the same load
+#[derive(Debug, Parser)]
+#[command(
+    name = "remora-loadtest",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 the measurement is valid, 1 it is not or --fail-above fails it, 2 the command line cannot be."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// A verb.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Send frames through sessions: CPU per frame, throughput, loss, latency
+    Forward(Forward),
+    /// Forward frames for the sessions on standard input, and nothing else
+    #[command(hide = true)]
+    Forwarder {
+        /// Which forwarder.
+        kind: forwarder::Kind,
+    },
+}
+
+/// How fast frames are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// As fast as they come back.
+    Max,
+    /// Frames per second, all sessions together.
+    PerSecond(u64),
+}
+
+/// More than any machine forwards; a typing error has more digits.
+const MAX_RATE_FPS: u64 = 10_000_000;
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        let frames: u64 = text
+            .parse()
+            .map_err(|_: ParseIntError| "say `max`, or how many frames per second".to_owned())?;
+        if !(1..=MAX_RATE_FPS).contains(&frames) {
+            return Err(format!("1 to {MAX_RATE_FPS} frames per second"));
+        }
+        Ok(Self::PerSecond(frames))
+    }
+}
+
+/// Flags of `forward`. Nodes are silent while a run lasts, and a relay forgets them after 15 s: hence its longest time.
+#[derive(Debug, clap::Args)]
+pub struct Forward {
+    /// A running relay, HOST:PORT/KEY; without it one is started for the time of the test
+    #[arg(long, value_name = "ADDR")]
+    pub relay: Option<RelayAddr>,
+    /// Its process, to read what it costs
+    #[arg(long, value_name = "PID", requires = "relay")]
+    pub relay_pid: Option<u32>,
+    /// Sessions, each of two nodes joined by code
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub sessions: u16,
+    /// Bytes of a datagram, header included
+    #[arg(long, value_name = "BYTES", default_value_t = 1200, value_parser = clap::value_parser!(u16).range(64..=1452))]
+    pub size: u16,
+    /// How frames are handed to the system
+    #[arg(long, value_enum, default_value_t = Mode::Single)]
+    pub mode: Mode,
+    /// Frames per second, all sessions together, or `max`: as fast as they come back
+    #[arg(long, value_name = "FPS|max", default_value = "20000")]
+    pub rate: Rate,
+    /// How long a run counts
+    #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=8))]
+    pub seconds: u64,
+    /// Runs of each that is measured, in turns; medians count
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub runs: u32,
+    /// Something else to measure on the same load, in turns with the relay
+    #[arg(long, value_enum)]
+    pub vs: Option<Rival>,
+    /// The order in which sessions take turns
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Fail when CPU per frame is more than so many times the other's
+    #[arg(long, value_name = "RATIO", requires = "vs")]
+    pub fail_above: Option<f64>,
+    /// Leave load and relay on whatever cores the system likes, instead of one each
+    #[arg(long)]
+    pub no_pin: bool,
+    /// Load a relay that is not on this machine
+    #[arg(long)]
+    pub i_own_this_network: bool,
+}
+
+impl Forward {
+    /// Checks what the flags are together; `at` is where the relay is.
+    ///
+    /// # Errors
+    /// The first thing that cannot be, with what to do.
+    pub fn check(&self, at: Option<SocketAddr>) -> anyhow::Result<()> {
+        if let Some(at) = at {
+            ensure!(
+                self.i_own_this_network || is_on_this_machine(at),
+                "{at} is not on this machine; if it and the network between are yours to load, say --i-own-this-network"
+            );
+        }
+        ensure!(
+            self.vs.is_none() || self.relay.is_none() || self.relay_pid.is_some(),
+            "--vs compares what processes cost: say which is the relay's with --relay-pid"
+        );
+        if let Some(ratio) = self.fail_above {
+            ensure!(
+                ratio.is_finite() && ratio > 0.0,
+                "--fail-above takes a ratio, like 1.05"
+            );
+        }
+        Ok(())
+    }
+
+    /// The mode's name.
+    pub fn mode_name(&self) -> String {
+        let value = self.mode.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn forward(args: &[&str]) -> Option<Forward> {
+        let all = ["remora-loadtest", "forward"].iter().chain(args);
+        match Cli::try_parse_from(all).ok()?.verb {
+            Verb::Forward(forward) => Some(forward),
+            Verb::Forwarder { .. } => None,
+        }
+    }
+
+    #[test]
+    fn the_flags_fit_together() {
+        Cli::command().debug_assert();
+        let defaults = forward(&[]).expect("defaults");
+        assert!(defaults.check(None).is_ok());
+        assert_eq!(defaults.rate, Rate::PerSecond(20_000));
+        assert_eq!(defaults.mode_name(), "single");
+        for args in [
+            &["--rate", "fast"][..],
+            &["--rate", "0"],
+            &["--seconds", "9"],
+            &["--sessions", "0"],
+            &["--size", "63"],
+            &["--relay-pid", "1"],
+            &["--fail-above", "1"],
+        ] {
+            assert!(forward(args).is_none(), "{args:?}");
+        }
+        let max = forward(&["--rate", "max", "--vs", "coturn-one", "--fail-above", "0.7"]);
+        assert_eq!(max.expect("valid").rate, Rate::Max);
+    }
+
+    #[test]
+    fn other_machines_are_left_alone() {
+        // 192.0.2.0/24 is for documentation, and nobody's (RFC 5737).
+        let other = Some(SocketAddr::from(([192, 0, 2, 1], 4433)));
+        let here = Some(SocketAddr::from(([127, 0, 0, 1], 4433)));
+        assert!(forward(&[]).expect("valid").check(here).is_ok());
+        assert!(forward(&[]).expect("valid").check(other).is_err());
+        let owner = forward(&["--i-own-this-network"]).expect("valid");
+        assert!(owner.check(other).is_ok());
+    }
+}

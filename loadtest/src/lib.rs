@@ -1,0 +1,37 @@
+//! `remora-loadtest`: loads a relay, measures what that costs, and compares it with others under the same load.
+//!
+//! ```text
+//!  cli ─▶ scenario ─▶ subject: relay with real nodes │ plain forwarder │ coturn
+//!               │          │ lanes, process
+//!               ▼          ▼
+//!            traffic: frames in, frames out ─▶ measure: medians ─▶ report: table, JSON
+//! ```
+
+// Commands and flags.
+pub mod cli;
+// The verbs: runs in turns, and what they say.
+pub mod scenario;
+
+// --- what is measured ---
+// A relay, a plain forwarder or coturn, with its sessions.
+pub mod subject;
+// The plain forwarders.
+pub mod forwarder;
+// One session as the load sees it.
+pub mod lane;
+// Other processes, and what they cost.
+pub mod process;
+
+// --- the load ---
+// Many datagrams in one system call.
+pub mod mmsg;
+// Frames in, frames out, counted.
+pub mod traffic;
+
+// --- what is said ---
+// Ctrl-C and SIGTERM.
+pub mod interrupt;
+// Runs become figures.
+pub mod measure;
+// Progress, table, JSON.
+pub mod report;

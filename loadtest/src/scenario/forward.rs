@@ -1,0 +1,167 @@
+//! The verb `forward`: a load on the relay, and in turns with it on something else.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use tokio::runtime::Runtime;
+
+use crate::{
+    cli::{Forward, Rate},
+    measure::Measured,
+    process::{self, Cores, Meter},
+    report::{Finding, Progress, print},
+    subject::{Subject, Target},
+    traffic::{self, Load, Pace},
+};
+
+/// Before a run counts: buffers are touched, clocks are up.
+const WARM_UP: Duration = Duration::from_millis(300);
+/// Frames on their way when it goes as fast as it can: enough that nobody waits for work, few enough that they fit every
+/// socket on their way. coturn's hold some fifty.
+const WINDOW_FRAMES: u64 = 256;
+const WINDOW_FRAMES_PER_SESSION: u64 = 48;
+
+/// Measures and prints. Says why the measurement is not valid, or what it fails.
+///
+/// # Errors
+/// When there is no measurement.
+pub fn run(args: &Forward, at: Option<SocketAddr>) -> anyhow::Result<Option<String>> {
+    let began = Instant::now();
+    let progress = Progress::new();
+    let cores = Cores::divide(!args.no_pin)?;
+    cores.stay_on_load()?;
+    process::raise_open_files();
+    // Its tasks run on this very thread, and only between the runs: then no frame wakes anything but the load.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut subjects = subjects(args, at, &cores, &runtime, &progress)?;
+    let measured = in_turns(args, &mut subjects, &runtime, &progress);
+    for subject in subjects {
+        subject.end(&runtime);
+    }
+    progress.clear();
+    let measured = measured?;
+    let [relay, rest @ ..] = &measured[..] else {
+        return Ok(Some("nothing was measured".to_owned()));
+    };
+    let finding = Finding {
+        args,
+        relay,
+        rival: rest.first(),
+        cores: &cores,
+        took: began.elapsed(),
+    };
+    print(&if args.json {
+        finding.json().to_string()
+    } else {
+        finding.table()
+    })?;
+    Ok(verdict(args, &finding))
+}
+
+fn subjects(
+    args: &Forward,
+    at: Option<SocketAddr>,
+    cores: &Cores,
+    runtime: &Runtime,
+    progress: &Progress,
+) -> anyhow::Result<Vec<Subject>> {
+    let target = match (&args.relay, at) {
+        (Some(relay), Some(at)) => Target::Running {
+            relay: relay.clone(),
+            at,
+            meter: args
+                .relay_pid
+                .map(Meter::of)
+                .transpose()
+                .context("--relay-pid is not a process that can be read")?,
+        },
+        (Some(_), None) | (None, _) => Target::Own,
+    };
+    let sessions = usize::from(args.sessions);
+    let mut subjects = vec![Subject::relay(target, sessions, cores, runtime, progress)?];
+    if let Some(rival) = args.vs {
+        progress.show("starting the other one");
+        let rival = Subject::rival(rival, args.mode, sessions, cores, runtime)?;
+        subjects.push(rival);
+    }
+    Ok(subjects)
+}
+
+/// Runs the load on each subject, one after the other, again and again: whatever else the machine does disturbs all alike.
+fn in_turns(
+    args: &Forward,
+    subjects: &mut [Subject],
+    runtime: &Runtime,
+    progress: &Progress,
+) -> anyhow::Result<Vec<Measured>> {
+    let mut order: Vec<_> = (0..usize::from(args.sessions)).collect();
+    order.shuffle(&mut StdRng::seed_from_u64(args.seed));
+    let mut measured: Vec<_> = subjects
+        .iter()
+        .map(|subject| Measured::new(subject.name, subject.detail))
+        .collect();
+    for (number, turn) in (1..).zip(0..args.runs) {
+        for at in 0..subjects.len() {
+            progress.show(&progress_line(args, number, subjects[at].name, &measured));
+            for subject in &mut *subjects {
+                subject.breathe(runtime)?;
+            }
+            let subject = &subjects[at];
+            let outcome = traffic::run(&Load {
+                lanes: &subject.lanes,
+                order: &order,
+                mode: args.mode,
+                pace: pace(args),
+                datagram_bytes: usize::from(args.size),
+                warm_up: WARM_UP,
+                duration: Duration::from_secs(args.seconds),
+                meter: subject.meter,
+                run: turn,
+            });
+            measured[at].runs.push(outcome?);
+        }
+    }
+    Ok(measured)
+}
+
+fn pace(args: &Forward) -> Pace {
+    match args.rate {
+        Rate::Max => {
+            let of_sessions = u64::from(args.sessions) * WINDOW_FRAMES_PER_SESSION;
+            Pace::Window(of_sessions.min(WINDOW_FRAMES))
+        }
+        Rate::PerSecond(frames) => Pace::Rate(frames),
+    }
+}
+
+fn progress_line(args: &Forward, number: u32, name: &str, measured: &[Measured]) -> String {
+    let mut line = format!("run {number}/{} · {name}", args.runs);
+    for measured in measured {
+        if let Some(cpu_ns) = measured.cpu_ns_per_frame() {
+            line += &format!(" · {} {cpu_ns:.0} ns/frame", measured.name);
+        }
+    }
+    line
+}
+
+/// Why the figures say nothing, or that they are not good enough.
+fn verdict(args: &Forward, finding: &Finding<'_>) -> Option<String> {
+    let asked_fps = match args.rate {
+        Rate::Max => None,
+        Rate::PerSecond(frames) => Some(frames),
+    };
+    let mut subjects = std::iter::once(finding.relay).chain(finding.rival);
+    let fault = subjects.find_map(|measured| measured.fault(asked_fps));
+    fault.or_else(|| {
+        let (limit, ratio) = (args.fail_above?, finding.ratio_cpu()?);
+        (ratio > limit).then(|| {
+            format!("CPU per frame is {ratio:.3} times the other's, more than --fail-above {limit}")
+        })
+    })
+}

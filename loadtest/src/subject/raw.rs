@@ -1,0 +1,63 @@
+//! A plain forwarder in a process of its own, with the addresses of sockets such as nodes have.
+
+use std::{
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr},
+    process::{Command, Stdio},
+};
+
+use anyhow::Context as _;
+use clap::ValueEnum as _;
+use remora_proto::{
+    id::{SessionId, Side},
+    wire::frame::Header,
+};
+
+use crate::{
+    forwarder::Kind,
+    lane::{Lane, NodeSocket, Wire},
+    process::{Child, Cores},
+    traffic::Mode,
+};
+
+/// The best forwarder for a mode, and its name for people.
+pub(super) fn fitting(mode: Mode) -> (Kind, &'static str) {
+    match mode {
+        Mode::Single => (Kind::Mmsg, "recvmmsg/sendmmsg"),
+        Mode::Burst => (Kind::Gso, "recvmmsg/sendmmsg, GSO runs"),
+        Mode::Train => (Kind::Gro, "GRO and GSO"),
+    }
+}
+
+/// Starts it for `sessions` sessions; call within a runtime.
+pub(super) fn start(
+    kind: Kind,
+    sessions: usize,
+    cores: &Cores,
+) -> anyhow::Result<(Child, Vec<Lane>)> {
+    let own = std::env::current_exe().context("this program cannot be found")?;
+    let mut command = Command::new(own);
+    let kind = kind.to_possible_value().context("a kind with a name")?;
+    command.args(["forwarder", kind.get_name()]);
+    let mut child = Child::start(command, cores, Stdio::piped())?;
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let pairs = (0..sessions)
+        .map(|_| Ok([NodeSocket::bind(anywhere)?, NodeSocket::bind(anywhere)?]))
+        .collect::<std::io::Result<Vec<_>>>()
+        .context("not enough UDP sockets; fewer --sessions, or a higher `ulimit -n`")?;
+    let mut lines = String::new();
+    for [host, joiner] in &pairs {
+        lines += &format!("{} {}\n", host.on_loopback()?, joiner.on_loopback()?);
+    }
+    let input = child.input.as_mut().context("its input is ours")?;
+    writeln!(input, "{lines}").context("the forwarder does not take its sessions")?;
+    let at: SocketAddr = child.first_line()?.parse().context("no address")?;
+    let lanes = (0..).zip(&pairs).map(|(id, [host, joiner])| {
+        let header = Header {
+            side: Side::Joiner,
+            session: SessionId(id),
+        };
+        Lane::new(&joiner.magic, &host.magic, at, Wire::Frame(header))
+    });
+    Ok((child, lanes.collect::<Result<_, _>>()?))
+}
