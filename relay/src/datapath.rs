@@ -25,6 +25,7 @@ pub mod table;
 
 use std::{
     io::{self, ErrorKind},
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -32,8 +33,8 @@ use std::{
     time::Instant,
 };
 
-use bytes::Bytes;
-use quinn::udp::{RecvMeta, Transmit};
+use bytes::BytesMut;
+use quinn_udp::{EcnCodepoint, Transmit};
 use remora_proto::wire::frame::Header;
 use tokio::sync::mpsc;
 
@@ -49,10 +50,10 @@ use crate::admin::metrics::Metrics;
 /// Receive errors in a row after which the socket is given up: anything a peer can cause (ICMP) comes and goes.
 const MAX_RECEIVE_ERRORS: u32 = 100;
 
-/// QUIC packets on their way to quinn.
+/// QUIC packets on their way to control, of those who are here and of those who would like to be.
 ///
-/// Enough for a burst of handshakes while quinn's task waits for its turn; when full the packet is dropped
-/// and counted, and QUIC repairs it, because control must never stop frames.
+/// Enough for a burst while control waits for its turn; when full the packet is dropped and counted, and QUIC repairs it,
+/// because control must never stop frames. Two queues, because a flood of first packets must not drop the others.
 pub const QUIC_QUEUE: usize = 1024;
 
 /// Why a datagram went no further.
@@ -80,11 +81,13 @@ pub enum DropReason {
     SendFailed,
     /// Control has not taken the packets before it.
     QuicQueueFull,
+    /// Control has not taken the first packets before it: there are too many, or somebody floods.
+    OpeningQueueFull,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::UnknownKind,
         Self::FrameShort,
         Self::FrameReserved,
@@ -96,6 +99,7 @@ impl DropReason {
         Self::SendBufferFull,
         Self::SendFailed,
         Self::QuicQueueFull,
+        Self::OpeningQueueFull,
     ];
 
     /// The metric's label.
@@ -112,17 +116,22 @@ impl DropReason {
             Self::SendBufferFull => "send_buffer_full",
             Self::SendFailed => "send_failed",
             Self::QuicQueueFull => "quic_queue_full",
+            Self::OpeningQueueFull => "opening_queue_full",
         }
     }
 }
 
-/// A QUIC packet with what quinn wants to know about it.
+/// A QUIC packet with what QUIC wants to know about it.
 #[derive(Debug)]
 pub struct QuicPacket {
-    /// The packet; a copy, because quinn decrypts in place.
-    pub bytes: Bytes,
-    /// Where from, where to, marks.
-    pub meta: RecvMeta,
+    /// The packet; a copy, because it is decrypted in place.
+    pub bytes: BytesMut,
+    /// Where from.
+    pub source: SocketAddr,
+    /// Where to, if the system says.
+    pub local: Option<IpAddr>,
+    /// Congestion marks.
+    pub ecn: Option<EcnCodepoint>,
 }
 
 /// What all workers of a relay share.
@@ -134,6 +143,8 @@ pub struct Datapath {
     pub metrics: Arc<Metrics>,
     /// Where QUIC packets leave.
     pub quic: mpsc::Sender<QuicPacket>,
+    /// Where first ones do.
+    pub openings: mpsc::Sender<QuicPacket>,
     /// Answers questions; rare, so that a lock is nothing.
     pub reflector: Arc<Mutex<Reflector>>,
 }
@@ -238,7 +249,16 @@ impl Worker {
                 Ok(())
             }
             Demuxed::Reflect => self.reflect(datagram(), meta, now),
-            Demuxed::Quic => self.hand_to_quinn(datagram(), meta),
+            Demuxed::Quic => self.hand_over(
+                &self.datapath.quic,
+                datagram(),
+                meta,
+                DropReason::QuicQueueFull,
+            ),
+            Demuxed::Opening => {
+                let openings = &self.datapath.openings;
+                self.hand_over(openings, datagram(), meta, DropReason::OpeningQueueFull)
+            }
         }
     }
 
@@ -273,21 +293,22 @@ impl Worker {
         })
     }
 
-    fn hand_to_quinn(&self, datagram: &[u8], meta: &Meta) -> Result<(), DropReason> {
-        let Ok(slot) = self.datapath.quic.try_reserve() else {
+    fn hand_over(
+        &self,
+        queue: &mpsc::Sender<QuicPacket>,
+        datagram: &[u8],
+        meta: &Meta,
+        when_full: DropReason,
+    ) -> Result<(), DropReason> {
+        let Ok(slot) = queue.try_reserve() else {
             self.datapath.metrics.quic_queue_drops.inc();
-            return Err(DropReason::QuicQueueFull);
-        };
-        let meta = RecvMeta {
-            addr: meta.source,
-            len: datagram.len(),
-            stride: datagram.len(),
-            ecn: meta.ecn,
-            dst_ip: meta.local,
+            return Err(when_full);
         };
         slot.send(QuicPacket {
-            bytes: Bytes::copy_from_slice(datagram),
-            meta,
+            bytes: BytesMut::from(datagram),
+            source: meta.source,
+            local: meta.local,
+            ecn: meta.ecn,
         });
         Ok(())
     }

@@ -6,7 +6,7 @@
 //!             ┌────────── one UDP port, a socket and a thread for each worker ─────────┐
 //!  datagrams ─┤ datapath::batch ─▶ demux ─┬─ frames ─▶ table ─▶ forward ─▶ one send ───├─▶ the same bytes
 //!             │                           ├─ reflect ─▶ "I see you at …" ──────────────├─▶ to where it came from
-//!             │                           ├─ QUIC ─▶ queue ─▶ control::socket ─▶ quinn ├─▶ control::connection
+//!             │                           ├─ QUIC ─▶ queues ─▶ control::driver ────────├─▶ control::connection
 //!             │                           └─ else: dropped, counted                    │            │ requests
 //!             └────────────────────────────────────────────────────────────────────────┘            ▼
 //!                        table ◀── allocations ── control::registry ◀── exchanges ── rendezvous

@@ -22,16 +22,15 @@ use crate::{
     admin::{self, Admin, metrics::Metrics},
     config::Config,
     control::{
-        self, Shared,
-        actor::Actor,
+        self,
+        driver::{Driver, Ports, Settings},
         registry::{Limits, Registry},
-        socket::ControlSocket,
+        request::Desk,
     },
     datapath::{
         self, Datapath, DropReason, Stop, Worker, reflect::Reflector, socket::Socket, table::Table,
     },
     drain::{Drain, State},
-    rate::SourceLimiter,
     rendezvous::{MemoryRendezvous, Rendezvous},
 };
 
@@ -143,7 +142,7 @@ pub struct Relay {
     life: watch::Receiver<Option<State>>,
     drain: CancellationToken,
     closing: CancellationToken,
-    /// Ends by itself once `closing` is cancelled: connections, registry, admin port.
+    /// Ends by itself once `closing` is cancelled: control, admin port.
     tasks: JoinSet<io::Result<()>>,
     /// Last of all: the others say their last words through it.
     datapath: JoinSet<io::Result<()>>,
@@ -167,27 +166,35 @@ impl Relay {
         let now = Instant::now();
         let table = Arc::new(Table::new(config.session_rate, config.max_sessions, now));
         let (quic, packets) = mpsc::channel(datapath::QUIC_QUEUE);
+        let (openings, opening_packets) = mpsc::channel(datapath::QUIC_QUEUE);
         let [socket, ..] = &bound.sockets[..] else {
             return Err(io::Error::other("no socket was bound").into());
         };
-        let endpoint = control::endpoint(
-            config.key.clone(),
-            ControlSocket::new(Arc::clone(socket), packets),
-        )?;
-        let registry = registry(&config, Arc::clone(&table), Arc::clone(&metrics));
-        let (actor, handle) = Actor::new(registry, Arc::clone(&metrics), life_sender);
         let rendezvous: Arc<dyn Rendezvous> = Arc::new(MemoryRendezvous::new(MAX_RECORDS));
-        let shared = Arc::new(Shared {
-            registry: handle,
-            rendezvous: Arc::clone(&rendezvous),
-            lookups: Mutex::new(SourceLimiter::new(config.lookup_rate, LOOKUP_SOURCES)),
-            joins: Mutex::new(SourceLimiter::new(config.lookup_rate, LOOKUP_SOURCES)),
-            metrics: Arc::clone(&metrics),
-            realm: config.realm.clone(),
-            relay_name: config.name.clone(),
-            life: life.clone(),
-            handshakes: control::handshakes(),
-        });
+        let driver = Driver::new(
+            control::endpoint(config.key.clone(), socket.may_fragment()),
+            Ports {
+                socket: Arc::clone(socket),
+                packets,
+                openings: opening_packets,
+                life: life_sender,
+            },
+            registry(&config, Arc::clone(&table), Arc::clone(&metrics)),
+            Desk::new(
+                config.realm.clone(),
+                config.lookup_rate,
+                LOOKUP_SOURCES,
+                Arc::clone(&metrics),
+            ),
+            Arc::clone(&rendezvous),
+            Arc::clone(&metrics),
+            Settings {
+                realm: config.realm.clone(),
+                relay_name: config.name.clone(),
+                max_nodes: config.max_nodes,
+                max_nodes_per_network: config.max_nodes_per_network,
+            },
+        );
         let admin = Admin {
             registry: metrics_registry.clone(),
             metrics: Arc::clone(&metrics),
@@ -196,20 +203,14 @@ impl Relay {
         };
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(finishing(actor.run(drain.clone())));
-        tasks.spawn(finishing(control::run(
-            endpoint,
-            shared,
-            config.max_nodes,
-            config.max_nodes_per_network,
-            closing.clone(),
-        )));
+        tasks.spawn(finishing(driver.run(drain.clone(), closing.clone())));
         tasks.spawn(admin::serve(bound.admin, admin, closing.clone()));
         let mut datapath = JoinSet::new();
         let shared = Datapath {
             table,
             metrics: Arc::clone(&metrics),
             quic,
+            openings,
             reflector: Arc::new(Mutex::new(Reflector::new(now))),
         };
         let stop = Stop::default();

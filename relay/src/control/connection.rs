@@ -1,44 +1,32 @@
-//! One node: its requests become look-ups and demands, its notices become messages.
+//! One node's connection, pure: packets, replies and `now` in; packets, requests and its end out.
 //!
 //! ```text
-//! handshake (10 s) ─▶ stream and Hello (5 s) ─▶ Welcome ─▶ requests in order, one answer each; notices between
+//! Handshaking (10 s) ─▶ Greeting: stream and Hello (5 s) ─▶ Serving: requests in order, one answer each; notices between
+//!                                                               └─▶ Leaving: last words, until they are acknowledged (0.5 s)
 //! ```
 //!
-//! Requests are handled one at a time: a node that asks faster than it is answered fills its own stream, nobody's
-//! memory. What a node can do wrong is a [`Refusal`] when the stream can go on, else the end.
-
-// Requests ↔ rendezvous and registry.
-mod request;
+//! Requests are read one at a time: a node that asks faster than it is answered, or does not read its answers, fills its own
+//! stream, nobody's memory. What a node can do wrong is a [`Refusal`](super::message::Refusal) when the stream can go on, else
+//! the end.
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use quinn::{Connecting, Connection, RecvStream, SendStream, VarInt};
+use bytes::{Buf as _, Bytes, BytesMut};
+use quinn_proto::{
+    self as quic, ConnectionEvent, Dir, EndpointEvent, ReadError, StreamEvent, StreamId, Transmit,
+    VarInt, WriteError,
+};
 use remora_proto::{
     id::NodeId,
     noise::PeerInfo,
-    wire::message::{
-        Inbox, InvalidMessage, MAX_CONTROL_BYTES, PROTOCOL,
-        control::{Hello, Welcome},
-        encode,
-    },
+    wire::message::{Inbox, MAX_CONTROL_BYTES, control::Hello, encode},
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
-    time,
-};
-use tokio_util::sync::CancellationToken;
 
-use super::{
-    Shared,
-    actor::{NOTICE_QUEUE, Outlet},
-    message::{self, NodeToRelay, Reason, Refusal, RelayToNode, Reply, Request},
-    registry::ConnectionNumber,
-};
-use crate::{admin::metrics::Handshake, datapath::table::Leg, rate::TokenBucket};
+use super::message::{NodeToRelay, RelayToNode, Reply, Request};
+use crate::datapath::table::Leg;
 
 /// The relay stops.
 pub const CLOSED_DRAINED: VarInt = VarInt::from_u32(1);
@@ -53,35 +41,29 @@ pub const CLOSED_REFUSED: VarInt = VarInt::from_u32(5);
 /// The node is gone, or says so.
 pub const CLOSED_BYE: VarInt = VarInt::from_u32(0);
 
-/// Oldest version of the messages spoken here.
-const MINIMUM_PROTOCOL: u32 = 1;
 /// From a first packet to a proven key (`SECURITY` §2.4).
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From there to a whole Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// For one message to find room in the node's window.
+/// For what a node is told to find room in its window.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the node to acknowledge the last message before the connection closes over it.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often a node's address is compared with its legs', while it has sessions.
+/// What may wait for a node beyond its window.
 ///
-/// quinn validates a new path before it names it, and tells nobody. Idle nodes cost no timer.
-const MOVE_CHECK: Duration = Duration::from_secs(1);
+/// All tries at all its codes at once (4 × 64) fit. A node with more does not read; it is disconnected, because a notice left
+/// out would leave it with a wrong picture.
+const MAX_UNSENT_BYTES: usize = 256 * MAX_CONTROL_BYTES;
 /// Name of a program, as `control.proto` allows.
 const MAX_AGENT_BYTES: usize = 64;
 
-/// A first packet that got past the door.
-#[derive(Debug)]
-pub struct Accepted {
-    /// The handshake.
-    pub connecting: Connecting,
-    /// Its place among the handshakes at once.
-    pub slot: Option<OwnedSemaphorePermit>,
-}
-
 /// Why a connection does not go on.
-#[derive(Debug)]
-enum End {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Wrong key, wrong protocol, or the node went away before it proved anything.
+    HandshakeFailed,
+    /// It took too long over that.
+    HandshakeTimedOut,
     /// It is closed already, or the node finished its stream.
     Gone,
     /// No Hello in time.
@@ -96,358 +78,352 @@ enum End {
     Closing,
 }
 
-/// Serves one node from its handshake to its end.
-pub async fn serve(
-    accepted: Accepted,
-    number: ConnectionNumber,
-    shared: Arc<Shared>,
-    closing: CancellationToken,
-) {
-    let connection = tokio::select! {
-        connection = handshake(accepted, &shared) => connection,
-        () = closing.cancelled() => None,
-    };
-    let Some(connection) = connection else {
-        return;
-    };
-    let Some(node) = node_id(&connection) else {
-        return;
-    };
-    let too_slow = CancellationToken::new();
-    let end = match greet(&connection, &closing).await {
-        Ok((streams, hello)) => {
-            let (notices, queue) = mpsc::channel(NOTICE_QUEUE);
-            let outlet = Outlet {
-                notices,
-                too_slow: too_slow.clone(),
-            };
-            let session = Session::new(connection.clone(), number, node, streams, queue, shared);
-            session.run(hello, outlet, &too_slow, &closing).await
-        }
-        Err(end) => end,
-    };
-    tracing::debug!(?node, ?end, "connection ended");
-    let (code, reason): (_, &[u8]) = match end {
-        End::Gone => (CLOSED_BYE, b""),
-        End::Silent => (CLOSED_SILENT, b"no Hello in time"),
-        End::Malformed => (CLOSED_MALFORMED, b"malformed message"),
-        End::TooSlow => (CLOSED_TOO_SLOW, b"messages are not read"),
-        End::Refused => (CLOSED_REFUSED, b"refused"),
-        End::Closing => (CLOSED_DRAINED, b"the relay stops"),
-    };
-    connection.close(code, reason);
-}
-
-async fn handshake(accepted: Accepted, shared: &Shared) -> Option<Connection> {
-    let Accepted { connecting, slot } = accepted;
-    let start = Instant::now();
-    let result = time::timeout(HANDSHAKE_TIMEOUT, connecting).await;
-    drop(slot);
-    match result {
-        Ok(Ok(connection)) => {
-            shared.metrics.handshake(Handshake::Ok);
-            shared
-                .metrics
-                .handshake_seconds
-                .observe(start.elapsed().as_secs_f64());
-            Some(connection)
-        }
-        Ok(Err(error)) => {
-            shared.metrics.handshake(Handshake::Failed);
-            tracing::debug!(%error, "handshake failed");
-            None
-        }
-        Err(_) => {
-            shared.metrics.handshake(Handshake::TimedOut);
-            None
+impl End {
+    fn close(self) -> (VarInt, &'static [u8]) {
+        match self {
+            Self::HandshakeFailed | Self::HandshakeTimedOut | Self::Gone => (CLOSED_BYE, b""),
+            Self::Silent => (CLOSED_SILENT, b"no Hello in time"),
+            Self::Malformed => (CLOSED_MALFORMED, b"malformed message"),
+            Self::TooSlow => (CLOSED_TOO_SLOW, b"messages are not read"),
+            Self::Refused => (CLOSED_REFUSED, b"refused"),
+            Self::Closing => (CLOSED_DRAINED, b"the relay stops"),
         }
     }
 }
 
-fn node_id(connection: &Connection) -> Option<NodeId> {
-    let peer = connection.peer_identity()?.downcast::<PeerInfo>().ok()?;
-    Some(NodeId(peer.static_key))
-}
-
+/// What came of a connection.
 #[derive(Debug)]
-struct Streams {
-    send: SendStream,
-    recv: RecvStream,
-    inbox: Inbox,
+pub enum Event {
+    /// The node has proven its key, so long after its first packet.
+    Connected(Duration),
+    /// Its first message, and the number of that request.
+    Hello(u64, Hello),
+    /// A message after that. The next one is read when this one is [answered](Connection::answered).
+    Message(NodeToRelay),
+    /// It has another address now, and has proven that it is there.
+    Moved(Leg),
+    /// It is over; said once.
+    Ended(End),
 }
 
-/// Waits for the control stream and the Hello on it.
-async fn greet(
-    connection: &Connection,
-    closing: &CancellationToken,
-) -> Result<(Streams, (u64, Hello)), End> {
-    let greeting = async {
-        let (send, recv) = connection.accept_bi().await.map_err(|_| End::Gone)?;
-        let mut streams = Streams {
-            send,
-            recv,
-            inbox: Inbox::new(MAX_CONTROL_BYTES),
-        };
-        let first = streams.next().await?;
-        match first.body {
-            Some(Request::Hello(hello)) if hello.agent.len() <= MAX_AGENT_BYTES => {
-                Ok((streams, (first.request, hello)))
-            }
-            _ => Err(End::Malformed),
-        }
-    };
-    tokio::select! {
-        result = time::timeout(HELLO_TIMEOUT, greeting) => result.unwrap_or(Err(End::Silent)),
-        () = closing.cancelled() => Err(End::Closing),
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Handshaking { since: Instant },
+    Greeting { until: Instant },
+    Serving,
+    Leaving { end: End, until: Instant },
+    Closed,
 }
 
-impl Streams {
-    /// The next message. Cancel safe: what has arrived stays in the inbox.
-    async fn next(&mut self) -> Result<NodeToRelay, End> {
-        loop {
-            match self.inbox.next::<NodeToRelay>() {
-                Ok(Some(message)) => return Ok(message),
-                Ok(None) => {}
-                Err(InvalidMessage::TooLong { .. } | InvalidMessage::Malformed) => {
-                    return Err(End::Malformed);
-                }
-            }
-            match self.recv.read_chunk(MAX_CONTROL_BYTES, true).await {
-                Ok(Some(chunk)) => self.inbox.push(&chunk.bytes),
-                Ok(None) | Err(_) => return Err(End::Gone),
-            }
-        }
-    }
-
-    async fn write(&mut self, request: u64, body: Reply) -> Result<(), End> {
-        let bytes = encode(&RelayToNode {
-            request,
-            body: Some(body),
-        });
-        match time::timeout(WRITE_TIMEOUT, self.send.write_all(&bytes)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::Gone),
-            Err(_) => Err(End::TooSlow),
-        }
-    }
-
-    /// Finishes, and waits until the node has what was said.
-    async fn finish(&mut self) {
-        if self.send.finish().is_ok()
-            && time::timeout(LAST_WORDS_TIMEOUT, self.send.stopped())
-                .await
-                .is_err()
-        {
-            tracing::debug!("the last words were not acknowledged");
-        }
-    }
-}
-
-/// A node that said Hello.
-struct Session {
-    connection: Connection,
-    number: ConnectionNumber,
+/// The machine.
+#[derive(Debug)]
+pub struct Connection {
+    quic: quic::Connection,
+    phase: Phase,
     node: NodeId,
-    streams: Streams,
-    notices: mpsc::Receiver<Reply>,
-    shared: Arc<Shared>,
     leg: Leg,
-    /// How many it has: its address is watched while there are any.
-    sessions: usize,
-    requests: TokenBucket,
+    /// Answers to "are you there?" that it had given when it was last seen to move.
+    proofs: u64,
+    /// It moved and has proven it, and nobody has been told.
+    moved: bool,
+    stream: Option<StreamId>,
+    inbox: Inbox,
+    /// Its last message has no answer yet.
+    busy: bool,
+    /// For the node, and beyond its window.
+    unsent: BytesMut,
+    /// When it is too slow, if nothing of that is taken.
+    unsent_until: Option<Instant>,
 }
 
-impl Session {
-    fn new(
-        connection: Connection,
-        number: ConnectionNumber,
-        node: NodeId,
-        streams: Streams,
-        notices: mpsc::Receiver<Reply>,
-        shared: Arc<Shared>,
-    ) -> Self {
-        let leg = leg(&connection);
-        let requests = TokenBucket::new(Instant::now());
+impl Connection {
+    /// A connection whose first packet was accepted at `now`.
+    pub fn new(quic: quic::Connection, now: Instant) -> Self {
+        let leg = Leg {
+            remote: quic.remote_address(),
+            local: quic.local_ip(),
+        };
         Self {
-            connection,
-            number,
-            node,
-            streams,
-            notices,
-            shared,
+            quic,
+            phase: Phase::Handshaking { since: now },
+            node: NodeId([0; 32]),
             leg,
-            sessions: 0,
-            requests,
+            proofs: 0,
+            moved: false,
+            stream: None,
+            inbox: Inbox::new(MAX_CONTROL_BYTES),
+            busy: false,
+            unsent: BytesMut::new(),
+            unsent_until: None,
         }
     }
 
-    async fn run(
-        mut self,
-        (request, hello): (u64, Hello),
-        outlet: Outlet,
-        too_slow: &CancellationToken,
-        closing: &CancellationToken,
-    ) -> End {
-        let start = Instant::now();
-        let welcomed = self.welcome(&hello, outlet).await;
-        let answer = welcomed.map(|()| message::done());
-        self.shared.metrics.request(
-            "hello",
-            message::result(&answer),
-            start.elapsed().as_secs_f64(),
-        );
-        if let Err(refusal) = answer {
-            let told = self.streams.write(request, refusal.into_reply()).await;
-            self.streams.finish().await;
-            return told.err().unwrap_or(End::Refused);
+    /// Who it is, once [`Event::Connected`].
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Where it is, as far as that is proven.
+    pub fn leg(&self) -> Leg {
+        self.leg
+    }
+
+    /// Whether nothing is said on it any more.
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    // --- in ---
+
+    /// A packet from `source`, or new connection ids.
+    pub fn handle_event(&mut self, event: ConnectionEvent, source: Option<SocketAddr>) {
+        let before = self.quic.remote_address();
+        self.quic.handle_event(event);
+        let remote = self.quic.remote_address();
+        if remote == self.leg.remote {
+            return;
         }
-        tracing::debug!(node = ?self.node, agent = ?hello.agent, protocol = hello.protocol, "node attached");
-        let end = tokio::select! { biased;
-            () = too_slow.cancelled() => End::TooSlow,
-            () = closing.cancelled() => End::Closing,
-            end = self.serve(request) => end,
+        // quinn names a new address before it has proven it: a packet of the node's, sent again by somebody who writes
+        // another's address on it, must not send that one a screen. The proof is an answer that comes from there.
+        let proofs = self.quic.stats().frame_rx.path_response;
+        if remote != before {
+            self.proofs = proofs;
+        } else if proofs > self.proofs && source == Some(remote) {
+            self.leg.remote = remote;
+            self.moved = true;
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.quic.handle_timeout(now);
+    }
+
+    /// Its last message has been dealt with.
+    pub fn answered(&mut self) {
+        self.busy = false;
+    }
+
+    /// Tells the node something; `request` is 0 when it did not ask.
+    pub fn write(&mut self, request: u64, body: Reply, now: Instant) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        let body = Some(body);
+        self.unsent
+            .extend_from_slice(&encode(&RelayToNode { request, body }));
+        self.flush(now);
+    }
+
+    /// Ends it, after what was said so far.
+    pub fn leave(&mut self, end: End, now: Instant) {
+        match (self.phase, self.stream) {
+            (Phase::Leaving { .. } | Phase::Closed, _) => {}
+            (Phase::Serving | Phase::Greeting { .. }, Some(_)) => {
+                let until = now + LAST_WORDS_TIMEOUT;
+                self.phase = Phase::Leaving { end, until };
+                self.flush(now);
+            }
+            _ => self.close(end, now),
+        }
+    }
+
+    /// Ends it, whatever is unsaid.
+    pub fn close(&mut self, end: End, now: Instant) {
+        let (code, reason) = end.close();
+        self.quic.close(now, code, Bytes::from_static(reason));
+        self.phase = Phase::Closed;
+        self.unsent = BytesMut::new();
+        self.unsent_until = None;
+    }
+
+    // --- out ---
+
+    /// What came of the inputs; call until `None`, after each of them.
+    pub fn poll(&mut self, now: Instant) -> Option<Event> {
+        while let Some(event) = self.quic.poll() {
+            if let Some(event) = self.handle_quic(event, now) {
+                return Some(event);
+            }
+        }
+        if let Some(end) = self.overdue(now) {
+            return self.end(end, now);
+        }
+        if std::mem::take(&mut self.moved) {
+            return Some(Event::Moved(self.leg));
+        }
+        if !self.unsent.is_empty() {
+            self.flush(now);
+        }
+        match self.phase {
+            Phase::Greeting { .. } | Phase::Serving => {}
+            Phase::Handshaking { .. } | Phase::Leaving { .. } | Phase::Closed => return None,
+        }
+        if self.busy || !self.unsent.is_empty() {
+            return None;
+        }
+        match self.read() {
+            Ok(message) => self.handle_message(message?, now),
+            Err(end) => self.end(end, now),
+        }
+    }
+
+    /// A packet to send, written to `buffer`.
+    pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        buffer.clear();
+        // Control is a packet at a time: nothing to hand over as a train.
+        self.quic.poll_transmit(now, 1, buffer)
+    }
+
+    /// Something for the endpoint.
+    pub fn poll_endpoint_event(&mut self) -> Option<EndpointEvent> {
+        self.quic.poll_endpoint_events()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let own = match self.phase {
+            Phase::Handshaking { since } => Some(since + HANDSHAKE_TIMEOUT),
+            Phase::Greeting { until } | Phase::Leaving { until, .. } => Some(until),
+            Phase::Serving | Phase::Closed => None,
         };
-        if matches!(end, End::Closing) {
-            self.last_words().await;
-        }
-        self.shared.registry.detach(self.number).await;
-        end
+        [self.quic.poll_timeout(), own, self.unsent_until]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    async fn welcome(&self, hello: &Hello, outlet: Outlet) -> Result<(), Refusal> {
-        if hello.protocol < MINIMUM_PROTOCOL {
-            return Err(Refusal::new(
-                Reason::VersionTooOld,
-                "this program is too old for this relay; update it",
-            ));
-        }
-        self.shared
-            .registry
-            .attach(self.number, self.node, self.leg, outlet)
-            .await
-    }
+    // --- within ---
 
-    async fn serve(&mut self, hello_request: u64) -> End {
-        let welcome = Reply::Welcome(Welcome {
-            protocol: PROTOCOL,
-            minimum_protocol: MINIMUM_PROTOCOL,
-            unix_ms: unix_ms(),
-            observed_address: canonical(self.leg.remote).to_string(),
-            realm: self.shared.realm.clone(),
-            relay_name: self.shared.relay_name.clone(),
-        });
-        if let Err(end) = self.streams.write(hello_request, welcome).await {
-            return end;
-        }
-        let mut next_check = time::Instant::now() + MOVE_CHECK;
-        loop {
-            let result = tokio::select! { biased;
-                notice = self.notices.recv() => match notice {
-                    Some(notice) => self.notify(notice).await,
-                    None => Err(End::Closing),
-                },
-                () = time::sleep_until(next_check), if self.sessions > 0 => {
-                    next_check = time::Instant::now() + MOVE_CHECK;
-                    self.check_address().await;
-                    Ok(())
+    fn handle_quic(&mut self, event: quic::Event, now: Instant) -> Option<Event> {
+        match (event, self.phase) {
+            (quic::Event::Connected, Phase::Handshaking { since }) => {
+                let identity = self.quic.crypto_session().peer_identity();
+                let Some(peer) = identity.and_then(|peer| peer.downcast::<PeerInfo>().ok()) else {
+                    return self.end(End::HandshakeFailed, now);
+                };
+                self.node = NodeId(peer.static_key);
+                let until = now + HELLO_TIMEOUT;
+                self.phase = Phase::Greeting { until };
+                Some(Event::Connected(now.saturating_duration_since(since)))
+            }
+            (quic::Event::ConnectionLost { reason }, phase) => {
+                tracing::debug!(%reason, node = ?self.node, "connection lost");
+                self.phase = Phase::Closed;
+                match phase {
+                    Phase::Closed => None,
+                    Phase::Handshaking { .. } => Some(Event::Ended(End::HandshakeFailed)),
+                    Phase::Greeting { .. } | Phase::Serving => Some(Event::Ended(End::Gone)),
+                    Phase::Leaving { end, .. } => Some(Event::Ended(end)),
                 }
-                message = self.streams.next() => match message {
-                    Ok(message) => self.handle_message(message).await,
-                    Err(end) => Err(end),
-                },
-            };
-            if let Err(end) = result {
-                return end;
+            }
+            (quic::Event::Stream(StreamEvent::Opened { dir: Dir::Bi }), _) => {
+                let opened = self.quic.streams().accept(Dir::Bi);
+                self.stream = self.stream.or(opened);
+                None
+            }
+            (
+                quic::Event::Stream(StreamEvent::Finished { .. } | StreamEvent::Stopped { .. }),
+                Phase::Leaving { end, .. },
+            ) => self.end(end, now),
+            (
+                quic::Event::Connected
+                | quic::Event::HandshakeDataReady
+                | quic::Event::Stream(_)
+                | quic::Event::DatagramReceived
+                | quic::Event::DatagramsUnblocked,
+                _,
+            ) => None,
+        }
+    }
+
+    /// Why it ends now, if it does.
+    fn overdue(&self, now: Instant) -> Option<End> {
+        let is_over = |until: Instant| until <= now;
+        match self.phase {
+            Phase::Handshaking { since } if is_over(since + HANDSHAKE_TIMEOUT) => {
+                Some(End::HandshakeTimedOut)
+            }
+            Phase::Greeting { until } if is_over(until) => Some(End::Silent),
+            Phase::Leaving { end, until } if is_over(until) => Some(end),
+            Phase::Closed => None,
+            Phase::Handshaking { .. }
+            | Phase::Greeting { .. }
+            | Phase::Serving
+            | Phase::Leaving { .. } => {
+                let too_slow =
+                    self.unsent_until.is_some_and(is_over) || self.unsent.len() > MAX_UNSENT_BYTES;
+                too_slow.then_some(End::TooSlow)
             }
         }
     }
 
-    /// What is waiting for the node goes out before the connection closes.
-    async fn last_words(&mut self) {
-        while let Ok(notice) = self.notices.try_recv() {
-            if self.notify(notice).await.is_err() {
-                return;
+    fn end(&mut self, end: End, now: Instant) -> Option<Event> {
+        self.close(end, now);
+        Some(Event::Ended(end))
+    }
+
+    fn handle_message(&mut self, message: NodeToRelay, now: Instant) -> Option<Event> {
+        if self.phase == Phase::Serving {
+            self.busy = true;
+            return Some(Event::Message(message));
+        }
+        match message.body {
+            Some(Request::Hello(hello)) if hello.agent.len() <= MAX_AGENT_BYTES => {
+                self.phase = Phase::Serving;
+                self.busy = true;
+                Some(Event::Hello(message.request, hello))
             }
-        }
-        self.streams.finish().await;
-    }
-
-    async fn notify(&mut self, notice: Reply) -> Result<(), End> {
-        self.count_sessions(&notice);
-        self.streams.write(0, notice).await
-    }
-
-    fn count_sessions(&mut self, reply: &Reply) {
-        match reply {
-            Reply::Allocated(_) => self.sessions += 1,
-            Reply::Released(_) => self.sessions = self.sessions.saturating_sub(1),
-            Reply::Refused(_)
-            | Reply::Welcome(_)
-            | Reply::Done(_)
-            | Reply::Found(_)
-            | Reply::Started(_)
-            | Reply::Offer(_)
-            | Reply::Signal(_)
-            | Reply::Dismissed(_)
-            | Reply::Draining(_) => {}
+            _ => self.end(End::Malformed, now),
         }
     }
 
-    async fn check_address(&mut self) {
-        let leg = leg(&self.connection);
-        if leg != self.leg {
-            self.leg = leg;
-            tracing::debug!(node = ?self.node, address = %leg.remote, "node moved");
-            self.shared.registry.move_node(self.number, leg).await;
-        }
-    }
-
-    async fn handle_message(&mut self, message: NodeToRelay) -> Result<(), End> {
-        let start = Instant::now();
-        let (kind, answer) = match message.body {
-            Some(body) => (message::kind(&body), self.handle_request(body, start).await),
-            None => (
-                "unknown",
-                Err(Refusal::new(
-                    Reason::Malformed,
-                    "a request this relay does not know",
-                )),
-            ),
+    /// The next message, if it has arrived.
+    fn read(&mut self) -> Result<Option<NodeToRelay>, End> {
+        let Some(stream) = self.stream else {
+            return Ok(None);
         };
-        self.shared.metrics.request(
-            kind,
-            message::result(&answer),
-            start.elapsed().as_secs_f64(),
-        );
-        if let Err(refusal) = &answer {
-            tracing::debug!(node = ?self.node, kind, reason = ?refusal.reason, "refused");
+        loop {
+            if let Some(message) = self.inbox.next().map_err(|_| End::Malformed)? {
+                return Ok(Some(message));
+            }
+            let mut stream = self.quic.recv_stream(stream);
+            let mut chunks = stream.read(true).map_err(|_| End::Gone)?;
+            let chunk = chunks.next(MAX_CONTROL_BYTES);
+            // Whoever polls for packets does so after each poll for events.
+            let _should_transmit = chunks.finalize();
+            match chunk {
+                Ok(Some(chunk)) => self.inbox.push(&chunk.bytes),
+                Err(ReadError::Blocked) => return Ok(None),
+                Ok(None) | Err(ReadError::Reset(_)) => return Err(End::Gone),
+            }
         }
-        let reply = answer.unwrap_or_else(Refusal::into_reply);
-        self.count_sessions(&reply);
-        // Even when no answer is wanted: that frames are forwarded from now on is a notice, too.
-        if message.request == 0 && !matches!(reply, Reply::Allocated(_)) {
-            return Ok(());
+    }
+
+    /// Gives QUIC what it takes of what the node is to be told; then, when leaving, the end of the stream.
+    fn flush(&mut self, now: Instant) {
+        let Some(stream) = self.stream else { return };
+        let before = self.unsent.len();
+        let mut stream = self.quic.send_stream(stream);
+        while !self.unsent.is_empty() {
+            match stream.write(&self.unsent) {
+                Ok(taken) => self.unsent.advance(taken),
+                Err(WriteError::Blocked) => break,
+                // Nobody listens; that the connection is over comes by another way.
+                Err(WriteError::Stopped(_) | WriteError::ClosedStream) => self.unsent.clear(),
+            }
         }
-        self.streams.write(message.request, reply).await
+        if self.unsent.is_empty() {
+            // Not kept: an idle node costs no buffer.
+            self.unsent = BytesMut::new();
+            self.unsent_until = None;
+            if let Phase::Leaving { until, .. } = &mut self.phase
+                && stream.finish().is_err()
+            {
+                *until = now;
+            }
+        } else if self.unsent.len() < before || self.unsent_until.is_none() {
+            self.unsent_until = Some(now + WRITE_TIMEOUT);
+        }
     }
-}
-
-fn leg(connection: &Connection) -> Leg {
-    Leg {
-        remote: connection.remote_address(),
-        local: connection.local_ip(),
-    }
-}
-
-/// IPv4 as IPv4, also on a socket that takes both.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,7 +5,7 @@
 //!                        └── Dismiss, 30 s, one of them gone ──▶ gone
 //! ```
 //!
-//! A machine with one owner ([`super::actor`]) instead of a locked map: an admission touches two nodes, an exchange,
+//! A machine with one owner ([`super::driver`]) instead of a locked map: an admission touches two nodes, an exchange,
 //! an allocation and the table at once, and notices must leave in the order things happened. Requests come with
 //! `now`, answers are returned, notices wait in [`Registry::poll_notice`]. Deadlines come from one queue. What a node
 //! holds is listed at the node, so that its loss costs what it held and no scan.
@@ -42,6 +42,18 @@ use crate::{
 /// Not the node's key: one person may run two programs with the same key, and each is to get its own notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionNumber(pub u64);
+
+impl ConnectionNumber {
+    /// Of the connection that is kept under `key`; `serial` tells it from all before it there.
+    pub fn new(serial: u32, key: usize) -> Self {
+        Self(u64::from(serial) << 32 | key as u64)
+    }
+
+    /// Where it is kept.
+    pub fn key(self) -> usize {
+        usize::try_from(self.0 & u64::from(u32::MAX)).unwrap_or(usize::MAX)
+    }
+}
 
 /// Caps an operator sets.
 #[derive(Clone, Copy, Debug)]

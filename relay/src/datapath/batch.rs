@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use quinn::udp::EcnCodepoint;
+use quinn_udp::EcnCodepoint;
 
 #[cfg(target_os = "linux")]
 pub use self::linux::{Plan, Received, prepare, send_now};

@@ -7,6 +7,10 @@ use remora_proto::wire::{
 
 use super::DropReason;
 
+/// A long header of the type Initial, which is never hidden.
+const INITIAL_MASK: u8 = 0xb0;
+const INITIAL: u8 = 0x80;
+
 /// A datagram somebody here can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demuxed {
@@ -14,8 +18,10 @@ pub enum Demuxed {
     Frame(Header),
     /// "From which address do you see me?", or not: see [`super::reflect`].
     Reflect,
-    /// For quinn.
+    /// For control, from a connection that may be known.
     Quic,
+    /// For control, from a connection that is about to be (an Initial, RFC 9000 §17.2.2).
+    Opening,
 }
 
 /// Datagrams behind one another that are alike: frames of one session and side, or one of anything else.
@@ -73,6 +79,7 @@ pub fn demux(datagram: &[u8]) -> Result<Demuxed, DropReason> {
             Err(InvalidFrame::Reserved) => Err(DropReason::FrameReserved),
         },
         Kind::Reflect => Ok(Demuxed::Reflect),
+        Kind::Quic if datagram[0] & INITIAL_MASK == INITIAL => Ok(Demuxed::Opening),
         Kind::Quic => Ok(Demuxed::Quic),
         Kind::Unknown => Err(DropReason::UnknownKind),
     }
@@ -104,6 +111,7 @@ mod tests {
             let expected = match first {
                 4 => Err(DropReason::FrameShort),
                 5 => Ok(Demuxed::Reflect),
+                0xc0..=0xcf | 0x80..=0x8f => Ok(Demuxed::Opening),
                 0x40.. => Ok(Demuxed::Quic),
                 _ => Err(DropReason::UnknownKind),
             };

@@ -7,7 +7,7 @@ use std::{
     num::NonZeroUsize,
 };
 
-use quinn::udp::{Transmit, UdpSocketState};
+use quinn_udp::{Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Type};
 
 use super::batch::{self, Plan, Received, Sent};

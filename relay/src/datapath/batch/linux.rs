@@ -21,7 +21,7 @@ use std::{
     ptr,
 };
 
-use quinn::udp::{EcnCodepoint, Transmit, UdpSocketState};
+use quinn_udp::{EcnCodepoint, Transmit, UdpSocketState};
 
 use super::{Meta, Piece, SLOTS, Sent, WAIT};
 use crate::datapath::table::Leg;

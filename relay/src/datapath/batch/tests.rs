@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quinn::udp::{EcnCodepoint, Transmit, UdpSocketState};
+use quinn_udp::{EcnCodepoint, Transmit, UdpSocketState};
 
 use super::{Meta, Piece, Sent};
 use crate::datapath::table::Leg;
@@ -52,7 +52,7 @@ impl Peer {
         let mut heard = Vec::new();
         while heard.len() < datagrams {
             let mut buffer = vec![0; 65_535];
-            let mut meta = [quinn::udp::RecvMeta::default()];
+            let mut meta = [quinn_udp::RecvMeta::default()];
             let mut slices = [std::io::IoSliceMut::new(&mut buffer)];
             self.state
                 .recv((&plain).into(), &mut slices, &mut meta)

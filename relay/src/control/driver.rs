@@ -1,0 +1,690 @@
+//! The task that owns endpoint, connections and registry: packets in, packets out, deadlines met.
+//!
+//! A round: what has arrived is taken; whoever it concerned is settled, that is, asked for events until there are none, which
+//! may concern others; then each of them sends what it has to say, once.
+
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{
+    FutureExt as _,
+    stream::{FuturesUnordered, StreamExt as _},
+};
+use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, Incoming, Transmit};
+use quinn_udp as udp;
+use remora_proto::wire::message::{
+    PROTOCOL,
+    control::{Hello, Welcome},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connection::{Connection, End, Event},
+    deadlines::{Armed, Deadlines},
+    message::{self, Answer, NodeToRelay, Reason, Refusal, Reply},
+    networks::{Network, Networks, Room},
+    registry::{ConnectionNumber, Registry},
+    request::{Asker, Desk, Finding, Step, unix_ms},
+};
+use crate::{
+    admin::metrics::{Handshake, Metrics},
+    datapath::{QuicPacket, socket::Socket},
+    drain::State,
+    rate::TokenBucket,
+    rendezvous::Rendezvous,
+};
+
+/// Handshakes at once before sources must prove their address (RFC 9000 §8.1): by then somebody is flooding, and an
+/// honest node loses only a round trip.
+const HANDSHAKES_BEFORE_RETRY: usize = 1024;
+/// Connections beyond the nodes allowed: those still in their handshake, or about to be told that there is no room.
+const SPARE_CONNECTIONS: usize = 1024;
+/// Packets taken in one round of those who are here, and of those who would like to be: a flood of first packets, each of
+/// which costs a handshake, holds nobody up for longer than this.
+const PACKETS_AT_ONCE: usize = 64;
+const OPENINGS_AT_ONCE: usize = 8;
+/// How long nodes get to take the news that the relay closes, and then to be told once more.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Oldest version of the messages spoken here.
+const MINIMUM_PROTOCOL: u32 = 1;
+
+/// What a node is told of the relay, and what there is room for.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name space of the locators.
+    pub realm: String,
+    /// For people.
+    pub relay_name: String,
+    /// Nodes at once.
+    pub max_nodes: usize,
+    /// Of one network.
+    pub max_nodes_per_network: usize,
+}
+
+/// The sides on which the driver touches the world.
+#[derive(Debug)]
+pub struct Ports {
+    /// Where packets leave.
+    pub socket: Arc<Socket>,
+    /// Packets of those who are here.
+    pub packets: mpsc::Receiver<QuicPacket>,
+    /// Packets of those who would like to be.
+    pub openings: mpsc::Receiver<QuicPacket>,
+    /// Where to say how far the relay is in its life.
+    pub life: watch::Sender<Option<State>>,
+}
+
+/// The task.
+pub struct Driver {
+    endpoint: Endpoint,
+    ports: Ports,
+    nodes: Nodes,
+    office: Office,
+    deadlines: Deadlines,
+    /// For the number of the next connection.
+    serial: u32,
+    is_closing: bool,
+    /// A packet on its way out.
+    buffer: Vec<u8>,
+}
+
+/// A node's connection, and what the driver knows of it.
+#[derive(Debug)]
+struct Node {
+    number: ConnectionNumber,
+    network: Network,
+    connection: Connection,
+    requests: TokenBucket,
+    armed: Armed,
+    is_touched: bool,
+}
+
+/// All connections, by quinn's handle.
+#[derive(Debug, Default)]
+struct Nodes {
+    slots: Vec<Option<Box<Node>>>,
+    /// Those that something has happened to in this round.
+    touched: Vec<usize>,
+}
+
+/// What decides: everything but the connections themselves.
+struct Office {
+    registry: Registry,
+    desk: Desk,
+    rendezvous: Arc<dyn Rendezvous>,
+    metrics: Arc<Metrics>,
+    settings: Settings,
+    networks: Networks,
+    /// Connections that have not ended.
+    live: usize,
+    /// Those of them in their handshake.
+    handshaking: usize,
+    asked: FuturesUnordered<Pin<Box<dyn Future<Output = Asked> + Send>>>,
+}
+
+/// A request on its way to an answer.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    request: u64,
+    kind: &'static str,
+    since: Instant,
+}
+
+/// What rendezvous found out for a node.
+#[derive(Debug)]
+struct Asked {
+    number: ConnectionNumber,
+    open: Open,
+    finding: Finding,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("live", &self.office.live)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    /// The task for `endpoint`, `registry` and the rest.
+    pub fn new(
+        endpoint: Endpoint,
+        ports: Ports,
+        registry: Registry,
+        desk: Desk,
+        rendezvous: Arc<dyn Rendezvous>,
+        metrics: Arc<Metrics>,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            endpoint,
+            ports,
+            nodes: Nodes::default(),
+            office: Office {
+                registry,
+                desk,
+                rendezvous,
+                metrics,
+                networks: Networks::new(settings.max_nodes_per_network),
+                settings,
+                live: 0,
+                handshaking: 0,
+                asked: FuturesUnordered::new(),
+            },
+            deadlines: Deadlines::default(),
+            serial: 0,
+            is_closing: false,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Serves nodes until `closing`, then lets every connection say its last words; starts to drain on `drain`.
+    pub async fn run(mut self, drain: CancellationToken, closing: CancellationToken) {
+        let mut arrived = Vec::with_capacity(PACKETS_AT_ONCE + OPENINGS_AT_ONCE);
+        self.publish();
+        loop {
+            tokio::select! { biased;
+                () = closing.cancelled() => break,
+                () = drain.cancelled(), if self.office.registry.state() == State::Serving => {
+                    self.office.registry.begin_drain(Instant::now());
+                }
+                has_workers = self.wait(&mut arrived, None) => if !has_workers { return },
+            }
+            self.round(&mut arrived);
+        }
+        self.close(&mut arrived).await;
+    }
+
+    async fn close(&mut self, arrived: &mut Vec<QuicPacket>) {
+        self.is_closing = true;
+        let now = Instant::now();
+        self.nodes
+            .change_all(|node| node.connection.leave(End::Closing, now));
+        self.rounds_until(arrived, |nodes| {
+            nodes.iter().all(|node| node.connection.is_closed())
+        })
+        .await;
+        let now = Instant::now();
+        self.nodes
+            .change_all(|node| node.connection.close(End::Closing, now));
+        self.rounds_until(arrived, |nodes| nodes.iter().next().is_none())
+            .await;
+    }
+
+    /// Goes on until `done`, or [`CLOSE_TIMEOUT`].
+    async fn rounds_until(&mut self, arrived: &mut Vec<QuicPacket>, done: impl Fn(&Nodes) -> bool) {
+        let until = Instant::now() + CLOSE_TIMEOUT;
+        loop {
+            self.round(arrived);
+            if done(&self.nodes) || Instant::now() >= until {
+                return;
+            }
+            if !self.wait(arrived, Some(until)).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits until there is something to do, at most `until`; false when nothing will ever arrive any more.
+    async fn wait(&mut self, arrived: &mut Vec<QuicPacket>, until: Option<Instant>) -> bool {
+        let deadlines = [
+            self.deadlines.next(),
+            self.office.registry.poll_timeout(),
+            until,
+        ];
+        let next = deadlines.into_iter().flatten().min();
+        let (packets, openings) = (&mut self.ports.packets, &mut self.ports.openings);
+        let has_workers = tokio::select! { biased;
+            Some(asked) = self.office.asked.next(), if !self.office.asked.is_empty() => {
+                self.office.conclude(asked, &mut self.nodes, Instant::now());
+                true
+            }
+            taken = packets.recv_many(arrived, PACKETS_AT_ONCE) => taken > 0,
+            opening = openings.recv() => {
+                let has_workers = opening.is_some();
+                arrived.extend(opening);
+                has_workers
+            }
+            () = sleep_until(next) => true,
+        };
+        // However many come of the one kind, the other has its turn.
+        let more = std::iter::from_fn(|| openings.try_recv().ok());
+        arrived.extend(more.take(OPENINGS_AT_ONCE));
+        has_workers
+    }
+
+    fn round(&mut self, arrived: &mut Vec<QuicPacket>) {
+        let now = Instant::now();
+        for packet in arrived.drain(..) {
+            self.handle_packet(packet, now);
+        }
+        while let Some(key) = self.deadlines.pop_due(now) {
+            if let Some(node) = self.nodes.touch(key) {
+                node.armed.fired();
+                node.connection.handle_timeout(now);
+            }
+        }
+        if self
+            .office
+            .registry
+            .poll_timeout()
+            .is_some_and(|at| at <= now)
+        {
+            self.office.registry.handle_timeout(now);
+        }
+        self.settle(now);
+        while let Some(key) = self.nodes.touched.pop() {
+            self.send_all_of(key, now);
+        }
+    }
+
+    /// Until nothing follows from anything.
+    fn settle(&mut self, now: Instant) {
+        let mut settled = 0;
+        self.deliver(now);
+        loop {
+            while let Some(&key) = self.nodes.touched.get(settled) {
+                settled += 1;
+                self.settle_one(key, now);
+            }
+            // What needs no other relay is known at once.
+            let Some(Some(asked)) = self.office.asked.next().now_or_never() else {
+                return;
+            };
+            let number = asked.number;
+            self.office.conclude(asked, &mut self.nodes, now);
+            self.deliver(now);
+            self.settle_one(number.key(), now);
+        }
+    }
+
+    fn settle_one(&mut self, key: usize, now: Instant) {
+        while let Some(node) = self.nodes.get(key)
+            && let Some(event) = node.connection.poll(now)
+        {
+            self.office.handle(node, event, now);
+            self.deliver(now);
+        }
+    }
+
+    /// Tells nodes what the registry has for them.
+    fn deliver(&mut self, now: Instant) {
+        // Readiness first: whoever hears of a drain must find the probe agreeing.
+        self.publish();
+        while let Some((number, notice)) = self.office.registry.poll_notice() {
+            if let Some(node) = self.nodes.touch_numbered(number) {
+                node.connection.write(0, notice, now);
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let registry = &self.office.registry;
+        let state = registry.state();
+        self.office.metrics.life(state, registry.sessions());
+        self.ports
+            .life
+            .send_if_modified(|life| life.replace(state) != Some(state));
+    }
+
+    fn send_all_of(&mut self, key: usize, now: Instant) {
+        let Some(node) = self.nodes.get(key) else {
+            return;
+        };
+        node.is_touched = false;
+        let mut is_drained = false;
+        while let Some(event) = node.connection.poll_endpoint_event() {
+            is_drained |= event.is_drained();
+            if let Some(event) = self.endpoint.handle_event(ConnectionHandle(key), event) {
+                node.connection.handle_event(event, None);
+            }
+        }
+        while let Some(transmit) = node.connection.poll_transmit(now, &mut self.buffer) {
+            send(&self.ports.socket, &transmit, &self.buffer);
+        }
+        if is_drained {
+            self.deadlines.disarm(key, &mut node.armed);
+            self.nodes.slots[key] = None;
+        } else {
+            let wanted = node.connection.poll_timeout();
+            self.deadlines.arm(key, &mut node.armed, wanted);
+        }
+    }
+
+    fn handle_packet(&mut self, packet: QuicPacket, now: Instant) {
+        let QuicPacket {
+            bytes,
+            source,
+            local,
+            ecn,
+        } = packet;
+        let ecn = ecn.and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
+        self.buffer.clear();
+        let event = self
+            .endpoint
+            .handle(now, source, local, ecn, bytes, &mut self.buffer);
+        match event {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(node) = self.nodes.touch(handle.0) {
+                    node.connection.handle_event(event, Some(source));
+                }
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.admit(incoming, now),
+            Some(DatagramEvent::Response(transmit)) => {
+                send(&self.ports.socket, &transmit, &self.buffer);
+            }
+            None => {}
+        }
+    }
+
+    /// Decides on a first packet before any cryptography is spent on it.
+    fn admit(&mut self, incoming: Incoming, now: Instant) {
+        let Self {
+            endpoint,
+            office,
+            buffer,
+            ..
+        } = self;
+        buffer.clear();
+        let network = Network::from(incoming.remote_address().ip());
+        let response = match office.door(&incoming, network, self.is_closing) {
+            Door::Closed(why) => {
+                office.metrics.handshake(why);
+                Some(endpoint.refuse(incoming, buffer))
+            }
+            Door::Proof => {
+                office.metrics.handshake(Handshake::Retry);
+                endpoint.retry(incoming, buffer).ok()
+            }
+            Door::Open => match endpoint.accept(incoming, now, buffer, None) {
+                Ok((handle, connection)) => {
+                    office.enter(network);
+                    self.serial = self.serial.wrapping_add(1);
+                    let number = ConnectionNumber::new(self.serial, handle.0);
+                    let connection = Connection::new(connection, now);
+                    self.nodes
+                        .insert(Node::new(number, network, connection, now));
+                    None
+                }
+                Err(error) => {
+                    office.metrics.handshake(Handshake::Failed);
+                    tracing::debug!(error = %error.cause, "not a handshake");
+                    error.response
+                }
+            },
+        };
+        if let Some(transmit) = response {
+            send(&self.ports.socket, &transmit, &self.buffer);
+        }
+    }
+}
+
+/// What is done with a first packet.
+enum Door {
+    Open,
+    /// It has to prove its address (RFC 9000 §8.1).
+    Proof,
+    Closed(Handshake),
+}
+
+impl Office {
+    fn door(&self, incoming: &Incoming, network: Network, is_closing: bool) -> Door {
+        let has_room = self.live < self.settings.max_nodes.saturating_add(SPARE_CONNECTIONS);
+        if !has_room || is_closing {
+            return Door::Closed(Handshake::Refused);
+        }
+        let must_prove = match self.networks.room(network) {
+            Room::None => return Door::Closed(Handshake::NetworkFull),
+            Room::Proven => true,
+            Room::Free => self.handshaking >= HANDSHAKES_BEFORE_RETRY,
+        };
+        if must_prove && !incoming.remote_address_validated() {
+            Door::Proof
+        } else {
+            Door::Open
+        }
+    }
+
+    fn enter(&mut self, network: Network) {
+        self.networks.enter(network);
+        self.live += 1;
+        self.handshaking += 1;
+    }
+
+    fn handle(&mut self, node: &mut Node, event: Event, now: Instant) {
+        match event {
+            Event::Connected(took) => {
+                self.handshaking -= 1;
+                self.metrics.handshake(Handshake::Ok);
+                self.metrics.handshake_seconds.observe(took.as_secs_f64());
+            }
+            Event::Hello(request, hello) => self.welcome(node, request, &hello, now),
+            Event::Message(message) => self.take(node, message, now),
+            Event::Moved(leg) => {
+                tracing::debug!(node = ?node.connection.node(), address = %leg.remote, "node moved");
+                self.registry.move_node(node.number, leg);
+            }
+            Event::Ended(end) => self.end(node, end),
+        }
+    }
+
+    fn end(&mut self, node: &Node, end: End) {
+        tracing::debug!(node = ?node.connection.node(), ?end, "connection ended");
+        let handshake = match end {
+            End::HandshakeFailed => Some(Handshake::Failed),
+            End::HandshakeTimedOut => Some(Handshake::TimedOut),
+            End::Gone
+            | End::Silent
+            | End::Malformed
+            | End::TooSlow
+            | End::Refused
+            | End::Closing => None,
+        };
+        if let Some(handshake) = handshake {
+            self.handshaking -= 1;
+            self.metrics.handshake(handshake);
+        }
+        self.live -= 1;
+        self.networks.leave(node.network);
+        self.registry.detach(node.number);
+    }
+
+    fn welcome(&mut self, node: &mut Node, request: u64, hello: &Hello, now: Instant) {
+        let open = Open {
+            request,
+            kind: "hello",
+            since: now,
+        };
+        let attached = if hello.protocol < MINIMUM_PROTOCOL {
+            Err(Refusal::new(
+                Reason::VersionTooOld,
+                "this program is too old for this relay; update it",
+            ))
+        } else {
+            let (id, leg) = (node.connection.node(), node.connection.leg());
+            self.registry.attach(node.number, id, leg, now)
+        };
+        let welcome = attached.map(|()| {
+            let Settings {
+                realm, relay_name, ..
+            } = &self.settings;
+            let remote = node.connection.leg().remote;
+            Reply::Welcome(Welcome {
+                protocol: PROTOCOL,
+                minimum_protocol: MINIMUM_PROTOCOL,
+                unix_ms: unix_ms(),
+                // IPv4 as IPv4, also on a socket that takes both.
+                observed_address: SocketAddr::new(remote.ip().to_canonical(), remote.port())
+                    .to_string(),
+                realm: realm.clone(),
+                relay_name: relay_name.clone(),
+            })
+        });
+        let is_refused = welcome.is_err();
+        self.answer(node, open, welcome, now);
+        if is_refused {
+            node.connection.leave(End::Refused, now);
+        } else {
+            tracing::debug!(
+                node = ?node.connection.node(), agent = ?hello.agent, protocol = hello.protocol, "node attached"
+            );
+        }
+    }
+
+    fn take(&mut self, node: &mut Node, message: NodeToRelay, now: Instant) {
+        let mut open = Open {
+            request: message.request,
+            kind: "unknown",
+            since: now,
+        };
+        let Some(request) = message.body else {
+            let refusal = Refusal::new(Reason::Malformed, "a request this relay does not know");
+            return self.answer(node, open, Err(refusal), now);
+        };
+        open.kind = message::kind(&request);
+        let asker = Asker {
+            number: node.number,
+            node: node.connection.node(),
+            source: node.connection.leg().remote.ip(),
+        };
+        let (registry, bucket) = (&mut self.registry, &mut node.requests);
+        match self.desk.begin(registry, asker, bucket, request, now) {
+            Step::Answered(answer) => self.answer(node, open, answer, now),
+            Step::Ask(question) => {
+                let (number, rendezvous) = (node.number, Arc::clone(&self.rendezvous));
+                self.asked.push(Box::pin(async move {
+                    let finding = question.ask(rendezvous).await;
+                    Asked {
+                        number,
+                        open,
+                        finding,
+                    }
+                }));
+            }
+        }
+    }
+
+    fn conclude(&mut self, asked: Asked, nodes: &mut Nodes, now: Instant) {
+        let Asked {
+            number,
+            open,
+            finding,
+        } = asked;
+        let answer = self.desk.conclude(&mut self.registry, number, finding, now);
+        if let Some(node) = nodes.touch_numbered(number) {
+            self.answer(node, open, answer, now);
+        }
+    }
+
+    fn answer(&self, node: &mut Node, open: Open, answer: Answer, now: Instant) {
+        let seconds = now.saturating_duration_since(open.since).as_secs_f64();
+        self.metrics
+            .request(open.kind, message::result(&answer), seconds);
+        if let Err(refusal) = &answer {
+            tracing::debug!(
+                node = ?node.connection.node(), kind = open.kind, reason = ?refusal.reason, "refused"
+            );
+        }
+        let reply = answer.unwrap_or_else(Refusal::into_reply);
+        // Even when no answer is wanted: that frames are forwarded from now on is a notice, too.
+        if open.request != 0 || matches!(reply, Reply::Allocated(_)) {
+            node.connection.write(open.request, reply, now);
+        }
+        node.connection.answered();
+    }
+}
+
+impl Node {
+    fn new(
+        number: ConnectionNumber,
+        network: Network,
+        connection: Connection,
+        now: Instant,
+    ) -> Self {
+        Self {
+            number,
+            network,
+            connection,
+            requests: TokenBucket::new(now),
+            armed: Armed::default(),
+            is_touched: false,
+        }
+    }
+}
+
+impl Nodes {
+    fn insert(&mut self, node: Node) {
+        let key = node.number.key();
+        if self.slots.len() <= key {
+            self.slots.resize_with(key + 1, || None);
+        }
+        self.slots[key] = Some(Box::new(node));
+        self.touch(key);
+    }
+
+    fn get(&mut self, key: usize) -> Option<&mut Node> {
+        self.slots.get_mut(key)?.as_deref_mut()
+    }
+
+    /// Something happens to it: it is settled in this round.
+    fn touch(&mut self, key: usize) -> Option<&mut Node> {
+        let node = self.slots.get_mut(key)?.as_deref_mut()?;
+        if !node.is_touched {
+            node.is_touched = true;
+            self.touched.push(key);
+        }
+        Some(node)
+    }
+
+    /// The same, unless quinn's handle is another's by now.
+    fn touch_numbered(&mut self, number: ConnectionNumber) -> Option<&mut Node> {
+        let key = number.key();
+        self.get(key).filter(|node| node.number == number)?;
+        self.touch(key)
+    }
+
+    fn change_all(&mut self, change: impl Fn(&mut Node)) {
+        for key in 0..self.slots.len() {
+            if let Some(node) = self.touch(key) {
+                change(node);
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Node> {
+        self.slots.iter().flatten().map(Box::as_ref)
+    }
+}
+
+/// What the system does not take now is lost, as on any network: to be told of room again, the socket would have to be
+/// watched, and each frame that the workers send would wake whoever watches it.
+fn send(socket: &Socket, transmit: &Transmit, buffer: &[u8]) {
+    let transmit = udp::Transmit {
+        destination: transmit.destination,
+        ecn: transmit
+            .ecn
+            .and_then(|ecn| udp::EcnCodepoint::from_bits(ecn as u8)),
+        contents: &buffer[..transmit.size],
+        segment_size: transmit.segment_size,
+        src_ip: transmit.src_ip,
+    };
+    if let Err(error) = socket.try_send(&transmit) {
+        tracing::trace!(%error, to = %transmit.destination, "a QUIC packet was not sent");
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

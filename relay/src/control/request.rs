@@ -1,0 +1,405 @@
+//! What a node asks, checked as far as that goes without the state, then asked of rendezvous and registry.
+//!
+//! ```text
+//! request ─▶ Desk::begin ─┬─ Step::Answered ────────────────────────────────────────────▶ reply
+//!                         └─ Step::Ask ─▶ Question::ask (may take a while) ─▶ Desk::conclude ─▶ reply
+//! ```
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use remora_proto::{
+    id::{ExchangeId, NodeId, SessionId},
+    record::{InvalidRecord, LocatorKey, Record},
+    wire::message::{
+        MAX_SIGNAL_BYTES,
+        control::{Found as FoundReply, Withdraw},
+    },
+};
+
+use super::{
+    message::{self, Answer, Gone, Reason, Refusal, Reply, Request},
+    registry::{ConnectionNumber, Demand, Registry},
+};
+use crate::{
+    admin::metrics::Metrics,
+    drain,
+    rate::{Rate, SourceLimiter, TokenBucket},
+    rendezvous::{Ended, Found, Publication, PutRefused, Rendezvous, WithdrawRefused},
+};
+
+/// Requests of one node: an introduction takes six; a node that needs more than this is broken.
+const REQUEST_RATE: Rate = Rate::per_second(50, 100);
+/// Keys in one look-up, as `control.proto` allows: the epochs before, of and after now.
+const MAX_LOOKUP_KEYS: usize = 3;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// Its connection.
+    pub number: ConnectionNumber,
+    /// Its key.
+    pub node: NodeId,
+    /// Where it is.
+    pub source: IpAddr,
+}
+
+/// How far a request has come.
+#[derive(Debug)]
+pub enum Step {
+    /// All the way.
+    Answered(Answer),
+    /// Rendezvous has to be asked.
+    Ask(Question),
+}
+
+/// What rendezvous is asked.
+#[derive(Debug)]
+pub enum Question {
+    /// To keep a record.
+    Put(Publication),
+    /// To end one.
+    Withdraw {
+        /// Which.
+        key: LocatorKey,
+        /// Who asks.
+        owner: NodeId,
+        /// Why.
+        why: Ended,
+    },
+    /// What it keeps.
+    Find {
+        /// Under which keys.
+        keys: Vec<LocatorKey>,
+        /// Why somebody wants to know.
+        purpose: Purpose,
+    },
+}
+
+/// Why a record is looked for.
+#[derive(Debug)]
+pub enum Purpose {
+    /// To tell it.
+    Lookup,
+    /// To join whoever put it there.
+    Join {
+        /// For the host.
+        payload: Bytes,
+    },
+}
+
+/// What rendezvous said.
+#[derive(Debug)]
+pub enum Finding {
+    /// Whether it keeps the record, under this key, for so long.
+    Put(Result<(), PutRefused>, LocatorKey, Duration),
+    /// Whether it ended the record.
+    Withdrawn(Result<(), WithdrawRefused>, LocatorKey, Ended),
+    /// What it keeps, key by key, until the first live one.
+    Found(Vec<(LocatorKey, Found)>, Purpose),
+}
+
+impl Question {
+    /// Asks it.
+    pub async fn ask(self, rendezvous: Arc<dyn Rendezvous>) -> Finding {
+        match self {
+            Self::Put(publication) => {
+                let (key, live_for) = (publication.key(), publication.live_for());
+                let put = rendezvous.put_if_absent(publication).await;
+                Finding::Put(put, key, live_for)
+            }
+            Self::Withdraw { key, owner, why } => {
+                let withdrawn = rendezvous.withdraw(key, owner, why).await;
+                Finding::Withdrawn(withdrawn, key, why)
+            }
+            Self::Find { keys, purpose } => {
+                let mut all = Vec::with_capacity(keys.len());
+                for key in keys {
+                    let found = rendezvous.find(key).await;
+                    let is_live = matches!(found, Found::Live(_));
+                    all.push((key, found));
+                    if is_live {
+                        break;
+                    }
+                }
+                Finding::Found(all, purpose)
+            }
+        }
+    }
+}
+
+/// Where requests are taken.
+#[derive(Debug)]
+pub struct Desk {
+    realm: String,
+    /// Look-ups of each source.
+    lookups: SourceLimiter,
+    /// Joins of each source: they tell as much as a look-up, and cost a host one of its tries.
+    joins: SourceLimiter,
+    metrics: Arc<Metrics>,
+}
+
+impl Desk {
+    /// A desk at which each source may look up so often, and join as often; so many sources are remembered.
+    pub fn new(realm: String, rate: Rate, sources: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            realm,
+            lookups: SourceLimiter::new(rate, sources),
+            joins: SourceLimiter::new(rate, sources),
+            metrics,
+        }
+    }
+
+    /// Takes a request; `bucket` is the node's.
+    pub fn begin(
+        &mut self,
+        registry: &mut Registry,
+        asker: Asker,
+        bucket: &mut TokenBucket,
+        request: Request,
+        now: Instant,
+    ) -> Step {
+        let step = bucket
+            .take(REQUEST_RATE, 1, now)
+            .map_err(|wait| Refusal {
+                retry_after: Some(wait),
+                ..Refusal::new(Reason::RateLimited, "too many requests")
+            })
+            .and_then(|()| self.check(registry, asker, request, now));
+        step.unwrap_or_else(|refusal| Step::Answered(Err(refusal)))
+    }
+
+    /// What follows from what rendezvous said.
+    pub fn conclude(
+        &self,
+        registry: &mut Registry,
+        number: ConnectionNumber,
+        finding: Finding,
+        now: Instant,
+    ) -> Answer {
+        match finding {
+            Finding::Put(put, key, live_for) => {
+                put.map_err(not_put)?;
+                registry.handle(number, Demand::Host { key, live_for }, now)
+            }
+            Finding::Withdrawn(withdrawn, key, why) => {
+                withdrawn.map_err(not_withdrawn)?;
+                self.metrics.code_ended(label(why));
+                registry.handle(number, Demand::Unhost { key }, now)
+            }
+            Finding::Found(all, Purpose::Lookup) => {
+                let answer = live(all).map(|(_, record)| Reply::Found(FoundReply { record }));
+                self.metrics.lookup(message::result(&answer));
+                answer
+            }
+            Finding::Found(all, Purpose::Join { payload }) => {
+                let (key, _) = live(all)?;
+                registry.handle(number, Demand::Join { key, payload }, now)
+            }
+        }
+    }
+
+    fn check(
+        &mut self,
+        registry: &mut Registry,
+        asker: Asker,
+        request: Request,
+        now: Instant,
+    ) -> Result<Step, Refusal> {
+        let demand = match request {
+            Request::Hello(_) => {
+                return Err(Refusal::new(Reason::BadState, "Hello was said already"));
+            }
+            Request::Publish(publish) => {
+                return self.publish(registry.state(), asker.node, publish.record);
+            }
+            Request::Withdraw(request) => return withdraw(asker.node, &request),
+            Request::Lookup(lookup) => {
+                let step = self.lookup(&lookup.locator_keys, asker.source, now);
+                if let Err(refusal) = step {
+                    self.metrics.lookup(message::result(&Err(refusal)));
+                }
+                return step;
+            }
+            Request::Join(join) => {
+                let (key, payload) = (locator_key(&join.locator_key)?, payload(join.payload)?);
+                take(&mut self.joins, asker.source, now)?;
+                return Ok(Step::Ask(Question::Find {
+                    keys: vec![key],
+                    purpose: Purpose::Join { payload },
+                }));
+            }
+            Request::Signal(signal) => Demand::Signal {
+                exchange: ExchangeId(signal.exchange),
+                payload: payload(signal.payload)?,
+            },
+            Request::Admit(admit) => Demand::Admit {
+                exchange: ExchangeId(admit.exchange),
+                payload: payload(admit.payload)?,
+            },
+            Request::Dismiss(dismiss) => Demand::Dismiss {
+                exchange: ExchangeId(dismiss.exchange),
+                payload: payload(dismiss.payload)?,
+                wrong_secret: dismiss.wrong_secret,
+            },
+            Request::Release(release) => Demand::Release {
+                session: SessionId(release.session),
+            },
+        };
+        Ok(Step::Answered(registry.handle(asker.number, demand, now)))
+    }
+
+    fn publish(&self, life: drain::State, owner: NodeId, bytes: Bytes) -> Result<Step, Refusal> {
+        if life != drain::State::Serving {
+            return Err(Refusal::new(
+                Reason::Draining,
+                "this relay is about to stop; use another",
+            ));
+        }
+        let unix_ms = unix_ms();
+        let record = Record::decode_signed(&bytes, unix_ms).map_err(bad_record)?;
+        if record.realm != self.realm {
+            return Err(Refusal::new(
+                Reason::BadRecord,
+                "the record is for another realm than this relay's",
+            ));
+        }
+        let publication = Publication::new(&record, bytes, owner, unix_ms);
+        Ok(Step::Ask(Question::Put(publication)))
+    }
+
+    fn lookup(&mut self, keys: &[Bytes], source: IpAddr, now: Instant) -> Result<Step, Refusal> {
+        if keys.is_empty() || keys.len() > MAX_LOOKUP_KEYS {
+            return Err(Refusal::new(
+                Reason::Malformed,
+                "one to three keys can be looked up at once",
+            ));
+        }
+        let keys = keys
+            .iter()
+            .map(|key| locator_key(key))
+            .collect::<Result<_, _>>()?;
+        take(&mut self.lookups, source, now)?;
+        Ok(Step::Ask(Question::Find {
+            keys,
+            purpose: Purpose::Lookup,
+        }))
+    }
+}
+
+fn withdraw(owner: NodeId, request: &Withdraw) -> Result<Step, Refusal> {
+    let key = locator_key(&request.locator_key)?;
+    let why = match request.why() {
+        Gone::Used => Ended::Used,
+        Gone::Burned => Ended::Burned,
+        Gone::Expired => Ended::Expired,
+        Gone::Cancelled => Ended::Cancelled,
+        Gone::Unspecified => {
+            return Err(Refusal::new(
+                Reason::Malformed,
+                "withdrawn for no known reason",
+            ));
+        }
+    };
+    Ok(Step::Ask(Question::Withdraw { key, owner, why }))
+}
+
+/// Takes one of what this source may do.
+fn take(limiter: &mut SourceLimiter, source: IpAddr, now: Instant) -> Result<(), Refusal> {
+    limiter.take(source, now).map_err(|wait| Refusal {
+        retry_after: Some(wait),
+        ..Refusal::new(
+            Reason::RateLimited,
+            "too many codes tried from this address; wait a moment",
+        )
+    })
+}
+
+/// A live record before a dead one, a dead one before none.
+fn live(all: Vec<(LocatorKey, Found)>) -> Result<(LocatorKey, Bytes), Refusal> {
+    let mut refusal = Refusal::new(Reason::UnknownCode, "nobody waits under this code");
+    for (key, found) in all {
+        match found {
+            Found::Live(record) => return Ok((key, record)),
+            Found::Ended(why) => refusal = code_ended(why),
+            Found::Absent => {}
+        }
+    }
+    Err(refusal)
+}
+
+fn locator_key(bytes: &[u8]) -> Result<LocatorKey, Refusal> {
+    LocatorKey::from_bytes(bytes)
+        .map_err(|_| Refusal::new(Reason::Malformed, "a locator key has 32 bytes"))
+}
+
+fn payload(bytes: Bytes) -> Result<Bytes, Refusal> {
+    if bytes.len() > MAX_SIGNAL_BYTES {
+        return Err(Refusal::new(Reason::Malformed, "the payload is too long"));
+    }
+    Ok(bytes)
+}
+
+fn bad_record(invalid: InvalidRecord) -> Refusal {
+    let text = match invalid {
+        InvalidRecord::Time => "the record is not valid now; is this computer's clock right?",
+        InvalidRecord::Signature => "the record's signature does not verify",
+        InvalidRecord::TooLong(_) | InvalidRecord::Malformed | InvalidRecord::Field(_) => {
+            "not a record"
+        }
+    };
+    Refusal::new(Reason::BadRecord, text)
+}
+
+fn not_put(refused: PutRefused) -> Refusal {
+    match refused {
+        PutRefused::Taken => Refusal::new(Reason::Taken, "the code is taken; draw another"),
+        PutRefused::NodeFull => {
+            Refusal::new(Reason::Full, "too many live codes; withdraw one first")
+        }
+        PutRefused::Full => Refusal::new(
+            Reason::Full,
+            "this relay keeps as many codes as it may; try another",
+        ),
+    }
+}
+
+fn not_withdrawn(refused: WithdrawRefused) -> Refusal {
+    match refused {
+        WithdrawRefused::Absent => {
+            Refusal::new(Reason::UnknownCode, "nothing is kept under this key")
+        }
+        WithdrawRefused::NotYours => Refusal::new(Reason::BadState, "this code is somebody else's"),
+    }
+}
+
+fn code_ended(why: Ended) -> Refusal {
+    match why {
+        Ended::Used => Refusal::new(Reason::CodeUsed, "this code has been used"),
+        Ended::Burned => Refusal::new(Reason::CodeBurned, "this code was tried wrongly too often"),
+        Ended::Expired => Refusal::new(Reason::CodeExpired, "this code has expired"),
+        Ended::Cancelled => Refusal::new(Reason::CodeCancelled, "this code was taken back"),
+    }
+}
+
+/// The metric's label.
+fn label(why: Ended) -> &'static str {
+    match why {
+        Ended::Used => "used",
+        Ended::Burned => "burned",
+        Ended::Expired => "expired",
+        Ended::Cancelled => "cancelled",
+    }
+}
+
+/// This computer's clock.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
