@@ -51,9 +51,42 @@ impl PacketAead {
     }
 }
 
+/// A packet's key.
+enum PacketCipher {
+    /// Expanded: for those who send all the time.
+    Ready(LessSafeKey),
+    /// Expanded for each packet, which takes half a microsecond. A hop's connection has a packet in seconds; expanded keys,
+    /// of which QUIC holds four and two for headers, would be a third of what a relay needs for a node.
+    Compact(&'static Algorithm, Zeroizing<[u8; 32]>),
+}
+
+impl PacketCipher {
+    fn new(aead: PacketAead, key: &[u8; 32]) -> Self {
+        match aead {
+            PacketAead::ChaCha20Poly1305 => Self::Ready(expanded(aead.packet(), key)),
+            PacketAead::Aes256Gcm => Self::Compact(aead.packet(), Zeroizing::new(*key)),
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&LessSafeKey) -> T) -> T {
+        match self {
+            Self::Ready(key) => act(key),
+            Self::Compact(algorithm, key) => act(&expanded(algorithm, key)),
+        }
+    }
+}
+
+fn expanded(algorithm: &'static Algorithm, key: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(algorithm, key).expect("both take 32 bytes"))
+}
+
+fn expanded_header(algorithm: &'static quic::Algorithm, key: &[u8; 32]) -> HeaderProtectionKey {
+    HeaderProtectionKey::new(algorithm, key).expect("both take 32 bytes")
+}
+
 /// Protects what is in packets of one direction.
 struct NoisePacketKey {
-    key: LessSafeKey,
+    cipher: PacketCipher,
     iv: [u8; 12],
     confidentiality_limit: u64,
     integrity_limit: u64,
@@ -70,9 +103,8 @@ impl NoisePacketKey {
 
     fn new(aead: PacketAead, key: &[u8; 32], iv: [u8; 12], limit: Option<u64>) -> Self {
         let (confidentiality_limit, integrity_limit) = aead.limits();
-        let key = UnboundKey::new(aead.packet(), key).expect("both take 32 bytes");
         Self {
-            key: LessSafeKey::new(key),
+            cipher: PacketCipher::new(aead, key),
             iv,
             confidentiality_limit: limit.unwrap_or(confidentiality_limit),
             integrity_limit,
@@ -95,9 +127,10 @@ impl PacketKey for NoisePacketKey {
         let (payload, tag_out) = rest
             .split_last_chunk_mut::<TAG_LEN>()
             .expect("quinn leaves room for the tag");
+        let (nonce, aad) = (self.nonce(packet), Aad::from(&*header));
         let tag = self
-            .key
-            .seal_in_place_separate_tag(self.nonce(packet), Aad::from(&*header), payload)
+            .cipher
+            .with(|key| key.seal_in_place_separate_tag(nonce, aad, payload))
             .expect("a packet is far below the AEAD's limit");
         tag_out.copy_from_slice(tag.as_ref());
     }
@@ -108,12 +141,12 @@ impl PacketKey for NoisePacketKey {
         header: &[u8],
         payload: &mut BytesMut,
     ) -> Result<(), CryptoError> {
-        let length = self
-            .key
-            .open_in_place(self.nonce(packet), Aad::from(header), payload.as_mut())
-            .map_err(|_| CryptoError)?
-            .len();
-        payload.truncate(length);
+        let (nonce, aad) = (self.nonce(packet), Aad::from(header));
+        let opened = self.cipher.with(|key| {
+            let plain = key.open_in_place(nonce, aad, payload.as_mut());
+            plain.map(|plain| plain.len())
+        });
+        payload.truncate(opened.map_err(|_| CryptoError)?);
         Ok(())
     }
 
@@ -131,7 +164,12 @@ impl PacketKey for NoisePacketKey {
 }
 
 /// Hides packet numbers and key phase of one direction.
-struct NoiseHeaderKey(HeaderProtectionKey);
+enum NoiseHeaderKey {
+    /// As [`PacketCipher::Ready`].
+    Ready(Box<HeaderProtectionKey>),
+    /// As [`PacketCipher::Compact`].
+    Compact(&'static quic::Algorithm, Zeroizing<[u8; 32]>),
+}
 
 impl NoiseHeaderKey {
     fn from_secret(secret: &Secret, aead: PacketAead) -> Self {
@@ -141,7 +179,20 @@ impl NoiseHeaderKey {
     }
 
     fn new(aead: PacketAead, key: &[u8; 32]) -> Self {
-        Self(HeaderProtectionKey::new(aead.header(), key).expect("both take 32 bytes"))
+        match aead {
+            PacketAead::ChaCha20Poly1305 => {
+                Self::Ready(Box::new(expanded_header(aead.header(), key)))
+            }
+            PacketAead::Aes256Gcm => Self::Compact(aead.header(), Zeroizing::new(*key)),
+        }
+    }
+
+    fn mask(&self, sample: &[u8; SAMPLE_LEN]) -> [u8; 5] {
+        let mask = match self {
+            Self::Ready(key) => key.new_mask(sample),
+            Self::Compact(algorithm, key) => expanded_header(algorithm, key).new_mask(sample),
+        };
+        mask.expect("the sample has 16 bytes")
     }
 
     /// RFC 9001 §5.4.1. A packet too short for a sample stays as it is; quinn drops those before.
@@ -152,7 +203,7 @@ impl NoiseHeaderKey {
         else {
             return;
         };
-        let mask = self.0.new_mask(sample).expect("the sample has 16 bytes");
+        let mask = self.mask(sample);
         let before = packet[0];
         // A long header hides 4 bits of its first byte, a short one 5.
         packet[0] ^= mask[0] & if before & 0x80 != 0 { 0x0f } else { 0x1f };

@@ -1,13 +1,13 @@
-//! The primitives under `snow`: X25519 by `x25519-dalek`, ChaCha20-Poly1305 and SHA-256 by `aws-lc-rs`,
-//! randomness from the system.
+//! The primitives under `snow`: X25519, ChaCha20-Poly1305 and SHA-256 by `aws-lc-rs`, randomness from the system.
 //!
 //! Against snow's own, X25519 here refuses points of low order and wipes its secrets, and HKDF leaves no
 //! intermediate keys behind.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey},
+    agreement::{self, PrivateKey, UnparsedPublicKey},
     digest, hkdf, hmac,
 };
 use snow::{
@@ -17,7 +17,6 @@ use snow::{
     types::{Cipher, Dh, Hash, Random},
 };
 use subtle::ConstantTimeEq as _;
-use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::schedule::Length;
@@ -30,8 +29,10 @@ const TAG_LEN: usize = 16;
 /// A static X25519 key: the name of a node or relay, or one thrown away after a session.
 #[derive(Clone)]
 pub struct StaticKey {
-    secret: StaticSecret,
+    secret: Zeroizing<[u8; LEN]>,
     public: [u8; LEN],
+    /// The same once more, as the library wants it.
+    key: Arc<PrivateKey>,
 }
 
 impl StaticKey {
@@ -46,11 +47,21 @@ impl StaticKey {
     }
 
     /// The one that was stored.
+    ///
+    /// # Panics
+    /// Never: every 32 bytes are a key (RFC 7748 §5).
     pub fn from_bytes(mut bytes: [u8; LEN]) -> Self {
-        let secret = StaticSecret::from(bytes);
+        let secret = Zeroizing::new(bytes);
         bytes.zeroize();
-        let public = PublicKey::from(&secret).to_bytes();
-        Self { secret, public }
+        let key = PrivateKey::from_private_key(&agreement::X25519, &secret[..]);
+        let key = key.expect("every 32 bytes are a key");
+        let public = key.compute_public_key().expect("every key has one");
+        let public = *public.as_ref().first_chunk().expect("a point has 32 bytes");
+        Self {
+            secret,
+            public,
+            key: Arc::new(key),
+        }
     }
 
     /// What everybody may know.
@@ -60,7 +71,7 @@ impl StaticKey {
 
     /// What nobody may know. Who stores a key makes its bytes and calls [`StaticKey::from_bytes`].
     pub(super) fn secret(&self) -> &[u8; LEN] {
-        self.secret.as_bytes()
+        &self.secret
     }
 }
 
@@ -183,16 +194,14 @@ impl Dh for X25519 {
     /// secret one that everybody knows. Noise §12.1 leaves the check open; we make it.
     fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), Error> {
         // snow hands over a buffer for its longest key: only the beginning is the point.
-        let point = *pubkey.first_chunk::<LEN>().ok_or(Error::Dh)?;
+        let point = pubkey.first_chunk::<LEN>().ok_or(Error::Dh)?;
         let pair = self.pair.as_ref().ok_or(Error::Dh)?;
-        let shared = pair.secret.diffie_hellman(&PublicKey::from(point));
-        if !shared.was_contributory() {
-            return Err(Error::Dh);
-        }
-        out.first_chunk_mut::<LEN>()
-            .ok_or(Error::Dh)?
-            .copy_from_slice(shared.as_bytes());
-        Ok(())
+        let out = out.first_chunk_mut::<LEN>().ok_or(Error::Dh)?;
+        let point = UnparsedPublicKey::new(&agreement::X25519, point);
+        agreement::agree(&pair.key, point, Error::Dh, |shared| {
+            out.copy_from_slice(shared);
+            Ok(())
+        })
     }
 }
 

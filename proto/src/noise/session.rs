@@ -81,15 +81,15 @@ pub struct HandshakeData {
 enum Reading {
     M1(Box<Opening<Arc<ServerConfig>>>),
     M2(Box<Client>, Option<kem::Secret>),
-    Finished(Box<Client>, PeerInfo, Secret),
+    Finished(Box<Client>, Box<PeerInfo>, Secret),
     M3(Box<Server>),
 }
 
 /// Something of ours is due.
 enum Writing {
     M1(Box<Opening<Client>>),
-    HandshakeKeys(Box<Client>, PeerInfo, (Secrets, Secret)),
-    M3(Box<Client>, PeerInfo),
+    HandshakeKeys(Box<Client>, Box<PeerInfo>, Box<(Secrets, Secret)>),
+    M3(Box<Client>, Box<PeerInfo>),
     M2(Box<Opening<Server>>, Option<Vec<u8>>),
     Finished(Box<Server>, Secret),
     AppKeys(Box<Established>),
@@ -152,7 +152,8 @@ pub(super) struct NoiseSession {
     hooks: TestHooks,
     state: State,
     input: Reassembler,
-    peer_params: Option<TransportParameters>,
+    /// Until QUIC has them for certain.
+    peer_params: Option<Box<TransportParameters>>,
     alpn: Option<Vec<u8>>,
 }
 
@@ -278,7 +279,8 @@ impl NoiseSession {
             .ok_or(())
             .map_err(decode_error)?;
         // `read` takes the side that reads.
-        self.peer_params = Some(TransportParameters::read(self.side, &mut params)?);
+        let params = TransportParameters::read(self.side, &mut params)?;
+        self.peer_params = Some(Box::new(params));
         Ok(())
     }
 
@@ -401,7 +403,8 @@ impl NoiseSession {
             return Err(alert(ALERT_ACCESS_DENIED, "peer key changed"));
         }
         config.access.check(&peer).map_err(access_denied)?;
-        let secrets = handshake_secrets(noise);
+        let secrets = Box::new(handshake_secrets(noise));
+        let peer = Box::new(peer);
         Ok(State::Writing(Writing::HandshakeKeys(
             client, peer, secrets,
         )))
@@ -460,7 +463,8 @@ impl NoiseSession {
                 Ok((write_finished(server, &finished, out)?, None))
             }
             Writing::M3(client, peer) => self.write_m3(*client, peer, out),
-            Writing::HandshakeKeys(client, peer, (secrets, finished)) => {
+            Writing::HandshakeKeys(client, peer, secrets) => {
+                let (secrets, finished) = *secrets;
                 let keys = keys::keys(&secrets, self.side, self.profile.aead(), None);
                 Ok((
                     State::Reading(Reading::Finished(client, peer, finished)),
@@ -502,7 +506,7 @@ impl NoiseSession {
     fn write_m3(
         &self,
         mut client: Client,
-        peer: PeerInfo,
+        peer: Box<PeerInfo>,
         out: &mut Vec<u8>,
     ) -> Result<(State, Option<Keys>), WriteError> {
         let payload = Payload {
@@ -510,7 +514,7 @@ impl NoiseSession {
             ..Payload::default()
         };
         write_message(out, Kind::M3, &client.noise.write(&payload.encode()?)?)?;
-        let established = Box::new(established(client.noise, peer));
+        let established = Box::new(established(client.noise, *peer));
         let keys = self.app_keys(&established);
         Ok((State::Done(established), Some(keys)))
     }
@@ -581,7 +585,7 @@ fn write_finished(
 
 fn read_finished(
     client: Box<Client>,
-    peer: PeerInfo,
+    peer: Box<PeerInfo>,
     finished: &Secret,
     body: &[u8],
 ) -> Result<State, TransportError> {
@@ -646,7 +650,7 @@ impl crypto::Session for NoiseSession {
     }
 
     fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
-        Ok(self.peer_params)
+        Ok(self.peer_params.as_deref().copied())
     }
 
     fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
@@ -669,6 +673,10 @@ impl crypto::Session for NoiseSession {
         let State::Done(established) = &mut self.state else {
             return None;
         };
+        if self.side.is_server() {
+            // They came with the first message, and QUIC took them before it had keys.
+            self.peer_params = None;
+        }
         if let Some(counter) = &self.hooks.key_updates {
             counter.fetch_add(1, Ordering::Relaxed);
         }
