@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, Endpoint, TransportConfig};
+use quinn::{AckFrequencyConfig, Connection, ConnectionError, Endpoint, TransportConfig, VarInt};
 use remora_proto::{
     id::{ExchangeId, RelayAddr, SessionId, Side},
     noise::{self, ClientConfig, Profile, StaticKey},
@@ -39,10 +39,10 @@ use crate::{
 /// A relay that has not answered by then is not there, or UDP is blocked.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Keeps the NAT's mapping open (RFC 4787 §4.3 allows 2 minutes, real ones forget after 30 s) and lets the relay
-/// notice within its idle timeout that we are gone.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// notice within its idle timeout that we are gone; two may be lost. A relay has ten thousand such nodes.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Silence after which the relay counts as gone.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages waiting for the relay: a person's actions, a few at a time.
 const QUEUE_REQUESTS: usize = 32;
 /// Notices waiting for us: at most four joiners at a time, a few messages each.
@@ -169,7 +169,7 @@ impl Control {
         packets: mpsc::Receiver<Packet>,
     ) -> Result<Started<impl Future<Output = ()> + Send + use<>>, Failure> {
         let socket = VirtualSocket::new(socket, Outgoing::Direct, packets);
-        let config = noise::endpoint_config(&[Profile::Hop]);
+        let config = noise::lone_endpoint_config(&[Profile::Hop]);
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, runtime)
             .map_err(|error| Failure::internal("cannot start QUIC", error))?;
@@ -302,10 +302,14 @@ fn client_config(relay: &RelayAddr) -> quinn::ClientConfig {
     let mut config = ClientConfig::new(Profile::Hop, StaticKey::generate(), ALPN_RELAY);
     config.server_key = Some(relay.id.0);
     let mut transport = TransportConfig::default();
+    // The relay acknowledges at once, instead of setting a timer for each node's keep-alive.
+    let mut at_once = AckFrequencyConfig::default();
+    at_once.ack_eliciting_threshold(VarInt::from_u32(0));
     transport
+        .ack_frequency_config(Some(at_once))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(
-            IDLE_TIMEOUT.try_into().expect("15 s is a valid timeout"),
+            IDLE_TIMEOUT.try_into().expect("30 s is a valid timeout"),
         ))
         .max_concurrent_bidi_streams(0u8.into())
         .max_concurrent_uni_streams(0u8.into())

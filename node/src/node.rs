@@ -14,7 +14,7 @@ use remora_proto::{
     random::Random,
     sas::Nonce,
     session::{EndReason, Receipt},
-    wire::message::control::{Release, node_to_relay::Body as Request},
+    wire::message::control::{Here, Release, node_to_relay::Body as Request},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -39,6 +39,8 @@ const QUEUE_INPUT: usize = 64;
 const QUEUE_FRAMES: usize = 8;
 /// For the last words to the relay.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How often a session's node looks whether it is heard.
+const LISTEN: Duration = Duration::from_millis(100);
 
 /// How a session ended, or why there was none.
 pub type Outcome = Result<Receipt, Failure>;
@@ -240,9 +242,13 @@ impl Node {
                 let events = channels.events.clone();
                 let running = session::run(inner, setup, relay, channels);
                 tokio::pin!(running);
+                let mut listening = tokio::time::interval(LISTEN);
                 Ok(loop {
                     tokio::select! { biased;
                         receipt = &mut running => break receipt,
+                        _ = listening.tick() => if self.socket.is_unheard(session) {
+                            self.control.tell(Request::Here(Here {})).await;
+                        },
                         notice = self.notices.recv() => match notice {
                             Some(Notice::Draining(within)) => tell(&events, Event::RelayDraining(within)).await,
                             Some(_) => {}

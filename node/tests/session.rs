@@ -1,9 +1,12 @@
 //! Sessions between two nodes of this process, through a relay of this process: what each side is told.
 
+#[path = "support/nat.rs"]
+mod nat;
 mod support;
 
 use std::collections::BTreeSet;
 
+use nat::Nat;
 use remora::{
     error::{Exit, Failure, exit_of},
     event::{Event, Input},
@@ -360,4 +363,22 @@ async fn a_helper_who_waits_is_told_when_the_relay_stops() {
     relay.shutdown().await;
     let failure = helper.outcome().await.expect_err("no session");
     assert_eq!((failure.code, failure.exit), ("RELAY_LOST", Exit::Offline));
+}
+
+/// The benchmark `rebind` says how soon.
+#[tokio::test]
+async fn a_session_goes_on_when_a_nat_gives_its_node_another_address() {
+    let relay = relay();
+    let (mut helper, code) = invites(relay.address(), "Sam").await;
+    let nat = Nat::new(relay.address()).await;
+    let mut sharer = joins(&nat.relay, "Maria", &code).await.expect("works");
+    helper.trust().await;
+    sharer.trust().await;
+    start(&mut helper, &mut sharer, Mode::View).await;
+    nat.forget().await;
+    sharer.does(Command::Chat("from elsewhere".into())).await;
+    assert_eq!(helper.hears().await, "from elsewhere");
+    helper.does(Command::Chat("to elsewhere".into())).await;
+    assert_eq!(sharer.hears().await, "to elsewhere");
+    assert_eq!(relay.sessions(), 1);
 }

@@ -48,7 +48,7 @@ pub mod session;
 
 pub use config::{
     Access, ClientConfig, NoAccess, Profile, Psk, PskId, PskStore, ServerConfig, TestHooks,
-    endpoint_config, restartable_endpoint_config,
+    endpoint_config, lone_endpoint_config, restartable_endpoint_config,
 };
 pub use resolver::StaticKey;
 pub use session::{HandshakeData, MAX_CLIENT_PAYLOAD, PeerInfo, Reject};

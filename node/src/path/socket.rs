@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -15,6 +16,8 @@ use remora_proto::{
     wire::{self, frame},
 };
 use tokio::{io::Interest, net::UdpSocket, sync::mpsc};
+
+use super::silence::Silence;
 
 /// Packets waiting for quinn, per virtual socket. A burst of a screen frame is 40 packets; when quinn is that far
 /// behind, dropping is what a socket buffer would do, too.
@@ -43,6 +46,7 @@ struct Route {
     /// Frames from our own side are not for us.
     peer: Side,
     queue: mpsc::Sender<Packet>,
+    silence: Arc<Silence>,
 }
 
 /// The one UDP socket of a node.
@@ -158,18 +162,20 @@ impl MagicSocket {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on, the session's frames from `relay` go to the returned queue.
+    /// From now on, the session's frames from `relay` go to the returned queue; whoever sends some tells the silence.
     pub fn open_route(
         &self,
         session: SessionId,
         side: Side,
         relay: SocketAddr,
-    ) -> mpsc::Receiver<Packet> {
+    ) -> (mpsc::Receiver<Packet>, Arc<Silence>) {
         let (queue, packets) = mpsc::channel(QUEUE_PACKETS);
+        let silence = Arc::new(Silence::new(Instant::now()));
         let route = Route {
             relay,
             peer: side.peer(),
             queue,
+            silence: Arc::clone(&silence),
         };
         let mut routes = self.lock();
         routes.open.insert(session, route);
@@ -177,7 +183,14 @@ impl MagicSocket {
             routes.dispatch(header, packet);
         }
         drop(routes);
-        packets
+        (packets, silence)
+    }
+
+    /// Whether the session's frames have met with silence, so that the relay should hear where we are.
+    pub fn is_unheard(&self, session: SessionId) -> bool {
+        let routes = self.lock();
+        let route = routes.open.get(&session);
+        route.is_some_and(|route| route.silence.is_due(Instant::now()))
     }
 
     /// The session's frames are nobody's any more.
@@ -224,6 +237,7 @@ impl Routes {
     fn dispatch(&mut self, header: frame::Header, packet: Packet) -> bool {
         match self.open.get(&header.session) {
             Some(route) if route.relay == packet.from && route.peer == header.side => {
+                route.silence.heard();
                 route.queue.try_send(packet).is_err()
             }
             Some(_) => false,

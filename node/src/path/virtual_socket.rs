@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use quinn::{
@@ -18,13 +19,16 @@ use quinn::{
 use remora_proto::wire::frame::{self, HEADER_LEN};
 use tokio::sync::mpsc;
 
-use super::socket::{MagicSocket, Packet};
+use super::{
+    silence::Silence,
+    socket::{MagicSocket, Packet},
+};
 
 /// The one address an inner endpoint ever sees, whatever the path below does (192.0.2.0/24, RFC 5737).
 pub const VIRTUAL_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
 
 /// Where packets go.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Outgoing {
     /// To the address quinn says.
     Direct,
@@ -34,6 +38,8 @@ pub enum Outgoing {
         relay: SocketAddr,
         /// Session and side.
         header: frame::Header,
+        /// Told of each.
+        silence: Arc<Silence>,
     },
 }
 
@@ -98,9 +104,16 @@ impl AsyncUdpSocket for VirtualSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        match self.outgoing {
+        match &self.outgoing {
             Outgoing::Direct => self.socket.try_send(transmit),
-            Outgoing::Framed { relay, header } => self.send_framed(transmit, relay, header),
+            Outgoing::Framed {
+                relay,
+                header,
+                silence,
+            } => {
+                silence.sent(Instant::now());
+                self.send_framed(transmit, *relay, *header)
+            }
         }
     }
 
@@ -204,6 +217,7 @@ mod tests {
         let outgoing = Outgoing::Framed {
             relay: address,
             header,
+            silence: Arc::new(Silence::new(Instant::now())),
         };
         let socket = VirtualSocket::new(socket, outgoing, packets);
         let train = [&[1; 1000][..], &[2; 1000], &[3; 10]].concat();

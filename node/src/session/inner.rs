@@ -186,10 +186,11 @@ fn framed(
     session: SessionId,
     side: Side,
 ) -> Arc<VirtualSocket> {
-    let packets = socket.open_route(session, side, relay);
+    let (packets, silence) = socket.open_route(session, side, relay);
     let outgoing = Outgoing::Framed {
         relay,
         header: frame::Header { side, session },
+        silence,
     };
     VirtualSocket::new(socket, outgoing, packets)
 }

@@ -104,6 +104,14 @@ pub fn endpoint_config(profiles: &[Profile]) -> EndpointConfig {
     config
 }
 
+/// As [`endpoint_config`], for a client with one connection, which is known by where its packets come from: they carry no
+/// id, and the server keeps two of its own for it instead of five.
+pub fn lone_endpoint_config(profiles: &[Profile]) -> EndpointConfig {
+    let mut config = endpoint_config(profiles);
+    config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(0)));
+    config
+}
+
 /// As [`endpoint_config`], for a server that may be restarted: reset tokens and connection ids follow from its static
 /// key, so that after the restart it can tell its former peers at once that their connections are gone (RFC 9000 §10.3.2).
 pub fn restartable_endpoint_config(profiles: &[Profile], key: &StaticKey) -> EndpointConfig {

@@ -462,7 +462,7 @@ impl NoiseSession {
             Writing::Finished(server, finished) => {
                 Ok((write_finished(server, &finished, out)?, None))
             }
-            Writing::M3(client, peer) => self.write_m3(*client, peer, out),
+            Writing::M3(client, peer) => self.write_m3(*client, *peer, out),
             Writing::HandshakeKeys(client, peer, secrets) => {
                 let (secrets, finished) = *secrets;
                 let keys = keys::keys(&secrets, self.side, self.profile.aead(), None);
@@ -506,7 +506,7 @@ impl NoiseSession {
     fn write_m3(
         &self,
         mut client: Client,
-        peer: Box<PeerInfo>,
+        peer: PeerInfo,
         out: &mut Vec<u8>,
     ) -> Result<(State, Option<Keys>), WriteError> {
         let payload = Payload {
@@ -514,7 +514,7 @@ impl NoiseSession {
             ..Payload::default()
         };
         write_message(out, Kind::M3, &client.noise.write(&payload.encode()?)?)?;
-        let established = Box::new(established(client.noise, *peer));
+        let established = Box::new(established(client.noise, peer));
         let keys = self.app_keys(&established);
         Ok((State::Done(established), Some(keys)))
     }

@@ -62,6 +62,7 @@ pub fn kind(request: &Request) -> &'static str {
         Request::Admit(_) => "admit",
         Request::Dismiss(_) => "dismiss",
         Request::Release(_) => "release",
+        Request::Here(_) => "here",
     }
 }
 

@@ -246,6 +246,8 @@ impl Desk {
                 payload: payload(dismiss.payload)?,
                 wrong_secret: dismiss.wrong_secret,
             },
+            // It is where the packet came from: known already, or proven in a moment.
+            Request::Here(_) => return Ok(Step::Answered(Ok(message::done()))),
             Request::Release(release) => Demand::Release {
                 session: SessionId(release.session),
             },

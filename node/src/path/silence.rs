@@ -1,0 +1,95 @@
+//! Whether what a session sends is answered, pure.
+//!
+//! A NAT that forgets a mapping gives the next packet another address. The relay drops frames that come from there, for
+//! anybody could send them, until the node has proven on its control connection that it is there; and the node hears nothing
+//! of that. It can only notice the silence, and say where it is.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Longer than any acknowledgement takes on a path that one can work on: the peer's 25 ms and a round trip.
+const SUSPICIOUS: Duration = Duration::from_millis(200);
+/// How often the node says where it is, while nothing is heard: on a slower path, or when the peer is gone, for nothing.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What was sent last, and whether something has been heard since. Shared by who sends and who receives.
+#[derive(Debug)]
+pub struct Silence {
+    began: Instant,
+    /// Nanoseconds after `began`, when something was sent after the last that was heard; 0 when nothing was.
+    unanswered: AtomicU64,
+    /// When [`Silence::is_due`] said so last, in the same way.
+    said: AtomicU64,
+}
+
+impl Silence {
+    /// Nothing has been sent.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            unanswered: AtomicU64::new(0),
+            said: AtomicU64::new(0),
+        }
+    }
+
+    /// Something was sent.
+    pub fn sent(&self, now: Instant) {
+        // A load before the exchange: nearly always something is unanswered already.
+        if self.unanswered.load(Ordering::Relaxed) == 0 {
+            self.unanswered.store(self.at(now), Ordering::Relaxed);
+        }
+    }
+
+    /// Something was heard.
+    pub fn heard(&self) {
+        self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the node should say where it is; once in a while.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let (unanswered, said) = (
+            self.unanswered.load(Ordering::Relaxed),
+            self.said.load(Ordering::Relaxed),
+        );
+        let is_longer = |since: u64, than: Duration| {
+            Duration::from_nanos(self.at(now).saturating_sub(since)) >= than
+        };
+        let is_due = unanswered != 0
+            && is_longer(unanswered, SUSPICIOUS)
+            && (said == 0 || is_longer(said, AGAIN));
+        if is_due {
+            self.said.store(self.at(now), Ordering::Relaxed);
+        }
+        is_due
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.began).as_nanos();
+        u64::try_from(since).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_silence_after_something_was_sent_is_suspicious() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let silence = Silence::new(start);
+        assert!(!silence.is_due(at(60_000)), "nothing was sent");
+        silence.sent(at(60_000));
+        silence.sent(at(60_150));
+        assert!(!silence.is_due(at(60_199)));
+        assert!(silence.is_due(at(60_200)), "counted from the first");
+        assert!(!silence.is_due(at(60_300)), "said already");
+        assert!(silence.is_due(at(61_200)));
+        silence.heard();
+        assert!(!silence.is_due(at(65_000)));
+        silence.sent(at(65_000));
+        assert!(silence.is_due(at(65_200)));
+    }
+}
