@@ -16,6 +16,8 @@ pub mod batch;
 pub mod demux;
 // Pure: a frame, its source and the table → where the same bytes go.
 pub mod forward;
+// Memory in large pages.
+pub mod pages;
 // Pure: "from which address do you see me?"
 pub mod reflect;
 // The UDP sockets: bound, received from in batches, sent on by everybody.

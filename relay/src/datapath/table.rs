@@ -4,25 +4,28 @@
 //! orderings), its buckets and counters are atomics of their own. `cargo bench -p remora-relay` has it next to a `DashMap`
 //! and to a copy per worker.
 //!
-//! An id leads to one of a bucket of 16 places by its hash, and a place to a slot; ids are random and the caller's
-//! to choose, so that a full bucket is answered as a taken id is: with no.
+//! An id leads to one of a bucket of 8 places by its hash, and a place to a slot; with a slot's number stands part of the hash, so
+//! that no other session's slot is looked at. Ids are random and the caller's to choose, so that a full bucket is answered as
+//! a taken id is: with no.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+        atomic::{AtomicU64, AtomicUsize, Ordering, fence},
     },
     time::{Duration, Instant},
 };
 
 use remora_proto::id::{SessionId, Side};
 
-use super::DropReason;
+use super::{DropReason, pages};
 use crate::rate::Rate;
 
 /// Places in a bucket: a cache line of them.
-const WAYS: usize = 16;
+const WAYS: usize = 8;
+/// Bits of a place that are its slot's number + 1; those above are of the hash.
+const NUMBER_BITS: u32 = 32;
 /// Times that a reader looks at a slot again whose legs are just being changed.
 const TRIES: u32 = 64;
 const V4: u64 = 4;
@@ -187,8 +190,8 @@ fn nanos(duration: Duration) -> u64 {
 pub struct Table {
     price: Price,
     started: Instant,
-    /// Slot + 1; 0 for none. Buckets of [`WAYS`].
-    places: Box<[AtomicU32]>,
+    /// Part of the hash, and slot + 1; 0 for none. Buckets of [`WAYS`].
+    places: Box<[AtomicU64]>,
     slots: Box<[Slot]>,
     len: AtomicUsize,
     /// Slots that are nobody's; also the writers' lock.
@@ -201,11 +204,16 @@ impl Table {
         let sessions = u32::try_from(sessions.max(1)).unwrap_or(u32::MAX - 1);
         // Half of the places stay empty, so that one bucket in a thousand is ever full.
         let buckets = (sessions as usize * 2).div_ceil(WAYS).next_power_of_two();
+        let places: Box<[_]> = (0..buckets * WAYS).map(|_| AtomicU64::new(0)).collect();
+        let slots: Box<[_]> = (0..sessions).map(|_| Slot::default()).collect();
+        // Each frame is another place and another slot.
+        pages::prefer_huge(&places);
+        pages::prefer_huge(&slots);
         Self {
             price: Price::new(rate),
             started: now,
-            places: (0..buckets * WAYS).map(|_| AtomicU32::new(0)).collect(),
-            slots: (0..sessions).map(|_| Slot::default()).collect(),
+            places,
+            slots,
             len: AtomicUsize::new(0),
             free: Mutex::new((0..sessions).rev().collect()),
         }
@@ -214,8 +222,8 @@ impl Table {
     /// Adds a session between `legs` (host's, joiner's); false when there is no room for this id, or it is taken.
     pub fn insert(&self, session: SessionId, legs: [Leg; 2], now: Instant) -> bool {
         let mut free = self.lock();
-        let empty = self
-            .bucket(session)
+        let (bucket, tag) = self.bucket(session);
+        let empty = bucket
             .iter()
             .find(|place| place.load(Ordering::Relaxed) == 0);
         let (Some(place), None) = (empty, self.find(session)) else {
@@ -232,7 +240,7 @@ impl Table {
         }
         slot.last_seen.store(now, Ordering::Relaxed);
         slot.write(session.0, legs.map(Some));
-        place.store(number + 1, Ordering::Release);
+        place.store(tag | u64::from(number + 1), Ordering::Release);
         self.len.fetch_add(1, Ordering::Relaxed);
         true
     }
@@ -324,18 +332,24 @@ impl Table {
         nanos(now.saturating_duration_since(self.started))
     }
 
-    fn bucket(&self, session: SessionId) -> &[AtomicU32] {
-        let hash = session.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    /// Where a session's place is, and its part of the hash.
+    fn bucket(&self, session: SessionId) -> (&[AtomicU64], u64) {
+        let hash = session.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let buckets = self.places.len() / WAYS;
-        let bucket = usize::try_from(hash).unwrap_or(0) & (buckets - 1);
-        &self.places[bucket * WAYS..][..WAYS]
+        let bucket = usize::try_from(hash >> NUMBER_BITS).unwrap_or(0) & (buckets - 1);
+        // The low half: the high one chose the bucket.
+        (&self.places[bucket * WAYS..][..WAYS], hash << NUMBER_BITS)
     }
 
-    fn place(&self, session: SessionId) -> Option<(&AtomicU32, u32)> {
-        self.bucket(session).iter().find_map(|place| {
-            let number = place.load(Ordering::Acquire).checked_sub(1)?;
-            let known = self.slots[number as usize].session.load(Ordering::Relaxed);
-            (known == session.0).then_some((place, number))
+    fn place(&self, session: SessionId) -> Option<(&AtomicU64, u32)> {
+        let (bucket, tag) = self.bucket(session);
+        bucket.iter().find_map(|place| {
+            let known = place.load(Ordering::Acquire);
+            let number = u32::try_from(known & u64::from(u32::MAX)).ok()?;
+            let number = number.checked_sub(1)?;
+            let is_its = known >> NUMBER_BITS == tag >> NUMBER_BITS
+                && self.slots[number as usize].session.load(Ordering::Relaxed) == session.0;
+            is_its.then_some((place, number))
         })
     }
 
@@ -513,6 +527,6 @@ mod tests {
 
     #[test]
     fn an_idle_session_takes_little_memory() {
-        assert!(size_of::<Slot>() + 2 * size_of::<AtomicU32>() <= 256);
+        assert!(size_of::<Slot>() + 4 * size_of::<AtomicU64>() <= 256);
     }
 }

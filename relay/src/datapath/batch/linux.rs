@@ -14,6 +14,7 @@
 )]
 
 use std::{
+    collections::VecDeque,
     io, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     ops::Range,
@@ -24,12 +25,14 @@ use std::{
 use quinn_udp::{EcnCodepoint, Transmit, UdpSocketState};
 
 use super::{Meta, Piece, SLOTS, Sent, WAIT};
-use crate::datapath::table::Leg;
+use crate::datapath::{pages, table::Leg};
 
 /// A run that the kernel has joined, and as much again as keeps slots out of each other's cache sets.
 const SLOT_BYTES: usize = 65_536 + 320;
 /// Segments of one send (UDP_MAX_SEGMENTS was 64 until Linux 6.x).
 const MAX_SEGMENTS: usize = 64;
+/// Destinations remembered that take no segments.
+const MAX_UNSEGMENTED: usize = 64;
 /// Bytes of one send: a UDP datagram's most, less headers.
 const MAX_SEND_BYTES: usize = 65_000;
 /// Room for each ancillary datum that we ask for or send: segment size, own address, marks.
@@ -117,9 +120,11 @@ pub struct Received {
 }
 
 impl Default for Received {
-    /// Empty buffers: 4 MiB, of which only what is used is ever touched.
+    /// Empty buffers: 4 MiB.
     fn default() -> Self {
         let mut bytes = vec![0; SLOTS * SLOT_BYTES].into_boxed_slice();
+        // A batch touches each slot, and so does the kernel.
+        pages::prefer_huge(&bytes);
         // SAFETY: all zeros is a valid value of each of these C structures.
         let (mut names, mut headers): (
             Box<[libc::sockaddr_storage; SLOTS]>,
@@ -339,8 +344,10 @@ pub struct Plan {
     controls: Box<[Control; SLOTS]>,
     iovecs: Box<[[libc::iovec; MAX_SEGMENTS]; SLOTS]>,
     headers: Box<[libc::mmsghdr; SLOTS]>,
-    /// The network or the card does not take segments: everything is sent one by one.
+    /// The card does not take segments: everything is sent one by one.
     no_segments: bool,
+    /// Keys of those whose path takes no segments of their frames' size, the last [`MAX_UNSEGMENTED`]; empty nearly always.
+    unsegmented: VecDeque<u64>,
 }
 
 impl Default for Plan {
@@ -370,6 +377,7 @@ impl Default for Plan {
             iovecs,
             headers,
             no_segments: false,
+            unsegmented: VecDeque::new(),
         }
     }
 }
@@ -388,7 +396,8 @@ impl Plan {
             .iter()
             .rposition(|known| *known == key)
             .filter(|at| {
-                !self.no_segments && self.messages[*at].can_take(&to, ecn, piece, segments)
+                let is_segmented = !self.no_segments && !self.unsegmented.contains(&key);
+                is_segmented && self.messages[*at].can_take(&to, ecn, piece, segments)
             });
         let at = open.unwrap_or(self.len);
         let message = &mut self.messages[at];
@@ -455,6 +464,16 @@ impl Plan {
         usize::try_from(taken).map_err(|_| io::Error::last_os_error())
     }
 
+    fn send_unsegmented(&mut self, key: u64) {
+        if self.unsegmented.contains(&key) {
+            return;
+        }
+        if self.unsegmented.len() == MAX_UNSEGMENTED {
+            self.unsegmented.pop_front();
+        }
+        self.unsegmented.push_back(key);
+    }
+
     fn prepare(&mut self, at: usize, received: &Received) {
         let message = self.messages[at];
         for (piece, iovec) in self.pieces[at][..message.pieces]
@@ -497,9 +516,15 @@ impl Plan {
             sent.refused += 1;
             return;
         }
-        if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) && !self.no_segments {
-            tracing::info!(%error, "no UDP segmentation here: every frame is sent by itself");
-            self.no_segments = true;
+        match error.raw_os_error() {
+            // No checksums in hardware on the way out, so no segments, for anybody (udp_send_skb in the kernel).
+            Some(libc::EIO) if !self.no_segments => {
+                tracing::info!(%error, "no UDP segmentation here: every frame is sent by itself");
+                self.no_segments = true;
+            }
+            // Longer than this one's path takes.
+            Some(libc::EINVAL) => self.send_unsegmented(self.keys[at]),
+            _ => {}
         }
         for number in 0..message.pieces {
             let piece = self.pieces[at][number];
@@ -672,6 +697,26 @@ mod tests {
             .map(|m| m.segments)
             .collect();
         assert_eq!(counts, [54, 12, 1, 1, 1]);
+    }
+
+    #[test]
+    fn whose_path_takes_no_segments_is_sent_frames_one_by_one_and_nobody_else() {
+        let mut plan = Plan::default();
+        for key in 0..=MAX_UNSEGMENTED as u64 {
+            plan.send_unsegmented(key);
+            plan.send_unsegmented(key);
+        }
+        assert_eq!(plan.unsegmented.len(), MAX_UNSEGMENTED);
+        for key in [0, 1, 99] {
+            plan.add(key, leg(1), None, piece(0, 0, 1200));
+            plan.add(key, leg(1), None, piece(0, 1200, 1200));
+        }
+        let counts: Vec<_> = plan.messages[..plan.len]
+            .iter()
+            .map(|m| m.segments)
+            .collect();
+        // The first is the one that was forgotten.
+        assert_eq!(counts, [2, 1, 1, 2]);
     }
 
     #[test]

@@ -1,0 +1,25 @@
+//! Memory that is looked at here and there: in pages of 2 MiB, where the system has them, the processor need not look up where
+//! each one is.
+
+/// Asks for huge pages under what `memory` lies in; a system that has none, or does not want to, leaves it as it is.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "advice to the kernel about an address range")]
+pub fn prefer_huge<T>(memory: &[T]) {
+    const PAGE_BYTES: usize = 4096;
+    let range = memory.as_ptr_range();
+    let first = range.start.addr().next_multiple_of(PAGE_BYTES);
+    let length = (range.end.addr() / PAGE_BYTES * PAGE_BYTES).saturating_sub(first);
+    if length == 0 {
+        return;
+    }
+    let start = range.start.with_addr(first).cast_mut();
+    // SAFETY: whole pages within memory that is borrowed; the advice changes nothing of what is in them.
+    let refused = unsafe { libc::madvise(start.cast(), length, libc::MADV_HUGEPAGE) } != 0;
+    if refused {
+        tracing::debug!("no huge pages here");
+    }
+}
+
+/// Elsewhere the system decides by itself.
+#[cfg(not(target_os = "linux"))]
+pub fn prefer_huge<T>(_: &[T]) {}
