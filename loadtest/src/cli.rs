@@ -1,6 +1,10 @@
 //! Commands and flags, as typed and as checked.
 
-use std::{net::SocketAddr, num::ParseIntError, str::FromStr};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    num::ParseIntError,
+    str::FromStr,
+};
 
 use anyhow::ensure;
 use clap::{Parser, Subcommand, ValueEnum as _};
@@ -8,7 +12,8 @@ use remora_proto::id::RelayAddr;
 
 use crate::{
     forwarder,
-    subject::{Rival, is_on_this_machine},
+    relay::{self, Aim},
+    subject::Rival,
     traffic::Mode,
 };
 
@@ -52,6 +57,9 @@ pub enum Rate {
 /// More than any machine forwards; a typing error has more digits.
 const MAX_RATE_FPS: u64 = 10_000_000;
 
+/// Each has up to six file descriptors here and there.
+const MAX_COTURN_SESSIONS: u16 = 1000;
+
 impl FromStr for Rate {
     type Err = String;
 
@@ -69,17 +77,64 @@ impl FromStr for Rate {
     }
 }
 
-/// Flags of `forward`. Nodes are silent while a run lasts, and a relay forgets them after 15 s: hence its longest time.
+/// Flags of every verb that measures.
 #[derive(Debug, clap::Args)]
-pub struct Forward {
+pub struct Target {
     /// A running relay, HOST:PORT/KEY; without it one is started for the time of the test
     #[arg(long, value_name = "ADDR")]
     pub relay: Option<RelayAddr>,
     /// Its process, to read what it costs
     #[arg(long, value_name = "PID", requires = "relay")]
     pub relay_pid: Option<u32>,
-    /// Sessions, each of two nodes joined by code
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    /// What is drawn by lot: the order of sessions, times of arrival, forged bytes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Leave load and relay on whatever cores the system likes, instead of one each
+    #[arg(long)]
+    pub no_pin: bool,
+    /// Load a relay that is not on this machine
+    #[arg(long)]
+    pub i_own_this_network: bool,
+}
+
+impl Target {
+    /// Finds out where the relay is, and whether it may be loaded.
+    ///
+    /// # Errors
+    /// It is nowhere, or on another machine and nobody said that it may be loaded.
+    pub fn aim(&self) -> anyhow::Result<Aim> {
+        let Some(address) = &self.relay else {
+            return Ok(Aim::Own);
+        };
+        let at = relay::resolve(address)?;
+        ensure!(
+            self.i_own_this_network || is_on_this_machine(at),
+            "{at} is not on this machine; if it and the network between are yours to load, say --i-own-this-network"
+        );
+        Ok(Aim::Running {
+            address: address.clone(),
+            at,
+            pid: self.relay_pid,
+        })
+    }
+}
+
+/// Whether `address` is one of this machine's: only then can a port be bound there.
+fn is_on_this_machine(address: SocketAddr) -> bool {
+    UdpSocket::bind((address.ip(), 0)).is_ok()
+}
+
+/// Flags of `forward`.
+#[derive(Debug, clap::Args)]
+pub struct Forward {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// Sessions by code; each has two nodes of its own, beyond 1000 up to ten share two
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub sessions: u16,
     /// Bytes of a datagram, header included
     #[arg(long, value_name = "BYTES", default_value_t = 1200, value_parser = clap::value_parser!(u16).range(64..=1452))]
@@ -96,41 +151,32 @@ pub struct Forward {
     /// Runs of each that is measured, in turns; medians count
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub runs: u32,
+    /// Threads that forward in a relay of our own; with two on two cores, the load has one of them, too
+    #[arg(long, value_name = "N", conflicts_with = "relay", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    pub workers: Option<usize>,
     /// Something else to measure on the same load, in turns with the relay
     #[arg(long, value_enum)]
     pub vs: Option<Rival>,
-    /// The order in which sessions take turns
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-    /// Print one JSON object instead of a table
-    #[arg(long)]
-    pub json: bool,
     /// Fail when CPU per frame is more than so many times the other's
     #[arg(long, value_name = "RATIO", requires = "vs")]
     pub fail_above: Option<f64>,
-    /// Leave load and relay on whatever cores the system likes, instead of one each
-    #[arg(long)]
-    pub no_pin: bool,
-    /// Load a relay that is not on this machine
-    #[arg(long)]
-    pub i_own_this_network: bool,
 }
 
 impl Forward {
-    /// Checks what the flags are together; `at` is where the relay is.
+    /// Checks what the flags are together.
     ///
     /// # Errors
     /// The first thing that cannot be, with what to do.
-    pub fn check(&self, at: Option<SocketAddr>) -> anyhow::Result<()> {
-        if let Some(at) = at {
-            ensure!(
-                self.i_own_this_network || is_on_this_machine(at),
-                "{at} is not on this machine; if it and the network between are yours to load, say --i-own-this-network"
-            );
-        }
+    pub fn check(&self) -> anyhow::Result<()> {
+        let target = &self.target;
         ensure!(
-            self.vs.is_none() || self.relay.is_none() || self.relay_pid.is_some(),
+            self.vs.is_none() || target.relay.is_none() || target.relay_pid.is_some(),
             "--vs compares what processes cost: say which is the relay's with --relay-pid"
+        );
+        let is_coturn = matches!(self.vs, Some(Rival::Coturn | Rival::CoturnOne));
+        ensure!(
+            !is_coturn || self.sessions <= MAX_COTURN_SESSIONS,
+            "coturn wants sockets of its own for each session: at most {MAX_COTURN_SESSIONS} --sessions with it"
         );
         if let Some(ratio) = self.fail_above {
             ensure!(
@@ -166,7 +212,7 @@ mod tests {
     fn the_flags_fit_together() {
         Cli::command().debug_assert();
         let defaults = forward(&[]).expect("defaults");
-        assert!(defaults.check(None).is_ok());
+        assert!(defaults.check().is_ok());
         assert_eq!(defaults.rate, Rate::PerSecond(20_000));
         assert_eq!(defaults.mode_name(), "single");
         for args in [
@@ -186,12 +232,19 @@ mod tests {
 
     #[test]
     fn other_machines_are_left_alone() {
+        let key = "a".repeat(52);
+        let aim = |at: &str, more: &[&str]| {
+            let relay = format!("{at}:4433/{key}");
+            let args = [&["--relay", &relay], more].concat();
+            forward(&args).expect("valid").target.aim()
+        };
         // 192.0.2.0/24 is for documentation, and nobody's (RFC 5737).
-        let other = Some(SocketAddr::from(([192, 0, 2, 1], 4433)));
-        let here = Some(SocketAddr::from(([127, 0, 0, 1], 4433)));
-        assert!(forward(&[]).expect("valid").check(here).is_ok());
-        assert!(forward(&[]).expect("valid").check(other).is_err());
-        let owner = forward(&["--i-own-this-network"]).expect("valid");
-        assert!(owner.check(other).is_ok());
+        assert!(aim("127.0.0.1", &[]).is_ok());
+        assert!(aim("192.0.2.1", &[]).is_err());
+        assert!(aim("192.0.2.1", &["--i-own-this-network"]).is_ok());
+        assert!(matches!(
+            forward(&[]).expect("valid").target.aim(),
+            Ok(Aim::Own)
+        ));
     }
 }

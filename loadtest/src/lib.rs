@@ -13,6 +13,8 @@ pub mod cli;
 pub mod scenario;
 
 // --- what is measured ---
+// The relay: one of our own, or somebody's.
+pub mod relay;
 // A relay, a plain forwarder or coturn, with its sessions.
 pub mod subject;
 // The plain forwarders.

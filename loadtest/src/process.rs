@@ -23,21 +23,24 @@ pub struct Cores {
 }
 
 impl Cores {
-    /// The first core makes the load, the second carries it; everything where it likes when there is only one, or
-    /// when `pin` is false.
+    /// The first core makes the load, the next `workers` carry it, the first one with them when there are no more;
+    /// everything where it likes when there is only one, or when `pin` is false.
     ///
     /// # Errors
     /// What the system said.
-    pub fn divide(pin: bool) -> anyhow::Result<Self> {
+    pub fn divide(pin: bool, workers: usize) -> anyhow::Result<Self> {
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let all: Vec<_> = (0..CpuSet::count())
             .filter(|&core| allowed.is_set(core).unwrap_or(false))
             .collect();
         Ok(match all[..] {
-            [load, measured, ..] if pin => Self {
-                load: vec![load],
-                measured: vec![measured],
-            },
+            [load, ref others @ ..] if pin && !others.is_empty() => {
+                let measured = others.iter().chain([&load]).take(workers.max(1));
+                Self {
+                    load: vec![load],
+                    measured: measured.copied().collect(),
+                }
+            }
             _ => Self {
                 load: all.clone(),
                 measured: all,
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn without_pinning_everything_runs_everywhere() {
-        let cores = Cores::divide(false).expect("cores");
+        let cores = Cores::divide(false, 1).expect("cores");
         assert_eq!(cores.load, cores.measured);
     }
 }

@@ -81,6 +81,8 @@ pub struct Finding<'a> {
     pub relay: &'a Measured,
     /// The other's, on the same load.
     pub rival: Option<&'a Measured>,
+    /// Nodes of the relay's sessions.
+    pub nodes: usize,
     /// Whose cores were whose.
     pub cores: &'a crate::process::Cores,
     /// From its start to its end.
@@ -103,9 +105,10 @@ impl Finding<'_> {
         let args = self.args;
         let mut object = figures(self.relay);
         object["verb"] = json!("forward");
-        object["seed"] = json!(args.seed);
+        object["seed"] = json!(args.target.seed);
         object["duration_s"] = json!(rounded(self.took.as_secs_f64(), 3));
         object["sessions"] = json!(args.sessions);
+        object["nodes"] = json!(self.nodes);
         object["size_bytes"] = json!(args.size);
         object["mode"] = json!(args.mode_name());
         object["rate_fps"] = match args.rate {
@@ -143,7 +146,7 @@ impl Finding<'_> {
             args.mode_name(),
             args.runs,
             args.seconds,
-            args.seed,
+            args.target.seed,
             self.cores.load,
             self.cores.measured,
         );

@@ -2,3 +2,46 @@
 
 // Frames through sessions: CPU per frame, throughput, loss, latency.
 pub mod forward;
+
+use std::time::Instant;
+
+use tokio::runtime::Runtime;
+
+use crate::{
+    cli,
+    process::{self, Cores},
+    report::Progress,
+};
+
+/// What every measurement stands on.
+#[derive(Debug)]
+pub struct Bench {
+    /// When it began.
+    pub began: Instant,
+    /// For people who watch.
+    pub progress: Progress,
+    /// Whose cores are whose.
+    pub cores: Cores,
+    /// Its tasks run on the load's very thread.
+    pub runtime: Runtime,
+}
+
+impl Bench {
+    /// Keeps this thread on the load's core; the measured process gets as many as it has `workers`.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn new(target: &cli::Target, workers: usize) -> anyhow::Result<Self> {
+        let cores = Cores::divide(!target.no_pin, workers)?;
+        cores.stay_on_load()?;
+        process::raise_open_files();
+        Ok(Self {
+            began: Instant::now(),
+            progress: Progress::new(),
+            cores,
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?,
+        })
+    }
+}

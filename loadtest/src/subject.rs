@@ -9,34 +9,36 @@ mod relay;
 // STUN and TURN, as much of it as a session needs.
 mod stun;
 
-use std::{
-    net::{SocketAddr, UdpSocket},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::ValueEnum;
-use remora_proto::id::RelayAddr;
 use tokio::runtime::Runtime;
 
-pub use self::relay::{Fleet, Target};
+pub use self::relay::Fleet;
 use crate::{
     interrupt,
     lane::Lane,
     process::{Child, Cores, Meter},
+    relay::Relay,
     report::Progress,
     traffic::Mode,
 };
 
 /// For the nodes' keep-alive between two runs: one of each and its answer.
 const BREATH: Duration = Duration::from_millis(50);
-const BREATH_PER_SESSION: Duration = Duration::from_micros(200);
+const BREATH_PER_NODE: Duration = Duration::from_micros(100);
+/// More nodes than this take more memory and more file descriptors than a machine may have to spare: sessions beyond share
+/// them. A pair may have up to 16.
+const MAX_PAIRS: usize = 1000;
 
 /// What a relay is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Rival {
     /// The plain forwarder that fits the mode
     Raw,
+    /// The plainest: a frame at a time, recvfrom and sendto
+    One,
     /// coturn, both ends with an allocation and a channel: two passes through it for each frame
     Coturn,
     /// coturn, the sender with an allocation, the receiver a plain peer: one pass, its cheapest way
@@ -52,6 +54,8 @@ pub struct Subject {
     pub detail: &'static str,
     /// Its sessions.
     pub lanes: Vec<Lane>,
+    /// Nodes that are connected to it.
+    pub nodes: usize,
     /// Its process, where that is known.
     pub meter: Option<Meter>,
     held: Held,
@@ -71,18 +75,20 @@ impl Subject {
     /// # Errors
     /// When there is none, or it does not want so many.
     pub fn relay(
-        target: Target,
+        relay: Relay,
         sessions: usize,
-        cores: &Cores,
         runtime: &Runtime,
         progress: &Progress,
     ) -> anyhow::Result<Self> {
-        let making = Fleet::new(target, sessions, cores, progress);
+        let meter = relay.meter;
+        let sessions_by_pair = sessions_by_pair(sessions);
+        let making = Fleet::new(relay, &sessions_by_pair, progress);
         let (fleet, lanes) = unless_interrupted(runtime, making)?;
         Ok(Self {
             name: "relay",
             detail: "",
-            meter: fleet.meter(),
+            meter,
+            nodes: fleet.nodes(),
             lanes,
             held: Held::Relay(fleet),
         })
@@ -101,13 +107,18 @@ impl Subject {
     ) -> anyhow::Result<Self> {
         let _entered = runtime.enter();
         match rival {
-            Rival::Raw => {
-                let (kind, detail) = raw::fitting(mode);
-                let (child, lanes) = raw::start(kind, sessions, cores)?;
+            Rival::Raw | Rival::One => {
+                let (name, (kind, detail)) = if rival == Rival::One {
+                    ("one", raw::PLAINEST)
+                } else {
+                    ("raw", raw::fitting(mode))
+                };
+                let (child, lanes) = raw::start(kind, &sessions_by_pair(sessions), cores)?;
                 Ok(Self {
-                    name: "raw",
+                    name,
                     detail,
                     meter: Some(child.meter()),
+                    nodes: 0,
                     lanes,
                     held: Held::Raw { _child: child },
                 })
@@ -124,6 +135,7 @@ impl Subject {
                     name,
                     detail,
                     meter: Some(server.meter()),
+                    nodes: 0,
                     lanes,
                     held: Held::Coturn(server),
                 })
@@ -138,8 +150,8 @@ impl Subject {
     pub fn breathe(&mut self, runtime: &Runtime) -> anyhow::Result<()> {
         match &mut self.held {
             Held::Relay(_) => {
-                let sessions = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
-                let breath = BREATH + BREATH_PER_SESSION * sessions;
+                let nodes = u32::try_from(self.nodes).unwrap_or(u32::MAX);
+                let breath = BREATH + BREATH_PER_NODE * nodes;
                 runtime.block_on(async { tokio::time::sleep(breath).await });
                 Ok(())
             }
@@ -156,7 +168,19 @@ impl Subject {
     }
 }
 
-fn unless_interrupted<T>(
+/// How many sessions each pair of nodes has, so that there are `sessions` in all.
+fn sessions_by_pair(sessions: usize) -> Vec<usize> {
+    let pairs = sessions.min(MAX_PAIRS);
+    (0..pairs)
+        .map(|pair| sessions / pairs + usize::from(pair < sessions % pairs))
+        .collect()
+}
+
+/// What comes of `making`, unless somebody wants an end.
+///
+/// # Errors
+/// Its own, or that somebody does.
+pub fn unless_interrupted<T>(
     runtime: &Runtime,
     making: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
@@ -168,26 +192,18 @@ fn unless_interrupted<T>(
     })
 }
 
-/// Whether `ip` is one of this machine's: only then can a port be bound there.
-pub fn is_on_this_machine(address: SocketAddr) -> bool {
-    UdpSocket::bind((address.ip(), 0)).is_ok()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Where a relay is.
-///
-/// # Errors
-/// When its name cannot be resolved.
-pub fn resolve(relay: &RelayAddr) -> anyhow::Result<SocketAddr> {
-    use std::net::ToSocketAddrs as _;
-    let host_port = &relay.host_port;
-    let addresses = host_port
-        .to_socket_addrs()
-        .with_context(|| format!("cannot resolve `{host_port}`; check the name and your DNS"))?;
-    let address = addresses.min_by_key(|address| !address.is_ipv4());
-    let address = address.with_context(|| format!("`{host_port}` has no address"))?;
-    ensure!(
-        !address.ip().is_unspecified(),
-        "`{host_port}` is no address to send to; name one of the relay's"
-    );
-    Ok(address)
+    #[test]
+    fn sessions_beyond_the_pairs_are_shared_out_evenly() {
+        assert_eq!(sessions_by_pair(3), [1, 1, 1]);
+        let shared = sessions_by_pair(2500);
+        assert_eq!(
+            (shared.len(), shared.iter().sum::<usize>()),
+            (MAX_PAIRS, 2500)
+        );
+        assert_eq!((shared[499], shared[500]), (3, 2));
+    }
 }

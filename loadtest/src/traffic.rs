@@ -14,7 +14,9 @@ mod pace;
 mod tally;
 
 use std::{
+    collections::BTreeMap,
     io::IoSlice,
+    os::fd::AsRawFd as _,
     thread,
     time::{Duration, Instant},
 };
@@ -142,6 +144,7 @@ struct Running<'a> {
     sender: Sender,
     tally: Tally,
     epoll: Epoll,
+    socket_by_lane: Vec<usize>,
     inbox: Inbox,
     progressed_ns: u64,
 }
@@ -154,9 +157,17 @@ impl<'a> Running<'a> {
             .map_or(0, |lane| lane.wire.prefix_bytes());
         let data_bytes = load.datagram_bytes.saturating_sub(prefix_bytes);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (number, lane) in (0..).zip(load.lanes) {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, number);
-            epoll.add(lane.receiver(), event)?;
+        // Sessions of the same nodes share a socket, which goes by its first lane's number.
+        let mut first_by_socket = BTreeMap::new();
+        let mut socket_by_lane = Vec::with_capacity(load.lanes.len());
+        for (number, lane) in load.lanes.iter().enumerate() {
+            let socket = lane.receiver();
+            let first = *first_by_socket.entry(socket.as_raw_fd()).or_insert(number);
+            if first == number {
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::try_from(number)?);
+                epoll.add(socket, event)?;
+            }
+            socket_by_lane.push(first);
         }
         Ok(Self {
             load,
@@ -166,6 +177,7 @@ impl<'a> Running<'a> {
             sender: Sender::new(load.datagram_bytes, load.mode),
             tally: Tally::new(load.run, load.lanes.len(), data_bytes)?,
             epoll,
+            socket_by_lane,
             inbox: Inbox::new(INBOX_SLOTS, MAX_RUN_BYTES),
             progressed_ns: 0,
         })
@@ -244,7 +256,12 @@ impl<'a> Running<'a> {
             for run in self.inbox.datagrams() {
                 for datagram in run.segments().filter(|bytes| is_for_load(lane.wire, bytes)) {
                     let data = datagram.get(prefix_bytes..).unwrap_or_default();
-                    frames += usize::from(self.tally.arrive(number, data, now_ns));
+                    let named = tally::lane_of(data);
+                    let lane = named.filter(|&lane| {
+                        self.socket_by_lane.get(lane) == Some(&number)
+                            && self.load.lanes[lane].wire.carries(datagram)
+                    });
+                    frames += usize::from(self.tally.arrive(lane, data, now_ns));
                 }
             }
         }

@@ -30,9 +30,14 @@ fn number(object: &Value, pointer: &str) -> f64 {
 
 #[test]
 fn every_mode_is_measured_beside_the_plain_forwarder() {
-    for mode in ["single", "burst", "train"] {
-        let args = "--sessions 3 --rate 2000 --seconds 1 --runs 1 --vs raw --seed 7 --json --mode";
-        let args: Vec<_> = args.split(' ').chain([mode]).collect();
+    for (mode, rival) in [
+        ("single", "raw"),
+        ("single", "one"),
+        ("burst", "raw"),
+        ("train", "raw"),
+    ] {
+        let args = "--sessions 3 --rate 2000 --seconds 1 --runs 1 --seed 7 --json --mode";
+        let args: Vec<_> = args.split(' ').chain([mode, "--vs", rival]).collect();
         let output = forward(&args);
         let said = String::from_utf8_lossy(&output.stderr);
         let found: Value = serde_json::from_slice(&output.stdout)
@@ -50,7 +55,7 @@ fn every_mode_is_measured_beside_the_plain_forwarder() {
             (number(&found, "/seed"), number(&found, "/sessions")),
             (7.0, 3.0)
         );
-        assert_eq!(found["vs"]["name"], "raw");
+        assert_eq!(found["vs"]["name"], rival);
         for whose in ["", "/vs"] {
             let of = |name| number(&found, &format!("{whose}/{name}"));
             assert!(of("delivered") > 0.0, "{found:#}");

@@ -58,6 +58,12 @@ impl Stamp {
     }
 }
 
+/// The lane that a frame's data names.
+pub(super) fn lane_of(data: &[u8]) -> Option<usize> {
+    let stamp = Stamp::decode(data)?;
+    usize::try_from(stamp.lane).ok()
+}
+
 /// What one run of the load came to.
 #[derive(Clone, Debug)]
 pub struct Counts {
@@ -151,11 +157,11 @@ impl Tally {
         self.counting = false;
     }
 
-    /// A frame's data has arrived at `lane`; true when it is one of this run, for the first time.
-    pub(super) fn arrive(&mut self, lane: usize, data: &[u8], now_ns: u64) -> bool {
+    /// A frame's data has arrived where only those of `lane` do; true when it is one of this run, for the first time.
+    pub(super) fn arrive(&mut self, lane: Option<usize>, data: &[u8], now_ns: u64) -> bool {
         let stamp = Stamp::decode(data).filter(|stamp| {
             stamp.run == self.run
-                && stamp.lane as usize == lane
+                && Some(stamp.lane as usize) == lane
                 && stamp.sequence < self.next_sequence
                 && data.len() == self.data_bytes
         });
@@ -174,7 +180,7 @@ impl Tally {
         }
         *bits |= bit;
         self.arrived_all += 1;
-        self.lanes[lane][1] = true;
+        self.lanes[stamp.lane as usize][1] = true;
         self.counts.arrived += u64::from(self.counting);
         if (self.first_counted..self.end_counted).contains(&stamp.sequence) {
             self.counts.delivered += 1;
@@ -219,10 +225,10 @@ mod tests {
         tally.start();
         let counted = tally.stamp(1, 20).encode();
         let lost = tally.stamp(1, 25);
-        assert!(tally.arrive(0, &early, 30) && tally.arrive(1, &counted, 60));
+        assert!(tally.arrive(Some(0), &early, 30) && tally.arrive(Some(1), &counted, 60));
         tally.stop();
         let late = tally.stamp(0, 70).encode();
-        assert!(tally.arrive(0, &late, 80));
+        assert!(tally.arrive(Some(0), &late, 80));
         assert_eq!((lost.sequence, tally.on_their_way()), (2, 1));
         tally.give_up();
         assert_eq!(tally.on_their_way(), 0);
@@ -237,19 +243,22 @@ mod tests {
         let mut tally = tally();
         let stamp = tally.stamp(1, 0);
         let frame = stamp.encode();
-        assert!(!tally.arrive(0, &frame, 1), "another lane's");
-        assert!(!tally.arrive(1, &frame[1..], 1), "cut");
-        assert!(!tally.arrive(1, &[&frame[..], &[0]].concat(), 1), "longer");
+        assert!(!tally.arrive(Some(0), &frame, 1), "another lane's");
+        assert!(!tally.arrive(Some(1), &frame[1..], 1), "cut");
+        assert!(
+            !tally.arrive(Some(1), &[&frame[..], &[0]].concat(), 1),
+            "longer"
+        );
         for (run, sequence) in [(8, 0), (7, 1)] {
             let other = Stamp {
                 run,
                 sequence,
                 ..stamp
             };
-            assert!(!tally.arrive(1, &other.encode(), 1));
+            assert!(!tally.arrive(Some(1), &other.encode(), 1));
         }
-        assert!(tally.arrive(1, &frame, 1));
-        assert!(!tally.arrive(1, &frame, 2));
+        assert!(tally.arrive(Some(1), &frame, 1));
+        assert!(!tally.arrive(Some(1), &frame, 2));
         let silent = tally.stamp(0, 3);
         assert_eq!(silent.sequence, 1);
         let counts = tally.counts();
