@@ -7,12 +7,13 @@ use std::{
 };
 
 use anyhow::ensure;
-use clap::{Parser, Subcommand, ValueEnum as _};
+use clap::{Parser, Subcommand, ValueEnum as _, builder::RangedU64ValueParser};
 use remora_proto::id::RelayAddr;
 
 use crate::{
     forwarder,
     relay::{self, Aim},
+    setup::Standing,
     subject::Rival,
     traffic::Mode,
 };
@@ -37,6 +38,10 @@ pub struct Cli {
 pub enum Verb {
     /// Send frames through sessions: CPU per frame, throughput, loss, latency
     Forward(Forward),
+    /// Set sessions up by code: set-ups per second and per second of the relay's CPU, latency
+    Connect(Connect),
+    /// Keep nodes connected that do nothing: memory and CPU of each
+    Idle(Idle),
     /// Forward frames for the sessions on standard input, and nothing else
     #[command(hide = true)]
     Forwarder {
@@ -45,12 +50,12 @@ pub enum Verb {
     },
 }
 
-/// How fast frames are sent.
+/// How fast frames are sent, or sessions set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
     /// As fast as they come back.
     Max,
-    /// Frames per second, all sessions together.
+    /// So many per second, all together.
     PerSecond(u64),
 }
 
@@ -69,9 +74,9 @@ impl FromStr for Rate {
         }
         let frames: u64 = text
             .parse()
-            .map_err(|_: ParseIntError| "say `max`, or how many frames per second".to_owned())?;
+            .map_err(|_: ParseIntError| "say `max`, or how many per second".to_owned())?;
         if !(1..=MAX_RATE_FPS).contains(&frames) {
-            return Err(format!("1 to {MAX_RATE_FPS} frames per second"));
+            return Err(format!("1 to {MAX_RATE_FPS} per second"));
         }
         Ok(Self::PerSecond(frames))
     }
@@ -152,7 +157,7 @@ pub struct Forward {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub runs: u32,
     /// Threads that forward in a relay of our own; with two on two cores, the load has one of them, too
-    #[arg(long, value_name = "N", conflicts_with = "relay", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    #[arg(long, value_name = "N", conflicts_with = "relay", value_parser = count(1, 64))]
     pub workers: Option<usize>,
     /// Something else to measure on the same load, in turns with the relay
     #[arg(long, value_enum)]
@@ -194,6 +199,64 @@ impl Forward {
     }
 }
 
+/// Flags of `idle`.
+#[derive(Debug, clap::Args)]
+pub struct Idle {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// Nodes, connected and authenticated; they share a few ports here
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = count(1, 50_000))]
+    pub nodes: usize,
+    /// Sessions among them, up to ten of two nodes, that carry nothing
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0, 20_000))]
+    pub sessions: usize,
+    /// How long their CPU is measured
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+}
+
+impl Idle {
+    /// Checks what the flags are together.
+    ///
+    /// # Errors
+    /// When there are too few nodes.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let needed = Standing::nodes(self.sessions);
+        ensure!(
+            self.nodes >= needed,
+            "{} sessions need {needed} --nodes: two have ten of them at most",
+            self.sessions
+        );
+        Ok(())
+    }
+}
+
+/// Flags of `connect`. A relay keeps the place of a code for 22 minutes and has 32,768 of them: hence the highest count.
+#[derive(Debug, clap::Args)]
+pub struct Connect {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// Set-ups per second, or `max`: as fast as they succeed
+    #[arg(long, value_name = "N|max", default_value = "max")]
+    pub rate: Rate,
+    /// Set-ups in all
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = count(1, 8000))]
+    pub count: usize,
+    /// Sessions that are there all the while
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0, 10_000))]
+    pub live: usize,
+    /// Only from code to session, by nodes that stay connected
+    #[arg(long)]
+    pub keep_nodes: bool,
+}
+
+/// A whole number from `least` to `most`.
+fn count(least: u64, most: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(least..=most)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -204,7 +267,7 @@ mod tests {
         let all = ["remora-loadtest", "forward"].iter().chain(args);
         match Cli::try_parse_from(all).ok()?.verb {
             Verb::Forward(forward) => Some(forward),
-            Verb::Forwarder { .. } => None,
+            Verb::Connect(_) | Verb::Idle(_) | Verb::Forwarder { .. } => None,
         }
     }
 

@@ -3,8 +3,9 @@
 //! ```text
 //!  cli ─▶ scenario ─▶ subject: relay with real nodes │ plain forwarder │ coturn
 //!               │          │ lanes, process
-//!               ▼          ▼
-//!            traffic: frames in, frames out ─▶ measure: medians ─▶ report: table, JSON
+//!               │          ▼
+//!               │       traffic: frames in, frames out ─▶ measure: medians ─▶ report: table, JSON
+//!               └─▶ crowd, setup: thousands of nodes, sessions by code ─────────┘
 //! ```
 
 // Commands and flags.
@@ -25,6 +26,10 @@ pub mod lane;
 pub mod process;
 
 // --- the load ---
+// Many nodes on a few sockets.
+pub mod crowd;
+// Sessions set up by a crowd.
+pub mod setup;
 // Many datagrams in one system call.
 pub mod mmsg;
 // Frames in, frames out, counted.

@@ -31,6 +31,18 @@ fn main() -> ExitCode {
             || args.check(),
             |aim| scenario::forward::run(&args, aim),
         ),
+        Verb::Connect(args) => measure(
+            "connect",
+            &args.target,
+            || Ok(()),
+            |aim| scenario::connect::run(&args, aim),
+        ),
+        Verb::Idle(args) => measure(
+            "idle",
+            &args.target,
+            || args.check(),
+            |aim| scenario::idle::run(&args, aim),
+        ),
         Verb::Forwarder { kind } => exit(forwarder::run(kind).map(|()| None)),
     }
 }

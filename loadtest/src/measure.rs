@@ -177,7 +177,7 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 /// A count as a number to divide.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-fn float(count: u64) -> f64 {
+pub fn float(count: u64) -> f64 {
     count as f64
 }
 

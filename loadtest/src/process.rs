@@ -56,6 +56,11 @@ impl Cores {
         stay_on(&self.load)
     }
 
+    /// For scripts.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({"load": self.load, "measured": self.measured})
+    }
+
     /// Starts a process on the measured cores: it inherits those of the thread that starts it.
     fn spawn(&self, command: &mut Command) -> anyhow::Result<StdChild> {
         stay_on(&self.measured)?;

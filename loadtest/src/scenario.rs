@@ -1,7 +1,11 @@
 //! The verbs that measure, one file each.
 
+// Sessions set up by code: how many a second, how long each.
+pub mod connect;
 // Frames through sessions: CPU per frame, throughput, loss, latency.
 pub mod forward;
+// Nodes that do nothing: memory and CPU of each.
+pub mod idle;
 
 use std::time::Instant;
 
