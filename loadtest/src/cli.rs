@@ -7,11 +7,11 @@ use std::{
 };
 
 use anyhow::ensure;
-use clap::{Parser, Subcommand, ValueEnum as _, builder::RangedU64ValueParser};
+use clap::{Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 use remora_proto::id::RelayAddr;
 
 use crate::{
-    forwarder,
+    flood, forwarder,
     relay::{self, Aim},
     setup::Standing,
     subject::Rival,
@@ -40,6 +40,10 @@ pub enum Verb {
     Forward(Forward),
     /// Set sessions up by code: set-ups per second and per second of the relay's CPU, latency
     Connect(Connect),
+    /// Let one session send many times its share: what the others keep
+    Fairness(Fairness),
+    /// Flood the relay: what honest sessions keep, memory, new sessions
+    Flood(Flood),
     /// Keep nodes connected that do nothing: memory and CPU of each
     Idle(Idle),
     /// Forward frames for the sessions on standard input, and nothing else
@@ -194,8 +198,7 @@ impl Forward {
 
     /// The mode's name.
     pub fn mode_name(&self) -> String {
-        let value = self.mode.to_possible_value();
-        value.map_or_else(String::new, |value| value.get_name().to_owned())
+        name_of(self.mode)
     }
 }
 
@@ -252,6 +255,74 @@ pub struct Connect {
     pub keep_nodes: bool,
 }
 
+/// Flags of `fairness`.
+#[derive(Debug, clap::Args)]
+pub struct Fairness {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// Sessions, one of them greedy
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = count(2, 1000))]
+    pub sessions: usize,
+    /// Frames per second of each
+    #[arg(long, value_name = "FPS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub share: u64,
+    /// How many times its share the greedy one sends
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = count(2, 10_000))]
+    pub greed: usize,
+    /// What a relay of our own lets a session send, bytes per second; without it, what relays do
+    #[arg(long, value_name = "BYTES", conflicts_with = "relay", value_parser = clap::value_parser!(u64).range(1024..))]
+    pub session_rate: Option<u64>,
+    /// Bytes of a datagram, header included
+    #[arg(long, value_name = "BYTES", default_value_t = 1200, value_parser = clap::value_parser!(u16).range(64..=1452))]
+    pub size: u16,
+    /// How long a run counts
+    #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=8))]
+    pub seconds: u64,
+    /// Runs with and without greed, in turns
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub rounds: u32,
+}
+
+/// Flags of `flood`.
+#[derive(Debug, clap::Args)]
+pub struct Flood {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// What the flood is made of
+    #[arg(long, value_enum, default_value_t = flood::Kind::All)]
+    pub kind: flood::Kind,
+    /// Datagrams per second, as far as this machine can
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub rate: u64,
+    /// Honest sessions
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = count(1, 1000))]
+    pub sessions: usize,
+    /// Frames per second of each
+    #[arg(long, value_name = "FPS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub fps: u64,
+    /// Bytes of a datagram, header included
+    #[arg(long, value_name = "BYTES", default_value_t = 1200, value_parser = clap::value_parser!(u16).range(64..=1452))]
+    pub size: u16,
+    /// How long it goes on
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=8))]
+    pub seconds: u64,
+}
+
+impl Flood {
+    /// The kind's name.
+    pub fn kind_name(&self) -> String {
+        name_of(self.kind)
+    }
+}
+
+/// As it is typed.
+fn name_of(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
 /// A whole number from `least` to `most`.
 fn count(least: u64, most: u64) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(least..=most)
@@ -267,7 +338,8 @@ mod tests {
         let all = ["remora-loadtest", "forward"].iter().chain(args);
         match Cli::try_parse_from(all).ok()?.verb {
             Verb::Forward(forward) => Some(forward),
-            Verb::Connect(_) | Verb::Idle(_) | Verb::Forwarder { .. } => None,
+            #[expect(clippy::wildcard_enum_match_arm, reason = "none of the other verbs")]
+            other => panic!("{other:?}"),
         }
     }
 

@@ -32,6 +32,8 @@ pub mod crowd;
 pub mod setup;
 // Many datagrams in one system call.
 pub mod mmsg;
+// What somebody sends who wants a relay to fail.
+pub mod flood;
 // Frames in, frames out, counted.
 pub mod traffic;
 

@@ -37,6 +37,18 @@ fn main() -> ExitCode {
             || Ok(()),
             |aim| scenario::connect::run(&args, aim),
         ),
+        Verb::Fairness(args) => measure(
+            "fairness",
+            &args.target,
+            || Ok(()),
+            |aim| scenario::fairness::run(&args, aim),
+        ),
+        Verb::Flood(args) => measure(
+            "flood",
+            &args.target,
+            || Ok(()),
+            |aim| scenario::flood::run(&args, aim),
+        ),
         Verb::Idle(args) => measure(
             "idle",
             &args.target,

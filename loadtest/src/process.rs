@@ -217,9 +217,30 @@ impl Meter {
     /// # Errors
     /// When it is gone.
     pub fn rss_bytes(self) -> anyhow::Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that it had, since that was last forgotten.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn peak_rss_bytes(self) -> anyhow::Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// Lets its peak begin from what it has now (proc(5), `clear_refs`).
+    ///
+    /// # Errors
+    /// When it is gone, or somebody else's.
+    pub fn forget_peak(self) -> anyhow::Result<()> {
+        fs::write(format!("/proc/{}/clear_refs", self.pid), "5")
+            .with_context(|| format!("process {} is gone", self.pid))
+    }
+
+    fn memory(self, name: &str) -> anyhow::Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.pid))
             .with_context(|| format!("process {} is gone", self.pid))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
         let kib = line
             .and_then(|rest| rest.trim().strip_suffix(" kB"))
             .map(str::parse::<u64>);
@@ -236,7 +257,9 @@ mod tests {
     #[test]
     fn what_this_process_uses_is_read() {
         let meter = Meter::of(std::process::id()).expect("alive");
-        assert!(meter.rss_bytes().expect("alive") > 1 << 20);
+        let rss_bytes = meter.rss_bytes().expect("alive");
+        assert!(rss_bytes > 1 << 20 && meter.peak_rss_bytes().expect("alive") > 1 << 20);
+        assert!(meter.forget_peak().is_ok());
         assert!(Meter::of(u32::MAX).is_err());
     }
 

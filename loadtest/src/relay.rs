@@ -16,6 +16,8 @@ use crate::process::{self, Child, Cores, Meter};
 
 /// Rates that no load reaches: what is measured is the work, not a limit.
 const UNLIMITED_BYTES: u64 = 1 << 40;
+/// The least that a relay takes.
+const MIN_BURST_BYTES: u64 = 64 << 10;
 const UNLIMITED_LOOKUPS: u64 = 1 << 30;
 /// Nodes beyond those that are asked for.
 const SPARE_NODES: usize = 64;
@@ -51,8 +53,19 @@ pub struct Capacity {
     pub sessions: usize,
     /// Threads that forward; by default one for each core it has.
     pub workers: Option<usize>,
-    /// What a session may send, bytes per second and at once; without it whatever it likes.
-    pub session_rate: Option<[u64; 2]>,
+    /// What a session may send.
+    pub session_rate: SessionRate,
+}
+
+/// What a session may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionRate {
+    /// Whatever it likes.
+    Unlimited,
+    /// What the relay allows when nobody says anything.
+    Ordinary,
+    /// Bytes per second, and a quarter of a second's at once.
+    BytesPerSecond(u64),
 }
 
 /// A relay.
@@ -155,15 +168,23 @@ impl Relay {
 impl Capacity {
     fn flags(self) -> Vec<(&'static str, u64)> {
         let nodes = self.nodes + SPARE_NODES;
-        let [rate, burst] = self.session_rate.unwrap_or([UNLIMITED_BYTES; 2]);
         let mut flags = vec![
-            ("--session-rate-bytes", rate),
-            ("--session-burst", burst),
             ("--lookups-per-minute", UNLIMITED_LOOKUPS),
             ("--max-sessions", self.sessions.max(1) as u64),
             ("--max-nodes", nodes as u64),
             ("--max-nodes-per-network", (NETWORK_PLACES * nodes) as u64),
         ];
+        match self.session_rate {
+            SessionRate::Unlimited => flags.extend([
+                ("--session-rate-bytes", UNLIMITED_BYTES),
+                ("--session-burst", UNLIMITED_BYTES),
+            ]),
+            SessionRate::Ordinary => {}
+            SessionRate::BytesPerSecond(rate) => flags.extend([
+                ("--session-rate-bytes", rate),
+                ("--session-burst", (rate / 4).max(MIN_BURST_BYTES)),
+            ]),
+        }
         if let Some(workers) = self.workers {
             flags.push(("--workers", workers as u64));
         }
@@ -219,7 +240,7 @@ mod tests {
             nodes: 10,
             sessions: 0,
             workers: None,
-            session_rate: None,
+            session_rate: SessionRate::Unlimited,
         };
         let value = |capacity: Capacity, name: &str| {
             let flags = capacity.flags().into_iter();
@@ -235,9 +256,11 @@ mod tests {
             "what a relay takes"
         );
         assert_eq!(value(capacity, "--workers"), None);
-        capacity.session_rate = Some([1000, 2000]);
+        capacity.session_rate = SessionRate::Ordinary;
+        assert_eq!(value(capacity, "--session-burst"), None);
+        capacity.session_rate = SessionRate::BytesPerSecond(1 << 20);
         capacity.workers = Some(2);
-        assert_eq!(value(capacity, "--session-burst"), Some(2000));
+        assert_eq!(value(capacity, "--session-burst"), Some(1 << 18));
         assert_eq!(value(capacity, "--workers"), Some(2));
     }
 }

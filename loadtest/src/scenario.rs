@@ -2,12 +2,16 @@
 
 // Sessions set up by code: how many a second, how long each.
 pub mod connect;
+// One greedy session among others.
+pub mod fairness;
+// Honest sessions while somebody floods.
+pub mod flood;
 // Frames through sessions: CPU per frame, throughput, loss, latency.
 pub mod forward;
 // Nodes that do nothing: memory and CPU of each.
 pub mod idle;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
@@ -16,6 +20,9 @@ use crate::{
     process::{self, Cores},
     report::Progress,
 };
+
+/// Before a run of frames counts: buffers are touched, clocks are up.
+const WARM_UP: Duration = Duration::from_millis(300);
 
 /// What every measurement stands on.
 #[derive(Debug)]

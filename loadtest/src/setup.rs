@@ -111,7 +111,10 @@ pub struct Prepared {
 
 impl Prepared {
     /// A new code. From the system's randomness: codes of an earlier run with the same seed would still be taken.
-    fn draw(realm: &str) -> Result<Self, InvalidRecord> {
+    ///
+    /// # Errors
+    /// When the record is not one.
+    pub fn draw(realm: &str) -> Result<Self, InvalidRecord> {
         let (now, ms) = (Instant::now(), unix_ms());
         let host = Host::new(realm, HostRole::Helper, LIFETIME, now, ms, Random::system());
         let record = host.signed_record();

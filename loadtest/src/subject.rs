@@ -160,6 +160,14 @@ impl Subject {
         }
     }
 
+    /// The relay, where this is one.
+    pub fn as_relay(&self) -> Option<&Relay> {
+        match &self.held {
+            Held::Relay(fleet) => Some(fleet.relay()),
+            Held::Raw { .. } | Held::Coturn(_) => None,
+        }
+    }
+
     /// Leaves in order.
     pub fn end(self, runtime: &Runtime) {
         if let Held::Relay(fleet) = self.held {

@@ -25,11 +25,11 @@ use clap::ValueEnum;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use remora_proto::wire;
 
+use self::tally::Tally;
 pub use self::{
-    pace::Pace,
-    tally::{Counts, STAMP_BYTES},
+    pace::{Pace, Pacer},
+    tally::{Counts, LaneCounts, STAMP_BYTES},
 };
-use self::{pace::Pacer, tally::Tally};
 use crate::{
     interrupt,
     lane::{Lane, Wire},
@@ -92,6 +92,8 @@ pub struct Load<'a> {
     pub meter: Option<Meter>,
     /// Tells the frames of one run from another's.
     pub run: u32,
+    /// Whether each lane is counted by itself, too.
+    pub by_lane: bool,
 }
 
 /// What came of it.
@@ -114,14 +116,23 @@ pub struct Outcome {
 /// # Errors
 /// When what is measured is gone, or somebody wants an end.
 pub fn run(load: &Load<'_>) -> anyhow::Result<Outcome> {
+    run_beside(load, &mut |_| {})
+}
+
+/// Makes the load, and lets `beside` do something in between: it is given the nanoseconds since the load began, and while it
+/// counts only.
+///
+/// # Errors
+/// When what is measured is gone, or somebody wants an end.
+pub fn run_beside(load: &Load<'_>, beside: &mut dyn FnMut(u64)) -> anyhow::Result<Outcome> {
     let own = Meter::of(std::process::id())?;
     let measured_usage = || load.meter.map(Meter::usage).transpose();
     let mut running = Running::new(load)?;
-    running.until(load.warm_up)?;
+    running.until(load.warm_up, &mut |_| {})?;
     let began = Instant::now();
     let (before, own_before) = (measured_usage()?, own.usage()?);
     running.tally.start();
-    running.until(load.duration)?;
+    running.until(load.duration, beside)?;
     running.tally.stop();
     let counted = began.elapsed();
     let (after, own_after) = (measured_usage()?, own.usage()?);
@@ -175,7 +186,7 @@ impl<'a> Running<'a> {
             pacer: Pacer::new(load.pace, load.mode.unit_frames() as u64, 0),
             next: 0,
             sender: Sender::new(load.datagram_bytes, load.mode),
-            tally: Tally::new(load.run, load.lanes.len(), data_bytes)?,
+            tally: Tally::new(load.run, load.lanes.len(), data_bytes, load.by_lane)?,
             epoll,
             socket_by_lane,
             inbox: Inbox::new(INBOX_SLOTS, MAX_RUN_BYTES),
@@ -188,10 +199,11 @@ impl<'a> Running<'a> {
     }
 
     /// Sends and receives for `duration`.
-    fn until(&mut self, duration: Duration) -> anyhow::Result<()> {
+    fn until(&mut self, duration: Duration, beside: &mut dyn FnMut(u64)) -> anyhow::Result<()> {
         let end_ns = self.now_ns() + nanoseconds(duration);
         loop {
             interrupt::check()?;
+            beside(self.now_ns());
             let sent = self.send();
             let received = self.receive()?;
             let now_ns = self.now_ns();

@@ -10,7 +10,7 @@
 //! then: a relay that stalls is charged for all who wait.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,7 +27,7 @@ use crate::{
     interrupt,
     measure::float,
     process::{Meter, Usage},
-    relay::{Aim, Capacity, Relay},
+    relay::{Aim, Capacity, Relay, SessionRate},
     report::{self, print, rounded, rounded_or_null},
     scenario::Bench,
     setup::{self, Prepared, Sizes, Standing},
@@ -72,7 +72,7 @@ pub fn run(args: &Connect, aim: Aim) -> anyhow::Result<Option<String>> {
         nodes: 2 * MAX_AT_ONCE + 2 * pairs_that_stay(args) + Standing::nodes(args.live),
         sessions: args.live + args.count,
         workers: None,
-        session_rate: None,
+        session_rate: SessionRate::Unlimited,
     };
     let relay = Relay::new(aim, capacity, &bench.cores)?;
     let found = unless_interrupted(&bench.runtime, measure(args, &relay, &bench));
@@ -154,8 +154,8 @@ struct Running<'a> {
     args: &'a Connect,
     crowd: Arc<Crowd>,
     sizes: Sizes,
-    /// Nodes that stay and have nothing to do.
-    pairs: Vec<[Member; 2]>,
+    /// Nodes that stay and have nothing to do; who has rested longest is next.
+    pairs: VecDeque<[Member; 2]>,
     tasks: JoinSet<Ended>,
     found: Found,
 }
@@ -234,7 +234,7 @@ impl Running<'_> {
             let crowd = Arc::clone(&self.crowd);
             self.tasks
                 .spawn(async move { (fresh(&crowd, prepared, sizes, due).await, None) });
-        } else if let Some(pair) = self.pairs.pop() {
+        } else if let Some(pair) = self.pairs.pop_front() {
             self.tasks.spawn(again(pair, prepared, sizes, due));
         } else {
             // All others have lost their connection.

@@ -7,15 +7,13 @@ use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use crate::{
     cli::{Forward, Rate},
     measure::Measured,
-    relay::{Aim, Capacity, Relay},
+    relay::{Aim, Capacity, Relay, SessionRate},
     report::{Finding, print},
-    scenario::Bench,
+    scenario::{Bench, WARM_UP},
     subject::Subject,
     traffic::{self, Load, Pace},
 };
 
-/// Before a run counts: buffers are touched, clocks are up.
-const WARM_UP: Duration = Duration::from_millis(300);
 /// Frames on their way when it goes as fast as it can: enough that nobody waits for work, few enough that they fit every
 /// socket on their way. coturn's hold some fifty.
 const WINDOW_FRAMES: u64 = 256;
@@ -61,7 +59,7 @@ fn subjects(args: &Forward, aim: Aim, bench: &Bench) -> anyhow::Result<Vec<Subje
         nodes: 2 * sessions,
         sessions,
         workers: args.workers,
-        session_rate: None,
+        session_rate: SessionRate::Unlimited,
     };
     let relay = Relay::new(aim, capacity, cores)?;
     let mut subjects = vec![Subject::relay(relay, sessions, runtime, &bench.progress)?];
@@ -103,6 +101,7 @@ fn in_turns(
                 duration: Duration::from_secs(args.seconds),
                 meter: subject.meter,
                 run: turn,
+                by_lane: false,
             });
             measured[at].runs.push(outcome?);
         }

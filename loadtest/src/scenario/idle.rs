@@ -10,7 +10,7 @@ use crate::{
     crowd::{self, Crowd},
     interrupt,
     process::{Meter, Usage},
-    relay::{Aim, Capacity, Relay},
+    relay::{Aim, Capacity, Relay, SessionRate},
     report::{self, mib, print, rounded},
     scenario::Bench,
     setup::{Prepared, Sizes, Standing},
@@ -44,7 +44,7 @@ pub fn run(args: &Idle, aim: Aim) -> anyhow::Result<Option<String>> {
         nodes: args.nodes,
         sessions: args.sessions,
         workers: None,
-        session_rate: None,
+        session_rate: SessionRate::Unlimited,
     };
     let relay = Relay::new(aim, capacity, &bench.cores)?;
     let found = unless_interrupted(&bench.runtime, measure(args, &relay, &bench));

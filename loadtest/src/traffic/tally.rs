@@ -81,6 +81,41 @@ pub struct Counts {
     pub silent_lanes: usize,
     /// From sending a frame to having it, of those that count.
     pub latency_ns: Histogram<u64>,
+    /// The same for each lane, where that was asked for.
+    pub by_lane: Vec<LaneCounts>,
+}
+
+/// What one lane came to.
+#[derive(Clone, Debug)]
+pub struct LaneCounts {
+    /// Frames sent while it counted.
+    pub sent: u64,
+    /// Those of them that arrived.
+    pub delivered: u64,
+    /// From sending a frame to having it.
+    pub latency_ns: Histogram<u64>,
+}
+
+impl LaneCounts {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// Never: the bounds are valid.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            sent: 0,
+            delivered: 0,
+            latency_ns: latencies()?,
+        })
+    }
+}
+
+fn latencies() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(
+        1,
+        MAX_LATENCY_NS,
+        SIGNIFICANT_FIGURES,
+    )?)
 }
 
 /// The books of one run.
@@ -105,7 +140,12 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(run: u32, lanes: usize, data_bytes: usize) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        run: u32,
+        lanes: usize,
+        data_bytes: usize,
+        by_lane: bool,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             run,
             data_bytes,
@@ -123,7 +163,10 @@ impl Tally {
                 duplicated: 0,
                 foreign: 0,
                 silent_lanes: 0,
-                latency_ns: Histogram::new_with_bounds(1, MAX_LATENCY_NS, SIGNIFICANT_FIGURES)?,
+                latency_ns: latencies()?,
+                by_lane: (0..if by_lane { lanes } else { 0 })
+                    .map(|_| LaneCounts::new())
+                    .collect::<Result<_, _>>()?,
             },
             counting: false,
         })
@@ -137,6 +180,11 @@ impl Tally {
             self.arrived_bits.push(0);
         }
         self.lanes[lane as usize][0] = true;
+        if self.counting
+            && let Some(counts) = self.counts.by_lane.get_mut(lane as usize)
+        {
+            counts.sent += 1;
+        }
         Stamp {
             run: self.run,
             lane,
@@ -186,6 +234,10 @@ impl Tally {
             self.counts.delivered += 1;
             let latency_ns = now_ns.saturating_sub(stamp.sent_ns);
             self.counts.latency_ns.saturating_record(latency_ns);
+            if let Some(counts) = self.counts.by_lane.get_mut(stamp.lane as usize) {
+                counts.delivered += 1;
+                counts.latency_ns.saturating_record(latency_ns);
+            }
         }
         true
     }
@@ -215,7 +267,7 @@ mod tests {
     use super::*;
 
     fn tally() -> Tally {
-        Tally::new(7, 2, STAMP_BYTES).expect("valid bounds")
+        Tally::new(7, 2, STAMP_BYTES, true).expect("valid bounds")
     }
 
     #[test]
@@ -236,6 +288,11 @@ mod tests {
         assert_eq!((counts.sent, counts.delivered, counts.arrived), (2, 1, 2));
         assert_eq!(counts.latency_ns.max(), 40);
         assert_eq!((counts.duplicated, counts.foreign), (0, 0));
+        let by_lane = counts
+            .by_lane
+            .iter()
+            .map(|lane| (lane.sent, lane.delivered));
+        assert_eq!(by_lane.collect::<Vec<_>>(), [(0, 0), (2, 1)]);
     }
 
     #[test]
