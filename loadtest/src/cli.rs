@@ -3,6 +3,7 @@
 use std::{
     net::{SocketAddr, UdpSocket},
     num::ParseIntError,
+    path::PathBuf,
     str::FromStr,
 };
 
@@ -46,6 +47,10 @@ pub enum Verb {
     Flood(Flood),
     /// Keep nodes connected that do nothing: memory and CPU of each
     Idle(Idle),
+    /// Hold whole sessions by code, as people would: from the code to the first words and the picture
+    Session(Session),
+    /// Make one HTML page of what the other verbs found
+    Report(Report),
     /// Forward frames for the sessions on standard input, and nothing else
     #[command(hide = true)]
     Forwarder {
@@ -66,6 +71,10 @@ pub enum Rate {
 /// More than any machine forwards; a typing error has more digits.
 const MAX_RATE_FPS: u64 = 10_000_000;
 
+/// More nodes than twice this take more memory and more file descriptors than a machine may have to spare.
+const MAX_PAIRS: usize = 1000;
+/// A relay lets a node have so many.
+const MAX_SESSIONS_PER_PAIR: usize = 16;
 /// Each has up to six file descriptors here and there.
 const MAX_COTURN_SESSIONS: u16 = 1000;
 
@@ -142,9 +151,12 @@ pub struct Forward {
     /// Which relay, and how.
     #[command(flatten)]
     pub target: Target,
-    /// Sessions by code; each has two nodes of its own, beyond 1000 up to ten share two
+    /// Sessions by code
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub sessions: u16,
+    /// Nodes that have them, in pairs; without it two for each session, but not more than 2000
+    #[arg(long, value_name = "N", value_parser = count(2, 20_000))]
+    pub nodes: Option<usize>,
     /// Bytes of a datagram, header included
     #[arg(long, value_name = "BYTES", default_value_t = 1200, value_parser = clap::value_parser!(u16).range(64..=1452))]
     pub size: u16,
@@ -182,6 +194,12 @@ impl Forward {
             self.vs.is_none() || target.relay.is_none() || target.relay_pid.is_some(),
             "--vs compares what processes cost: say which is the relay's with --relay-pid"
         );
+        let most = self.pairs() * MAX_SESSIONS_PER_PAIR;
+        ensure!(
+            usize::from(self.sessions) <= most,
+            "{} nodes have at most {most} sessions: lower --sessions, or more --nodes",
+            2 * self.pairs()
+        );
         let is_coturn = matches!(self.vs, Some(Rival::Coturn | Rival::CoturnOne));
         ensure!(
             !is_coturn || self.sessions <= MAX_COTURN_SESSIONS,
@@ -194,6 +212,13 @@ impl Forward {
             );
         }
         Ok(())
+    }
+
+    /// Pairs of nodes that have the sessions.
+    pub fn pairs(&self) -> usize {
+        let sessions = usize::from(self.sessions);
+        let pairs = self.nodes.map_or(MAX_PAIRS, |nodes| nodes / 2);
+        pairs.min(sessions)
     }
 
     /// The mode's name.
@@ -317,6 +342,28 @@ impl Flood {
     }
 }
 
+/// Flags of `session`.
+#[derive(Debug, clap::Args)]
+pub struct Session {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// Sessions, all at once
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(1, 200))]
+    pub count: usize,
+}
+
+/// Flags of `report`.
+#[derive(Debug, clap::Args)]
+pub struct Report {
+    /// What `--json` printed, one object or several in a file
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Where to
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    pub out: PathBuf,
+}
+
 /// As it is typed.
 fn name_of(value: impl ValueEnum) -> String {
     let value = value.to_possible_value();
@@ -336,11 +383,10 @@ mod tests {
 
     fn forward(args: &[&str]) -> Option<Forward> {
         let all = ["remora-loadtest", "forward"].iter().chain(args);
-        match Cli::try_parse_from(all).ok()?.verb {
-            Verb::Forward(forward) => Some(forward),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "none of the other verbs")]
-            other => panic!("{other:?}"),
-        }
+        let Verb::Forward(forward) = Cli::try_parse_from(all).ok()?.verb else {
+            return None;
+        };
+        Some(forward)
     }
 
     #[test]

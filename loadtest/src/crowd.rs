@@ -226,13 +226,11 @@ impl Member {
             protocol: PROTOCOL,
             agent: AGENT.to_owned(),
         });
-        match member.ask(hello).await? {
-            Answer::Welcome(welcome) => {
-                member.realm = welcome.realm;
-                Ok(member)
-            }
-            _ => Err(Fault::Unexpected),
-        }
+        let Answer::Welcome(welcome) = member.ask(hello).await? else {
+            return Err(Fault::Unexpected);
+        };
+        member.realm = welcome.realm;
+        Ok(member)
     }
 
     /// Asks, and waits for the answer.

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Datagrams of each kind, all different; after these it starts over.
-const DIFFERENT: usize = 4096;
+const DIFFERENT: usize = 2048;
 /// Addresses it comes from.
 const SOURCES: usize = 64;
 /// As large as first packets are.
@@ -57,7 +57,7 @@ impl Kind {
     fn parts(self) -> Vec<Self> {
         match self {
             Self::All => vec![Self::Garbage, Self::Initials, Self::Forged, Self::Resets],
-            one => vec![one],
+            Self::Garbage | Self::Initials | Self::Forged | Self::Resets => vec![self],
         }
     }
 }
@@ -251,7 +251,7 @@ mod tests {
     fn each_kind_is_what_it_says() {
         let relay = RelayAddr {
             host_port: "127.0.0.1:1".to_owned(),
-            id: RelayId(remora_proto::noise::StaticKey::generate().public()),
+            id: RelayId(noise::StaticKey::generate().public()),
         };
         let sessions = [SessionId(7), SessionId(8)];
         let mut random = StdRng::seed_from_u64(1);
@@ -277,7 +277,7 @@ mod tests {
     fn first_packets_are_whole_and_different() {
         let relay = RelayAddr {
             host_port: "127.0.0.1:1".to_owned(),
-            id: RelayId(remora_proto::noise::StaticKey::generate().public()),
+            id: RelayId(noise::StaticKey::generate().public()),
         };
         let packets = first_packets(&relay).expect("caught");
         assert_eq!(packets.len(), DIFFERENT);

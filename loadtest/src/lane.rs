@@ -146,7 +146,7 @@ impl Lane {
             sender: Arc::new(sender),
             receiver: Arc::new(receiver),
             wire,
-            nodes: nodes,
+            nodes,
         })
     }
 

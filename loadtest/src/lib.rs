@@ -44,3 +44,5 @@ pub mod interrupt;
 pub mod measure;
 // Progress, table, JSON.
 pub mod report;
+// All of it on one page.
+pub mod page;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use remora_loadtest::{
     cli::{Cli, Target, Verb},
-    forwarder, interrupt,
+    forwarder, interrupt, page,
     relay::Aim,
     report::say,
     scenario,
@@ -55,6 +55,13 @@ fn main() -> ExitCode {
             || args.check(),
             |aim| scenario::idle::run(&args, aim),
         ),
+        Verb::Session(args) => measure(
+            "session",
+            &args.target,
+            || Ok(()),
+            |aim| scenario::session::run(&args, aim),
+        ),
+        Verb::Report(args) => exit(page::write(&args.files, &args.out).map(|()| None)),
         Verb::Forwarder { kind } => exit(forwarder::run(kind).map(|()| None)),
     }
 }

@@ -224,10 +224,9 @@ pub async fn part(
     SessionId(session): SessionId,
 ) -> Result<(), Fault> {
     joiner.ask(Request::Release(Release { session })).await?;
-    match host.notice().await? {
-        Answer::Released(_) => Ok(()),
-        _ => Err(Fault::Unexpected),
-    }
+    expect(host.notice().await?, |body| {
+        matches!(body, Answer::Released(_))
+    })
 }
 
 fn bytes_of(key: &LocatorKey) -> Bytes {

@@ -28,9 +28,6 @@ use crate::{
 /// For the nodes' keep-alive between two runs: one of each and its answer.
 const BREATH: Duration = Duration::from_millis(50);
 const BREATH_PER_NODE: Duration = Duration::from_micros(100);
-/// More nodes than this take more memory and more file descriptors than a machine may have to spare: sessions beyond share
-/// them. A pair may have up to 16.
-const MAX_PAIRS: usize = 1000;
 
 /// What a relay is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -70,18 +67,19 @@ enum Held {
 }
 
 impl Subject {
-    /// A relay with `sessions` sessions by code.
+    /// A relay with `sessions` sessions by code, of `pairs` of nodes.
     ///
     /// # Errors
     /// When there is none, or it does not want so many.
     pub fn relay(
         relay: Relay,
         sessions: usize,
+        pairs: usize,
         runtime: &Runtime,
         progress: &Progress,
     ) -> anyhow::Result<Self> {
         let meter = relay.meter;
-        let sessions_by_pair = sessions_by_pair(sessions);
+        let sessions_by_pair = share_out(sessions, pairs);
         let making = Fleet::new(relay, &sessions_by_pair, progress);
         let (fleet, lanes) = unless_interrupted(runtime, making)?;
         Ok(Self {
@@ -94,7 +92,7 @@ impl Subject {
         })
     }
 
-    /// Somebody else for the same load.
+    /// Somebody else for the same load; coturn has sockets of its own for each session.
     ///
     /// # Errors
     /// When it does not start.
@@ -102,6 +100,7 @@ impl Subject {
         rival: Rival,
         mode: Mode,
         sessions: usize,
+        pairs: usize,
         cores: &Cores,
         runtime: &Runtime,
     ) -> anyhow::Result<Self> {
@@ -113,7 +112,7 @@ impl Subject {
                 } else {
                     ("raw", raw::fitting(mode))
                 };
-                let (child, lanes) = raw::start(kind, &sessions_by_pair(sessions), cores)?;
+                let (child, lanes) = raw::start(kind, &share_out(sessions, pairs), cores)?;
                 Ok(Self {
                     name,
                     detail,
@@ -176,9 +175,8 @@ impl Subject {
     }
 }
 
-/// How many sessions each pair of nodes has, so that there are `sessions` in all.
-fn sessions_by_pair(sessions: usize) -> Vec<usize> {
-    let pairs = sessions.min(MAX_PAIRS);
+/// How many sessions each of `pairs` of nodes has, so that there are `sessions` in all.
+fn share_out(sessions: usize, pairs: usize) -> Vec<usize> {
     (0..pairs)
         .map(|pair| sessions / pairs + usize::from(pair < sessions % pairs))
         .collect()
@@ -205,13 +203,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sessions_beyond_the_pairs_are_shared_out_evenly() {
-        assert_eq!(sessions_by_pair(3), [1, 1, 1]);
-        let shared = sessions_by_pair(2500);
-        assert_eq!(
-            (shared.len(), shared.iter().sum::<usize>()),
-            (MAX_PAIRS, 2500)
-        );
-        assert_eq!((shared[499], shared[500]), (3, 2));
+    fn sessions_are_shared_out_evenly() {
+        assert_eq!(share_out(3, 3), [1, 1, 1]);
+        assert_eq!(share_out(11, 4), [3, 3, 3, 2]);
     }
 }

@@ -45,7 +45,13 @@ pub fn run(args: &Fairness, aim: Aim) -> anyhow::Result<Option<String>> {
             .map_or(SessionRate::Ordinary, SessionRate::BytesPerSecond),
     };
     let relay = Relay::new(aim, capacity, &bench.cores)?;
-    let mut subject = Subject::relay(relay, args.sessions, &bench.runtime, &bench.progress)?;
+    let mut subject = Subject::relay(
+        relay,
+        args.sessions,
+        args.sessions,
+        &bench.runtime,
+        &bench.progress,
+    )?;
     let found = in_turns(args, &mut subject, &bench);
     subject.end(&bench.runtime);
     bench.progress.clear();

@@ -65,7 +65,13 @@ pub fn run(args: &Args, aim: Aim) -> anyhow::Result<Option<String>> {
         session_rate: SessionRate::Ordinary,
     };
     let relay = Relay::new(aim, capacity, &bench.cores)?;
-    let mut subject = Subject::relay(relay, args.sessions, &bench.runtime, &bench.progress)?;
+    let mut subject = Subject::relay(
+        relay,
+        args.sessions,
+        args.sessions,
+        &bench.runtime,
+        &bench.progress,
+    )?;
     let found = measure(args, &mut subject, &bench);
     subject.end(&bench.runtime);
     bench.progress.clear();

@@ -55,17 +55,24 @@ pub fn run(args: &Forward, aim: Aim) -> anyhow::Result<Option<String>> {
 fn subjects(args: &Forward, aim: Aim, bench: &Bench) -> anyhow::Result<Vec<Subject>> {
     let (cores, runtime) = (&bench.cores, &bench.runtime);
     let sessions = usize::from(args.sessions);
+    let pairs = args.pairs();
     let capacity = Capacity {
-        nodes: 2 * sessions,
+        nodes: 2 * pairs,
         sessions,
         workers: args.workers,
         session_rate: SessionRate::Unlimited,
     };
     let relay = Relay::new(aim, capacity, cores)?;
-    let mut subjects = vec![Subject::relay(relay, sessions, runtime, &bench.progress)?];
+    let mut subjects = vec![Subject::relay(
+        relay,
+        sessions,
+        pairs,
+        runtime,
+        &bench.progress,
+    )?];
     if let Some(rival) = args.vs {
         bench.progress.show("starting the other one");
-        let rival = Subject::rival(rival, args.mode, sessions, cores, runtime)?;
+        let rival = Subject::rival(rival, args.mode, sessions, pairs, cores, runtime)?;
         subjects.push(rival);
     }
     Ok(subjects)

@@ -17,8 +17,9 @@ use crate::{
     subject::unless_interrupted,
 };
 
-/// After so long, whatever came with connecting has been sent, answered and freed.
-const SETTLE: Duration = Duration::from_secs(3);
+/// After so long for each node, but not longer than this, whatever came with connecting has been sent, answered and freed.
+const SETTLE_PER_NODE: Duration = Duration::from_millis(3);
+const SETTLE: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(3)];
 /// How often one looks whether somebody wants an end, and whether sessions need a frame.
 const STEP: Duration = Duration::from_millis(250);
 
@@ -62,6 +63,10 @@ async fn measure(args: &Idle, relay: &Relay, bench: &Bench) -> anyhow::Result<Fo
     let mut found = Found::default();
     let rss = || relay.meter.map(Meter::rss_bytes).transpose();
     let progress = &bench.progress;
+    let nodes = u32::try_from(args.nodes).unwrap_or(u32::MAX);
+    let settle = SETTLE_PER_NODE
+        .saturating_mul(nodes)
+        .clamp(SETTLE[0], SETTLE[1]);
     let crowd = Arc::new(Crowd::new(&relay.address, relay.at)?);
     // What the first connection costs, all of them share.
     let first = crowd.connect().await.context("the relay does not answer")?;
@@ -70,7 +75,7 @@ async fn measure(args: &Idle, relay: &Relay, bench: &Bench) -> anyhow::Result<Fo
     found.rss_before = rss()?;
     let mut members = crowd.connect_many(args.nodes, progress).await?;
     progress.show("settling");
-    wait(SETTLE, None).await?;
+    wait(settle, None).await?;
     found.rss_nodes = rss()?;
     let mut standing = None;
     if args.sessions > 0 {
@@ -78,7 +83,7 @@ async fn measure(args: &Idle, relay: &Relay, bench: &Bench) -> anyhow::Result<Fo
         let with_sessions = members.split_off(members.len() - Standing::nodes(args.sessions));
         let sizes = Sizes::of_a_real_exchange()?;
         standing = Some(Standing::new(with_sessions, codes, sizes, progress).await?);
-        wait(SETTLE, standing.as_mut()).await?;
+        wait(settle, standing.as_mut()).await?;
         found.rss_sessions = rss()?;
     }
     progress.show(&format!("idle for {} s", args.seconds));
@@ -95,7 +100,7 @@ async fn measure(args: &Idle, relay: &Relay, bench: &Bench) -> anyhow::Result<Fo
     };
     found.lost = members.iter().filter(|member| member.is_lost()).count();
     crowd::leave_all(&crowd, members.into_iter()).await;
-    wait(SETTLE, None).await?;
+    wait(settle, None).await?;
     found.rss_after = rss()?;
     Ok(found)
 }
