@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use crate::{
     mmsg::{Address, MAX_BATCH, Message, Outbox},
-    traffic::{Pace, Pacer},
+    traffic::{Beside, Pace, Pacer},
 };
 
 /// Datagrams of each kind, all different; after these it starts over.
@@ -116,11 +116,7 @@ impl Flood {
         })
     }
 
-    /// Sends a batch when one is due.
-    pub fn send_due(&mut self, now_ns: u64) {
-        if !self.pacer.take(now_ns, 0) {
-            return;
-        }
+    fn send_batch(&mut self) {
         let first = self.batches * MAX_BATCH;
         let all = self.datagrams.len();
         let mut parts = [IoSlice::new(&[]); MAX_BATCH];
@@ -140,6 +136,15 @@ impl Flood {
     /// Datagrams that the system took.
     pub fn sent(&self) -> u64 {
         self.sent
+    }
+}
+
+impl Beside for Flood {
+    /// Sends a batch when one is due.
+    fn between(&mut self, counted_ns: u64) {
+        if self.pacer.take(counted_ns, 0) {
+            self.send_batch();
+        }
     }
 }
 

@@ -163,6 +163,7 @@ fn cpu_by_sessions(runs: &[Value]) -> String {
             number(run, "/vs/relay_cpu_ns_per_frame"),
         );
     }
+    series.keep_lines();
     plot::lines(
         "CPU per frame against sessions",
         "sessions",
@@ -184,6 +185,7 @@ fn setup_latency_by_live(runs: &[Value]) -> String {
             series.add(&format!("{quantile}, {rate}"), live, us.map(|us| us / 1e3));
         }
     }
+    series.keep_lines();
     plot::lines(
         "Set-up latency against live sessions",
         "live sessions",
@@ -202,6 +204,7 @@ fn ratios(runs: &[Value]) -> String {
             text(run, "/vs/name")
         );
         Some(Point {
+            kind: text(run, "/vs/name").to_owned(),
             label,
             value: ratio,
         })
@@ -222,7 +225,8 @@ fn latencies(runs: &[Value]) -> String {
         whose.into_iter().filter_map(move |(name, at)| {
             let value = number(run, &format!("{at}/latency_us/p99"))?;
             let label = format!("{name}, {}, {sessions} sessions", load(run));
-            Some(Point { label, value })
+            let kind = name.to_owned();
+            Some(Point { kind, label, value })
         })
     });
     let bars: Vec<_> = bars.collect();

@@ -166,6 +166,12 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// And so much more.
+    pub fn add(&mut self, more: Self) {
+        self.ran_ns += more.ran_ns;
+        self.waited_ns += more.waited_ns;
+    }
+
     /// What it has used since `before`.
     pub fn since(self, before: Self) -> Self {
         Self {

@@ -142,6 +142,17 @@ impl Subject {
         }
     }
 
+    /// How long its nodes need to say that they are there.
+    pub fn breath(&self) -> Duration {
+        match self.held {
+            Held::Relay(_) => {
+                let nodes = u32::try_from(self.nodes).unwrap_or(u32::MAX);
+                BREATH + BREATH_PER_NODE * nodes
+            }
+            Held::Raw { .. } | Held::Coturn(_) => Duration::ZERO,
+        }
+    }
+
     /// Between two runs: nodes say that they are there, allocations are refreshed.
     ///
     /// # Errors
@@ -149,8 +160,7 @@ impl Subject {
     pub fn breathe(&mut self, runtime: &Runtime) -> anyhow::Result<()> {
         match &mut self.held {
             Held::Relay(_) => {
-                let nodes = u32::try_from(self.nodes).unwrap_or(u32::MAX);
-                let breath = BREATH + BREATH_PER_NODE * nodes;
+                let breath = self.breath();
                 runtime.block_on(async { tokio::time::sleep(breath).await });
                 Ok(())
             }

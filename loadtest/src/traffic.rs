@@ -47,6 +47,8 @@ const READY_SOCKETS: usize = 64;
 const INBOX_SLOTS: usize = 16;
 /// Frames that are still on their way when time is up have this long.
 const DRAIN: Duration = Duration::from_millis(200);
+/// A load counts for so long before it rests: a relay forgets nodes that are silent for 15 s.
+const STRETCH: Duration = Duration::from_secs(8);
 /// A closed loop in which nothing comes back for so long has lost all that was on its way.
 const STALL_NS: u64 = 50_000_000;
 
@@ -111,38 +113,62 @@ pub struct Outcome {
     pub rss_bytes: Option<u64>,
 }
 
+/// What is done beside a load, on its thread.
+pub trait Beside {
+    /// In between while it counts, `counted_ns` after that began: for a moment.
+    fn between(&mut self, _counted_ns: u64) {}
+
+    /// Now and then, with no frame on its way and nothing counted.
+    ///
+    /// # Errors
+    /// When the load cannot go on.
+    fn rest(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// Nothing.
+impl Beside for () {}
+
 /// Makes the load.
 ///
 /// # Errors
 /// When what is measured is gone, or somebody wants an end.
-pub fn run(load: &Load<'_>) -> anyhow::Result<Outcome> {
-    run_beside(load, &mut |_| {})
-}
-
-/// Makes the load, and lets `beside` do something in between: it is given the nanoseconds since the load began, and while it
-/// counts only.
-///
-/// # Errors
-/// When what is measured is gone, or somebody wants an end.
-pub fn run_beside(load: &Load<'_>, beside: &mut dyn FnMut(u64)) -> anyhow::Result<Outcome> {
+pub fn run(load: &Load<'_>, beside: &mut dyn Beside) -> anyhow::Result<Outcome> {
     let own = Meter::of(std::process::id())?;
     let measured_usage = || load.meter.map(Meter::usage).transpose();
     let mut running = Running::new(load)?;
-    running.until(load.warm_up, &mut |_| {})?;
-    let began = Instant::now();
-    let (before, own_before) = (measured_usage()?, own.usage()?);
-    running.tally.start();
-    running.until(load.duration, beside)?;
-    running.tally.stop();
-    let counted = began.elapsed();
-    let (after, own_after) = (measured_usage()?, own.usage()?);
+    let mut counted = Duration::ZERO;
+    let mut usage = load.meter.map(|_| Usage::default());
+    let mut own_usage = Usage::default();
+    while counted < load.duration {
+        if !counted.is_zero() {
+            running.drain()?;
+            beside.rest()?;
+        }
+        running.begin();
+        running.until(load.warm_up, &mut |_| {})?;
+        let began = Instant::now();
+        let (before, own_before) = (measured_usage()?, own.usage()?);
+        running.tally.start();
+        let began_ns = nanoseconds(counted);
+        running.until((load.duration - counted).min(STRETCH), &mut |now_ns| {
+            beside.between(began_ns + now_ns);
+        })?;
+        running.tally.stop();
+        counted += began.elapsed();
+        if let (Some(usage), Some(before), Some(after)) = (&mut usage, before, measured_usage()?) {
+            usage.add(after.since(before));
+        }
+        own_usage.add(own.usage()?.since(own_before));
+    }
     let rss_bytes = load.meter.map(Meter::rss_bytes).transpose()?;
     running.drain()?;
     Ok(Outcome {
         counts: running.tally.counts(),
         counted,
-        usage: after.zip(before).map(|(after, before)| after.since(before)),
-        own_usage: own_after.since(own_before),
+        usage,
+        own_usage,
         rss_bytes,
     })
 }
@@ -198,12 +224,21 @@ impl<'a> Running<'a> {
         nanoseconds(self.began.elapsed())
     }
 
-    /// Sends and receives for `duration`.
-    fn until(&mut self, duration: Duration, beside: &mut dyn FnMut(u64)) -> anyhow::Result<()> {
-        let end_ns = self.now_ns() + nanoseconds(duration);
+    /// Frames are due from now on; those of before that have not arrived are lost.
+    fn begin(&mut self) {
+        self.tally.give_up();
+        self.progressed_ns = self.now_ns();
+        let unit_frames = self.load.mode.unit_frames() as u64;
+        self.pacer = Pacer::new(self.load.pace, unit_frames, self.progressed_ns);
+    }
+
+    /// Sends and receives for `duration`; `between` is given the nanoseconds since it began.
+    fn until(&mut self, duration: Duration, between: &mut dyn FnMut(u64)) -> anyhow::Result<()> {
+        let began_ns = self.now_ns();
+        let end_ns = began_ns + nanoseconds(duration);
         loop {
             interrupt::check()?;
-            beside(self.now_ns());
+            between(self.now_ns() - began_ns);
             let sent = self.send();
             let received = self.receive()?;
             let now_ns = self.now_ns();

@@ -102,7 +102,7 @@ fn a_command_line_that_cannot_be_is_one_line_and_2() {
             "--relay-pid",
         ),
         (&["--rate", "fast"], "max"),
-        (&["--seconds", "100"], "1..=8"),
+        (&["--seconds", "100"], "1..=60"),
     ] {
         let output = forward(args);
         let said = String::from_utf8_lossy(&output.stderr);

@@ -22,6 +22,8 @@ const COLOURS: [&str; 6] = ["--a", "--b", "--c", "--d", "--e", "--f"];
 /// A bar.
 #[derive(Debug)]
 pub(super) struct Point {
+    /// Those of a kind have a colour.
+    pub(super) kind: String,
     pub(super) label: String,
     pub(super) value: f64,
 }
@@ -35,6 +37,14 @@ impl Series {
     pub(super) fn add(&mut self, name: &str, x: Option<f64>, y: Option<f64>) {
         if let (Some(x), Some(y)) = (x, y) {
             self.0.entry(name.to_owned()).or_default().push((x, y));
+        }
+    }
+
+    /// Where some are seen at several places, those that are not say nothing in a plot: they stand in the table.
+    pub(super) fn keep_lines(&mut self) {
+        let is_line = |points: &Vec<(f64, f64)>| points.iter().any(|&(x, _)| x != points[0].0);
+        if self.0.values().any(is_line) {
+            self.0.retain(|_, points| is_line(points));
         }
     }
 
@@ -89,8 +99,7 @@ pub(super) fn lines(title: &str, x_name: &str, y_name: &str, series: &Series) ->
     );
     let mut legend = String::new();
     for (number, (name, points)) in series.0.iter().enumerate() {
-        let mut points = points.clone();
-        points.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let points = merged(points);
         let colour = colour(number);
         let places = points.iter().map(|&(x, y)| (x_at(x), y_at(y)));
         let path: Vec<_> = places
@@ -121,6 +130,20 @@ pub(super) fn lines(title: &str, x_name: &str, y_name: &str, series: &Series) ->
     )
 }
 
+/// In order, and the mean of those in one place.
+fn merged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut points = points.to_vec();
+    points.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let alike = points.chunk_by(|one, other| one.0 == other.0);
+    let mean = |alike: &[(f64, f64)]| {
+        let (sum, count) = alike
+            .iter()
+            .fold((0.0, 0.0), |(sum, count), (_, y)| (sum + y, count + 1.0));
+        (alike[0].0, sum / count)
+    };
+    alike.map(mean).collect()
+}
+
 /// A plot of bars, with a mark at a value; nothing when there are none.
 pub(super) fn bars(title: &str, unit: &str, bars: &[Point], mark: Option<f64>) -> String {
     let Some(highest) = bars.iter().map(|bar| bar.value).reduce(f64::max) else {
@@ -132,7 +155,15 @@ pub(super) fn bars(title: &str, unit: &str, bars: &[Point], mark: Option<f64>) -
     let height = rows * BAR + 10.0;
     let mut svg = String::new();
     let mut y = 5.0;
-    for (number, bar) in bars.iter().enumerate() {
+    let mut kinds: Vec<&str> = Vec::new();
+    for bar in bars {
+        if !kinds.contains(&&*bar.kind) {
+            kinds.push(&bar.kind);
+        }
+        let number = kinds
+            .iter()
+            .position(|kind| *kind == bar.kind)
+            .unwrap_or_default();
         let width = (room * bar.value / highest).max(0.0);
         svg += &format!(
             "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
@@ -214,6 +245,20 @@ mod tests {
             values.map(short),
             ["0", "1.062", "50", "4321", "10k", "123k", "2.5M"]
         );
+    }
+
+    #[test]
+    fn points_in_one_place_are_one_and_lines_are_kept() {
+        assert_eq!(
+            merged(&[(5.0, 1.0), (1.0, 2.0), (5.0, 3.0)]),
+            [(1.0, 2.0), (5.0, 2.0)]
+        );
+        let mut series = Series::default();
+        for (name, x) in [("line", 1.0), ("line", 2.0), ("dot", 1.0)] {
+            series.add(name, Some(x), Some(1.0));
+        }
+        series.keep_lines();
+        assert_eq!(series.0.keys().collect::<Vec<_>>(), ["line"]);
     }
 
     #[test]

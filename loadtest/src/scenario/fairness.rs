@@ -87,7 +87,7 @@ fn in_turns(args: &Fairness, subject: &mut Subject, bench: &Bench) -> anyhow::Re
                 .progress
                 .show(&format!("round {number}/{} · {name}", args.rounds));
             subject.breathe(&bench.runtime)?;
-            let outcome = traffic::run(&Load {
+            let load = Load {
                 lanes: &subject.lanes,
                 order,
                 mode: Mode::Single,
@@ -98,8 +98,8 @@ fn in_turns(args: &Fairness, subject: &mut Subject, bench: &Bench) -> anyhow::Re
                 meter: subject.meter,
                 run: turn,
                 by_lane: true,
-            })?;
-            rounds.add(outcome)?;
+            };
+            rounds.add(traffic::run(&load, &mut ())?)?;
         }
     }
     Ok(rounds)

@@ -23,7 +23,7 @@ use crate::{
     scenario::{Bench, WARM_UP},
     setup::{self, Prepared, Sizes},
     subject::Subject,
-    traffic::{self, Load, Mode, Outcome, Pace},
+    traffic::{self, Load, Mode, Pace},
 };
 
 /// Set-ups that are tried while the flood lasts, evenly over its time but for the end.
@@ -108,7 +108,7 @@ fn measure(args: &Args, subject: &mut Subject, bench: &Bench) -> anyhow::Result<
     let mut calm = Measured::new("calm", "");
     subject.breathe(&bench.runtime)?;
     calm.runs
-        .push(traffic::run(&load(args, subject, &order, 0))?);
+        .push(traffic::run(&load(args, subject, &order, 0), &mut ())?);
     bench.progress.show("flood");
     subject.breathe(&bench.runtime)?;
     let relay = subject.as_relay().context("the subject is a relay")?;
@@ -120,7 +120,7 @@ fn measure(args: &Args, subject: &mut Subject, bench: &Bench) -> anyhow::Result<
     let span = Duration::from_secs(args.seconds);
     let newcomers = thread::spawn(move || newcomers(&address, at, span));
     let mut flooded = Measured::new("flooded", "");
-    let outcome = flood_run(&load(args, subject, &order, 1), &mut flood);
+    let outcome = traffic::run(&load(args, subject, &order, 1), &mut flood);
     let (setups, faults) = newcomers
         .join()
         .map_err(|_| anyhow::anyhow!("the set-ups panicked"))??;
@@ -135,14 +135,6 @@ fn measure(args: &Args, subject: &mut Subject, bench: &Bench) -> anyhow::Result<
         setups,
         faults,
         counted: growth(&counted_before, &relay.metrics()?),
-    })
-}
-
-fn flood_run(load: &Load<'_>, flood: &mut Flood) -> anyhow::Result<Outcome> {
-    let mut began_ns = None;
-    traffic::run_beside(load, &mut |now_ns| {
-        let began_ns = *began_ns.get_or_insert(now_ns);
-        flood.send_due(now_ns - began_ns);
     })
 }
 

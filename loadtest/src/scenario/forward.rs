@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use tokio::runtime::Runtime;
 
 use crate::{
     cli::{Forward, Rate},
@@ -11,7 +12,7 @@ use crate::{
     report::{Finding, print},
     scenario::{Bench, WARM_UP},
     subject::Subject,
-    traffic::{self, Load, Pace},
+    traffic::{self, Beside, Load, Pace},
 };
 
 /// Frames on their way when it goes as fast as it can: enough that nobody waits for work, few enough that they fit every
@@ -90,6 +91,14 @@ fn in_turns(
         .iter()
         .map(|subject| Measured::new(subject.name, subject.detail))
         .collect();
+    let mut breath = Breath {
+        runtime: &bench.runtime,
+        time: subjects
+            .iter()
+            .map(Subject::breath)
+            .max()
+            .unwrap_or_default(),
+    };
     for (number, turn) in (1..).zip(0..args.runs) {
         for at in 0..subjects.len() {
             let progress = &bench.progress;
@@ -98,7 +107,7 @@ fn in_turns(
                 subject.breathe(&bench.runtime)?;
             }
             let subject = &subjects[at];
-            let outcome = traffic::run(&Load {
+            let load = Load {
                 lanes: &subject.lanes,
                 order: &order,
                 mode: args.mode,
@@ -109,11 +118,24 @@ fn in_turns(
                 meter: subject.meter,
                 run: turn,
                 by_lane: false,
-            });
-            measured[at].runs.push(outcome?);
+            };
+            measured[at].runs.push(traffic::run(&load, &mut breath)?);
         }
     }
     Ok(measured)
+}
+
+/// All nodes say that they are there, also those that are not measured just now.
+struct Breath<'a> {
+    runtime: &'a Runtime,
+    time: Duration,
+}
+
+impl Beside for Breath<'_> {
+    fn rest(&mut self) -> anyhow::Result<()> {
+        self.runtime.block_on(async { tokio::time::sleep(self.time).await });
+        Ok(())
+    }
 }
 
 fn pace(args: &Forward) -> Pace {

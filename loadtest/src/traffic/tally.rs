@@ -196,12 +196,14 @@ impl Tally {
     /// From now on it counts.
     pub(super) fn start(&mut self) {
         self.first_counted = self.next_sequence;
+        self.end_counted = u64::MAX;
         self.counting = true;
     }
 
-    /// Frames sent from now on do not count, nor does their arriving.
+    /// Frames sent from now on do not count, nor does their arriving, until it starts again.
     pub(super) fn stop(&mut self) {
         self.end_counted = self.next_sequence;
+        self.counts.sent += self.end_counted - self.first_counted;
         self.counting = false;
     }
 
@@ -255,7 +257,6 @@ impl Tally {
     }
 
     pub(super) fn counts(mut self) -> Counts {
-        self.counts.sent = self.end_counted.saturating_sub(self.first_counted);
         let silent = |lane: &&[bool; 2]| **lane == [true, false];
         self.counts.silent_lanes = self.lanes.iter().filter(silent).count();
         self.counts
@@ -293,6 +294,23 @@ mod tests {
             .iter()
             .map(|lane| (lane.sent, lane.delivered));
         assert_eq!(by_lane.collect::<Vec<_>>(), [(0, 0), (2, 1)]);
+    }
+
+    #[test]
+    fn it_can_start_again() {
+        let mut tally = tally();
+        for _ in 0..2 {
+            tally.start();
+            let counted = tally.stamp(0, 0).encode();
+            assert!(tally.arrive(Some(0), &counted, 1));
+            tally.stamp(0, 0);
+            tally.stop();
+            tally.stamp(0, 0);
+            tally.give_up();
+        }
+        assert_eq!(tally.on_their_way(), 0);
+        let counts = tally.counts();
+        assert_eq!((counts.sent, counts.delivered, counts.arrived), (4, 2, 2));
     }
 
     #[test]
