@@ -412,6 +412,30 @@ mod tests {
     }
 
     #[test]
+    fn sessions_have_nodes_enough() {
+        let pairs = |args: &[&str]| forward(args).expect("valid").pairs();
+        assert_eq!(pairs(&["--sessions", "7"]), 7);
+        assert_eq!(pairs(&["--sessions", "10000"]), MAX_PAIRS);
+        assert_eq!(pairs(&["--sessions", "30", "--nodes", "5"]), 2);
+        let crowded = forward(&["--sessions", "33", "--nodes", "4"]).expect("valid");
+        assert!(crowded.check().is_err());
+        let coturn = forward(&["--sessions", "1001", "--vs", "coturn"]).expect("valid");
+        assert!(coturn.check().is_err());
+        let idle = |args: &[&str]| {
+            let all = ["remora-loadtest", "idle"].iter().chain(args);
+            let Ok(Cli {
+                verb: Verb::Idle(idle),
+            }) = Cli::try_parse_from(all)
+            else {
+                panic!("{args:?}")
+            };
+            idle.check()
+        };
+        assert!(idle(&["--nodes", "4", "--sessions", "20"]).is_ok());
+        assert!(idle(&["--nodes", "3", "--sessions", "20"]).is_err());
+    }
+
+    #[test]
     fn other_machines_are_left_alone() {
         let key = "a".repeat(52);
         let aim = |at: &str, more: &[&str]| {

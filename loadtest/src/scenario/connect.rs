@@ -47,6 +47,8 @@ const MAX_FAILED_RATIO: f64 = 0.01;
 const MIN_RATE_RATIO: f64 = 0.95;
 /// Latencies are told apart within 0.1 %, up to a minute.
 const MAX_LATENCY_US: u64 = 60_000_000;
+/// What a relay says to an address that looks up codes as nobody does by hand.
+const RATE_LIMITED: Fault = Fault::Refused("RATE_LIMITED");
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
 
 /// What was found.
@@ -324,8 +326,13 @@ impl Found {
                 .iter()
                 .map(|(fault, count)| format!("{fault} {count}"))
                 .collect();
+            let advice = if self.faults.contains_key(&RATE_LIMITED) && args.target.relay.is_some() {
+                "; that relay needs a higher --lookups-per-minute for such a load"
+            } else {
+                ""
+            };
             return Some(format!(
-                "{} of {all} set-ups failed: {}",
+                "{} of {all} set-ups failed: {}{advice}",
                 self.failed(),
                 reasons.join(", ")
             ));

@@ -4,17 +4,19 @@
 //! after the frames in between; the kernel brings both to the relay's socket on that core, too. So what was really offered may
 //! be less than what was asked, and is said. Beside it new nodes set up sessions, which have to wait for a while of that core.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
 
 use anyhow::Context as _;
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
-use remora_proto::id::SessionId;
+use remora_proto::id::{RelayAddr, SessionId};
 use serde_json::{Value, json};
+use tokio::time::timeout_at;
 
 use crate::{
     cli::Flood as Args,
     crowd::{Crowd, Fault},
     flood::Flood,
+    interrupt,
     lane::Wire,
     measure::{Measured, float},
     process::Meter,
@@ -28,6 +30,8 @@ use crate::{
 
 /// Set-ups that are tried while the flood lasts, evenly over its time but for the end.
 const SETUPS: u32 = 20;
+/// Beyond the flood's time, those that are under way or have not begun have failed.
+const LATE: Duration = Duration::from_secs(5);
 /// Nodes that a flood of first packets may seem to be; a relay has so many places and more.
 const PLACES: usize = 20_000;
 /// Counters that say what became of a flood.
@@ -167,8 +171,8 @@ fn rss(subject: &Subject) -> anyhow::Result<Option<u64>> {
 
 /// Sets up sessions by code within `span`, one after the other at even intervals; how many succeeded.
 fn newcomers(
-    address: &remora_proto::id::RelayAddr,
-    at: std::net::SocketAddr,
+    address: &RelayAddr,
+    at: SocketAddr,
     span: Duration,
 ) -> anyhow::Result<(u32, BTreeMap<Fault, u32>)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -180,15 +184,17 @@ fn newcomers(
         let (mut done, mut faults) = (0, BTreeMap::new());
         // The last ones, too, are to have their time.
         let mut ticks = tokio::time::interval((WARM_UP + span) * 3 / 4 / SETUPS);
+        let end = tokio::time::Instant::now() + WARM_UP + span + LATE;
         for _ in 0..SETUPS {
             ticks.tick().await;
+            interrupt::check()?;
             let setup = async {
                 let mut host = crowd.connect().await?;
                 let prepared = Prepared::draw(&host.realm).map_err(|_| Fault::Unexpected)?;
                 let mut joiner = crowd.connect().await?;
                 setup::introduce(&mut host, &mut joiner, prepared, sizes).await
             };
-            match setup.await {
+            match timeout_at(end, setup).await.unwrap_or(Err(Fault::Timeout)) {
                 Ok(_) => done += 1,
                 Err(fault) => *faults.entry(fault).or_default() += 1,
             }

@@ -133,7 +133,8 @@ struct Breath<'a> {
 
 impl Beside for Breath<'_> {
     fn rest(&mut self) -> anyhow::Result<()> {
-        self.runtime.block_on(async { tokio::time::sleep(self.time).await });
+        self.runtime
+            .block_on(async { tokio::time::sleep(self.time).await });
         Ok(())
     }
 }
