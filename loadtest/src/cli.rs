@@ -1,14 +1,21 @@
 //! Commands and flags, as typed and as checked.
 
-use std::{net::SocketAddr, num::ParseIntError, str::FromStr};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    num::ParseIntError,
+    path::PathBuf,
+    str::FromStr,
+};
 
 use anyhow::ensure;
-use clap::{Parser, Subcommand, ValueEnum as _};
+use clap::{Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 use remora_proto::id::RelayAddr;
 
 use crate::{
-    forwarder,
-    subject::{Rival, is_on_this_machine},
+    flood, forwarder,
+    relay::{self, Aim},
+    setup::Standing,
+    subject::Rival,
     traffic::Mode,
 };
 
@@ -32,6 +39,18 @@ pub struct Cli {
 pub enum Verb {
     /// Send frames through sessions: CPU per frame, throughput, loss, latency
     Forward(Forward),
+    /// Set sessions up by code: set-ups per second and per second of the relay's CPU, latency
+    Connect(Connect),
+    /// Let one session send many times its share: what the others keep
+    Fairness(Fairness),
+    /// Flood the relay: what honest sessions keep, memory, new sessions
+    Flood(Flood),
+    /// Keep nodes connected that do nothing: memory and CPU of each
+    Idle(Idle),
+    /// Hold whole sessions by code, as people would: from the code to the first words and the picture
+    Session(Session),
+    /// Make one HTML page of what the other verbs found
+    Report(Report),
     /// Forward frames for the sessions on standard input, and nothing else
     #[command(hide = true)]
     Forwarder {
@@ -40,17 +59,24 @@ pub enum Verb {
     },
 }
 
-/// How fast frames are sent.
+/// How fast frames are sent, or sessions set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
     /// As fast as they come back.
     Max,
-    /// Frames per second, all sessions together.
+    /// So many per second, all together.
     PerSecond(u64),
 }
 
 /// More than any machine forwards; a typing error has more digits.
 const MAX_RATE_FPS: u64 = 10_000_000;
+
+/// More nodes than twice this take more memory and more file descriptors than a machine may have to spare.
+const MAX_PAIRS: usize = 1000;
+/// A relay lets a node have so many.
+const MAX_SESSIONS_PER_PAIR: usize = 16;
+/// Each has up to six file descriptors here and there.
+const MAX_COTURN_SESSIONS: u16 = 1000;
 
 impl FromStr for Rate {
     type Err = String;
@@ -61,26 +87,76 @@ impl FromStr for Rate {
         }
         let frames: u64 = text
             .parse()
-            .map_err(|_: ParseIntError| "say `max`, or how many frames per second".to_owned())?;
+            .map_err(|_: ParseIntError| "say `max`, or how many per second".to_owned())?;
         if !(1..=MAX_RATE_FPS).contains(&frames) {
-            return Err(format!("1 to {MAX_RATE_FPS} frames per second"));
+            return Err(format!("1 to {MAX_RATE_FPS} per second"));
         }
         Ok(Self::PerSecond(frames))
     }
 }
 
-/// Flags of `forward`. Nodes are silent while a run lasts, and a relay forgets them after 15 s: hence its longest time.
+/// Flags of every verb that measures.
 #[derive(Debug, clap::Args)]
-pub struct Forward {
+pub struct Target {
     /// A running relay, HOST:PORT/KEY; without it one is started for the time of the test
     #[arg(long, value_name = "ADDR")]
     pub relay: Option<RelayAddr>,
     /// Its process, to read what it costs
     #[arg(long, value_name = "PID", requires = "relay")]
     pub relay_pid: Option<u32>,
-    /// Sessions, each of two nodes joined by code
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    /// What is drawn by lot: the order of sessions, times of arrival, forged bytes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Leave load and relay on whatever cores the system likes, instead of one each
+    #[arg(long)]
+    pub no_pin: bool,
+    /// Load a relay that is not on this machine
+    #[arg(long)]
+    pub i_own_this_network: bool,
+}
+
+impl Target {
+    /// Finds out where the relay is, and whether it may be loaded.
+    ///
+    /// # Errors
+    /// It is nowhere, or on another machine and nobody said that it may be loaded.
+    pub fn aim(&self) -> anyhow::Result<Aim> {
+        let Some(address) = &self.relay else {
+            return Ok(Aim::Own);
+        };
+        let at = relay::resolve(address)?;
+        ensure!(
+            self.i_own_this_network || is_on_this_machine(at),
+            "{at} is not on this machine; if it and the network between are yours to load, say --i-own-this-network"
+        );
+        Ok(Aim::Running {
+            address: address.clone(),
+            at,
+            pid: self.relay_pid,
+        })
+    }
+}
+
+/// Whether `address` is one of this machine's: only then can a port be bound there.
+fn is_on_this_machine(address: SocketAddr) -> bool {
+    UdpSocket::bind((address.ip(), 0)).is_ok()
+}
+
+/// Flags of `forward`.
+#[derive(Debug, clap::Args)]
+pub struct Forward {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// Sessions by code
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub sessions: u16,
+    /// Nodes that have them, in pairs; without it two for each session, but not more than 2000
+    #[arg(long, value_name = "N", value_parser = count(2, 20_000))]
+    pub nodes: Option<usize>,
     /// Bytes of a datagram, header included
     #[arg(long, value_name = "BYTES", default_value_t = 1200, value_parser = clap::value_parser!(u16).range(64..=1452))]
     pub size: u16,
@@ -91,46 +167,43 @@ pub struct Forward {
     #[arg(long, value_name = "FPS|max", default_value = "20000")]
     pub rate: Rate,
     /// How long a run counts
-    #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=8))]
+    #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub seconds: u64,
     /// Runs of each that is measured, in turns; medians count
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub runs: u32,
+    /// Threads that forward in a relay of our own; with two on two cores, the load has one of them, too
+    #[arg(long, value_name = "N", conflicts_with = "relay", value_parser = count(1, 64))]
+    pub workers: Option<usize>,
     /// Something else to measure on the same load, in turns with the relay
     #[arg(long, value_enum)]
     pub vs: Option<Rival>,
-    /// The order in which sessions take turns
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-    /// Print one JSON object instead of a table
-    #[arg(long)]
-    pub json: bool,
     /// Fail when CPU per frame is more than so many times the other's
     #[arg(long, value_name = "RATIO", requires = "vs")]
     pub fail_above: Option<f64>,
-    /// Leave load and relay on whatever cores the system likes, instead of one each
-    #[arg(long)]
-    pub no_pin: bool,
-    /// Load a relay that is not on this machine
-    #[arg(long)]
-    pub i_own_this_network: bool,
 }
 
 impl Forward {
-    /// Checks what the flags are together; `at` is where the relay is.
+    /// Checks what the flags are together.
     ///
     /// # Errors
     /// The first thing that cannot be, with what to do.
-    pub fn check(&self, at: Option<SocketAddr>) -> anyhow::Result<()> {
-        if let Some(at) = at {
-            ensure!(
-                self.i_own_this_network || is_on_this_machine(at),
-                "{at} is not on this machine; if it and the network between are yours to load, say --i-own-this-network"
-            );
-        }
+    pub fn check(&self) -> anyhow::Result<()> {
+        let target = &self.target;
         ensure!(
-            self.vs.is_none() || self.relay.is_none() || self.relay_pid.is_some(),
+            self.vs.is_none() || target.relay.is_none() || target.relay_pid.is_some(),
             "--vs compares what processes cost: say which is the relay's with --relay-pid"
+        );
+        let most = self.pairs() * MAX_SESSIONS_PER_PAIR;
+        ensure!(
+            usize::from(self.sessions) <= most,
+            "{} nodes have at most {most} sessions: lower --sessions, or more --nodes",
+            2 * self.pairs()
+        );
+        let is_coturn = matches!(self.vs, Some(Rival::Coturn | Rival::CoturnOne));
+        ensure!(
+            !is_coturn || self.sessions <= MAX_COTURN_SESSIONS,
+            "coturn wants sockets of its own for each session: at most {MAX_COTURN_SESSIONS} --sessions with it"
         );
         if let Some(ratio) = self.fail_above {
             ensure!(
@@ -141,11 +214,165 @@ impl Forward {
         Ok(())
     }
 
+    /// Pairs of nodes that have the sessions.
+    pub fn pairs(&self) -> usize {
+        let sessions = usize::from(self.sessions);
+        let pairs = self.nodes.map_or(MAX_PAIRS, |nodes| nodes / 2);
+        pairs.min(sessions)
+    }
+
     /// The mode's name.
     pub fn mode_name(&self) -> String {
-        let value = self.mode.to_possible_value();
-        value.map_or_else(String::new, |value| value.get_name().to_owned())
+        name_of(self.mode)
     }
+}
+
+/// Flags of `idle`.
+#[derive(Debug, clap::Args)]
+pub struct Idle {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// Nodes, connected and authenticated; they share a few ports here
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = count(1, 50_000))]
+    pub nodes: usize,
+    /// Sessions among them, up to ten of two nodes, that carry nothing
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0, 20_000))]
+    pub sessions: usize,
+    /// How long their CPU is measured
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+}
+
+impl Idle {
+    /// Checks what the flags are together.
+    ///
+    /// # Errors
+    /// When there are too few nodes.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let needed = Standing::nodes(self.sessions);
+        ensure!(
+            self.nodes >= needed,
+            "{} sessions need {needed} --nodes: two have ten of them at most",
+            self.sessions
+        );
+        Ok(())
+    }
+}
+
+/// Flags of `connect`. A relay keeps the place of a code for 22 minutes and has 32,768 of them: hence the highest count.
+#[derive(Debug, clap::Args)]
+pub struct Connect {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// Set-ups per second, or `max`: as fast as they succeed
+    #[arg(long, value_name = "N|max", default_value = "max")]
+    pub rate: Rate,
+    /// Set-ups in all
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = count(1, 8000))]
+    pub count: usize,
+    /// Sessions that are there all the while
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0, 10_000))]
+    pub live: usize,
+    /// Only from code to session, by nodes that stay connected
+    #[arg(long)]
+    pub keep_nodes: bool,
+}
+
+/// Flags of `fairness`.
+#[derive(Debug, clap::Args)]
+pub struct Fairness {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// Sessions, one of them greedy
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = count(2, 1000))]
+    pub sessions: usize,
+    /// Frames per second of each
+    #[arg(long, value_name = "FPS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub share: u64,
+    /// How many times its share the greedy one sends
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = count(2, 10_000))]
+    pub greed: usize,
+    /// What a relay of our own lets a session send, bytes per second; without it, what relays do
+    #[arg(long, value_name = "BYTES", conflicts_with = "relay", value_parser = clap::value_parser!(u64).range(1024..))]
+    pub session_rate: Option<u64>,
+    /// Bytes of a datagram, header included
+    #[arg(long, value_name = "BYTES", default_value_t = 1200, value_parser = clap::value_parser!(u16).range(64..=1452))]
+    pub size: u16,
+    /// How long a run counts
+    #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=8))]
+    pub seconds: u64,
+    /// Runs with and without greed, in turns
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub rounds: u32,
+}
+
+/// Flags of `flood`.
+#[derive(Debug, clap::Args)]
+pub struct Flood {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// What the flood is made of
+    #[arg(long, value_enum, default_value_t = flood::Kind::All)]
+    pub kind: flood::Kind,
+    /// Datagrams per second, as far as this machine can
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub rate: u64,
+    /// Honest sessions
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = count(1, 1000))]
+    pub sessions: usize,
+    /// Frames per second of each
+    #[arg(long, value_name = "FPS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub fps: u64,
+    /// Bytes of a datagram, header included
+    #[arg(long, value_name = "BYTES", default_value_t = 1200, value_parser = clap::value_parser!(u16).range(64..=1452))]
+    pub size: u16,
+    /// How long it goes on
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=8))]
+    pub seconds: u64,
+}
+
+impl Flood {
+    /// The kind's name.
+    pub fn kind_name(&self) -> String {
+        name_of(self.kind)
+    }
+}
+
+/// Flags of `session`.
+#[derive(Debug, clap::Args)]
+pub struct Session {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// Sessions, all at once
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(1, 200))]
+    pub count: usize,
+}
+
+/// Flags of `report`.
+#[derive(Debug, clap::Args)]
+pub struct Report {
+    /// What `--json` printed, one object or several in a file
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Where to
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    pub out: PathBuf,
+}
+
+/// As it is typed.
+fn name_of(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// A whole number from `least` to `most`.
+fn count(least: u64, most: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(least..=most)
 }
 
 #[cfg(test)]
@@ -156,23 +383,23 @@ mod tests {
 
     fn forward(args: &[&str]) -> Option<Forward> {
         let all = ["remora-loadtest", "forward"].iter().chain(args);
-        match Cli::try_parse_from(all).ok()?.verb {
-            Verb::Forward(forward) => Some(forward),
-            Verb::Forwarder { .. } => None,
-        }
+        let Verb::Forward(forward) = Cli::try_parse_from(all).ok()?.verb else {
+            return None;
+        };
+        Some(forward)
     }
 
     #[test]
     fn the_flags_fit_together() {
         Cli::command().debug_assert();
         let defaults = forward(&[]).expect("defaults");
-        assert!(defaults.check(None).is_ok());
+        assert!(defaults.check().is_ok());
         assert_eq!(defaults.rate, Rate::PerSecond(20_000));
         assert_eq!(defaults.mode_name(), "single");
         for args in [
             &["--rate", "fast"][..],
             &["--rate", "0"],
-            &["--seconds", "9"],
+            &["--seconds", "61"],
             &["--sessions", "0"],
             &["--size", "63"],
             &["--relay-pid", "1"],
@@ -185,13 +412,44 @@ mod tests {
     }
 
     #[test]
+    fn sessions_have_nodes_enough() {
+        let pairs = |args: &[&str]| forward(args).expect("valid").pairs();
+        assert_eq!(pairs(&["--sessions", "7"]), 7);
+        assert_eq!(pairs(&["--sessions", "10000"]), MAX_PAIRS);
+        assert_eq!(pairs(&["--sessions", "30", "--nodes", "5"]), 2);
+        let crowded = forward(&["--sessions", "33", "--nodes", "4"]).expect("valid");
+        assert!(crowded.check().is_err());
+        let coturn = forward(&["--sessions", "1001", "--vs", "coturn"]).expect("valid");
+        assert!(coturn.check().is_err());
+        let idle = |args: &[&str]| {
+            let all = ["remora-loadtest", "idle"].iter().chain(args);
+            let Ok(Cli {
+                verb: Verb::Idle(idle),
+            }) = Cli::try_parse_from(all)
+            else {
+                panic!("{args:?}")
+            };
+            idle.check()
+        };
+        assert!(idle(&["--nodes", "4", "--sessions", "20"]).is_ok());
+        assert!(idle(&["--nodes", "3", "--sessions", "20"]).is_err());
+    }
+
+    #[test]
     fn other_machines_are_left_alone() {
+        let key = "a".repeat(52);
+        let aim = |at: &str, more: &[&str]| {
+            let relay = format!("{at}:4433/{key}");
+            let args = [&["--relay", &relay], more].concat();
+            forward(&args).expect("valid").target.aim()
+        };
         // 192.0.2.0/24 is for documentation, and nobody's (RFC 5737).
-        let other = Some(SocketAddr::from(([192, 0, 2, 1], 4433)));
-        let here = Some(SocketAddr::from(([127, 0, 0, 1], 4433)));
-        assert!(forward(&[]).expect("valid").check(here).is_ok());
-        assert!(forward(&[]).expect("valid").check(other).is_err());
-        let owner = forward(&["--i-own-this-network"]).expect("valid");
-        assert!(owner.check(other).is_ok());
+        assert!(aim("127.0.0.1", &[]).is_ok());
+        assert!(aim("192.0.2.1", &[]).is_err());
+        assert!(aim("192.0.2.1", &["--i-own-this-network"]).is_ok());
+        assert!(matches!(
+            forward(&[]).expect("valid").target.aim(),
+            Ok(Aim::Own)
+        ));
     }
 }

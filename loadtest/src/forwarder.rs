@@ -13,6 +13,8 @@
 mod each;
 // `recvmmsg` with `UDP_GRO`, `sendmmsg` with `UDP_SEGMENT`.
 mod joined;
+// `recvfrom`, `sendto`.
+mod one;
 // `recvmmsg`, `sendmmsg` with `UDP_SEGMENT` for runs.
 mod runs;
 
@@ -31,6 +33,8 @@ use crate::{lane, mmsg::Address};
 /// Which one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
+    /// Every frame by itself, and two system calls for each.
+    One,
     /// Every frame by itself, many in a system call.
     Mmsg,
     /// The same, and runs of frames to one destination leave as one (`UDP_SEGMENT`).
@@ -55,6 +59,7 @@ pub fn run(kind: Kind) -> anyhow::Result<()> {
     out.flush()?;
     std::thread::spawn(end_with_input);
     match kind {
+        Kind::One => one::run(&socket, &table)?,
         Kind::Mmsg => each::run(&socket, &table)?,
         Kind::Gso => runs::run(&socket, &table)?,
         Kind::Gro => joined::run(&socket, &table)?,

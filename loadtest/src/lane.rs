@@ -91,6 +91,14 @@ impl Wire {
         }
     }
 
+    /// Whether a datagram on the way out is of this session, as far as one can see.
+    pub fn carries(self, datagram: &[u8]) -> bool {
+        match self {
+            Self::Frame(header) => datagram.starts_with(&header.encode()),
+            Self::Channel { .. } => true,
+        }
+    }
+
     /// Writes the prefix of a datagram.
     pub fn write_prefix(self, datagram: &mut [u8]) {
         match self {
@@ -108,12 +116,12 @@ impl Wire {
 /// One direction of a session.
 #[derive(Debug)]
 pub struct Lane {
-    sender: UdpSocket,
-    receiver: UdpSocket,
+    sender: Arc<UdpSocket>,
+    receiver: Arc<UdpSocket>,
     /// What stands before the data.
     pub wire: Wire,
     /// The nodes' own handles stay as long: what tokio has registered is part of what delivering costs.
-    _nodes: [Arc<MagicSocket>; 2],
+    nodes: [Arc<MagicSocket>; 2],
 }
 
 impl Lane {
@@ -135,11 +143,21 @@ impl Lane {
         let (sender, receiver) = (own(sender)?, own(receiver)?);
         sender.connect(target)?;
         Ok(Self {
-            sender,
-            receiver,
+            sender: Arc::new(sender),
+            receiver: Arc::new(receiver),
             wire,
-            _nodes: nodes,
+            nodes,
         })
+    }
+
+    /// Another session of the same two nodes.
+    pub fn beside(&self, wire: Wire) -> Self {
+        Self {
+            sender: Arc::clone(&self.sender),
+            receiver: Arc::clone(&self.receiver),
+            wire,
+            nodes: self.nodes.clone(),
+        }
     }
 
     /// Where frames are sent.

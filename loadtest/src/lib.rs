@@ -3,8 +3,9 @@
 //! ```text
 //!  cli ─▶ scenario ─▶ subject: relay with real nodes │ plain forwarder │ coturn
 //!               │          │ lanes, process
-//!               ▼          ▼
-//!            traffic: frames in, frames out ─▶ measure: medians ─▶ report: table, JSON
+//!               │          ▼
+//!               │       traffic: frames in, frames out ─▶ measure: medians ─▶ report: table, JSON
+//!               └─▶ crowd, setup: thousands of nodes, sessions by code ─────────┘
 //! ```
 
 // Commands and flags.
@@ -13,6 +14,8 @@ pub mod cli;
 pub mod scenario;
 
 // --- what is measured ---
+// The relay: one of our own, or somebody's.
+pub mod relay;
 // A relay, a plain forwarder or coturn, with its sessions.
 pub mod subject;
 // The plain forwarders.
@@ -23,8 +26,14 @@ pub mod lane;
 pub mod process;
 
 // --- the load ---
+// Many nodes on a few sockets.
+pub mod crowd;
+// Sessions set up by a crowd.
+pub mod setup;
 // Many datagrams in one system call.
 pub mod mmsg;
+// What somebody sends who wants a relay to fail.
+pub mod flood;
 // Frames in, frames out, counted.
 pub mod traffic;
 
@@ -35,3 +44,5 @@ pub mod interrupt;
 pub mod measure;
 // Progress, table, JSON.
 pub mod report;
+// All of it on one page.
+pub mod page;

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use remora_loadtest::{
-    cli::{Cli, Forward, Verb},
-    forwarder, interrupt,
+    cli::{Cli, Target, Verb},
+    forwarder, interrupt, page,
+    relay::Aim,
     report::say,
-    scenario, subject,
+    scenario,
 };
 
 /// The measurement is not valid, or not good enough.
@@ -20,23 +21,64 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() => return usage(&one_line(&error.to_string())),
+        Err(error) if error.use_stderr() => return usage(&one_line(&error.to_string()), "VERB"),
         Err(help_or_version) => help_or_version.exit(),
     };
     match cli.verb {
-        Verb::Forward(args) => forward(&args),
+        Verb::Forward(args) => measure(
+            "forward",
+            &args.target,
+            || args.check(),
+            |aim| scenario::forward::run(&args, aim),
+        ),
+        Verb::Connect(args) => measure(
+            "connect",
+            &args.target,
+            || Ok(()),
+            |aim| scenario::connect::run(&args, aim),
+        ),
+        Verb::Fairness(args) => measure(
+            "fairness",
+            &args.target,
+            || Ok(()),
+            |aim| scenario::fairness::run(&args, aim),
+        ),
+        Verb::Flood(args) => measure(
+            "flood",
+            &args.target,
+            || Ok(()),
+            |aim| scenario::flood::run(&args, aim),
+        ),
+        Verb::Idle(args) => measure(
+            "idle",
+            &args.target,
+            || args.check(),
+            |aim| scenario::idle::run(&args, aim),
+        ),
+        Verb::Session(args) => measure(
+            "session",
+            &args.target,
+            || Ok(()),
+            |aim| scenario::session::run(&args, aim),
+        ),
+        Verb::Report(args) => exit(page::write(&args.files, &args.out).map(|()| None)),
         Verb::Forwarder { kind } => exit(forwarder::run(kind).map(|()| None)),
     }
 }
 
-fn forward(args: &Forward) -> ExitCode {
-    let at = args.relay.as_ref().map(subject::resolve).transpose();
-    let at = match at.and_then(|at| args.check(at).map(|()| at)) {
-        Ok(at) => at,
-        Err(error) => return usage(&format!("{error:#}")),
+/// Checks the flags of a verb, then measures.
+fn measure(
+    verb: &str,
+    target: &Target,
+    check: impl FnOnce() -> anyhow::Result<()>,
+    run: impl FnOnce(Aim) -> anyhow::Result<Option<String>>,
+) -> ExitCode {
+    let aim = match check().and_then(|()| target.aim()) {
+        Ok(aim) => aim,
+        Err(error) => return usage(&format!("{error:#}"), verb),
     };
     let watching = interrupt::watch().map_err(anyhow::Error::from);
-    exit(watching.and_then(|()| scenario::forward::run(args, at)))
+    exit(watching.and_then(|()| run(aim)))
 }
 
 fn exit(outcome: anyhow::Result<Option<String>>) -> ExitCode {
@@ -49,8 +91,8 @@ fn exit(outcome: anyhow::Result<Option<String>>) -> ExitCode {
     ExitCode::from(EXIT_INVALID)
 }
 
-fn usage(text: &str) -> ExitCode {
-    say(&format!("{text} (see `remora-loadtest forward --help`)"));
+fn usage(text: &str, verb: &str) -> ExitCode {
+    say(&format!("{text} (see `remora-loadtest {verb} --help`)"));
     ExitCode::from(EXIT_USAGE)
 }
 

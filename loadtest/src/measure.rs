@@ -164,7 +164,7 @@ fn share(ns: u64, run: &Outcome) -> f64 {
 }
 
 /// The middle one, or the mean of the two in the middle.
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -177,7 +177,7 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 /// A count as a number to divide.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-fn float(count: u64) -> f64 {
+pub fn float(count: u64) -> f64 {
     count as f64
 }
 
@@ -202,6 +202,7 @@ mod tests {
                 foreign: 0,
                 silent_lanes: 0,
                 latency_ns,
+                by_lane: Vec::new(),
             },
             counted: Duration::from_secs(2),
             usage: Some(Usage {

@@ -39,6 +39,14 @@ impl Address {
     });
 }
 
+impl Address {
+    /// As the standard library has it.
+    pub fn to_std(self) -> SocketAddrV4 {
+        let ip = self.0.sin_addr.s_addr.to_ne_bytes();
+        SocketAddrV4::new(ip.into(), u16::from_be(self.0.sin_port))
+    }
+}
+
 impl From<SocketAddrV4> for Address {
     fn from(address: SocketAddrV4) -> Self {
         Self(libc::sockaddr_in {
@@ -62,8 +70,7 @@ impl Eq for Address {}
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d] = self.0.sin_addr.s_addr.to_ne_bytes();
-        write!(f, "{a}.{b}.{c}.{d}:{}", u16::from_be(self.0.sin_port))
+        fmt::Display::fmt(&self.to_std(), f)
     }
 }
 

@@ -23,21 +23,24 @@ pub struct Cores {
 }
 
 impl Cores {
-    /// The first core makes the load, the second carries it; everything where it likes when there is only one, or
-    /// when `pin` is false.
+    /// The first core makes the load, the next `workers` carry it, the first one with them when there are no more;
+    /// everything where it likes when there is only one, or when `pin` is false.
     ///
     /// # Errors
     /// What the system said.
-    pub fn divide(pin: bool) -> anyhow::Result<Self> {
+    pub fn divide(pin: bool, workers: usize) -> anyhow::Result<Self> {
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let all: Vec<_> = (0..CpuSet::count())
             .filter(|&core| allowed.is_set(core).unwrap_or(false))
             .collect();
         Ok(match all[..] {
-            [load, measured, ..] if pin => Self {
-                load: vec![load],
-                measured: vec![measured],
-            },
+            [load, ref others @ ..] if pin && !others.is_empty() => {
+                let measured = others.iter().chain([&load]).take(workers.max(1));
+                Self {
+                    load: vec![load],
+                    measured: measured.copied().collect(),
+                }
+            }
             _ => Self {
                 load: all.clone(),
                 measured: all,
@@ -51,6 +54,11 @@ impl Cores {
     /// What the system said.
     pub fn stay_on_load(&self) -> anyhow::Result<()> {
         stay_on(&self.load)
+    }
+
+    /// For scripts.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({"load": self.load, "measured": self.measured})
     }
 
     /// Starts a process on the measured cores: it inherits those of the thread that starts it.
@@ -158,6 +166,12 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// And so much more.
+    pub fn add(&mut self, more: Self) {
+        self.ran_ns += more.ran_ns;
+        self.waited_ns += more.waited_ns;
+    }
+
     /// What it has used since `before`.
     pub fn since(self, before: Self) -> Self {
         Self {
@@ -209,9 +223,30 @@ impl Meter {
     /// # Errors
     /// When it is gone.
     pub fn rss_bytes(self) -> anyhow::Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that it had, since that was last forgotten.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn peak_rss_bytes(self) -> anyhow::Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// Lets its peak begin from what it has now (proc(5), `clear_refs`).
+    ///
+    /// # Errors
+    /// When it is gone, or somebody else's.
+    pub fn forget_peak(self) -> anyhow::Result<()> {
+        fs::write(format!("/proc/{}/clear_refs", self.pid), "5")
+            .with_context(|| format!("process {} is gone", self.pid))
+    }
+
+    fn memory(self, name: &str) -> anyhow::Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.pid))
             .with_context(|| format!("process {} is gone", self.pid))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
         let kib = line
             .and_then(|rest| rest.trim().strip_suffix(" kB"))
             .map(str::parse::<u64>);
@@ -228,13 +263,15 @@ mod tests {
     #[test]
     fn what_this_process_uses_is_read() {
         let meter = Meter::of(std::process::id()).expect("alive");
-        assert!(meter.rss_bytes().expect("alive") > 1 << 20);
+        let rss_bytes = meter.rss_bytes().expect("alive");
+        assert!(rss_bytes > 1 << 20 && meter.peak_rss_bytes().expect("alive") > 1 << 20);
+        assert!(meter.forget_peak().is_ok());
         assert!(Meter::of(u32::MAX).is_err());
     }
 
     #[test]
     fn without_pinning_everything_runs_everywhere() {
-        let cores = Cores::divide(false).expect("cores");
+        let cores = Cores::divide(false, 1).expect("cores");
         assert_eq!(cores.load, cores.measured);
     }
 }

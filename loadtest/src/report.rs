@@ -72,6 +72,35 @@ pub fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// What scripts find in the figures of every verb (issue 4, "For scripts"); null where a verb has no such thing.
+pub fn base(verb: &str, seed: u64, took: Duration) -> Value {
+    json!({
+        "verb": verb,
+        "seed": seed,
+        "duration_s": rounded(took.as_secs_f64(), 3),
+        "sessions": null,
+        "offered_fps": null,
+        "delivered_fps": null,
+        "loss_ratio": null,
+        "relay_cpu_ns_per_frame": null,
+        "relay_rss_bytes": null,
+        "latency_us": {"p50": null, "p99": null},
+    })
+}
+
+/// Puts the fields of `more` into `object`.
+pub fn set(object: &mut Value, more: Value) {
+    if let (Value::Object(object), Value::Object(more)) = (object, more) {
+        object.extend(more);
+    }
+}
+
+/// Bytes as MiB, with a digit more.
+pub fn mib(bytes: u64) -> String {
+    let tenths = bytes * 10 / (1 << 20);
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
 /// What `forward` found.
 #[derive(Debug)]
 pub struct Finding<'a> {
@@ -81,6 +110,8 @@ pub struct Finding<'a> {
     pub relay: &'a Measured,
     /// The other's, on the same load.
     pub rival: Option<&'a Measured>,
+    /// Nodes of the relay's sessions.
+    pub nodes: usize,
     /// Whose cores were whose.
     pub cores: &'a crate::process::Cores,
     /// From its start to its end.
@@ -101,11 +132,10 @@ impl Finding<'_> {
     /// For scripts (issue 4, "For scripts").
     pub fn json(&self) -> Value {
         let args = self.args;
-        let mut object = figures(self.relay);
-        object["verb"] = json!("forward");
-        object["seed"] = json!(args.seed);
-        object["duration_s"] = json!(rounded(self.took.as_secs_f64(), 3));
+        let mut object = base("forward", args.target.seed, self.took);
+        set(&mut object, figures(self.relay));
         object["sessions"] = json!(args.sessions);
+        object["nodes"] = json!(self.nodes);
         object["size_bytes"] = json!(args.size);
         object["mode"] = json!(args.mode_name());
         object["rate_fps"] = match args.rate {
@@ -114,7 +144,7 @@ impl Finding<'_> {
         };
         object["run_s"] = json!(args.seconds);
         object["runs"] = json!(args.runs);
-        object["cores"] = json!({"load": self.cores.load, "measured": self.cores.measured});
+        object["cores"] = self.cores.json();
         if let Some(rival) = self.rival {
             let mut vs = figures(rival);
             vs["name"] = json!(rival.name);
@@ -143,7 +173,7 @@ impl Finding<'_> {
             args.mode_name(),
             args.runs,
             args.seconds,
-            args.seed,
+            args.target.seed,
             self.cores.load,
             self.cores.measured,
         );
@@ -194,7 +224,8 @@ impl Finding<'_> {
     }
 }
 
-fn figures(measured: &Measured) -> Value {
+/// What a load came to.
+pub fn figures(measured: &Measured) -> Value {
     let [p50, p99] = measured.latency_us();
     let [wait, load_wait] = measured.wait_ratios();
     let each = measured.each_cpu_ns_per_frame();
@@ -228,10 +259,7 @@ fn measured_row(measured: &Measured) -> String {
             Some([low.min(cpu), high.max(cpu)])
         })
         .map_or_else(String::new, |[low, high]| format!("{low:.0} - {high:.0}"));
-    let mib = measured.rss_bytes().map(|bytes| {
-        let tenths = bytes * 10 / (1 << 20);
-        format!("{}.{}", tenths / 10, tenths % 10)
-    });
+    let rss = measured.rss_bytes().map(mib);
     row([
         measured.name,
         &number(measured.cpu_ns_per_frame()),
@@ -244,7 +272,7 @@ fn measured_row(measured: &Measured) -> String {
         &format!("{:.3} %", measured.loss_ratio() * 100.0),
         &p50,
         &p99,
-        &mib.unwrap_or_else(|| "-".to_owned()),
+        &rss.unwrap_or_else(|| "-".to_owned()),
     ])
 }
 
@@ -256,11 +284,13 @@ fn row(cells: [&str; 10]) -> String {
     line.trim_end().to_owned() + "\n"
 }
 
-fn rounded(value: f64, digits: i32) -> f64 {
+/// With so many digits behind the point.
+pub fn rounded(value: f64, digits: i32) -> f64 {
     let unit = 10_f64.powi(digits);
     (value * unit).round() / unit
 }
 
-fn rounded_or_null(value: Option<f64>, digits: i32) -> Value {
+/// The same of what may not be known.
+pub fn rounded_or_null(value: Option<f64>, digits: i32) -> Value {
     value.map_or(Value::Null, |value| json!(rounded(value, digits)))
 }

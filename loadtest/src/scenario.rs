@@ -1,4 +1,60 @@
 //! The verbs that measure, one file each.
 
+// Sessions set up by code: how many a second, how long each.
+pub mod connect;
+// One greedy session among others.
+pub mod fairness;
+// Honest sessions while somebody floods.
+pub mod flood;
 // Frames through sessions: CPU per frame, throughput, loss, latency.
 pub mod forward;
+// Nodes that do nothing: memory and CPU of each.
+pub mod idle;
+// Whole sessions of real nodes, from the code to the picture.
+pub mod session;
+
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+
+use crate::{
+    cli,
+    process::{self, Cores},
+    report::Progress,
+};
+
+/// Before a run of frames counts: buffers are touched, clocks are up.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+/// What every measurement stands on.
+#[derive(Debug)]
+pub struct Bench {
+    /// When it began.
+    pub began: Instant,
+    /// For people who watch.
+    pub progress: Progress,
+    /// Whose cores are whose.
+    pub cores: Cores,
+    /// Its tasks run on the load's very thread.
+    pub runtime: Runtime,
+}
+
+impl Bench {
+    /// Keeps this thread on the load's core; the measured process gets as many as it has `workers`.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn new(target: &cli::Target, workers: usize) -> anyhow::Result<Self> {
+        let cores = Cores::divide(!target.no_pin, workers)?;
+        cores.stay_on_load()?;
+        process::raise_open_files();
+        Ok(Self {
+            began: Instant::now(),
+            progress: Progress::new(),
+            cores,
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?,
+        })
+    }
+}

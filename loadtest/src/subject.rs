@@ -9,34 +9,33 @@ mod relay;
 // STUN and TURN, as much of it as a session needs.
 mod stun;
 
-use std::{
-    net::{SocketAddr, UdpSocket},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::ValueEnum;
-use remora_proto::id::RelayAddr;
 use tokio::runtime::Runtime;
 
-pub use self::relay::{Fleet, Target};
+pub use self::relay::Fleet;
 use crate::{
     interrupt,
     lane::Lane,
     process::{Child, Cores, Meter},
+    relay::Relay,
     report::Progress,
     traffic::Mode,
 };
 
 /// For the nodes' keep-alive between two runs: one of each and its answer.
 const BREATH: Duration = Duration::from_millis(50);
-const BREATH_PER_SESSION: Duration = Duration::from_micros(200);
+const BREATH_PER_NODE: Duration = Duration::from_micros(100);
 
 /// What a relay is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Rival {
     /// The plain forwarder that fits the mode
     Raw,
+    /// The plainest: a frame at a time, recvfrom and sendto
+    One,
     /// coturn, both ends with an allocation and a channel: two passes through it for each frame
     Coturn,
     /// coturn, the sender with an allocation, the receiver a plain peer: one pass, its cheapest way
@@ -52,6 +51,8 @@ pub struct Subject {
     pub detail: &'static str,
     /// Its sessions.
     pub lanes: Vec<Lane>,
+    /// Nodes that are connected to it.
+    pub nodes: usize,
     /// Its process, where that is known.
     pub meter: Option<Meter>,
     held: Held,
@@ -66,29 +67,32 @@ enum Held {
 }
 
 impl Subject {
-    /// A relay with `sessions` sessions by code.
+    /// A relay with `sessions` sessions by code, of `pairs` of nodes.
     ///
     /// # Errors
     /// When there is none, or it does not want so many.
     pub fn relay(
-        target: Target,
+        relay: Relay,
         sessions: usize,
-        cores: &Cores,
+        pairs: usize,
         runtime: &Runtime,
         progress: &Progress,
     ) -> anyhow::Result<Self> {
-        let making = Fleet::new(target, sessions, cores, progress);
+        let meter = relay.meter;
+        let sessions_by_pair = share_out(sessions, pairs);
+        let making = Fleet::new(relay, &sessions_by_pair, progress);
         let (fleet, lanes) = unless_interrupted(runtime, making)?;
         Ok(Self {
             name: "relay",
             detail: "",
-            meter: fleet.meter(),
+            meter,
+            nodes: fleet.nodes(),
             lanes,
             held: Held::Relay(fleet),
         })
     }
 
-    /// Somebody else for the same load.
+    /// Somebody else for the same load; coturn has sockets of its own for each session.
     ///
     /// # Errors
     /// When it does not start.
@@ -96,18 +100,24 @@ impl Subject {
         rival: Rival,
         mode: Mode,
         sessions: usize,
+        pairs: usize,
         cores: &Cores,
         runtime: &Runtime,
     ) -> anyhow::Result<Self> {
         let _entered = runtime.enter();
         match rival {
-            Rival::Raw => {
-                let (kind, detail) = raw::fitting(mode);
-                let (child, lanes) = raw::start(kind, sessions, cores)?;
+            Rival::Raw | Rival::One => {
+                let (name, (kind, detail)) = if rival == Rival::One {
+                    ("one", raw::PLAINEST)
+                } else {
+                    ("raw", raw::fitting(mode))
+                };
+                let (child, lanes) = raw::start(kind, &share_out(sessions, pairs), cores)?;
                 Ok(Self {
-                    name: "raw",
+                    name,
                     detail,
                     meter: Some(child.meter()),
+                    nodes: 0,
                     lanes,
                     held: Held::Raw { _child: child },
                 })
@@ -124,10 +134,22 @@ impl Subject {
                     name,
                     detail,
                     meter: Some(server.meter()),
+                    nodes: 0,
                     lanes,
                     held: Held::Coturn(server),
                 })
             }
+        }
+    }
+
+    /// How long its nodes need to say that they are there.
+    pub fn breath(&self) -> Duration {
+        match self.held {
+            Held::Relay(_) => {
+                let nodes = u32::try_from(self.nodes).unwrap_or(u32::MAX);
+                BREATH + BREATH_PER_NODE * nodes
+            }
+            Held::Raw { .. } | Held::Coturn(_) => Duration::ZERO,
         }
     }
 
@@ -138,13 +160,20 @@ impl Subject {
     pub fn breathe(&mut self, runtime: &Runtime) -> anyhow::Result<()> {
         match &mut self.held {
             Held::Relay(_) => {
-                let sessions = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
-                let breath = BREATH + BREATH_PER_SESSION * sessions;
+                let breath = self.breath();
                 runtime.block_on(async { tokio::time::sleep(breath).await });
                 Ok(())
             }
             Held::Raw { .. } => Ok(()),
             Held::Coturn(server) => server.refresh(Instant::now()),
+        }
+    }
+
+    /// The relay, where this is one.
+    pub fn as_relay(&self) -> Option<&Relay> {
+        match &self.held {
+            Held::Relay(fleet) => Some(fleet.relay()),
+            Held::Raw { .. } | Held::Coturn(_) => None,
         }
     }
 
@@ -156,7 +185,18 @@ impl Subject {
     }
 }
 
-fn unless_interrupted<T>(
+/// How many sessions each of `pairs` of nodes has, so that there are `sessions` in all.
+fn share_out(sessions: usize, pairs: usize) -> Vec<usize> {
+    (0..pairs)
+        .map(|pair| sessions / pairs + usize::from(pair < sessions % pairs))
+        .collect()
+}
+
+/// What comes of `making`, unless somebody wants an end.
+///
+/// # Errors
+/// Its own, or that somebody does.
+pub fn unless_interrupted<T>(
     runtime: &Runtime,
     making: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
@@ -168,26 +208,13 @@ fn unless_interrupted<T>(
     })
 }
 
-/// Whether `ip` is one of this machine's: only then can a port be bound there.
-pub fn is_on_this_machine(address: SocketAddr) -> bool {
-    UdpSocket::bind((address.ip(), 0)).is_ok()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Where a relay is.
-///
-/// # Errors
-/// When its name cannot be resolved.
-pub fn resolve(relay: &RelayAddr) -> anyhow::Result<SocketAddr> {
-    use std::net::ToSocketAddrs as _;
-    let host_port = &relay.host_port;
-    let addresses = host_port
-        .to_socket_addrs()
-        .with_context(|| format!("cannot resolve `{host_port}`; check the name and your DNS"))?;
-    let address = addresses.min_by_key(|address| !address.is_ipv4());
-    let address = address.with_context(|| format!("`{host_port}` has no address"))?;
-    ensure!(
-        !address.ip().is_unspecified(),
-        "`{host_port}` is no address to send to; name one of the relay's"
-    );
-    Ok(address)
+    #[test]
+    fn sessions_are_shared_out_evenly() {
+        assert_eq!(share_out(3, 3), [1, 1, 1]);
+        assert_eq!(share_out(11, 4), [3, 3, 3, 2]);
+    }
 }

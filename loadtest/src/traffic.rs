@@ -14,7 +14,9 @@ mod pace;
 mod tally;
 
 use std::{
+    collections::BTreeMap,
     io::IoSlice,
+    os::fd::AsRawFd as _,
     thread,
     time::{Duration, Instant},
 };
@@ -23,11 +25,11 @@ use clap::ValueEnum;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use remora_proto::wire;
 
+use self::tally::Tally;
 pub use self::{
-    pace::Pace,
-    tally::{Counts, STAMP_BYTES},
+    pace::{Pace, Pacer},
+    tally::{Counts, LaneCounts, STAMP_BYTES},
 };
-use self::{pace::Pacer, tally::Tally};
 use crate::{
     interrupt,
     lane::{Lane, Wire},
@@ -45,6 +47,8 @@ const READY_SOCKETS: usize = 64;
 const INBOX_SLOTS: usize = 16;
 /// Frames that are still on their way when time is up have this long.
 const DRAIN: Duration = Duration::from_millis(200);
+/// A load counts for so long before it rests: a relay forgets nodes that are silent for 15 s.
+const STRETCH: Duration = Duration::from_secs(8);
 /// A closed loop in which nothing comes back for so long has lost all that was on its way.
 const STALL_NS: u64 = 50_000_000;
 
@@ -90,6 +94,8 @@ pub struct Load<'a> {
     pub meter: Option<Meter>,
     /// Tells the frames of one run from another's.
     pub run: u32,
+    /// Whether each lane is counted by itself, too.
+    pub by_lane: bool,
 }
 
 /// What came of it.
@@ -107,29 +113,62 @@ pub struct Outcome {
     pub rss_bytes: Option<u64>,
 }
 
+/// What is done beside a load, on its thread.
+pub trait Beside {
+    /// In between while it counts, `counted_ns` after that began: for a moment.
+    fn between(&mut self, _counted_ns: u64) {}
+
+    /// Now and then, with no frame on its way and nothing counted.
+    ///
+    /// # Errors
+    /// When the load cannot go on.
+    fn rest(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// Nothing.
+impl Beside for () {}
+
 /// Makes the load.
 ///
 /// # Errors
 /// When what is measured is gone, or somebody wants an end.
-pub fn run(load: &Load<'_>) -> anyhow::Result<Outcome> {
+pub fn run(load: &Load<'_>, beside: &mut dyn Beside) -> anyhow::Result<Outcome> {
     let own = Meter::of(std::process::id())?;
     let measured_usage = || load.meter.map(Meter::usage).transpose();
     let mut running = Running::new(load)?;
-    running.until(load.warm_up)?;
-    let began = Instant::now();
-    let (before, own_before) = (measured_usage()?, own.usage()?);
-    running.tally.start();
-    running.until(load.duration)?;
-    running.tally.stop();
-    let counted = began.elapsed();
-    let (after, own_after) = (measured_usage()?, own.usage()?);
+    let mut counted = Duration::ZERO;
+    let mut usage = load.meter.map(|_| Usage::default());
+    let mut own_usage = Usage::default();
+    while counted < load.duration {
+        if !counted.is_zero() {
+            running.drain()?;
+            beside.rest()?;
+        }
+        running.begin();
+        running.until(load.warm_up, &mut |_| {})?;
+        let began = Instant::now();
+        let (before, own_before) = (measured_usage()?, own.usage()?);
+        running.tally.start();
+        let began_ns = nanoseconds(counted);
+        running.until((load.duration - counted).min(STRETCH), &mut |now_ns| {
+            beside.between(began_ns + now_ns);
+        })?;
+        running.tally.stop();
+        counted += began.elapsed();
+        if let (Some(usage), Some(before), Some(after)) = (&mut usage, before, measured_usage()?) {
+            usage.add(after.since(before));
+        }
+        own_usage.add(own.usage()?.since(own_before));
+    }
     let rss_bytes = load.meter.map(Meter::rss_bytes).transpose()?;
     running.drain()?;
     Ok(Outcome {
         counts: running.tally.counts(),
         counted,
-        usage: after.zip(before).map(|(after, before)| after.since(before)),
-        own_usage: own_after.since(own_before),
+        usage,
+        own_usage,
         rss_bytes,
     })
 }
@@ -142,6 +181,7 @@ struct Running<'a> {
     sender: Sender,
     tally: Tally,
     epoll: Epoll,
+    socket_by_lane: Vec<usize>,
     inbox: Inbox,
     progressed_ns: u64,
 }
@@ -154,9 +194,17 @@ impl<'a> Running<'a> {
             .map_or(0, |lane| lane.wire.prefix_bytes());
         let data_bytes = load.datagram_bytes.saturating_sub(prefix_bytes);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (number, lane) in (0..).zip(load.lanes) {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, number);
-            epoll.add(lane.receiver(), event)?;
+        // Sessions of the same nodes share a socket, which goes by its first lane's number.
+        let mut first_by_socket = BTreeMap::new();
+        let mut socket_by_lane = Vec::with_capacity(load.lanes.len());
+        for (number, lane) in load.lanes.iter().enumerate() {
+            let socket = lane.receiver();
+            let first = *first_by_socket.entry(socket.as_raw_fd()).or_insert(number);
+            if first == number {
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::try_from(number)?);
+                epoll.add(socket, event)?;
+            }
+            socket_by_lane.push(first);
         }
         Ok(Self {
             load,
@@ -164,8 +212,9 @@ impl<'a> Running<'a> {
             pacer: Pacer::new(load.pace, load.mode.unit_frames() as u64, 0),
             next: 0,
             sender: Sender::new(load.datagram_bytes, load.mode),
-            tally: Tally::new(load.run, load.lanes.len(), data_bytes)?,
+            tally: Tally::new(load.run, load.lanes.len(), data_bytes, load.by_lane)?,
             epoll,
+            socket_by_lane,
             inbox: Inbox::new(INBOX_SLOTS, MAX_RUN_BYTES),
             progressed_ns: 0,
         })
@@ -175,11 +224,21 @@ impl<'a> Running<'a> {
         nanoseconds(self.began.elapsed())
     }
 
-    /// Sends and receives for `duration`.
-    fn until(&mut self, duration: Duration) -> anyhow::Result<()> {
-        let end_ns = self.now_ns() + nanoseconds(duration);
+    /// Frames are due from now on; those of before that have not arrived are lost.
+    fn begin(&mut self) {
+        self.tally.give_up();
+        self.progressed_ns = self.now_ns();
+        let unit_frames = self.load.mode.unit_frames() as u64;
+        self.pacer = Pacer::new(self.load.pace, unit_frames, self.progressed_ns);
+    }
+
+    /// Sends and receives for `duration`; `between` is given the nanoseconds since it began.
+    fn until(&mut self, duration: Duration, between: &mut dyn FnMut(u64)) -> anyhow::Result<()> {
+        let began_ns = self.now_ns();
+        let end_ns = began_ns + nanoseconds(duration);
         loop {
             interrupt::check()?;
+            between(self.now_ns() - began_ns);
             let sent = self.send();
             let received = self.receive()?;
             let now_ns = self.now_ns();
@@ -244,7 +303,12 @@ impl<'a> Running<'a> {
             for run in self.inbox.datagrams() {
                 for datagram in run.segments().filter(|bytes| is_for_load(lane.wire, bytes)) {
                     let data = datagram.get(prefix_bytes..).unwrap_or_default();
-                    frames += usize::from(self.tally.arrive(number, data, now_ns));
+                    let named = tally::lane_of(data);
+                    let lane = named.filter(|&lane| {
+                        self.socket_by_lane.get(lane) == Some(&number)
+                            && self.load.lanes[lane].wire.carries(datagram)
+                    });
+                    frames += usize::from(self.tally.arrive(lane, data, now_ns));
                 }
             }
         }

@@ -297,7 +297,8 @@ fn unexpected() -> RequestError {
     })
 }
 
-fn client_config(relay: &RelayAddr) -> quinn::ClientConfig {
+/// How a node connects: with a key of its own, to whoever has the key in the address.
+pub fn client_config(relay: &RelayAddr) -> quinn::ClientConfig {
     // A fresh key per process: nodes are anonymous until identities are signed.
     let mut config = ClientConfig::new(Profile::Hop, StaticKey::generate(), ALPN_RELAY);
     config.server_key = Some(relay.id.0);

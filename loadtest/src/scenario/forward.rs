@@ -1,25 +1,20 @@
 //! The verb `forward`: a load on the relay, and in turns with it on something else.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use anyhow::Context as _;
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use tokio::runtime::Runtime;
 
 use crate::{
     cli::{Forward, Rate},
     measure::Measured,
-    process::{self, Cores, Meter},
-    report::{Finding, Progress, print},
-    subject::{Subject, Target},
-    traffic::{self, Load, Pace},
+    relay::{Aim, Capacity, Relay, SessionRate},
+    report::{Finding, print},
+    scenario::{Bench, WARM_UP},
+    subject::Subject,
+    traffic::{self, Beside, Load, Pace},
 };
 
-/// Before a run counts: buffers are touched, clocks are up.
-const WARM_UP: Duration = Duration::from_millis(300);
 /// Frames on their way when it goes as fast as it can: enough that nobody waits for work, few enough that they fit every
 /// socket on their way. coturn's hold some fifty.
 const WINDOW_FRAMES: u64 = 256;
@@ -29,22 +24,15 @@ const WINDOW_FRAMES_PER_SESSION: u64 = 48;
 ///
 /// # Errors
 /// When there is no measurement.
-pub fn run(args: &Forward, at: Option<SocketAddr>) -> anyhow::Result<Option<String>> {
-    let began = Instant::now();
-    let progress = Progress::new();
-    let cores = Cores::divide(!args.no_pin)?;
-    cores.stay_on_load()?;
-    process::raise_open_files();
-    // Its tasks run on this very thread, and only between the runs: then no frame wakes anything but the load.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let mut subjects = subjects(args, at, &cores, &runtime, &progress)?;
-    let measured = in_turns(args, &mut subjects, &runtime, &progress);
+pub fn run(args: &Forward, aim: Aim) -> anyhow::Result<Option<String>> {
+    let bench = Bench::new(&args.target, args.workers.unwrap_or(1))?;
+    let mut subjects = subjects(args, aim, &bench)?;
+    let nodes = subjects[0].nodes;
+    let measured = in_turns(args, &mut subjects, &bench);
     for subject in subjects {
-        subject.end(&runtime);
+        subject.end(&bench.runtime);
     }
-    progress.clear();
+    bench.progress.clear();
     let measured = measured?;
     let [relay, rest @ ..] = &measured[..] else {
         return Ok(Some("nothing was measured".to_owned()));
@@ -53,10 +41,11 @@ pub fn run(args: &Forward, at: Option<SocketAddr>) -> anyhow::Result<Option<Stri
         args,
         relay,
         rival: rest.first(),
-        cores: &cores,
-        took: began.elapsed(),
+        nodes,
+        cores: &bench.cores,
+        took: bench.began.elapsed(),
     };
-    print(&if args.json {
+    print(&if args.target.json {
         finding.json().to_string()
     } else {
         finding.table()
@@ -64,30 +53,27 @@ pub fn run(args: &Forward, at: Option<SocketAddr>) -> anyhow::Result<Option<Stri
     Ok(verdict(args, &finding))
 }
 
-fn subjects(
-    args: &Forward,
-    at: Option<SocketAddr>,
-    cores: &Cores,
-    runtime: &Runtime,
-    progress: &Progress,
-) -> anyhow::Result<Vec<Subject>> {
-    let target = match (&args.relay, at) {
-        (Some(relay), Some(at)) => Target::Running {
-            relay: relay.clone(),
-            at,
-            meter: args
-                .relay_pid
-                .map(Meter::of)
-                .transpose()
-                .context("--relay-pid is not a process that can be read")?,
-        },
-        (Some(_), None) | (None, _) => Target::Own,
-    };
+fn subjects(args: &Forward, aim: Aim, bench: &Bench) -> anyhow::Result<Vec<Subject>> {
+    let (cores, runtime) = (&bench.cores, &bench.runtime);
     let sessions = usize::from(args.sessions);
-    let mut subjects = vec![Subject::relay(target, sessions, cores, runtime, progress)?];
+    let pairs = args.pairs();
+    let capacity = Capacity {
+        nodes: 2 * pairs,
+        sessions,
+        workers: args.workers,
+        session_rate: SessionRate::Unlimited,
+    };
+    let relay = Relay::new(aim, capacity, cores)?;
+    let mut subjects = vec![Subject::relay(
+        relay,
+        sessions,
+        pairs,
+        runtime,
+        &bench.progress,
+    )?];
     if let Some(rival) = args.vs {
-        progress.show("starting the other one");
-        let rival = Subject::rival(rival, args.mode, sessions, cores, runtime)?;
+        bench.progress.show("starting the other one");
+        let rival = Subject::rival(rival, args.mode, sessions, pairs, cores, runtime)?;
         subjects.push(rival);
     }
     Ok(subjects)
@@ -97,23 +83,31 @@ fn subjects(
 fn in_turns(
     args: &Forward,
     subjects: &mut [Subject],
-    runtime: &Runtime,
-    progress: &Progress,
+    bench: &Bench,
 ) -> anyhow::Result<Vec<Measured>> {
     let mut order: Vec<_> = (0..usize::from(args.sessions)).collect();
-    order.shuffle(&mut StdRng::seed_from_u64(args.seed));
+    order.shuffle(&mut StdRng::seed_from_u64(args.target.seed));
     let mut measured: Vec<_> = subjects
         .iter()
         .map(|subject| Measured::new(subject.name, subject.detail))
         .collect();
+    let mut breath = Breath {
+        runtime: &bench.runtime,
+        time: subjects
+            .iter()
+            .map(Subject::breath)
+            .max()
+            .unwrap_or_default(),
+    };
     for (number, turn) in (1..).zip(0..args.runs) {
         for at in 0..subjects.len() {
+            let progress = &bench.progress;
             progress.show(&progress_line(args, number, subjects[at].name, &measured));
             for subject in &mut *subjects {
-                subject.breathe(runtime)?;
+                subject.breathe(&bench.runtime)?;
             }
             let subject = &subjects[at];
-            let outcome = traffic::run(&Load {
+            let load = Load {
                 lanes: &subject.lanes,
                 order: &order,
                 mode: args.mode,
@@ -123,11 +117,26 @@ fn in_turns(
                 duration: Duration::from_secs(args.seconds),
                 meter: subject.meter,
                 run: turn,
-            });
-            measured[at].runs.push(outcome?);
+                by_lane: false,
+            };
+            measured[at].runs.push(traffic::run(&load, &mut breath)?);
         }
     }
     Ok(measured)
+}
+
+/// All nodes say that they are there, also those that are not measured just now.
+struct Breath<'a> {
+    runtime: &'a Runtime,
+    time: Duration,
+}
+
+impl Beside for Breath<'_> {
+    fn rest(&mut self) -> anyhow::Result<()> {
+        self.runtime
+            .block_on(async { tokio::time::sleep(self.time).await });
+        Ok(())
+    }
 }
 
 fn pace(args: &Forward) -> Pace {

@@ -20,6 +20,9 @@ use crate::{
     traffic::Mode,
 };
 
+/// What one would write first, and its name for people.
+pub(super) const PLAINEST: (Kind, &str) = (Kind::One, "recvfrom/sendto");
+
 /// The best forwarder for a mode, and its name for people.
 pub(super) fn fitting(mode: Mode) -> (Kind, &'static str) {
     match mode {
@@ -29,10 +32,10 @@ pub(super) fn fitting(mode: Mode) -> (Kind, &'static str) {
     }
 }
 
-/// Starts it for `sessions` sessions; call within a runtime.
+/// Starts it for pairs of sockets with so many sessions each; call within a runtime.
 pub(super) fn start(
     kind: Kind,
-    sessions: usize,
+    sessions_by_pair: &[usize],
     cores: &Cores,
 ) -> anyhow::Result<(Child, Vec<Lane>)> {
     let own = std::env::current_exe().context("this program cannot be found")?;
@@ -41,23 +44,32 @@ pub(super) fn start(
     command.args(["forwarder", kind.get_name()]);
     let mut child = Child::start(command, cores, Stdio::piped())?;
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let pairs = (0..sessions)
+    let pairs = sessions_by_pair
+        .iter()
         .map(|_| Ok([NodeSocket::bind(anywhere)?, NodeSocket::bind(anywhere)?]))
         .collect::<std::io::Result<Vec<_>>>()
         .context("not enough UDP sockets; fewer --sessions, or a higher `ulimit -n`")?;
     let mut lines = String::new();
-    for [host, joiner] in &pairs {
-        lines += &format!("{} {}\n", host.on_loopback()?, joiner.on_loopback()?);
+    for ([host, joiner], &sessions) in pairs.iter().zip(sessions_by_pair) {
+        let line = format!("{} {}\n", host.on_loopback()?, joiner.on_loopback()?);
+        lines += &line.repeat(sessions);
     }
     let input = child.input.as_mut().context("its input is ours")?;
     writeln!(input, "{lines}").context("the forwarder does not take its sessions")?;
     let at: SocketAddr = child.first_line()?.parse().context("no address")?;
-    let lanes = (0..).zip(&pairs).map(|(id, [host, joiner])| {
-        let header = Header {
-            side: Side::Joiner,
-            session: SessionId(id),
-        };
-        Lane::new(&joiner.magic, &host.magic, at, Wire::Frame(header))
-    });
-    Ok((child, lanes.collect::<Result<_, _>>()?))
+    let mut lanes: Vec<Lane> = Vec::new();
+    for ([host, joiner], &sessions) in pairs.iter().zip(sessions_by_pair) {
+        let first = lanes.len();
+        for _ in 0..sessions {
+            let wire = Wire::Frame(Header {
+                side: Side::Joiner,
+                session: SessionId(lanes.len() as u64),
+            });
+            lanes.push(match lanes.get(first) {
+                Some(lane) => lane.beside(wire),
+                None => Lane::new(&joiner.magic, &host.magic, at, wire)?,
+            });
+        }
+    }
+    Ok((child, lanes))
 }

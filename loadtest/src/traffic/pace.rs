@@ -14,7 +14,7 @@ pub enum Pace {
 
 /// The state of a [`Pace`].
 #[derive(Debug)]
-pub(super) struct Pacer {
+pub struct Pacer {
     pace: Pace,
     unit_frames: u64,
     start_ns: u64,
@@ -23,7 +23,7 @@ pub(super) struct Pacer {
 
 impl Pacer {
     /// Units of `unit_frames`, from `now_ns` on.
-    pub(super) fn new(pace: Pace, unit_frames: u64, now_ns: u64) -> Self {
+    pub fn new(pace: Pace, unit_frames: u64, now_ns: u64) -> Self {
         Self {
             pace,
             unit_frames,
@@ -33,7 +33,7 @@ impl Pacer {
     }
 
     /// Takes the next unit, if it is due.
-    pub(super) fn take(&mut self, now_ns: u64, on_their_way: u64) -> bool {
+    pub fn take(&mut self, now_ns: u64, on_their_way: u64) -> bool {
         match self.pace {
             Pace::Window(window) => on_their_way + self.unit_frames <= window,
             Pace::Rate(frames_per_s) => {

@@ -58,6 +58,12 @@ impl Stamp {
     }
 }
 
+/// The lane that a frame's data names.
+pub(super) fn lane_of(data: &[u8]) -> Option<usize> {
+    let stamp = Stamp::decode(data)?;
+    usize::try_from(stamp.lane).ok()
+}
+
 /// What one run of the load came to.
 #[derive(Clone, Debug)]
 pub struct Counts {
@@ -75,6 +81,41 @@ pub struct Counts {
     pub silent_lanes: usize,
     /// From sending a frame to having it, of those that count.
     pub latency_ns: Histogram<u64>,
+    /// The same for each lane, where that was asked for.
+    pub by_lane: Vec<LaneCounts>,
+}
+
+/// What one lane came to.
+#[derive(Clone, Debug)]
+pub struct LaneCounts {
+    /// Frames sent while it counted.
+    pub sent: u64,
+    /// Those of them that arrived.
+    pub delivered: u64,
+    /// From sending a frame to having it.
+    pub latency_ns: Histogram<u64>,
+}
+
+impl LaneCounts {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// Never: the bounds are valid.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            sent: 0,
+            delivered: 0,
+            latency_ns: latencies()?,
+        })
+    }
+}
+
+fn latencies() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(
+        1,
+        MAX_LATENCY_NS,
+        SIGNIFICANT_FIGURES,
+    )?)
 }
 
 /// The books of one run.
@@ -99,7 +140,12 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(run: u32, lanes: usize, data_bytes: usize) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        run: u32,
+        lanes: usize,
+        data_bytes: usize,
+        by_lane: bool,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             run,
             data_bytes,
@@ -117,7 +163,10 @@ impl Tally {
                 duplicated: 0,
                 foreign: 0,
                 silent_lanes: 0,
-                latency_ns: Histogram::new_with_bounds(1, MAX_LATENCY_NS, SIGNIFICANT_FIGURES)?,
+                latency_ns: latencies()?,
+                by_lane: (0..if by_lane { lanes } else { 0 })
+                    .map(|_| LaneCounts::new())
+                    .collect::<Result<_, _>>()?,
             },
             counting: false,
         })
@@ -131,6 +180,11 @@ impl Tally {
             self.arrived_bits.push(0);
         }
         self.lanes[lane as usize][0] = true;
+        if self.counting
+            && let Some(counts) = self.counts.by_lane.get_mut(lane as usize)
+        {
+            counts.sent += 1;
+        }
         Stamp {
             run: self.run,
             lane,
@@ -142,20 +196,22 @@ impl Tally {
     /// From now on it counts.
     pub(super) fn start(&mut self) {
         self.first_counted = self.next_sequence;
+        self.end_counted = u64::MAX;
         self.counting = true;
     }
 
-    /// Frames sent from now on do not count, nor does their arriving.
+    /// Frames sent from now on do not count, nor does their arriving, until it starts again.
     pub(super) fn stop(&mut self) {
         self.end_counted = self.next_sequence;
+        self.counts.sent += self.end_counted - self.first_counted;
         self.counting = false;
     }
 
-    /// A frame's data has arrived at `lane`; true when it is one of this run, for the first time.
-    pub(super) fn arrive(&mut self, lane: usize, data: &[u8], now_ns: u64) -> bool {
+    /// A frame's data has arrived where only those of `lane` do; true when it is one of this run, for the first time.
+    pub(super) fn arrive(&mut self, lane: Option<usize>, data: &[u8], now_ns: u64) -> bool {
         let stamp = Stamp::decode(data).filter(|stamp| {
             stamp.run == self.run
-                && stamp.lane as usize == lane
+                && Some(stamp.lane as usize) == lane
                 && stamp.sequence < self.next_sequence
                 && data.len() == self.data_bytes
         });
@@ -174,12 +230,16 @@ impl Tally {
         }
         *bits |= bit;
         self.arrived_all += 1;
-        self.lanes[lane][1] = true;
+        self.lanes[stamp.lane as usize][1] = true;
         self.counts.arrived += u64::from(self.counting);
         if (self.first_counted..self.end_counted).contains(&stamp.sequence) {
             self.counts.delivered += 1;
             let latency_ns = now_ns.saturating_sub(stamp.sent_ns);
             self.counts.latency_ns.saturating_record(latency_ns);
+            if let Some(counts) = self.counts.by_lane.get_mut(stamp.lane as usize) {
+                counts.delivered += 1;
+                counts.latency_ns.saturating_record(latency_ns);
+            }
         }
         true
     }
@@ -197,7 +257,6 @@ impl Tally {
     }
 
     pub(super) fn counts(mut self) -> Counts {
-        self.counts.sent = self.end_counted.saturating_sub(self.first_counted);
         let silent = |lane: &&[bool; 2]| **lane == [true, false];
         self.counts.silent_lanes = self.lanes.iter().filter(silent).count();
         self.counts
@@ -209,7 +268,7 @@ mod tests {
     use super::*;
 
     fn tally() -> Tally {
-        Tally::new(7, 2, STAMP_BYTES).expect("valid bounds")
+        Tally::new(7, 2, STAMP_BYTES, true).expect("valid bounds")
     }
 
     #[test]
@@ -219,10 +278,10 @@ mod tests {
         tally.start();
         let counted = tally.stamp(1, 20).encode();
         let lost = tally.stamp(1, 25);
-        assert!(tally.arrive(0, &early, 30) && tally.arrive(1, &counted, 60));
+        assert!(tally.arrive(Some(0), &early, 30) && tally.arrive(Some(1), &counted, 60));
         tally.stop();
         let late = tally.stamp(0, 70).encode();
-        assert!(tally.arrive(0, &late, 80));
+        assert!(tally.arrive(Some(0), &late, 80));
         assert_eq!((lost.sequence, tally.on_their_way()), (2, 1));
         tally.give_up();
         assert_eq!(tally.on_their_way(), 0);
@@ -230,6 +289,28 @@ mod tests {
         assert_eq!((counts.sent, counts.delivered, counts.arrived), (2, 1, 2));
         assert_eq!(counts.latency_ns.max(), 40);
         assert_eq!((counts.duplicated, counts.foreign), (0, 0));
+        let by_lane = counts
+            .by_lane
+            .iter()
+            .map(|lane| (lane.sent, lane.delivered));
+        assert_eq!(by_lane.collect::<Vec<_>>(), [(0, 0), (2, 1)]);
+    }
+
+    #[test]
+    fn it_can_start_again() {
+        let mut tally = tally();
+        for _ in 0..2 {
+            tally.start();
+            let counted = tally.stamp(0, 0).encode();
+            assert!(tally.arrive(Some(0), &counted, 1));
+            tally.stamp(0, 0);
+            tally.stop();
+            tally.stamp(0, 0);
+            tally.give_up();
+        }
+        assert_eq!(tally.on_their_way(), 0);
+        let counts = tally.counts();
+        assert_eq!((counts.sent, counts.delivered, counts.arrived), (4, 2, 2));
     }
 
     #[test]
@@ -237,19 +318,22 @@ mod tests {
         let mut tally = tally();
         let stamp = tally.stamp(1, 0);
         let frame = stamp.encode();
-        assert!(!tally.arrive(0, &frame, 1), "another lane's");
-        assert!(!tally.arrive(1, &frame[1..], 1), "cut");
-        assert!(!tally.arrive(1, &[&frame[..], &[0]].concat(), 1), "longer");
+        assert!(!tally.arrive(Some(0), &frame, 1), "another lane's");
+        assert!(!tally.arrive(Some(1), &frame[1..], 1), "cut");
+        assert!(
+            !tally.arrive(Some(1), &[&frame[..], &[0]].concat(), 1),
+            "longer"
+        );
         for (run, sequence) in [(8, 0), (7, 1)] {
             let other = Stamp {
                 run,
                 sequence,
                 ..stamp
             };
-            assert!(!tally.arrive(1, &other.encode(), 1));
+            assert!(!tally.arrive(Some(1), &other.encode(), 1));
         }
-        assert!(tally.arrive(1, &frame, 1));
-        assert!(!tally.arrive(1, &frame, 2));
+        assert!(tally.arrive(Some(1), &frame, 1));
+        assert!(!tally.arrive(Some(1), &frame, 2));
         let silent = tally.stamp(0, 3);
         assert_eq!(silent.sequence, 1);
         let counts = tally.counts();

@@ -1,0 +1,266 @@
+//! The relay under load: one of our own, which ends with us, or somebody's.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use remora_proto::id::RelayAddr;
+use tempfile::TempDir;
+
+use crate::process::{self, Child, Cores, Meter};
+
+/// Rates that no load reaches: what is measured is the work, not a limit.
+const UNLIMITED_BYTES: u64 = 1 << 40;
+/// The least that a relay takes.
+const MIN_BURST_BYTES: u64 = 64 << 10;
+const UNLIMITED_LOOKUPS: u64 = 1 << 30;
+/// Nodes beyond those that are asked for.
+const SPARE_NODES: usize = 64;
+/// From half of a network's places on, a relay wants a round trip more (RFC 9000 §8.1): all are in the first half.
+const NETWORK_PLACES: usize = 2;
+/// A relay that is flooded answers its admin port late; one that does not answer at all is broken.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Before every name of a metric.
+const METRIC_PREFIX: &str = "remora_relay_";
+
+/// Which relay.
+#[derive(Debug)]
+pub enum Aim {
+    /// One of our own, for the time of the run.
+    Own,
+    /// Somebody's.
+    Running {
+        /// Its address as nodes get it.
+        address: RelayAddr,
+        /// The same, resolved.
+        at: SocketAddr,
+        /// Its process, if it runs here and that is known.
+        pid: Option<u32>,
+    },
+}
+
+/// What a relay of our own has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Nodes at once.
+    pub nodes: usize,
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Threads that forward; by default one for each core it has.
+    pub workers: Option<usize>,
+    /// What a session may send.
+    pub session_rate: SessionRate,
+}
+
+/// What a session may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionRate {
+    /// Whatever it likes.
+    Unlimited,
+    /// What the relay allows when nobody says anything.
+    Ordinary,
+    /// Bytes per second, and a quarter of a second's at once.
+    BytesPerSecond(u64),
+}
+
+/// A relay.
+#[derive(Debug)]
+pub struct Relay {
+    /// Its address as nodes get it.
+    pub address: RelayAddr,
+    /// The same, resolved.
+    pub at: SocketAddr,
+    /// Its process, where that is known.
+    pub meter: Option<Meter>,
+    own: Option<Own>,
+}
+
+/// A relay that ends with us.
+#[derive(Debug)]
+struct Own {
+    _child: Child,
+    admin: SocketAddr,
+    /// Where its key is.
+    _folder: TempDir,
+}
+
+impl Relay {
+    /// The relay that is meant; one of our own is started.
+    ///
+    /// # Errors
+    /// When it does not start, or its process cannot be read.
+    pub fn new(aim: Aim, capacity: Capacity, cores: &Cores) -> anyhow::Result<Self> {
+        match aim {
+            Aim::Own => Self::start(capacity, cores),
+            Aim::Running { address, at, pid } => Ok(Self {
+                address,
+                at,
+                meter: pid
+                    .map(Meter::of)
+                    .transpose()
+                    .context("--relay-pid is not a process that can be read")?,
+                own: None,
+            }),
+        }
+    }
+
+    fn start(capacity: Capacity, cores: &Cores) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("no folder for the relay's key")?;
+        let mut command = Command::new(process::beside("remora-relay")?);
+        // Nothing of the caller's environment may change what is measured.
+        command.env_clear();
+        command.args(["serve", "--json", "--log", "error"]);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.arg("--key").arg(folder.path().join("relay.key"));
+        for (flag, value) in capacity.flags() {
+            command.args([flag, &value.to_string()]);
+        }
+        let mut child = Child::start(command, cores, Stdio::piped())?;
+        let line = child.first_line().context("remora-relay does not start")?;
+        let announced: serde_json::Value = serde_json::from_str(&line)
+            .with_context(|| format!("remora-relay says `{line}` instead of its address"))?;
+        let text = |name: &str| announced[name].as_str().unwrap_or_default().to_owned();
+        let address: RelayAddr = text("address")
+            .parse()
+            .with_context(|| format!("remora-relay's address is `{}`", text("address")))?;
+        Ok(Self {
+            at: resolve(&address)?,
+            address,
+            meter: Some(child.meter()),
+            own: Some(Own {
+                admin: text("admin").parse().context("no admin port")?,
+                _child: child,
+                _folder: folder,
+            }),
+        })
+    }
+
+    /// Whether it ends with us.
+    pub fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// What it has counted, by name and labels as they are written; nothing of somebody's relay.
+    ///
+    /// # Errors
+    /// When its admin port does not answer.
+    pub fn metrics(&self) -> anyhow::Result<BTreeMap<String, f64>> {
+        let Some(own) = &self.own else {
+            return Ok(BTreeMap::new());
+        };
+        let mut stream = TcpStream::connect_timeout(&own.admin, ADMIN_TIMEOUT)
+            .context("the relay's admin port does not answer")?;
+        stream.set_read_timeout(Some(ADMIN_TIMEOUT))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .context("the relay's admin port does not answer")?;
+        Ok(parse_metrics(&answer))
+    }
+}
+
+impl Capacity {
+    fn flags(self) -> Vec<(&'static str, u64)> {
+        let nodes = self.nodes + SPARE_NODES;
+        let mut flags = vec![
+            ("--lookups-per-minute", UNLIMITED_LOOKUPS),
+            ("--max-sessions", self.sessions.max(1) as u64),
+            ("--max-nodes", nodes as u64),
+            ("--max-nodes-per-network", (NETWORK_PLACES * nodes) as u64),
+        ];
+        match self.session_rate {
+            SessionRate::Unlimited => flags.extend([
+                ("--session-rate-bytes", UNLIMITED_BYTES),
+                ("--session-burst", UNLIMITED_BYTES),
+            ]),
+            SessionRate::Ordinary => {}
+            SessionRate::BytesPerSecond(rate) => flags.extend([
+                ("--session-rate-bytes", rate),
+                ("--session-burst", (rate / 4).max(MIN_BURST_BYTES)),
+            ]),
+        }
+        if let Some(workers) = self.workers {
+            flags.push(("--workers", workers as u64));
+        }
+        flags
+    }
+}
+
+/// Lines of the text format that carry a number.
+fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter_map(|line| {
+        let (name, value) = line.strip_prefix(METRIC_PREFIX)?.rsplit_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    });
+    lines.collect()
+}
+
+/// Where a relay is.
+///
+/// # Errors
+/// When its name cannot be resolved.
+pub fn resolve(relay: &RelayAddr) -> anyhow::Result<SocketAddr> {
+    use std::net::ToSocketAddrs as _;
+    let host_port = &relay.host_port;
+    let addresses = host_port
+        .to_socket_addrs()
+        .with_context(|| format!("cannot resolve `{host_port}`; check the name and your DNS"))?;
+    let address = addresses.min_by_key(|address| !address.is_ipv4());
+    let address = address.with_context(|| format!("`{host_port}` has no address"))?;
+    ensure!(
+        !address.ip().is_unspecified(),
+        "`{host_port}` is no address to send to; name one of the relay's"
+    );
+    Ok(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_read_by_name_and_labels() {
+        let text = "HTTP/1.1 200 OK\r\n\r\n# HELP remora_relay_x y\nremora_relay_drops{reason=\"a b\"} 3\n\
+                    remora_relay_nodes 2.5\nother 1\nremora_relay_broken\n";
+        let metrics = parse_metrics(text);
+        assert_eq!(metrics.len(), 2);
+        assert_eq!(metrics["drops{reason=\"a b\"}"], 3.0);
+        assert_eq!(metrics["nodes"], 2.5);
+    }
+
+    #[test]
+    fn only_a_capacity_with_a_rate_limits_sessions() {
+        let mut capacity = Capacity {
+            nodes: 10,
+            sessions: 0,
+            workers: None,
+            session_rate: SessionRate::Unlimited,
+        };
+        let value = |capacity: Capacity, name: &str| {
+            let flags = capacity.flags().into_iter();
+            flags
+                .filter(|(flag, _)| *flag == name)
+                .map(|(_, value)| value)
+                .next()
+        };
+        assert_eq!(value(capacity, "--session-burst"), Some(UNLIMITED_BYTES));
+        assert_eq!(
+            value(capacity, "--max-sessions"),
+            Some(1),
+            "what a relay takes"
+        );
+        assert_eq!(value(capacity, "--workers"), None);
+        capacity.session_rate = SessionRate::Ordinary;
+        assert_eq!(value(capacity, "--session-burst"), None);
+        capacity.session_rate = SessionRate::BytesPerSecond(1 << 20);
+        capacity.workers = Some(2);
+        assert_eq!(value(capacity, "--session-burst"), Some(1 << 18));
+        assert_eq!(value(capacity, "--workers"), Some(2));
+    }
+}
