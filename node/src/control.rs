@@ -39,10 +39,11 @@ use crate::{
 /// A relay that has not answered by then is not there, or UDP is blocked.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Keeps the NAT's mapping open (RFC 4787 §4.3 allows 2 minutes, real ones forget after 30 s) and lets the relay
-/// notice within its idle timeout that we are gone; two may be lost. A relay has ten thousand such nodes.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// notice within its idle timeout that we are gone; two may be lost. A relay has ten thousand such nodes, and each wakes it up.
+/// In a session the peers' own keep-alive comes more often, through the same mapping.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Silence after which the relay counts as gone.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Messages waiting for the relay: a person's actions, a few at a time.
 const QUEUE_REQUESTS: usize = 32;
 /// Notices waiting for us: at most four joiners at a time, a few messages each.
@@ -310,7 +311,7 @@ pub fn client_config(relay: &RelayAddr) -> quinn::ClientConfig {
         .ack_frequency_config(Some(at_once))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(
-            IDLE_TIMEOUT.try_into().expect("30 s is a valid timeout"),
+            IDLE_TIMEOUT.try_into().expect("60 s is a valid timeout"),
         ))
         .max_concurrent_bidi_streams(0u8.into())
         .max_concurrent_uni_streams(0u8.into())

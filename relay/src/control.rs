@@ -43,7 +43,7 @@ const WINDOW_BYTES: u32 = 64 << 10;
 /// A Noise handshake is two messages of some hundred bytes.
 const CRYPTO_BUFFER_BYTES: usize = 16 << 10;
 /// When a silent node is gone; nodes keep alive at a third of it.
-const IDLE_TIMEOUT_MS: u32 = 30_000;
+const IDLE_TIMEOUT_MS: u32 = 60_000;
 
 /// QUIC as a hop's server.
 pub fn endpoint(key: StaticKey, may_fragment: bool) -> Endpoint {

@@ -81,6 +81,8 @@ pub enum DropReason {
     SendBufferFull,
     /// The system refused to send it.
     SendFailed,
+    /// Not of any connection here, as garbage is.
+    QuicUnknown,
     /// Control has not taken the packets before it.
     QuicQueueFull,
     /// Control has not taken the first packets before it: there are too many, or somebody floods.
@@ -89,7 +91,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::UnknownKind,
         Self::FrameShort,
         Self::FrameReserved,
@@ -100,6 +102,7 @@ impl DropReason {
         Self::ReflectLimited,
         Self::SendBufferFull,
         Self::SendFailed,
+        Self::QuicUnknown,
         Self::QuicQueueFull,
         Self::OpeningQueueFull,
     ];
@@ -117,6 +120,7 @@ impl DropReason {
             Self::ReflectLimited => "reflect_limited",
             Self::SendBufferFull => "send_buffer_full",
             Self::SendFailed => "send_failed",
+            Self::QuicUnknown => "quic_unknown",
             Self::QuicQueueFull => "quic_queue_full",
             Self::OpeningQueueFull => "opening_queue_full",
         }

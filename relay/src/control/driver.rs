@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     admin::metrics::{Handshake, Metrics},
-    datapath::{QuicPacket, socket::Socket},
+    datapath::{DropReason, QuicPacket, socket::Socket},
     drain::State,
     rate::TokenBucket,
     rendezvous::Rendezvous,
@@ -50,7 +50,7 @@ const SPARE_CONNECTIONS: usize = 1024;
 /// Packets taken in one round of those who are here, and of those who would like to be: a flood of first packets, each of
 /// which costs a handshake, holds nobody up for longer than this.
 const PACKETS_AT_ONCE: usize = 64;
-const OPENINGS_AT_ONCE: usize = 8;
+const OPENINGS_AT_ONCE: usize = 16;
 /// How long nodes get to take the news that the relay closes, and then to be told once more.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Oldest version of the messages spoken here.
@@ -189,7 +189,7 @@ impl Driver {
 
     /// Serves nodes until `closing`, then lets every connection say its last words; starts to drain on `drain`.
     pub async fn run(mut self, drain: CancellationToken, closing: CancellationToken) {
-        let mut arrived = Vec::with_capacity(PACKETS_AT_ONCE + OPENINGS_AT_ONCE);
+        let mut arrived = Vec::with_capacity(PACKETS_AT_ONCE);
         self.publish();
         loop {
             tokio::select! { biased;
@@ -243,7 +243,7 @@ impl Driver {
         ];
         let next = deadlines.into_iter().flatten().min();
         let (packets, openings) = (&mut self.ports.packets, &mut self.ports.openings);
-        let has_workers = tokio::select! { biased;
+        tokio::select! { biased;
             Some(asked) = self.office.asked.next(), if !self.office.asked.is_empty() => {
                 self.office.conclude(asked, &mut self.nodes, Instant::now());
                 true
@@ -255,15 +255,19 @@ impl Driver {
                 has_workers
             }
             () = sleep_until(next) => true,
-        };
-        // However many come of the one kind, the other has its turn.
-        let more = std::iter::from_fn(|| openings.try_recv().ok());
-        arrived.extend(more.take(OPENINGS_AT_ONCE));
-        has_workers
+        }
     }
 
     fn round(&mut self, arrived: &mut Vec<QuicPacket>) {
         let now = Instant::now();
+        // First: what is said on a connection may have overtaken what opens it. And however many come of the one kind, the
+        // other has its turn.
+        for _ in 0..OPENINGS_AT_ONCE {
+            let Ok(packet) = self.ports.openings.try_recv() else {
+                break;
+            };
+            self.handle_packet(packet, now);
+        }
         for packet in arrived.drain(..) {
             self.handle_packet(packet, now);
         }
@@ -379,10 +383,12 @@ impl Driver {
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.admit(incoming, now),
+            // A reset, or the versions spoken here; neither for each of many.
             Some(DatagramEvent::Response(transmit)) => {
+                self.office.metrics.dropped(DropReason::QuicUnknown, 1);
                 send(&self.ports.socket, &transmit, &self.buffer);
             }
-            None => {}
+            None => self.office.metrics.dropped(DropReason::QuicUnknown, 1),
         }
     }
 
