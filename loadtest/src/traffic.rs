@@ -47,7 +47,7 @@ const READY_SOCKETS: usize = 64;
 const INBOX_SLOTS: usize = 16;
 /// Frames that are still on their way when time is up have this long.
 const DRAIN: Duration = Duration::from_millis(200);
-/// A load counts for so long before it rests: a relay forgets nodes that are silent for 15 s.
+/// A load counts for so long before it rests, and nodes keep alive: they want to every 20 s, and a relay forgets them after 60.
 const STRETCH: Duration = Duration::from_secs(8);
 /// A closed loop in which nothing comes back for so long has lost all that was on its way.
 const STALL_NS: u64 = 50_000_000;

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     admin::metrics::{Handshake, Metrics},
-    datapath::{DropReason, QuicPacket, socket::Socket},
+    datapath::{DropReason, QuicPacket, pages, socket::Socket},
     drain::State,
     rate::TokenBucket,
     rendezvous::Rendezvous,
@@ -51,6 +51,8 @@ const SPARE_CONNECTIONS: usize = 1024;
 /// which costs a handshake, holds nobody up for longer than this.
 const PACKETS_AT_ONCE: usize = 64;
 const OPENINGS_AT_ONCE: usize = 16;
+/// So many nodes hold memory that is worth giving back when half of them have left.
+const MANY: usize = 1024;
 /// How long nodes get to take the news that the relay closes, and then to be told once more.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Oldest version of the messages spoken here.
@@ -111,6 +113,9 @@ struct Node {
 #[derive(Debug, Default)]
 struct Nodes {
     slots: Vec<Option<Box<Node>>>,
+    len: usize,
+    /// Most of them since memory was given back.
+    peak: usize,
     /// Those that something has happened to in this round.
     touched: Vec<usize>,
 }
@@ -357,7 +362,7 @@ impl Driver {
         }
         if is_drained {
             self.deadlines.disarm(key, &mut node.armed);
-            self.nodes.slots[key] = None;
+            self.nodes.remove(key);
         } else {
             let wanted = node.connection.poll_timeout();
             self.deadlines.arm(key, &mut node.armed, wanted);
@@ -634,7 +639,18 @@ impl Nodes {
             self.slots.resize_with(key + 1, || None);
         }
         self.slots[key] = Some(Box::new(node));
+        self.len += 1;
+        self.peak = self.peak.max(self.len);
         self.touch(key);
+    }
+
+    fn remove(&mut self, key: usize) {
+        self.slots[key] = None;
+        self.len -= 1;
+        if self.peak >= MANY && self.len <= self.peak / 2 {
+            pages::give_back();
+            self.peak = self.len;
+        }
     }
 
     fn get(&mut self, key: usize) -> Option<&mut Node> {

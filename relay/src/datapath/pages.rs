@@ -1,5 +1,5 @@
-//! Memory that is looked at here and there: in pages of 2 MiB, where the system has them, the processor need not look up where
-//! each one is.
+//! What the system should know of our memory: what is looked at here and there is better in pages of 2 MiB, where it has them,
+//! for the processor need not look up where each one is; and what is not needed any more can be others'.
 
 /// Asks for huge pages under what `memory` lies in; a system that has none, or does not want to, leaves it as it is.
 #[cfg(target_os = "linux")]
@@ -23,3 +23,15 @@ pub fn prefer_huge<T>(memory: &[T]) {
 /// Elsewhere the system decides by itself.
 #[cfg(not(target_os = "linux"))]
 pub fn prefer_huge<T>(_: &[T]) {}
+
+/// Gives back what has been freed, also between what is still in use; takes some milliseconds.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "advice to the allocator")]
+pub fn give_back() {
+    // SAFETY: concerns free memory only.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Elsewhere the allocator does so by itself.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn give_back() {}
