@@ -34,10 +34,6 @@ use remora_proto::{
     wire::message::ALPN_RELAY,
 };
 
-/// First packets that quinn holds for us, and their bytes (`SECURITY` §2.4).
-const MAX_INCOMING: usize = 4096;
-const INCOMING_BUFFER_BYTES: u64 = 64 << 10;
-const INCOMING_BUFFERS_BYTES: u64 = 16 << 20;
 /// Control messages are small; this is sixteen of the largest.
 const WINDOW_BYTES: u32 = 64 << 10;
 /// A Noise handshake is two messages of some hundred bytes.
@@ -51,11 +47,7 @@ pub fn endpoint(key: StaticKey, may_fragment: bool) -> Endpoint {
     let config = noise::restartable_endpoint_config(&[Profile::Hop], &key);
     let noise = noise::ServerConfig::new(&[Profile::Hop], key, ALPN_RELAY);
     let mut server = ServerConfig::with_crypto(Arc::new(noise));
-    server
-        .transport_config(Arc::new(transport()))
-        .max_incoming(MAX_INCOMING)
-        .incoming_buffer_size(INCOMING_BUFFER_BYTES)
-        .incoming_buffer_size_total(INCOMING_BUFFERS_BYTES);
+    server.transport_config(Arc::new(transport()));
     Endpoint::new(
         Arc::new(config),
         Some(Arc::new(server)),

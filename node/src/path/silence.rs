@@ -11,6 +11,8 @@ use std::{
 
 /// Longer than any acknowledgement takes on a path that one can work on: the peer's 25 ms and a round trip.
 const SUSPICIOUS: Duration = Duration::from_millis(200);
+/// Sent again so long after the first: not only an acknowledgement.
+const REPEATED: Duration = Duration::from_millis(50);
 /// How often the node says where it is, while nothing is heard: on a slower path, or when the peer is gone, for nothing.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -18,8 +20,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Silence {
     began: Instant,
-    /// Nanoseconds after `began`, when something was sent after the last that was heard; 0 when nothing was.
+    /// Nanoseconds after `began`, when something was sent for the first time after the last that was heard; 0 when nothing was.
     unanswered: AtomicU64,
+    /// When something was sent last, in the same way.
+    sent: AtomicU64,
     /// When [`Silence::is_due`] said so last, in the same way.
     said: AtomicU64,
 }
@@ -30,15 +34,17 @@ impl Silence {
         Self {
             began: now,
             unanswered: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             said: AtomicU64::new(0),
         }
     }
 
     /// Something was sent.
     pub fn sent(&self, now: Instant) {
-        // A load before the exchange: nearly always something is unanswered already.
+        let now = self.at(now);
+        self.sent.store(now, Ordering::Relaxed);
         if self.unanswered.load(Ordering::Relaxed) == 0 {
-            self.unanswered.store(self.at(now), Ordering::Relaxed);
+            self.unanswered.store(now, Ordering::Relaxed);
         }
     }
 
@@ -49,14 +55,15 @@ impl Silence {
 
     /// Whether the node should say where it is; once in a while.
     pub fn is_due(&self, now: Instant) -> bool {
-        let (unanswered, said) = (
-            self.unanswered.load(Ordering::Relaxed),
-            self.said.load(Ordering::Relaxed),
-        );
+        let [unanswered, sent, said] =
+            [&self.unanswered, &self.sent, &self.said].map(|at| at.load(Ordering::Relaxed));
         let is_longer = |since: u64, than: Duration| {
             Duration::from_nanos(self.at(now).saturating_sub(since)) >= than
         };
+        // Nobody answers an acknowledgement; whatever else is not answered, QUIC sends again.
+        let is_repeated = Duration::from_nanos(sent.saturating_sub(unanswered)) >= REPEATED;
         let is_due = unanswered != 0
+            && is_repeated
             && is_longer(unanswered, SUSPICIOUS)
             && (said == 0 || is_longer(said, AGAIN));
         if is_due {
@@ -90,6 +97,8 @@ mod tests {
         silence.heard();
         assert!(!silence.is_due(at(65_000)));
         silence.sent(at(65_000));
-        assert!(silence.is_due(at(65_200)));
+        assert!(!silence.is_due(at(66_000)), "an acknowledgement, maybe");
+        silence.sent(at(66_000));
+        assert!(silence.is_due(at(66_000)));
     }
 }

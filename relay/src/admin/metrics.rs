@@ -43,7 +43,7 @@ pub struct Metrics {
     frames_dropped: [IntCounter; DropReason::ALL.len()],
     /// Datagrams in one receive.
     pub batch_frames: Histogram,
-    /// Packets for quinn that found its queue full.
+    /// Packets for control that found their queue full.
     pub quic_queue_drops: IntCounter,
     drain_state: IntGauge,
     drain_remaining: IntGauge,

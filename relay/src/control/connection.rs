@@ -9,10 +9,7 @@
 //! stream, nobody's memory. What a node can do wrong is a [`Refusal`](super::message::Refusal) when the stream can go on, else
 //! the end.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use quinn_proto::{
@@ -49,6 +46,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the node to acknowledge the last message before the connection closes over it.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a connection that was closed from here is kept, to say so again to a node that goes on.
+const LINGER: Duration = Duration::from_secs(1);
 /// What may wait for a node beyond its window.
 ///
 /// All tries at all its codes at once (4 × 64) fit. A node with more does not read; it is disconnected, because a notice left
@@ -100,9 +99,7 @@ pub enum Event {
     Hello(u64, Hello),
     /// A message after that. The next one is read when this one is [answered](Connection::answered).
     Message(NodeToRelay),
-    /// It has another address now, and has proven that it is there.
-    Moved(Leg),
-    /// It is over; said once.
+    /// It is over; said once, and not when it is closed from here.
     Ended(End),
 }
 
@@ -112,7 +109,7 @@ enum Phase {
     Greeting { until: Instant },
     Serving,
     Leaving { end: End, until: Instant },
-    Closed,
+    Closed { until: Instant },
 }
 
 /// The machine.
@@ -122,10 +119,8 @@ pub struct Connection {
     phase: Phase,
     node: NodeId,
     leg: Leg,
-    /// Answers to "are you there?" that it had given when it was last seen to move.
-    proofs: u64,
-    /// It moved and has proven it, and nobody has been told.
-    moved: bool,
+    /// It is somewhere else now and has proven it, and nobody has been told.
+    has_moved: bool,
     stream: Option<StreamId>,
     inbox: Inbox,
     /// Its last message has no answer yet.
@@ -148,8 +143,7 @@ impl Connection {
             phase: Phase::Handshaking { since: now },
             node: NodeId([0; 32]),
             leg,
-            proofs: 0,
-            moved: false,
+            has_moved: false,
             stream: None,
             inbox: Inbox::new(MAX_CONTROL_BYTES),
             busy: false,
@@ -170,28 +164,19 @@ impl Connection {
 
     /// Whether nothing is said on it any more.
     pub fn is_closed(&self) -> bool {
-        self.phase == Phase::Closed
+        matches!(self.phase, Phase::Closed { .. })
+    }
+
+    /// Whether it can be forgotten.
+    pub fn is_over(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::Closed { until } if until <= now)
     }
 
     // --- in ---
 
-    /// A packet from `source`, or new connection ids.
-    pub fn handle_event(&mut self, event: ConnectionEvent, source: Option<SocketAddr>) {
-        let before = self.quic.remote_address();
+    /// A packet, or new connection ids.
+    pub fn handle_event(&mut self, event: ConnectionEvent) {
         self.quic.handle_event(event);
-        let remote = self.quic.remote_address();
-        if remote == self.leg.remote {
-            return;
-        }
-        // quinn names a new address before it has proven it: a packet of the node's, sent again by somebody who writes
-        // another's address on it, must not send that one a screen. The proof is an answer that comes from there.
-        let proofs = self.quic.stats().frame_rx.path_response;
-        if remote != before {
-            self.proofs = proofs;
-        } else if proofs > self.proofs && source == Some(remote) {
-            self.leg.remote = remote;
-            self.moved = true;
-        }
     }
 
     /// Time has passed.
@@ -218,7 +203,7 @@ impl Connection {
     /// Ends it, after what was said so far.
     pub fn leave(&mut self, end: End, now: Instant) {
         match (self.phase, self.stream) {
-            (Phase::Leaving { .. } | Phase::Closed, _) => {}
+            (Phase::Leaving { .. } | Phase::Closed { .. }, _) => {}
             (Phase::Serving | Phase::Greeting { .. }, Some(_)) => {
                 let until = now + LAST_WORDS_TIMEOUT;
                 self.phase = Phase::Leaving { end, until };
@@ -232,9 +217,13 @@ impl Connection {
     pub fn close(&mut self, end: End, now: Instant) {
         let (code, reason) = end.close();
         self.quic.close(now, code, Bytes::from_static(reason));
-        self.phase = Phase::Closed;
-        self.unsent = BytesMut::new();
-        self.unsent_until = None;
+        let until = match self.phase {
+            // Whoever proved nothing is owed nothing.
+            Phase::Handshaking { .. } => now,
+            Phase::Closed { until } => until,
+            Phase::Greeting { .. } | Phase::Serving | Phase::Leaving { .. } => now + LINGER,
+        };
+        self.closed(until);
     }
 
     // --- out ---
@@ -249,15 +238,14 @@ impl Connection {
         if let Some(end) = self.overdue(now) {
             return self.end(end, now);
         }
-        if std::mem::take(&mut self.moved) {
-            return Some(Event::Moved(self.leg));
-        }
         if !self.unsent.is_empty() {
             self.flush(now);
         }
         match self.phase {
             Phase::Greeting { .. } | Phase::Serving => {}
-            Phase::Handshaking { .. } | Phase::Leaving { .. } | Phase::Closed => return None,
+            Phase::Handshaking { .. } | Phase::Leaving { .. } | Phase::Closed { .. } => {
+                return None;
+            }
         }
         if self.busy || !self.unsent.is_empty() {
             return None;
@@ -271,8 +259,27 @@ impl Connection {
     /// A packet to send, written to `buffer`.
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         buffer.clear();
+        let remote = self.quic.remote_address();
+        let is_elsewhere = remote != self.leg.remote && !self.quic.is_closed();
+        let challenges = is_elsewhere.then(|| self.quic.stats().frame_tx.path_challenge);
         // Control is a packet at a time: nothing to hand over as a train.
-        self.quic.poll_transmit(now, 1, buffer)
+        let transmit = self.quic.poll_transmit(now, 1, buffer)?;
+        // quinn names a new address before it has proven it: a packet of the node's, sent again by somebody who writes
+        // another's address on it, must not send that one a screen. But until the node has answered its challenge from
+        // there, quinn puts it into every packet that goes there: the first without one says that it has.
+        if let Some(before) = challenges
+            && transmit.destination == remote
+            && self.quic.stats().frame_tx.path_challenge == before
+        {
+            self.leg.remote = remote;
+            self.has_moved = true;
+        }
+        Some(transmit)
+    }
+
+    /// Where it is now, if it has moved and has proven that it is there; once, after packets were polled for.
+    pub fn poll_moved(&mut self) -> Option<Leg> {
+        std::mem::take(&mut self.has_moved).then_some(self.leg)
     }
 
     /// Something for the endpoint.
@@ -280,12 +287,14 @@ impl Connection {
         self.quic.poll_endpoint_events()
     }
 
-    /// When [`Self::handle_timeout`] is due.
+    /// When [`Self::handle_timeout`] and then [`Self::poll`] are due.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let own = match self.phase {
             Phase::Handshaking { since } => Some(since + HANDSHAKE_TIMEOUT),
-            Phase::Greeting { until } | Phase::Leaving { until, .. } => Some(until),
-            Phase::Serving | Phase::Closed => None,
+            Phase::Greeting { until } | Phase::Leaving { until, .. } | Phase::Closed { until } => {
+                Some(until)
+            }
+            Phase::Serving => None,
         };
         [self.quic.poll_timeout(), own, self.unsent_until]
             .into_iter()
@@ -309,9 +318,9 @@ impl Connection {
             }
             (quic::Event::ConnectionLost { reason }, phase) => {
                 tracing::debug!(%reason, node = ?self.node, "connection lost");
-                self.phase = Phase::Closed;
+                self.closed(now);
                 match phase {
-                    Phase::Closed => None,
+                    Phase::Closed { .. } => None,
                     Phase::Handshaking { .. } => Some(Event::Ended(End::HandshakeFailed)),
                     Phase::Greeting { .. } | Phase::Serving => Some(Event::Ended(End::Gone)),
                     Phase::Leaving { end, .. } => Some(Event::Ended(end)),
@@ -337,6 +346,13 @@ impl Connection {
         }
     }
 
+    /// Nothing is said any more, and nothing waits.
+    fn closed(&mut self, until: Instant) {
+        self.phase = Phase::Closed { until };
+        self.unsent = BytesMut::new();
+        self.unsent_until = None;
+    }
+
     /// Why it ends now, if it does.
     fn overdue(&self, now: Instant) -> Option<End> {
         let is_over = |until: Instant| until <= now;
@@ -346,7 +362,7 @@ impl Connection {
             }
             Phase::Greeting { until } if is_over(until) => Some(End::Silent),
             Phase::Leaving { end, until } if is_over(until) => Some(end),
-            Phase::Closed => None,
+            Phase::Closed { .. } => None,
             Phase::Handshaking { .. }
             | Phase::Greeting { .. }
             | Phase::Serving

@@ -14,7 +14,7 @@ use futures_util::{
     FutureExt as _,
     stream::{FuturesUnordered, StreamExt as _},
 };
-use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, Incoming, Transmit};
+use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming, Transmit};
 use quinn_udp as udp;
 use remora_proto::wire::message::{
     PROTOCOL,
@@ -106,6 +106,7 @@ struct Node {
     connection: Connection,
     requests: TokenBucket,
     armed: Armed,
+    has_connected: bool,
     is_touched: bool,
 }
 
@@ -128,9 +129,9 @@ struct Office {
     metrics: Arc<Metrics>,
     settings: Settings,
     networks: Networks,
-    /// Connections that have not ended.
+    /// Connections that are held here, whatever their state.
     live: usize,
-    /// Those of them in their handshake.
+    /// Those of them whose node has proven nothing.
     handshaking: usize,
     asked: FuturesUnordered<Pin<Box<dyn Future<Output = Asked> + Send>>>,
 }
@@ -354,14 +355,24 @@ impl Driver {
         while let Some(event) = node.connection.poll_endpoint_event() {
             is_drained |= event.is_drained();
             if let Some(event) = self.endpoint.handle_event(ConnectionHandle(key), event) {
-                node.connection.handle_event(event, None);
+                node.connection.handle_event(event);
             }
         }
         while let Some(transmit) = node.connection.poll_transmit(now, &mut self.buffer) {
             send(&self.ports.socket, &transmit, &self.buffer);
         }
-        if is_drained {
+        if let Some(leg) = node.connection.poll_moved() {
+            tracing::debug!(node = ?node.connection.node(), address = %leg.remote, "node moved");
+            self.office.registry.move_node(node.number, leg);
+        }
+        if is_drained || node.connection.is_over(now) {
+            if !is_drained {
+                // Nothing follows for one that is over already.
+                let handle = ConnectionHandle(key);
+                self.endpoint.handle_event(handle, EndpointEvent::drained());
+            }
             self.deadlines.disarm(key, &mut node.armed);
+            self.office.forget(node);
             self.nodes.remove(key);
         } else {
             let wanted = node.connection.poll_timeout();
@@ -384,11 +395,11 @@ impl Driver {
         match event {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(node) = self.nodes.touch(handle.0) {
-                    node.connection.handle_event(event, Some(source));
+                    node.connection.handle_event(event);
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.admit(incoming, now),
-            // A reset, or the versions spoken here; neither for each of many.
+            // A reset, one in a while; the versions spoken here; that a first packet makes no sense. Never longer than the packet.
             Some(DatagramEvent::Response(transmit)) => {
                 self.office.metrics.dropped(DropReason::QuicUnknown, 1);
                 send(&self.ports.socket, &transmit, &self.buffer);
@@ -474,16 +485,13 @@ impl Office {
     fn handle(&mut self, node: &mut Node, event: Event, now: Instant) {
         match event {
             Event::Connected(took) => {
+                node.has_connected = true;
                 self.handshaking -= 1;
                 self.metrics.handshake(Handshake::Ok);
                 self.metrics.handshake_seconds.observe(took.as_secs_f64());
             }
             Event::Hello(request, hello) => self.welcome(node, request, &hello, now),
             Event::Message(message) => self.take(node, message, now),
-            Event::Moved(leg) => {
-                tracing::debug!(node = ?node.connection.node(), address = %leg.remote, "node moved");
-                self.registry.move_node(node.number, leg);
-            }
             Event::Ended(end) => self.end(node, end),
         }
     }
@@ -501,12 +509,19 @@ impl Office {
             | End::Closing => None,
         };
         if let Some(handshake) = handshake {
-            self.handshaking -= 1;
             self.metrics.handshake(handshake);
         }
+        self.registry.detach(node.number);
+    }
+
+    /// Its place is another's. Not before it is gone from memory, or a flood of connections that end at once would be bounded by
+    /// nothing.
+    fn forget(&mut self, node: &Node) {
         self.live -= 1;
         self.networks.leave(node.network);
-        self.registry.detach(node.number);
+        if !node.has_connected {
+            self.handshaking -= 1;
+        }
     }
 
     fn welcome(&mut self, node: &mut Node, request: u64, hello: &Hello, now: Instant) {
@@ -627,6 +642,7 @@ impl Node {
             connection,
             requests: TokenBucket::new(now),
             armed: Armed::default(),
+            has_connected: false,
             is_touched: false,
         }
     }

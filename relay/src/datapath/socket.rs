@@ -1,5 +1,5 @@
 //! The one UDP port: a socket for each worker, bound with what the system can do, received from in batches by that worker,
-//! sent on by it and by quinn.
+//! sent on by it and by control.
 
 use std::{
     io::{self, ErrorKind},
@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Type};
 
 use super::batch::{self, Plan, Received, Sent};
 
-/// What the kernel may hold for us, and we for it, while the task waits for its turn.
+/// What the kernel may hold for us, and we for it, while the worker waits for its turn.
 ///
 /// At 1 Gbit/s 4 MiB are 33 ms. Asked for, not insisted on: the system's maximum decides.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -79,11 +79,6 @@ impl Socket {
     /// [`ErrorKind::WouldBlock`] when the send buffer is full, else what the system said.
     pub fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         batch::send_now(&self.io, &self.state, transmit)
-    }
-
-    /// How many segments one send may carry.
-    pub fn max_transmit_segments(&self) -> usize {
-        self.state.max_gso_segments()
     }
 
     /// Whether the network may cut what we send.

@@ -202,8 +202,8 @@ impl Table {
     /// An empty table for at most `sessions`, each of which may send `rate` bytes each way. Nothing happens before `now`.
     pub fn new(rate: Rate, sessions: usize, now: Instant) -> Self {
         let sessions = u32::try_from(sessions.max(1)).unwrap_or(u32::MAX - 1);
-        // Half of the places stay empty, so that one bucket in a thousand is ever full.
-        let buckets = (sessions as usize * 2).div_ceil(WAYS).next_power_of_two();
+        // Three of four places stay empty, so that one bucket in a thousand is ever full.
+        let buckets = (sessions as usize * 4).div_ceil(WAYS).next_power_of_two();
         let places: Box<[_]> = (0..buckets * WAYS).map(|_| AtomicU64::new(0)).collect();
         let slots: Box<[_]> = (0..sessions).map(|_| Slot::default()).collect();
         // Each frame is another place and another slot.
@@ -527,6 +527,6 @@ mod tests {
 
     #[test]
     fn an_idle_session_takes_little_memory() {
-        assert!(size_of::<Slot>() + 4 * size_of::<AtomicU64>() <= 256);
+        assert!(size_of::<Slot>() + 8 * size_of::<AtomicU64>() <= 256);
     }
 }
