@@ -443,3 +443,6 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
