@@ -189,7 +189,6 @@ impl Relay {
             Arc::clone(&rendezvous),
             Arc::clone(&metrics),
             Settings {
-                realm: config.realm.clone(),
                 relay_name: config.name.clone(),
                 max_nodes: config.max_nodes,
                 max_nodes_per_network: config.max_nodes_per_network,

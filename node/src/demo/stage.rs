@@ -180,7 +180,7 @@ impl Stage {
         }
     }
 
-    /// Our program, or the sheet, does not move any more.
+    /// Whether our program, or the sheet, does not move by itself.
     pub(super) fn rest(&self, rests: bool) {
         match self {
             Self::X11(theatre) => theatre.program.rest(rests),

@@ -61,8 +61,6 @@ const MINIMUM_PROTOCOL: u32 = 1;
 /// What a node is told of the relay, and what there is room for.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Name space of the locators.
-    pub realm: String,
     /// For people.
     pub relay_name: String,
     /// Nodes at once.
@@ -114,6 +112,7 @@ struct Node {
 #[derive(Debug, Default)]
 struct Nodes {
     slots: Vec<Option<Box<Node>>>,
+    /// How many are held here, whatever their state.
     len: usize,
     /// Most of them since memory was given back.
     peak: usize,
@@ -129,9 +128,7 @@ struct Office {
     metrics: Arc<Metrics>,
     settings: Settings,
     networks: Networks,
-    /// Connections that are held here, whatever their state.
-    live: usize,
-    /// Those of them whose node has proven nothing.
+    /// Connections whose node has proven nothing.
     handshaking: usize,
     asked: FuturesUnordered<Pin<Box<dyn Future<Output = Asked> + Send>>>,
 }
@@ -155,7 +152,7 @@ struct Asked {
 impl std::fmt::Debug for Driver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Driver")
-            .field("live", &self.office.live)
+            .field("nodes", &self.nodes.len)
             .finish_non_exhaustive()
     }
 }
@@ -182,7 +179,6 @@ impl Driver {
                 metrics,
                 networks: Networks::new(settings.max_nodes_per_network),
                 settings,
-                live: 0,
                 handshaking: 0,
                 asked: FuturesUnordered::new(),
             },
@@ -292,6 +288,8 @@ impl Driver {
             self.office.registry.handle_timeout(now);
         }
         self.settle(now);
+        // Readiness first: whoever hears of a drain must find the probe agreeing.
+        self.publish();
         while let Some(key) = self.nodes.touched.pop() {
             self.send_all_of(key, now);
         }
@@ -328,8 +326,6 @@ impl Driver {
 
     /// Tells nodes what the registry has for them.
     fn deliver(&mut self, now: Instant) {
-        // Readiness first: whoever hears of a drain must find the probe agreeing.
-        self.publish();
         while let Some((number, notice)) = self.office.registry.poll_notice() {
             if let Some(node) = self.nodes.touch_numbered(number) {
                 node.connection.write(0, notice, now);
@@ -418,7 +414,9 @@ impl Driver {
         } = self;
         buffer.clear();
         let network = Network::from(incoming.remote_address().ip());
-        let response = match office.door(&incoming, network, self.is_closing) {
+        let has_room = !self.is_closing
+            && self.nodes.len < office.settings.max_nodes.saturating_add(SPARE_CONNECTIONS);
+        let response = match office.door(&incoming, network, has_room) {
             Door::Closed(why) => {
                 office.metrics.handshake(why);
                 Some(endpoint.refuse(incoming, buffer))
@@ -459,9 +457,8 @@ enum Door {
 }
 
 impl Office {
-    fn door(&self, incoming: &Incoming, network: Network, is_closing: bool) -> Door {
-        let has_room = self.live < self.settings.max_nodes.saturating_add(SPARE_CONNECTIONS);
-        if !has_room || is_closing {
+    fn door(&self, incoming: &Incoming, network: Network, has_room: bool) -> Door {
+        if !has_room {
             return Door::Closed(Handshake::Refused);
         }
         let must_prove = match self.networks.room(network) {
@@ -478,7 +475,6 @@ impl Office {
 
     fn enter(&mut self, network: Network) {
         self.networks.enter(network);
-        self.live += 1;
         self.handshaking += 1;
     }
 
@@ -517,7 +513,6 @@ impl Office {
     /// Its place is another's. Not before it is gone from memory, or a flood of connections that end at once would be bounded by
     /// nothing.
     fn forget(&mut self, node: &Node) {
-        self.live -= 1;
         self.networks.leave(node.network);
         if !node.has_connected {
             self.handshaking -= 1;
@@ -540,9 +535,6 @@ impl Office {
             self.registry.attach(node.number, id, leg, now)
         };
         let welcome = attached.map(|()| {
-            let Settings {
-                realm, relay_name, ..
-            } = &self.settings;
             let remote = node.connection.leg().remote;
             Reply::Welcome(Welcome {
                 protocol: PROTOCOL,
@@ -551,8 +543,8 @@ impl Office {
                 // IPv4 as IPv4, also on a socket that takes both.
                 observed_address: SocketAddr::new(remote.ip().to_canonical(), remote.port())
                     .to_string(),
-                realm: realm.clone(),
-                relay_name: relay_name.clone(),
+                realm: self.desk.realm().to_owned(),
+                relay_name: self.settings.relay_name.clone(),
             })
         });
         let is_refused = welcome.is_err();

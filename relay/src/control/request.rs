@@ -154,6 +154,11 @@ impl Desk {
         }
     }
 
+    /// Name space of the locators.
+    pub fn realm(&self) -> &str {
+        &self.realm
+    }
+
     /// Takes a request; `bucket` is the node's.
     pub fn begin(
         &mut self,
