@@ -1,5 +1,10 @@
 //! Runs become figures: the median of each over all runs of one subject. Pure.
 
+use std::time::Duration;
+
+use hdrhistogram::{CreationError, Histogram};
+use serde_json::{Value, json};
+
 use crate::traffic::Outcome;
 
 /// A loss beyond which CPU per frame says nothing: most of the work was for frames that were thrown away.
@@ -8,6 +13,50 @@ const MAX_LOSS_RATIO: f64 = 0.1;
 const MIN_OFFERED_RATIO: f64 = 0.95;
 /// Which quantiles of the latency are told.
 const QUANTILES: [f64; 2] = [0.5, 0.99];
+
+/// The longest that is told apart.
+const MAX_LATENCY_US: u64 = 60_000_000;
+
+/// How long things took, told apart within 0.1 %, up to a minute.
+#[derive(Clone, Debug)]
+pub struct Latencies(Histogram<u64>);
+
+impl Latencies {
+    /// Of nothing yet.
+    ///
+    /// # Errors
+    /// When there is no memory for that.
+    pub fn new() -> Result<Self, CreationError> {
+        Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).map(Self)
+    }
+
+    /// One more.
+    pub fn record(&mut self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(MAX_LATENCY_US);
+        self.0.saturating_record(us.max(1));
+    }
+
+    /// Of how many.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// A quantile, microseconds; none of nothing.
+    pub fn quantile_us(&self, quantile: f64) -> Option<u64> {
+        (self.count() > 0).then(|| self.0.value_at_quantile(quantile))
+    }
+
+    /// The longest, microseconds; none of nothing.
+    pub fn max_us(&self) -> Option<u64> {
+        (self.count() > 0).then(|| self.0.max())
+    }
+
+    /// For scripts.
+    pub fn json(&self) -> Value {
+        let of = |quantile| self.quantile_us(quantile);
+        json!({"p50": of(0.5), "p90": of(0.9), "p99": of(0.99), "max": self.max_us()})
+    }
+}
 
 /// What one subject did.
 #[derive(Clone, Debug)]

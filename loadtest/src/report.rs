@@ -2,7 +2,8 @@
 
 use std::{
     cell::Cell,
-    fmt::Write as _,
+    collections::BTreeMap,
+    fmt::{Display, Write as _},
     io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
@@ -50,6 +51,13 @@ impl Progress {
     }
 }
 
+impl Drop for Progress {
+    /// So that whatever is said next, of a failure too, has the line to itself.
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 impl Default for Progress {
     fn default() -> Self {
         Self::new()
@@ -93,6 +101,21 @@ pub fn set(object: &mut Value, more: Value) {
     if let (Value::Object(object), Value::Object(more)) = (object, more) {
         object.extend(more);
     }
+}
+
+/// What failed, and how often, for scripts.
+pub fn failures<K: ToString, N: Into<u64> + Copy>(faults: &BTreeMap<K, N>) -> Value {
+    let each = faults.iter();
+    each.map(|(fault, count)| (fault.to_string(), json!((*count).into())))
+        .collect()
+}
+
+/// The same for people, in one line.
+pub fn reasons<K: Display, N: Display>(faults: &BTreeMap<K, N>) -> String {
+    let each = faults
+        .iter()
+        .map(|(fault, count)| format!("{fault} {count}"));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// Bytes as MiB, with a digit more.

@@ -13,14 +13,18 @@ pub mod idle;
 // Whole sessions of real nodes, from the code to the picture.
 pub mod session;
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
+use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::{
     cli,
     process::{self, Cores},
-    report::Progress,
+    report::{Progress, print},
 };
 
 /// Before a run of frames counts: buffers are touched, clocks are up.
@@ -37,6 +41,7 @@ pub struct Bench {
     pub cores: Cores,
     /// Its tasks run on the load's very thread.
     pub runtime: Runtime,
+    for_scripts: bool,
 }
 
 impl Bench {
@@ -55,6 +60,24 @@ impl Bench {
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?,
+            for_scripts: target.json,
+        })
+    }
+
+    /// Prints what was found, as the reader wants it.
+    ///
+    /// # Errors
+    /// When nobody takes it.
+    pub fn print(
+        &self,
+        json: impl FnOnce() -> Value,
+        table: impl FnOnce() -> String,
+    ) -> io::Result<()> {
+        self.progress.clear();
+        print(&if self.for_scripts {
+            json().to_string()
+        } else {
+            table()
         })
     }
 }

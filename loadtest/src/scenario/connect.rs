@@ -16,7 +16,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use hdrhistogram::Histogram;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep_until};
@@ -25,10 +24,10 @@ use crate::{
     cli::{Connect, Rate},
     crowd::{self, Crowd, Fault, Member},
     interrupt,
-    measure::float,
+    measure::{Latencies, float},
     process::{Meter, Usage},
     relay::{Aim, Capacity, Relay, SessionRate},
-    report::{self, print, rounded, rounded_or_null},
+    report::{self, failures, reasons, rounded, rounded_or_null},
     scenario::Bench,
     setup::{self, Prepared, Sizes, Standing},
     subject::unless_interrupted,
@@ -45,8 +44,6 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Failures that leave the figures worth having, and how much of the asked rate was begun.
 const MAX_FAILED_RATIO: f64 = 0.01;
 const MIN_RATE_RATIO: f64 = 0.95;
-/// Latencies are told apart within 0.1 %, up to a minute.
-const MAX_LATENCY_US: u64 = 60_000_000;
 /// What a relay says to an address that looks up codes as nobody does by hand.
 const RATE_LIMITED: Fault = Fault::Refused("RATE_LIMITED");
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
@@ -54,7 +51,7 @@ const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
 /// What was found.
 #[derive(Debug)]
 struct Found {
-    latency_us: Histogram<u64>,
+    latencies: Latencies,
     faults: BTreeMap<Fault, u64>,
     live: usize,
     began: Instant,
@@ -77,14 +74,8 @@ pub fn run(args: &Connect, aim: Aim) -> anyhow::Result<Option<String>> {
         session_rate: SessionRate::Unlimited,
     };
     let relay = Relay::new(aim, capacity, &bench.cores)?;
-    let found = unless_interrupted(&bench.runtime, measure(args, &relay, &bench));
-    bench.progress.clear();
-    let found = found?;
-    print(&if args.target.json {
-        found.json(args, &bench).to_string()
-    } else {
-        found.table(args)
-    })?;
+    let found = unless_interrupted(&bench.runtime, measure(args, &relay, &bench))?;
+    bench.print(|| found.json(args, &bench), || found.table(args))?;
     Ok(found.fault(args))
 }
 
@@ -125,7 +116,7 @@ async fn measure(args: &Connect, relay: &Relay, bench: &Bench) -> anyhow::Result
         pairs,
         tasks: JoinSet::new(),
         found: Found {
-            latency_us: Histogram::new_with_bounds(1, MAX_LATENCY_US, 3)?,
+            latencies: Latencies::new()?,
             faults: BTreeMap::new(),
             live: standing.sessions(),
             began: Instant::now(),
@@ -219,10 +210,7 @@ impl Running<'_> {
     fn note(&mut self, (outcome, pair): Ended) {
         self.pairs.extend(pair);
         match outcome {
-            Ok(latency) => {
-                let us = u64::try_from(latency.as_micros()).unwrap_or(MAX_LATENCY_US);
-                self.found.latency_us.saturating_record(us.max(1));
-            }
+            Ok(latency) => self.found.latencies.record(latency),
             Err(fault) => *self.found.faults.entry(fault).or_default() += 1,
         }
     }
@@ -288,7 +276,7 @@ async fn again(
 
 impl Found {
     fn done(&self) -> u64 {
-        self.latency_us.len()
+        self.latencies.count()
     }
 
     fn failed(&self) -> u64 {
@@ -314,18 +302,9 @@ impl Found {
         ran.as_secs_f64() / self.measured.as_secs_f64()
     }
 
-    fn quantile(&self, quantile: f64) -> Option<u64> {
-        (self.done() > 0).then(|| self.latency_us.value_at_quantile(quantile))
-    }
-
     fn fault(&self, args: &Connect) -> Option<String> {
         let all = self.done() + self.failed();
         if float(self.failed()) > MAX_FAILED_RATIO * float(all) {
-            let reasons: Vec<_> = self
-                .faults
-                .iter()
-                .map(|(fault, count)| format!("{fault} {count}"))
-                .collect();
             let advice = if self.faults.contains_key(&RATE_LIMITED) && args.target.relay.is_some() {
                 "; that relay needs a higher --lookups-per-minute for such a load"
             } else {
@@ -334,7 +313,7 @@ impl Found {
             return Some(format!(
                 "{} of {all} set-ups failed: {}{advice}",
                 self.failed(),
-                reasons.join(", ")
+                reasons(&self.faults)
             ));
         }
         match args.rate {
@@ -351,11 +330,6 @@ impl Found {
 
     fn json(&self, args: &Connect, bench: &Bench) -> Value {
         let mut object = report::base("connect", args.target.seed, bench.began.elapsed());
-        let us = |quantile| json!(self.quantile(quantile));
-        let faults = self
-            .faults
-            .iter()
-            .map(|(fault, count)| (fault.to_string(), json!(count)));
         report::set(
             &mut object,
             json!({
@@ -370,17 +344,14 @@ impl Found {
                 "measured_s": rounded(self.measured.as_secs_f64(), 3),
                 "setups": self.done(),
                 "failed": self.failed(),
-                "failures": faults.collect::<serde_json::Map<_, _>>(),
+                "failures": failures(&self.faults),
                 "setups_per_s": rounded(self.per_s(), 1),
                 "setups_per_relay_cpu_s": rounded_or_null(self.per_cpu_s(), 1),
                 "relay_core_use": rounded_or_null(
                     self.cpu_s().map(|cpu| cpu / self.measured.as_secs_f64()), 3),
                 "load_core_use": rounded(self.load_core_use(), 3),
                 "relay_rss_bytes": self.rss_bytes,
-                "latency_us": {
-                    "p50": us(0.5), "p90": us(0.9), "p99": us(0.99),
-                    "max": (self.done() > 0).then(|| self.latency_us.max()),
-                },
+                "latency_us": self.latencies.json(),
                 "cores": bench.cores.json(),
             }),
         );
@@ -410,11 +381,12 @@ impl Found {
         }
         text += &format!("load's own core used     {:>10.2}\n", self.load_core_use());
         for (name, quantile) in QUANTILES {
-            if let Some(us) = self.quantile(quantile) {
+            if let Some(us) = self.latencies.quantile_us(quantile) {
                 text += &format!("latency {name} us          {us:>12}\n");
             }
         }
-        text += &format!("latency max us          {:>11}\n", self.latency_us.max());
+        let max_us = self.latencies.max_us().unwrap_or_default();
+        text += &format!("latency max us          {max_us:>11}\n");
         for (fault, count) in &self.faults {
             text += &format!("failed: {fault:<16} {count:>10}\n");
         }

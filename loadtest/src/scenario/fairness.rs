@@ -14,7 +14,7 @@ use crate::{
     cli::Fairness,
     measure::{Measured, float, median},
     relay::{Aim, Capacity, Relay, SessionRate},
-    report::{self, figures, print, rounded, rounded_or_null},
+    report::{self, figures, rounded, rounded_or_null},
     scenario::{Bench, WARM_UP},
     subject::Subject,
     traffic::{self, LaneCounts, Load, Mode, Pace},
@@ -54,14 +54,9 @@ pub fn run(args: &Fairness, aim: Aim) -> anyhow::Result<Option<String>> {
     )?;
     let found = in_turns(args, &mut subject, &bench);
     subject.end(&bench.runtime);
-    bench.progress.clear();
     let [fair, greedy] = found?;
     let found = Found { fair, greedy };
-    print(&if args.target.json {
-        found.json(args, &bench).to_string()
-    } else {
-        found.table(args)
-    })?;
+    bench.print(|| found.json(args, &bench), || found.table(args))?;
     Ok(found.fault(args))
 }
 

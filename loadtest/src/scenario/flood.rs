@@ -21,7 +21,7 @@ use crate::{
     measure::{Measured, float},
     process::Meter,
     relay::{Aim, Capacity, Relay, SessionRate},
-    report::{self, figures, mib, print, rounded},
+    report::{self, failures, figures, mib, rounded},
     scenario::{Bench, WARM_UP},
     setup::{self, Prepared, Sizes},
     subject::Subject,
@@ -78,13 +78,8 @@ pub fn run(args: &Args, aim: Aim) -> anyhow::Result<Option<String>> {
     )?;
     let found = measure(args, &mut subject, &bench);
     subject.end(&bench.runtime);
-    bench.progress.clear();
     let found = found?;
-    print(&if args.target.json {
-        found.json(args, &bench).to_string()
-    } else {
-        found.table(args)
-    })?;
+    bench.print(|| found.json(args, &bench), || found.table(args))?;
     Ok(found.calm.fault(Some(honest_fps(args))))
 }
 
@@ -226,10 +221,6 @@ impl Found {
     fn json(&self, args: &Args, bench: &Bench) -> Value {
         let mut object = report::base("flood", args.target.seed, bench.began.elapsed());
         report::set(&mut object, figures(&self.flooded));
-        let faults = self
-            .faults
-            .iter()
-            .map(|(fault, count)| (fault.to_string(), json!(count)));
         report::set(
             &mut object,
             json!({
@@ -244,7 +235,7 @@ impl Found {
                 "relay_rss_bytes": self.rss_peak,
                 "setups_tried": SETUPS,
                 "setups": self.setups,
-                "failures": faults.collect::<serde_json::Map<_, _>>(),
+                "failures": failures(&self.faults),
                 "relay_counted": self.counted,
                 "cores": bench.cores.json(),
             }),

@@ -9,7 +9,7 @@ use crate::{
     cli::{Forward, Rate},
     measure::Measured,
     relay::{Aim, Capacity, Relay, SessionRate},
-    report::{Finding, print},
+    report::Finding,
     scenario::{Bench, WARM_UP},
     subject::Subject,
     traffic::{self, Beside, Load, Pace},
@@ -32,7 +32,6 @@ pub fn run(args: &Forward, aim: Aim) -> anyhow::Result<Option<String>> {
     for subject in subjects {
         subject.end(&bench.runtime);
     }
-    bench.progress.clear();
     let measured = measured?;
     let [relay, rest @ ..] = &measured[..] else {
         return Ok(Some("nothing was measured".to_owned()));
@@ -45,11 +44,7 @@ pub fn run(args: &Forward, aim: Aim) -> anyhow::Result<Option<String>> {
         cores: &bench.cores,
         took: bench.began.elapsed(),
     };
-    print(&if args.target.json {
-        finding.json().to_string()
-    } else {
-        finding.table()
-    })?;
+    bench.print(|| finding.json(), || finding.table())?;
     Ok(verdict(args, &finding))
 }
 

@@ -11,7 +11,7 @@ use crate::{
     interrupt,
     process::{Meter, Usage},
     relay::{Aim, Capacity, Relay, SessionRate},
-    report::{self, mib, print, rounded},
+    report::{self, mib, rounded},
     scenario::Bench,
     setup::{Prepared, Sizes, Standing},
     subject::unless_interrupted,
@@ -48,14 +48,8 @@ pub fn run(args: &Idle, aim: Aim) -> anyhow::Result<Option<String>> {
         session_rate: SessionRate::Unlimited,
     };
     let relay = Relay::new(aim, capacity, &bench.cores)?;
-    let found = unless_interrupted(&bench.runtime, measure(args, &relay, &bench));
-    bench.progress.clear();
-    let found = found?;
-    print(&if args.target.json {
-        found.json(args, &bench).to_string()
-    } else {
-        found.table(args)
-    })?;
+    let found = unless_interrupted(&bench.runtime, measure(args, &relay, &bench))?;
+    bench.print(|| found.json(args, &bench), || found.table(args))?;
     Ok(found.fault())
 }
 

@@ -16,7 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hdrhistogram::Histogram;
 use remora::{
     error::Failure,
     event::{Event, Input},
@@ -35,8 +34,9 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use crate::{
     cli::Session,
+    measure::{Latencies, float},
     relay::{Aim, Capacity, Relay, SessionRate},
-    report::{self, print},
+    report::{self, reasons},
     scenario::Bench,
     subject::unless_interrupted,
 };
@@ -45,8 +45,6 @@ use crate::{
 const STEP: Duration = Duration::from_secs(20);
 /// What one says to the other.
 const WORDS: &str = "Hello, can you see my screen?";
-/// Latencies are told apart within 0.1 %, up to a minute.
-const MAX_LATENCY_US: u64 = 60_000_000;
 /// What is reached, in this order.
 const REACHED: [&str; 4] = ["trust", "live", "chat", "picture"];
 
@@ -56,8 +54,8 @@ type Times = [Duration; REACHED.len()];
 /// What was found.
 #[derive(Debug)]
 struct Found {
-    reached_us: Vec<Histogram<u64>>,
-    faults: BTreeMap<String, usize>,
+    reached: Vec<Latencies>,
+    faults: BTreeMap<String, u64>,
     rss_bytes: Option<u64>,
 }
 
@@ -74,22 +72,16 @@ pub fn run(args: &Session, aim: Aim) -> anyhow::Result<Option<String>> {
         session_rate: SessionRate::Ordinary,
     };
     let relay = Relay::new(aim, capacity, &bench.cores)?;
-    let found = unless_interrupted(&bench.runtime, measure(args, &relay, &bench));
-    bench.progress.clear();
-    let found = found?;
-    print(&if args.target.json {
-        found.json(args, &bench).to_string()
-    } else {
-        found.table(args)
-    })?;
+    let found = unless_interrupted(&bench.runtime, measure(args, &relay, &bench))?;
+    bench.print(|| found.json(args, &bench), || found.table(args))?;
     Ok(found.fault(args))
 }
 
 async fn measure(args: &Session, relay: &Relay, bench: &Bench) -> anyhow::Result<Found> {
     let mut found = Found {
-        reached_us: REACHED
+        reached: REACHED
             .iter()
-            .map(|_| Histogram::new_with_bounds(1, MAX_LATENCY_US, 3))
+            .map(|_| Latencies::new())
             .collect::<Result<_, _>>()?,
         faults: BTreeMap::new(),
         rss_bytes: None,
@@ -103,9 +95,8 @@ async fn measure(args: &Session, relay: &Relay, bench: &Bench) -> anyhow::Result
     while let Some(outcome) = sessions.join_next().await {
         match outcome? {
             Ok(times) => {
-                for (all, time) in found.reached_us.iter_mut().zip(times) {
-                    let us = u64::try_from(time.as_micros()).unwrap_or(MAX_LATENCY_US);
-                    all.saturating_record(us.max(1));
+                for (all, time) in found.reached.iter_mut().zip(times) {
+                    all.record(time);
                 }
             }
             Err(why) => *found.faults.entry(why).or_default() += 1,
@@ -223,29 +214,25 @@ async fn heard(
 
 impl Found {
     fn fault(&self, args: &Session) -> Option<String> {
-        let failed: usize = self.faults.values().sum();
+        let failed: u64 = self.faults.values().sum();
         (failed > 0).then(|| {
-            let reasons = self
-                .faults
-                .iter()
-                .map(|(why, count)| format!("{why} {count}"));
-            let reasons = reasons.collect::<Vec<_>>().join(", ");
+            let reasons = reasons(&self.faults);
             format!("{failed} of {} sessions failed: {reasons}", args.count)
         })
     }
 
     fn json(&self, args: &Session, bench: &Bench) -> Value {
         let mut object = report::base("session", args.target.seed, bench.began.elapsed());
-        let reached = REACHED.iter().zip(&self.reached_us);
-        let reached = reached.map(|(name, us)| ((*name).to_owned(), quantiles(us)));
+        let reached = REACHED.iter().zip(&self.reached);
+        let reached = reached.map(|(name, times)| ((*name).to_owned(), times.json()));
         report::set(
             &mut object,
             json!({
                 "sessions": args.count,
-                "failed": self.faults.values().sum::<usize>(),
+                "failed": self.faults.values().sum::<u64>(),
                 "failures": self.faults,
                 "relay_rss_bytes": self.rss_bytes,
-                "latency_us": quantiles(&self.reached_us[1]),
+                "latency_us": self.reached[1].json(),
                 "reached_us": reached.collect::<serde_json::Map<_, _>>(),
                 "cores": bench.cores.json(),
             }),
@@ -258,13 +245,13 @@ impl Found {
             "session · {} at once · from the typed code to\n\n{:<12}{:>10}{:>10}{:>10}\n",
             args.count, "", "p50 ms", "p99 ms", "max ms"
         );
-        for (name, us) in REACHED.iter().zip(&self.reached_us) {
-            let ms = [
-                us.value_at_quantile(0.5),
-                us.value_at_quantile(0.99),
-                us.max(),
+        for (name, times) in REACHED.iter().zip(&self.reached) {
+            let us = [
+                times.quantile_us(0.5),
+                times.quantile_us(0.99),
+                times.max_us(),
             ];
-            let [p50, p99, max] = ms.map(|us| crate::measure::float(us) / 1e3);
+            let [p50, p99, max] = us.map(|us| float(us.unwrap_or_default()) / 1e3);
             text += &format!("{name:<12}{p50:>10.1}{p99:>10.1}{max:>10.1}\n");
         }
         for (why, count) in &self.faults {
@@ -272,9 +259,4 @@ impl Found {
         }
         text.trim_end().to_owned()
     }
-}
-
-fn quantiles(us: &Histogram<u64>) -> Value {
-    let of = |quantile| (!us.is_empty()).then(|| us.value_at_quantile(quantile));
-    json!({"p50": of(0.5), "p90": of(0.9), "p99": of(0.99), "max": (!us.is_empty()).then(|| us.max())})
 }
