@@ -225,6 +225,7 @@ impl Member {
         let hello = Request::Hello(Hello {
             protocol: PROTOCOL,
             agent: AGENT.to_owned(),
+            ticket: 0,
         });
         let Answer::Welcome(welcome) = member.ask(hello).await? else {
             return Err(Fault::Unexpected);

@@ -28,6 +28,10 @@ pub mod random;
 /// What stands on the wire: first bytes, frames, reflection, protobuf messages on streams.
 pub mod wire;
 
+// --- a node and its relay, while neither has anything to say ---
+/// An idle node without a connection: a key, and datagrams that keep its place.
+pub mod park;
+
 // --- two nodes find each other ---
 /// The session code: alphabet, entropy, forgiving parser.
 #[cfg(feature = "end-to-end")]

@@ -5,11 +5,12 @@
 //!  packets ──┤ quinn_proto::Endpoint ─▶ (retry, refuse) ─▶ connection ─▶ request ─▶ registry ─▶ table
 //!            │                                                 ▲            │          │ notices    │
 //!  packets ◀─┤ ◀──────────────────────────────────────────── reply ◀────────┴──────────┘            │
+//!  datagrams ┤ ◀────────────────────────────────────────────────────────────────────▶ parking       │
 //!            └────────────────────────────────────────────── rendezvous (may take a while) ─────────┘
 //! ```
 //!
 //! QUIC is driven as the machine that it is: no task, channel or timer for each node. An idle node costs what its machine
-//! holds, and a request nothing but its own work.
+//! holds, and a request nothing but its own work. A node that is idle for long has itself parked, and costs less.
 
 // One node's connection: packets ↔ messages.
 pub mod connection;
@@ -21,6 +22,8 @@ pub mod driver;
 pub mod message;
 // Pure: how many connections each network has.
 pub mod networks;
+// Machine: nodes without a connection.
+pub mod parking;
 // Machine: who waits where, who talks to whom, what is forwarded.
 pub mod registry;
 // Requests ↔ rendezvous and registry.

@@ -3,7 +3,7 @@
 //! ```text
 //!  socket ─▶ batch::Received ─▶ demux::runs ─┬─ frames ─▶ forward (table) ─▶ batch::Plan ─▶ socket
 //!                                            ├─ question ─▶ reflect ────────────────────▶ socket
-//!                                            └─ QUIC ─▶ bounded queue ─▶ control
+//!                                            └─ QUIC, parked nodes ─▶ bounded queue ─▶ control
 //! ```
 //!
 //! A thread and a socket for each worker; the table and the metrics are all that they share. Between receive and send there is
@@ -83,6 +83,8 @@ pub enum DropReason {
     SendFailed,
     /// Not of any connection here, as garbage is.
     QuicUnknown,
+    /// Not of any parked node here, or said before.
+    ParkUnknown,
     /// Control has not taken the packets before it.
     QuicQueueFull,
     /// Control has not taken the first packets before it: there are too many, or somebody floods.
@@ -91,7 +93,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::UnknownKind,
         Self::FrameShort,
         Self::FrameReserved,
@@ -103,6 +105,7 @@ impl DropReason {
         Self::SendBufferFull,
         Self::SendFailed,
         Self::QuicUnknown,
+        Self::ParkUnknown,
         Self::QuicQueueFull,
         Self::OpeningQueueFull,
     ];
@@ -121,6 +124,7 @@ impl DropReason {
             Self::SendBufferFull => "send_buffer_full",
             Self::SendFailed => "send_failed",
             Self::QuicUnknown => "quic_unknown",
+            Self::ParkUnknown => "park_unknown",
             Self::QuicQueueFull => "quic_queue_full",
             Self::OpeningQueueFull => "opening_queue_full",
         }
@@ -255,7 +259,7 @@ impl Worker {
                 Ok(())
             }
             Demuxed::Reflect => self.reflect(datagram(), meta, now),
-            Demuxed::Quic => self.hand_over(
+            Demuxed::Quic | Demuxed::Park => self.hand_over(
                 &self.datapath.quic,
                 datagram(),
                 meta,

@@ -9,13 +9,15 @@ use bytes::Bytes;
 use quinn::{ConnectionError, TransportErrorCode};
 use remora_proto::{
     noise::StaticKey,
+    park::Saying,
     random::Random,
     record::Record,
     wire::message::{
         ALPN_RELAY, ALPN_SESSION, MAX_CONTROL_BYTES, MAX_SIGNAL_BYTES,
         control::{
-            Admit, Dismiss, Gone, Lookup, NodeToRelay, Publish, Reason, Release, ReleaseCause,
-            Signal, Withdraw, node_to_relay::Body as Request, relay_to_node::Body as Reply,
+            Admit, Dismiss, Gone, Lookup, NodeToRelay, Park, Publish, Reason, Release,
+            ReleaseCause, Signal, Withdraw, node_to_relay::Body as Request,
+            relay_to_node::Body as Reply,
         },
         encode,
     },
@@ -634,4 +636,117 @@ async fn garbage_never_kills_the_relay() {
         .frame(session, remora_proto::id::Side::Host, b"still here")
         .await;
     assert_eq!(joiner.next_frame().await, frame);
+}
+
+#[tokio::test]
+async fn a_parked_host_is_woken_by_a_joiner_and_misses_nothing() {
+    let relay = relay();
+    let (mut host, mut joiner, code) = (Node::new(&relay).await, Node::new(&relay).await, code(1));
+    host.done(code.publish()).await;
+    let mut parked = host.park().await;
+    assert_eq!(parked.ask(Saying::Keep, 1).await, (Saying::Kept, 1));
+    let (_, metrics) = get(relay.admin_addr(), "/metrics").await;
+    assert!(metrics.contains("remora_relay_nodes_parked 1\n"));
+    assert!(metrics.contains("remora_relay_nodes_connected 2\n"));
+    // Both tries come before it is back.
+    let mut exchanges = Vec::new();
+    for _ in 0..2 {
+        let Reply::Started(started) = joiner.ask(code.join("hello")).await else {
+            panic!("not started")
+        };
+        exchanges.push(started.exchange);
+    }
+    assert_eq!(parked.hear().await, (Saying::Wake, 0));
+    let mut host = parked.back().await;
+    for exchange in &exchanges {
+        let Reply::Offer(offer) = host.notice().await else {
+            panic!("no offer")
+        };
+        assert_eq!(
+            (offer.exchange, &offer.payload[..]),
+            (*exchange, &b"hello"[..])
+        );
+    }
+    let [to_host, to_joiner] = admit(&mut host, &mut joiner, exchanges[0]).await;
+    assert_eq!(to_host.session, to_joiner.session);
+    let (_, metrics) = get(relay.admin_addr(), "/metrics").await;
+    assert!(metrics.contains("remora_relay_nodes_parked 0\n"));
+}
+
+#[tokio::test]
+async fn a_node_with_something_to_do_is_not_parked() {
+    let relay = relay();
+    let (mut host, mut joiner, code) = (Node::new(&relay).await, Node::new(&relay).await, code(1));
+    host.done(code.publish()).await;
+    let exchange = introduce(&mut host, &mut joiner, &code).await;
+    let park = || Request::Park(Park {});
+    assert_eq!(host.refused(park()).await, Reason::BadState);
+    assert_eq!(joiner.refused(park()).await, Reason::BadState);
+    admit(&mut host, &mut joiner, exchange).await;
+    assert_eq!(host.refused(park()).await, Reason::BadState);
+}
+
+#[tokio::test]
+async fn only_the_node_itself_comes_back_and_only_once() {
+    let relay = relay();
+    let host = Node::new(&relay).await;
+    let mut thief = Node::new(&relay).await.park().await;
+    let mut parked = host.park().await;
+    // Its ticket is seen by everybody on the way; its key is not.
+    thief.grant = parked.grant.clone();
+    let (thief, answer) = thief.back_as(StaticKey::generate()).await;
+    assert!(matches!(&answer, Reply::Refused(refused) if refused.reason() == Reason::NotParked));
+    assert_eq!(
+        thief.closed().await,
+        connection::CLOSED_REFUSED.into_inner()
+    );
+    assert_eq!(parked.ask(Saying::Keep, 1).await, (Saying::Kept, 1));
+    let grant = parked.grant.clone();
+    let mut host = parked.back().await;
+    let mut again = Node::new(&relay).await.park().await;
+    again.grant = grant;
+    again.datagram(&again.grant.seal(Saying::Keep, 2)).await;
+    assert_eq!(again.raw().await[1], Saying::Unknown as u8);
+    host.done(code(1).publish()).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_somewhere_else_is_called_back_from_there() {
+    let relay = relay();
+    let mut parked = Node::new(&relay).await.park().await;
+    parked.port = Port::new().await;
+    assert_eq!(parked.ask(Saying::Keep, 1).await, (Saying::Wake, 0));
+    let mut node = parked.back().await;
+    node.done(code(1).publish()).await;
+}
+
+#[tokio::test]
+async fn a_parked_node_that_leaves_is_gone_at_once() {
+    let relay = relay();
+    let (mut host, mut joiner, code) = (Node::new(&relay).await, Node::new(&relay).await, code(1));
+    host.done(code.publish()).await;
+    let mut parked = host.park().await;
+    parked.datagram(&parked.grant.seal(Saying::Bye, 1)).await;
+    assert_eq!(parked.raw().await[1], Saying::Unknown as u8);
+    assert_eq!(joiner.refused(code.join("hello")).await, Reason::PeerGone);
+}
+
+#[tokio::test]
+async fn parked_nodes_are_counted_to_their_network_and_all_can_come_back() {
+    let relay = relay_with(|config| config.max_nodes_per_network = 3);
+    let mut parked = Vec::new();
+    for _ in 0..3 {
+        parked.push(Node::new(&relay).await.park().await);
+    }
+    let mut one_more = Node::silent(&relay).await;
+    assert_eq!(one_more.refused(hello(1)).await, Reason::Full);
+    assert_eq!(
+        one_more.closed().await,
+        connection::CLOSED_REFUSED.into_inner()
+    );
+    // For a moment, that one still has a connection.
+    let mut back = Vec::new();
+    for parked in parked.into_iter().skip(1) {
+        back.push(parked.back().await);
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use remora_proto::{
     id::Side,
+    park::Saying,
     wire::message::control::{
         Reason, Release, ReleaseCause, node_to_relay::Body as Request, relay_to_node::Body as Reply,
     },
@@ -96,4 +97,20 @@ async fn its_ports_are_free_after_the_shutdown() {
     within(relay.shutdown()).await;
     let relay = relay_with(|config| (config.listen, config.admin) = (nodes, admin));
     Node::new(&relay).await;
+}
+
+#[tokio::test]
+async fn parked_nodes_hear_of_the_drain_and_of_the_end() {
+    let relay = relay();
+    let (_host, _joiner, _session) = pair(&relay, 1).await;
+    let mut parked = Node::new(&relay).await.park().await;
+    let mut other = Node::new(&relay).await.park().await;
+    relay.drain();
+    assert_eq!(parked.hear().await, (Saying::Wake, 0));
+    let mut node = parked.back().await;
+    assert!(matches!(node.notice().await, Reply::Draining(_)));
+    assert_eq!(other.hear().await, (Saying::Wake, 0));
+    within(relay.shutdown()).await;
+    while other.hear().await != (Saying::Gone, 0) {}
+    assert_eq!(node.closed().await, connection::CLOSED_DRAINED.into_inner());
 }

@@ -175,6 +175,7 @@ fn to_relay() -> std::io::Result<()> {
         Body::Hello(control::Hello {
             protocol: 1,
             agent: "remora/0.1.0".into(),
+            ticket: 0,
         }),
         Body::Publish(control::Publish {
             record: signed_record(),

@@ -154,6 +154,7 @@ mod tests {
         Hello {
             protocol: 1,
             agent: agent.into(),
+            ticket: 0,
         }
     }
 

@@ -25,6 +25,8 @@ const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 128.0, 512.0, 2
 pub struct Metrics {
     /// Nodes that said Hello and are here.
     pub nodes_connected: IntGauge,
+    /// Those of them that are parked.
+    pub nodes_parked: IntGauge,
     handshakes: IntCounterVec,
     /// Seconds from a node's first packet to its proven key.
     pub handshake_seconds: Histogram,
@@ -66,7 +68,11 @@ impl Metrics {
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
         Ok(Self {
-            nodes_connected: on.gauge("nodes_connected", "Nodes with a control connection.")?,
+            nodes_connected: on.gauge("nodes_connected", "Nodes that are here, parked or not.")?,
+            nodes_parked: on.gauge(
+                "nodes_parked",
+                "Nodes that are here without a connection, because they are idle.",
+            )?,
             handshakes: on.counters(
                 "handshakes_total",
                 "Handshakes that ended.",

@@ -19,6 +19,7 @@ use quinn_proto::{
 use remora_proto::{
     id::NodeId,
     noise::PeerInfo,
+    park::Grant,
     wire::message::{Inbox, MAX_CONTROL_BYTES, control::Hello, encode},
 };
 
@@ -35,6 +36,8 @@ pub const CLOSED_SILENT: VarInt = VarInt::from_u32(3);
 pub const CLOSED_TOO_SLOW: VarInt = VarInt::from_u32(4);
 /// The node's Hello was refused, and it was told why.
 pub const CLOSED_REFUSED: VarInt = VarInt::from_u32(5);
+/// The node asked to be parked, and is.
+pub const CLOSED_PARKED: VarInt = VarInt::from_u32(6);
 /// The node is gone, or says so.
 pub const CLOSED_BYE: VarInt = VarInt::from_u32(0);
 
@@ -73,6 +76,8 @@ pub enum End {
     TooSlow,
     /// No further; the node was told why.
     Refused,
+    /// It keeps its place without this.
+    Parked,
     /// The relay stops.
     Closing,
 }
@@ -85,6 +90,7 @@ impl End {
             Self::Malformed => (CLOSED_MALFORMED, b"malformed message"),
             Self::TooSlow => (CLOSED_TOO_SLOW, b"messages are not read"),
             Self::Refused => (CLOSED_REFUSED, b"refused"),
+            Self::Parked => (CLOSED_PARKED, b"parked"),
             Self::Closing => (CLOSED_DRAINED, b"the relay stops"),
         }
     }
@@ -160,6 +166,12 @@ impl Connection {
     /// Where it is, as far as that is proven.
     pub fn leg(&self) -> Leg {
         self.leg
+    }
+
+    /// What both ends can keep of it; `None` before it is connected.
+    pub fn grant(&self) -> Option<Grant> {
+        let crypto = self.quic.crypto_session();
+        Grant::export(|out, label, context| crypto.export_keying_material(out, label, context)).ok()
     }
 
     /// Whether nothing is said on it any more.

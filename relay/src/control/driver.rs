@@ -1,9 +1,11 @@
 //! The task that owns endpoint, connections and registry: packets in, packets out, deadlines met.
 //!
 //! A round: what has arrived is taken; whoever it concerned is settled, that is, asked for events until there are none, which
-//! may concern others; then each of them sends what it has to say, once.
+//! may concern others; then each of them sends what it has to say, once. Parked nodes are told in passing: they have no say in a
+//! round but a datagram.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -16,9 +18,12 @@ use futures_util::{
 };
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming, Transmit};
 use quinn_udp as udp;
-use remora_proto::wire::message::{
-    PROTOCOL,
-    control::{Hello, Welcome},
+use remora_proto::wire::{
+    self,
+    message::{
+        PROTOCOL,
+        control::{Hello, Welcome},
+    },
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -31,12 +36,13 @@ use super::{
     deadlines::{Armed, Deadlines},
     message::{self, Answer, NodeToRelay, Reason, Refusal, Reply},
     networks::{Network, Networks, Room},
+    parking::{self, Parked, Parking, Reaction},
     registry::{ConnectionNumber, Registry},
     request::{Asker, Desk, Finding, Step, unix_ms},
 };
 use crate::{
     admin::metrics::{Handshake, Metrics},
-    datapath::{DropReason, QuicPacket, pages, socket::Socket},
+    datapath::{DropReason, QuicPacket, pages, socket::Socket, table::Leg},
     drain::State,
     rate::TokenBucket,
     rendezvous::Rendezvous,
@@ -124,6 +130,7 @@ struct Nodes {
 struct Office {
     registry: Registry,
     desk: Desk,
+    parking: Parking,
     rendezvous: Arc<dyn Rendezvous>,
     metrics: Arc<Metrics>,
     settings: Settings,
@@ -175,6 +182,7 @@ impl Driver {
             office: Office {
                 registry,
                 desk,
+                parking: Parking::new(Instant::now()),
                 rendezvous,
                 metrics,
                 networks: Networks::new(settings.max_nodes_per_network),
@@ -209,6 +217,9 @@ impl Driver {
     async fn close(&mut self, arrived: &mut Vec<QuicPacket>) {
         self.is_closing = true;
         let now = Instant::now();
+        for farewell in self.office.parking.farewells() {
+            send_park(&self.ports.socket, farewell.leg, &farewell.bytes);
+        }
         self.nodes
             .change_all(|node| node.connection.leave(End::Closing, now));
         self.rounds_until(arrived, |nodes| {
@@ -241,6 +252,7 @@ impl Driver {
         let deadlines = [
             self.deadlines.next(),
             self.office.registry.poll_timeout(),
+            self.office.parking.poll_timeout(),
             until,
         ];
         let next = deadlines.into_iter().flatten().min();
@@ -287,6 +299,14 @@ impl Driver {
         {
             self.office.registry.handle_timeout(now);
         }
+        while let Some(event) = self.office.parking.poll(now) {
+            match event {
+                parking::Event::Transmit(wake) => {
+                    send_park(&self.ports.socket, wake.leg, &wake.bytes);
+                }
+                parking::Event::Lost(number, network) => self.office.lose(number, network),
+            }
+        }
         self.settle(now);
         // Readiness first: whoever hears of a drain must find the probe agreeing.
         self.publish();
@@ -327,7 +347,11 @@ impl Driver {
     /// Tells nodes what the registry has for them.
     fn deliver(&mut self, now: Instant) {
         while let Some((number, notice)) = self.office.registry.poll_notice() {
-            if let Some(node) = self.nodes.touch_numbered(number) {
+            if number.is_parked() {
+                if let Some(wake) = self.office.parking.tell(number, notice, now) {
+                    send_park(&self.ports.socket, wake.leg, &wake.bytes);
+                }
+            } else if let Some(node) = self.nodes.touch_numbered(number) {
                 node.connection.write(0, notice, now);
             }
         }
@@ -336,6 +360,11 @@ impl Driver {
     fn publish(&self) {
         let registry = &self.office.registry;
         let state = registry.state();
+        let parked = self.office.parking.len();
+        self.office
+            .metrics
+            .nodes_parked
+            .set(i64::try_from(parked).unwrap_or(i64::MAX));
         self.office.metrics.life(state, registry.sessions());
         self.ports
             .life
@@ -383,6 +412,13 @@ impl Driver {
             local,
             ecn,
         } = packet;
+        if wire::kind(&bytes) == wire::Kind::Park {
+            let source = Leg {
+                remote: source,
+                local,
+            };
+            return self.handle_park(&bytes, source, now);
+        }
         let ecn = ecn.and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
         self.buffer.clear();
         let event = self
@@ -402,6 +438,20 @@ impl Driver {
             }
             None => self.office.metrics.dropped(DropReason::QuicUnknown, 1),
         }
+    }
+
+    fn handle_park(&mut self, bytes: &[u8], source: Leg, now: Instant) {
+        let answer = match self.office.parking.handle(bytes, source, now) {
+            Reaction::Answer(answer) => answer,
+            Reaction::Left(number, network, answer) => {
+                self.office.lose(number, network);
+                answer
+            }
+            Reaction::Unknown => {
+                return self.office.metrics.dropped(DropReason::ParkUnknown, 1);
+            }
+        };
+        send_park(&self.ports.socket, source, &answer);
     }
 
     /// Decides on a first packet before any cryptography is spent on it.
@@ -502,6 +552,7 @@ impl Office {
             | End::Malformed
             | End::TooSlow
             | End::Refused
+            | End::Parked
             | End::Closing => None,
         };
         if let Some(handshake) = handshake {
@@ -530,11 +581,16 @@ impl Office {
                 Reason::VersionTooOld,
                 "this program is too old for this relay; update it",
             ))
+        } else if hello.ticket != 0 {
+            self.resume(node, hello.ticket)
         } else {
-            let (id, leg) = (node.connection.node(), node.connection.leg());
-            self.registry.attach(node.number, id, leg, now)
+            self.attach(node, now).map(|()| VecDeque::new())
         };
-        let welcome = attached.map(|()| {
+        let (welcome, notices) = match attached {
+            Ok(notices) => (Ok(()), notices),
+            Err(refusal) => (Err(refusal), VecDeque::new()),
+        };
+        let welcome = welcome.map(|()| {
             let remote = node.connection.leg().remote;
             Reply::Welcome(Welcome {
                 protocol: PROTOCOL,
@@ -555,7 +611,61 @@ impl Office {
             tracing::debug!(
                 node = ?node.connection.node(), agent = ?hello.agent, protocol = hello.protocol, "node attached"
             );
+            for notice in notices {
+                node.connection.write(0, notice, now);
+            }
         }
+    }
+
+    fn attach(&mut self, node: &Node, now: Instant) -> Result<(), Refusal> {
+        if self.networks.is_over(node.network) {
+            return Err(Refusal::new(
+                Reason::Full,
+                "this relay has as many nodes of your network as it takes; try another",
+            ));
+        }
+        let (id, leg) = (node.connection.node(), node.connection.leg());
+        self.registry.attach(node.number, id, leg, now)
+    }
+
+    /// The node keeps its place without its connection, which says its last words.
+    fn park(&mut self, node: &Node, now: Instant) -> Answer {
+        self.registry.check_park(node.number)?;
+        let grant = node.connection.grant();
+        let parked = Parked {
+            grant: grant.ok_or(Refusal::new(Reason::BadState, "not connected yet"))?,
+            leg: node.connection.leg(),
+            network: node.network,
+            requests: node.requests,
+        };
+        let leg = parked.leg;
+        let number = self.parking.park(parked, now)?;
+        self.networks.park(node.network);
+        self.registry.renumber(node.number, number, leg);
+        tracing::debug!(node = ?node.connection.node(), "node parked");
+        Ok(message::done())
+    }
+
+    /// It is back; what it was not told meanwhile.
+    fn resume(&mut self, node: &mut Node, ticket: u64) -> Result<VecDeque<Reply>, Refusal> {
+        let number = self.parking.find(ticket)?;
+        if self.registry.id(number) != Some(node.connection.node()) {
+            return Err(parking::NOT_PARKED);
+        }
+        let returned = self.parking.resume(number)?;
+        node.requests = returned.node.requests;
+        self.networks.unpark(returned.node.network);
+        let leg = node.connection.leg();
+        self.registry.renumber(number, node.number, leg);
+        tracing::debug!(node = ?node.connection.node(), "node came back");
+        Ok(returned.notices)
+    }
+
+    /// A parked node is gone.
+    fn lose(&mut self, number: ConnectionNumber, network: Network) {
+        tracing::debug!(node = ?self.registry.id(number), "parked node is gone");
+        self.registry.detach(number);
+        self.networks.unpark(network);
     }
 
     fn take(&mut self, node: &mut Node, message: NodeToRelay, now: Instant) {
@@ -577,6 +687,14 @@ impl Office {
         let (registry, bucket) = (&mut self.registry, &mut node.requests);
         match self.desk.begin(registry, asker, bucket, request, now) {
             Step::Answered(answer) => self.answer(node, open, answer, now),
+            Step::Park => {
+                let parked = self.park(node, now);
+                let is_parked = parked.is_ok();
+                self.answer(node, open, parked, now);
+                if is_parked {
+                    node.connection.leave(End::Parked, now);
+                }
+            }
             Step::Ask(question) => {
                 let (number, rendezvous) = (node.number, Arc::clone(&self.rendezvous));
                 self.asked.push(Box::pin(async move {
@@ -709,6 +827,20 @@ fn send(socket: &Socket, transmit: &Transmit, buffer: &[u8]) {
     };
     if let Err(error) = socket.try_send(&transmit) {
         tracing::trace!(%error, to = %transmit.destination, "a QUIC packet was not sent");
+    }
+}
+
+/// The same for a datagram of or to a parked node.
+fn send_park(socket: &Socket, leg: Leg, bytes: &[u8]) {
+    let transmit = udp::Transmit {
+        destination: leg.remote,
+        ecn: None,
+        contents: bytes,
+        segment_size: None,
+        src_ip: leg.local,
+    };
+    if let Err(error) = socket.try_send(&transmit) {
+        tracing::trace!(%error, to = %leg.remote, "a parked node's datagram was not sent");
     }
 }
 

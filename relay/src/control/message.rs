@@ -63,6 +63,7 @@ pub fn kind(request: &Request) -> &'static str {
         Request::Dismiss(_) => "dismiss",
         Request::Release(_) => "release",
         Request::Here(_) => "here",
+        Request::Park(_) => "park",
     }
 }
 
@@ -90,5 +91,6 @@ fn reason(reason: Reason) -> &'static str {
         Reason::CodeBurned => "code_burned",
         Reason::CodeCancelled => "code_cancelled",
         Reason::PeerGone => "peer_gone",
+        Reason::NotParked => "not_parked",
     }
 }

@@ -1,4 +1,7 @@
-//! How many connections each network has, pure: so that one network cannot take all the places (`SECURITY` §2.4).
+//! How many nodes each network has, pure: so that one network cannot take all the places (`SECURITY` §2.4).
+//!
+//! A parked node has no connection, and needs one to come back: so only connections are counted at the door, and all nodes when
+//! a new one says Hello.
 
 use std::{
     collections::HashMap,
@@ -30,15 +33,21 @@ pub enum Room {
     None,
 }
 
-/// The connections of each network. Its size is that of the connections.
+/// The nodes of each network. Its size is theirs.
 #[derive(Debug)]
 pub struct Networks {
     limit: usize,
-    count_by_network: HashMap<Network, usize>,
+    count_by_network: HashMap<Network, Count>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    connections: usize,
+    parked: usize,
 }
 
 impl Networks {
-    /// At most `limit` connections each.
+    /// At most `limit` nodes each.
     pub fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -48,26 +57,57 @@ impl Networks {
 
     /// Whether `network` may have another connection.
     pub fn room(&self, network: Network) -> Room {
-        let count = self.count_by_network.get(&network).copied().unwrap_or(0);
-        if count >= self.limit {
+        let connections = self.count(network).connections;
+        if connections >= self.limit {
             Room::None
-        } else if count >= self.limit.div_ceil(2) {
+        } else if connections >= self.limit.div_ceil(2) {
             Room::Proven
         } else {
             Room::Free
         }
     }
 
+    /// Whether `network` has more nodes than it may, those included that have just come in.
+    pub fn is_over(&self, network: Network) -> bool {
+        let Count {
+            connections,
+            parked,
+        } = self.count(network);
+        connections + parked > self.limit
+    }
+
+    fn count(&self, network: Network) -> Count {
+        let count = self.count_by_network.get(&network);
+        count.copied().unwrap_or_default()
+    }
+
     /// A connection of `network` has begun.
     pub fn enter(&mut self, network: Network) {
-        *self.count_by_network.entry(network).or_default() += 1;
+        self.count_by_network
+            .entry(network)
+            .or_default()
+            .connections += 1;
     }
 
     /// A connection of `network` has ended.
     pub fn leave(&mut self, network: Network) {
+        self.change(network, |count| count.connections -= 1);
+    }
+
+    /// A node of `network` is parked.
+    pub fn park(&mut self, network: Network) {
+        self.count_by_network.entry(network).or_default().parked += 1;
+    }
+
+    /// A node that was is not any more.
+    pub fn unpark(&mut self, network: Network) {
+        self.change(network, |count| count.parked -= 1);
+    }
+
+    fn change(&mut self, network: Network, change: impl FnOnce(&mut Count)) {
         if let Some(count) = self.count_by_network.get_mut(&network) {
-            *count -= 1;
-            if *count == 0 {
+            change(count);
+            if *count == Count::default() {
                 self.count_by_network.remove(&network);
             }
         }
@@ -130,6 +170,25 @@ mod tests {
             networks.leave(full);
         }
         assert_eq!(networks.room(full), Room::Free);
+        assert!(networks.count_by_network.is_empty(), "nothing is kept");
+    }
+
+    #[test]
+    fn a_parked_node_counts_but_can_always_come_back() {
+        let home = network("192.0.2.1");
+        let mut networks = Networks::new(2);
+        for _ in 0..2 {
+            networks.enter(home);
+            networks.park(home);
+            networks.leave(home);
+        }
+        assert_eq!(networks.room(home), Room::Free, "whoever it may be");
+        networks.enter(home);
+        assert!(networks.is_over(home), "of a node that is new here");
+        networks.unpark(home);
+        assert!(!networks.is_over(home), "of one that has come back");
+        networks.leave(home);
+        networks.unpark(home);
         assert!(networks.count_by_network.is_empty(), "nothing is kept");
     }
 

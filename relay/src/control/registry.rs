@@ -37,11 +37,14 @@ use crate::{
     drain::{Drain, State},
 };
 
-/// A control connection, for as long as this relay runs.
+/// A node's connection, or its parking place, for as long as this relay runs.
 ///
 /// Not the node's key: one person may run two programs with the same key, and each is to get its own notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionNumber(pub u64);
+
+/// Tells parking places from connections; neither has as many.
+const PARKED: u64 = 1 << 31;
 
 impl ConnectionNumber {
     /// Of the connection that is kept under `key`; `serial` tells it from all before it there.
@@ -49,9 +52,19 @@ impl ConnectionNumber {
         Self(u64::from(serial) << 32 | key as u64)
     }
 
-    /// Where it is kept.
+    /// The same of a parking place.
+    pub fn parked(serial: u32, key: usize) -> Self {
+        Self(Self::new(serial, key).0 | PARKED)
+    }
+
+    /// Whether it is a parking place.
+    pub fn is_parked(self) -> bool {
+        self.0 & PARKED != 0
+    }
+
+    /// Where it is kept, among its kind.
     pub fn key(self) -> usize {
-        usize::try_from(self.0 & u64::from(u32::MAX)).unwrap_or(usize::MAX)
+        usize::try_from(self.0 & (PARKED - 1)).unwrap_or(usize::MAX)
     }
 }
 
@@ -161,6 +174,8 @@ pub struct Registry {
 const PEER_GONE: Refusal =
     Refusal::new(Reason::PeerGone, "there is no such exchange, or it is over");
 
+const CONNECTION_OVER: Refusal = Refusal::new(Reason::BadState, "this connection is over");
+
 impl Registry {
     /// An empty registry that writes its sessions into `table`.
     pub fn new(
@@ -234,13 +249,59 @@ impl Registry {
         }
     }
 
+    /// Who `number` is.
+    pub fn id(&self, number: ConnectionNumber) -> Option<NodeId> {
+        self.nodes.get(&number).map(|node| node.id)
+    }
+
+    /// Whether the node may be parked: it waits, and does nothing else.
+    ///
+    /// # Errors
+    /// What it does.
+    pub fn check_park(&self, number: ConnectionNumber) -> Result<(), Refusal> {
+        let is_idle = |node: &Node| node.exchanges.is_empty() && node.sessions.is_empty();
+        match self.nodes.get(&number) {
+            Some(node) if is_idle(node) => Ok(()),
+            Some(_) => Err(Refusal::new(
+                Reason::BadState,
+                "a node in an exchange or a session is not idle",
+            )),
+            None => Err(CONNECTION_OVER),
+        }
+    }
+
+    /// The node is `to` from now on, and at `leg`: it was parked, or has come back. It has no session, or its frames would go
+    /// astray.
+    pub fn renumber(&mut self, from: ConnectionNumber, to: ConnectionNumber, leg: Leg) {
+        let Some(mut node) = self.nodes.remove(&from) else {
+            return;
+        };
+        node.leg = leg;
+        for key in &node.locators {
+            if let Some(hosting) = self.hosting_by_locator.get_mut(key) {
+                hosting.host = to;
+            }
+        }
+        for exchange in &node.exchanges {
+            if let Some(exchange) = self.exchanges.get_mut(exchange) {
+                exchange.renumber(from, to);
+            }
+        }
+        self.nodes.insert(to, node);
+        for (number, _) in &mut self.notices {
+            if *number == from {
+                *number = to;
+            }
+        }
+    }
+
     /// Does what a node asks.
     ///
     /// # Errors
     /// Why not.
     pub fn handle(&mut self, number: ConnectionNumber, demand: Demand, now: Instant) -> Answer {
         if !self.nodes.contains_key(&number) {
-            return Err(Refusal::new(Reason::BadState, "this connection is over"));
+            return Err(CONNECTION_OVER);
         }
         match demand {
             Demand::Host { key, live_for } => {

@@ -1,7 +1,7 @@
 //! What a node asks, checked as far as that goes without the state, then asked of rendezvous and registry.
 //!
 //! ```text
-//! request ─▶ Desk::begin ─┬─ Step::Answered ────────────────────────────────────────────▶ reply
+//! request ─▶ Desk::begin ─┬─ Step::Answered, Step::Park ────────────────────────────────▶ reply
 //!                         └─ Step::Ask ─▶ Question::ask (may take a while) ─▶ Desk::conclude ─▶ reply
 //! ```
 
@@ -55,6 +55,8 @@ pub enum Step {
     Answered(Answer),
     /// Rendezvous has to be asked.
     Ask(Question),
+    /// The node is to be parked, which is the driver's: it has the connections.
+    Park,
 }
 
 /// What rendezvous is asked.
@@ -253,6 +255,7 @@ impl Desk {
             },
             // It is where the packet came from: known already, or proven in a moment.
             Request::Here(_) => return Ok(Step::Answered(Ok(message::done()))),
+            Request::Park(_) => return Ok(Step::Park),
             Request::Release(release) => Demand::Release {
                 session: SessionId(release.session),
             },

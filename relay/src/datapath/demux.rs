@@ -20,6 +20,8 @@ pub enum Demuxed {
     Reflect,
     /// For control, from a connection that may be known.
     Quic,
+    /// For control, from a parked node that may be known.
+    Park,
     /// For control, from a connection that is about to be (an Initial, RFC 9000 §17.2.2).
     Opening,
 }
@@ -79,6 +81,7 @@ pub fn demux(datagram: &[u8]) -> Result<Demuxed, DropReason> {
             Err(InvalidFrame::Reserved) => Err(DropReason::FrameReserved),
         },
         Kind::Reflect => Ok(Demuxed::Reflect),
+        Kind::Park => Ok(Demuxed::Park),
         Kind::Quic if datagram[0] & INITIAL_MASK == INITIAL => Ok(Demuxed::Opening),
         Kind::Quic => Ok(Demuxed::Quic),
         Kind::Unknown => Err(DropReason::UnknownKind),
@@ -111,6 +114,7 @@ mod tests {
             let expected = match first {
                 4 => Err(DropReason::FrameShort),
                 5 => Ok(Demuxed::Reflect),
+                7 => Ok(Demuxed::Park),
                 0xc0..=0xcf | 0x80..=0x8f => Ok(Demuxed::Opening),
                 0x40.. => Ok(Demuxed::Quic),
                 _ => Err(DropReason::UnknownKind),

@@ -26,15 +26,16 @@ use quinn::{
 use remora_proto::{
     id::{SessionId, Side},
     noise::{ClientConfig, Profile, StaticKey, endpoint_config},
+    park::{Grant, Saying},
     random::Random,
     record::{EPOCH_MS, HostRole, LocatorKey, Record},
     wire::{
         frame::Header,
         message::{
-            ALPN_RELAY, Inbox, MAX_CONTROL_BYTES,
+            ALPN_RELAY, Inbox, MAX_CONTROL_BYTES, PROTOCOL,
             control::{
-                Admit, Allocated, Hello, Join, NodeToRelay, Publish, Reason, RelayToNode, Welcome,
-                node_to_relay::Body as Request, relay_to_node::Body as Reply,
+                self, Admit, Allocated, Hello, Join, NodeToRelay, Publish, Reason, RelayToNode,
+                Welcome, node_to_relay::Body as Request, relay_to_node::Body as Reply,
             },
             encode,
         },
@@ -162,6 +163,8 @@ pub struct Node {
     pub endpoint: Endpoint,
     pub port: Port,
     relay: SocketAddr,
+    relay_key: [u8; 32],
+    key: StaticKey,
     send: quinn::SendStream,
     recv: quinn::RecvStream,
     inbox: Inbox,
@@ -214,8 +217,17 @@ impl Node {
 
     async fn silent_at(relay: SocketAddr, relay_key: [u8; 32]) -> Self {
         let port = Port::of_family(relay).await;
+        Self::silent_with(relay, relay_key, port, StaticKey::generate()).await
+    }
+
+    async fn silent_with(
+        relay: SocketAddr,
+        relay_key: [u8; 32],
+        port: Port,
+        key: StaticKey,
+    ) -> Self {
         let (endpoint, connection) =
-            connect_to(relay, relay_key, &port, StaticKey::generate(), ALPN_RELAY).await;
+            connect_to(relay, relay_key, &port, key.clone(), ALPN_RELAY).await;
         let connection = connection.expect("connected");
         let (send, recv) = connection.open_bi().await.expect("a stream");
         Self {
@@ -223,6 +235,8 @@ impl Node {
             endpoint,
             port,
             relay,
+            relay_key,
+            key,
             send,
             recv,
             inbox: Inbox::new(MAX_CONTROL_BYTES),
@@ -367,10 +381,89 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Gives its connection up and keeps its place.
+    pub async fn park(mut self) -> ParkedNode {
+        let connection = self.connection.clone();
+        let grant = Grant::export(|out, label, context| {
+            connection.export_keying_material(out, label, context)
+        })
+        .expect("connected");
+        self.done(Request::Park(control::Park {})).await;
+        assert_eq!(self.closed().await, 6);
+        within(self.endpoint.wait_idle()).await;
+        ParkedNode {
+            port: self.port,
+            grant,
+            relay: self.relay,
+            relay_key: self.relay_key,
+            key: self.key,
+        }
+    }
+}
+
+/// A node without a connection, which says and hears what it is told to.
+pub struct ParkedNode {
+    pub port: Port,
+    pub grant: Grant,
+    relay: SocketAddr,
+    relay_key: [u8; 32],
+    key: StaticKey,
+}
+
+impl ParkedNode {
+    pub async fn datagram(&self, bytes: &[u8]) {
+        self.port.io.send_to(bytes, self.relay).await.expect("sent");
+    }
+
+    /// The next datagram, whoever it may be from.
+    pub async fn raw(&mut self) -> Vec<u8> {
+        // quinn is not there any more to read what comes.
+        let mut bytes = [0; 2048];
+        let length = within(self.port.io.recv(&mut bytes)).await.expect("open");
+        bytes[..length].to_vec()
+    }
+
+    /// The next datagram, which is the relay's.
+    pub async fn hear(&mut self) -> (Saying, u64) {
+        let bytes = self.raw().await;
+        let datagram = self.grant.open(&bytes).expect("the relay's");
+        (datagram.saying, datagram.counter)
+    }
+
+    /// Says it, and hears the answer.
+    pub async fn ask(&mut self, saying: Saying, counter: u64) -> (Saying, u64) {
+        self.datagram(&self.grant.seal(saying, counter)).await;
+        self.hear().await
+    }
+
+    /// Comes back with its ticket, from where it is, as whoever has `key`.
+    pub async fn back_as(self, key: StaticKey) -> (Node, Reply) {
+        let ticket = self.grant.ticket();
+        let mut node = Node::silent_with(self.relay, self.relay_key, self.port, key).await;
+        let hello = Request::Hello(Hello {
+            ticket,
+            protocol: PROTOCOL,
+            agent: "test".into(),
+        });
+        let answer = node.ask(hello).await;
+        (node, answer)
+    }
+
+    /// The same as itself.
+    pub async fn back(self) -> Node {
+        let key = self.key.clone();
+        let (node, answer) = self.back_as(key).await;
+        assert!(matches!(answer, Reply::Welcome(_)), "{answer:?}");
+        node
+    }
+}
+
 pub fn hello(protocol: u32) -> Request {
     Request::Hello(Hello {
         protocol,
         agent: "test".into(),
+        ticket: 0,
     })
 }
 

@@ -70,6 +70,7 @@ impl Pair {
             body: Some(Request::Hello(Hello {
                 protocol: PROTOCOL,
                 agent: String::new(),
+                ticket: 0,
             })),
         };
         let stream = pair.node_quic.streams().open(Dir::Bi).expect("allowed");

@@ -37,6 +37,14 @@ impl Exchange {
             .find_map(|(node, side)| (node == number).then_some(side))
     }
 
+    pub(super) fn renumber(&mut self, from: ConnectionNumber, to: ConnectionNumber) {
+        for node in [&mut self.host, &mut self.joiner] {
+            if *node == from {
+                *node = to;
+            }
+        }
+    }
+
     fn node(&self, side: Side) -> ConnectionNumber {
         match side {
             Side::Host => self.host,

@@ -1,0 +1,391 @@
+//! Parked nodes: what is left of them while they are silent, pure. The protocol is [`remora_proto::park`]'s.
+//!
+//! ```text
+//!  connection ── park ──▶ place ── Keep ──▶ Kept                 ── resume ──▶ connection
+//!                           ├── a notice ──▶ Wake, until it comes back
+//!                           └── 60 s of silence, 10 s asleep, Bye ──▶ gone
+//! ```
+//!
+//! A place is some two hundred bytes in one vector; a million of them are a process. What the registry has for a parked node
+//! waits at its place, in order, and is said on the connection that it comes back with.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use remora_proto::park::{Datagram, FORGOTTEN_AFTER, Grant, LEN, Saying};
+use slab::Slab;
+
+use super::{
+    deadlines::{Armed, Deadlines},
+    message::{Reason, Refusal, Reply},
+    networks::Network,
+    registry::ConnectionNumber,
+};
+use crate::{
+    datapath::table::Leg,
+    rate::{Rate, TokenBucket},
+};
+
+/// A node that is to wake up is told again after so long, then after twice as long, and so on.
+const WAKE_RETRY: Duration = Duration::from_millis(250);
+/// One that has not come back by then is gone: whoever waits for it is told, before an exchange has ended by itself.
+const WAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Nodes that are woken at a time by what is no hurry, that the relay drains: each comes with a handshake.
+const WAKES_AT_ONCE: usize = 256;
+/// What may wait for one: all tries at all its codes at once, and that they are over. A node is gone before more than that comes
+/// together, unless somebody wants it to.
+const MAX_NOTICES: usize = 512;
+/// Answers to tickets that are unknown here, as all are after a restart; they cost what is asked of them, and no more.
+const UNKNOWN_RATE: Rate = Rate::per_second(2000, 2000);
+
+/// What is kept of a node.
+#[derive(Debug)]
+pub struct Parked {
+    /// What it has of its connection.
+    pub grant: Grant,
+    /// Where it is.
+    pub leg: Leg,
+    /// Whom its place is counted to.
+    pub network: Network,
+    /// What it may still ask.
+    pub requests: TokenBucket,
+}
+
+/// A node that comes back.
+#[derive(Debug)]
+pub struct Returned {
+    /// As it was parked.
+    pub node: Parked,
+    /// What it was not told.
+    pub notices: VecDeque<Reply>,
+}
+
+/// A datagram for a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub leg: Leg,
+    /// What.
+    pub bytes: [u8; LEN],
+}
+
+/// What comes of a datagram.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// It has an answer.
+    Answer([u8; LEN]),
+    /// The node of this place, and network, is gone, and that has an answer.
+    Left(ConnectionNumber, Network, [u8; LEN]),
+    /// It is nobody's, or no news.
+    Unknown,
+}
+
+/// What comes of time.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// To be sent.
+    Transmit(Transmit),
+    /// The node of this place, and network, is gone.
+    Lost(ConnectionNumber, Network),
+}
+
+#[derive(Debug)]
+struct Place {
+    number: ConnectionNumber,
+    node: Parked,
+    /// Of its last datagram.
+    counter: u64,
+    /// When it is forgotten, unless it says something.
+    until: Instant,
+    /// It is to come back.
+    waking: Option<Box<Waking>>,
+    armed: Armed,
+}
+
+#[derive(Debug)]
+struct Waking {
+    notices: VecDeque<Reply>,
+    /// When it is told again; `None` while it waits for its turn.
+    next: Option<Instant>,
+    interval: Duration,
+}
+
+/// The places.
+#[derive(Debug)]
+pub struct Parking {
+    places: Slab<Place>,
+    by_ticket: HashMap<u64, usize>,
+    deadlines: Deadlines,
+    /// Those that are to be woken when others have come back.
+    in_turn: VecDeque<ConnectionNumber>,
+    waking: usize,
+    serial: u32,
+    unknown: TokenBucket,
+}
+
+/// Whoever else asks learns no more.
+pub const NOT_PARKED: Refusal = Refusal::new(
+    Reason::NotParked,
+    "no node is parked here with this ticket and key",
+);
+
+impl Parking {
+    /// No places yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            places: Slab::new(),
+            by_ticket: HashMap::new(),
+            deadlines: Deadlines::default(),
+            in_turn: VecDeque::new(),
+            waking: 0,
+            serial: 0,
+            unknown: TokenBucket::new(now),
+        }
+    }
+
+    /// How many are parked.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether nobody is.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Parks a node.
+    ///
+    /// # Errors
+    /// When another has its ticket, which chance does not bring about.
+    pub fn park(&mut self, node: Parked, now: Instant) -> Result<ConnectionNumber, Refusal> {
+        let ticket = node.grant.ticket();
+        if self.by_ticket.contains_key(&ticket) {
+            return Err(Refusal::new(Reason::BadState, "this ticket is taken"));
+        }
+        self.serial = self.serial.wrapping_add(1);
+        let entry = self.places.vacant_entry();
+        let key = entry.key();
+        let number = ConnectionNumber::parked(self.serial, key);
+        let place = entry.insert(Place {
+            number,
+            node,
+            counter: 0,
+            until: now + FORGOTTEN_AFTER,
+            waking: None,
+            armed: Armed::default(),
+        });
+        place.arm(key, &mut self.deadlines);
+        self.by_ticket.insert(ticket, key);
+        Ok(number)
+    }
+
+    /// The place that `ticket` is for.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn find(&self, ticket: u64) -> Result<ConnectionNumber, Refusal> {
+        let key = self.by_ticket.get(&ticket).ok_or(NOT_PARKED)?;
+        self.places
+            .get(*key)
+            .map(|place| place.number)
+            .ok_or(NOT_PARKED)
+    }
+
+    /// The node of this place has come back.
+    ///
+    /// # Errors
+    /// Nobody is there.
+    pub fn resume(&mut self, number: ConnectionNumber) -> Result<Returned, Refusal> {
+        self.remove(number).ok_or(NOT_PARKED)
+    }
+
+    /// There is something to say to the node, which has to come back for it; the datagram that tells it so, if it has not been
+    /// told.
+    pub fn tell(
+        &mut self,
+        number: ConnectionNumber,
+        notice: Reply,
+        now: Instant,
+    ) -> Option<Transmit> {
+        let is_urgent = !matches!(notice, Reply::Draining(_));
+        let place = get(&mut self.places, number)?;
+        let waking = place.waking.get_or_insert_default();
+        waking.notices.push_back(notice);
+        if waking.notices.len() > MAX_NOTICES {
+            place.until = now;
+        }
+        let transmit = if place.is_told() {
+            None
+        } else if is_urgent || self.waking < WAKES_AT_ONCE {
+            self.waking += 1;
+            place.wake(now)
+        } else {
+            self.in_turn.push_back(number);
+            None
+        };
+        place.arm(number.key(), &mut self.deadlines);
+        transmit
+    }
+
+    /// A datagram that came from `source`.
+    pub fn handle(&mut self, bytes: &[u8], source: Leg, now: Instant) -> Reaction {
+        let Some(datagram) = Datagram::decode(bytes) else {
+            return Reaction::Unknown;
+        };
+        let Some(&key) = self.by_ticket.get(&datagram.ticket) else {
+            let may_answer = matches!(datagram.saying, Saying::Keep | Saying::Bye)
+                && self.unknown.take(UNKNOWN_RATE, 1, now).is_ok();
+            return if may_answer {
+                Reaction::Answer(datagram.unknown())
+            } else {
+                Reaction::Unknown
+            };
+        };
+        let place = &mut self.places[key];
+        let is_news = datagram.counter > place.counter;
+        if !is_news || place.node.grant.open(bytes).is_none() {
+            return Reaction::Unknown;
+        }
+        match datagram.saying {
+            Saying::Keep => {
+                place.counter = datagram.counter;
+                let is_told = place.is_told();
+                if !is_told {
+                    place.until = now + FORGOTTEN_AFTER;
+                }
+                // Somebody else may have sent it on from there: it says so in a handshake, or it stays where it is.
+                let is_elsewhere = place.node.leg.remote != source.remote;
+                Reaction::Answer(if is_told || is_elsewhere {
+                    place.node.grant.seal(Saying::Wake, 0)
+                } else {
+                    place.node.grant.seal(Saying::Kept, datagram.counter)
+                })
+            }
+            Saying::Bye => {
+                let number = place.number;
+                let network = place.node.network;
+                self.remove(number);
+                Reaction::Left(number, network, datagram.unknown())
+            }
+            Saying::Kept | Saying::Wake | Saying::Gone | Saying::Unknown => Reaction::Unknown,
+        }
+    }
+
+    /// When [`Self::poll`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// What follows from time, and from others having come back; call until `None`.
+    pub fn poll(&mut self, now: Instant) -> Option<Event> {
+        while let Some(key) = self.deadlines.pop_due(now) {
+            let Some(place) = self.places.get_mut(key) else {
+                continue;
+            };
+            place.armed.fired();
+            if place.until <= now {
+                let (number, network) = (place.number, place.node.network);
+                self.remove(number);
+                return Some(Event::Lost(number, network));
+            }
+            let transmit = place.wake_again(now);
+            place.arm(key, &mut self.deadlines);
+            if transmit.is_some() {
+                return transmit.map(Event::Transmit);
+            }
+        }
+        while self.waking < WAKES_AT_ONCE {
+            let number = self.in_turn.pop_front()?;
+            let Some(place) = get(&mut self.places, number) else {
+                continue;
+            };
+            if !place.is_told() {
+                self.waking += 1;
+                let transmit = place.wake(now);
+                place.arm(number.key(), &mut self.deadlines);
+                return transmit.map(Event::Transmit);
+            }
+        }
+        None
+    }
+
+    /// The relay goes: a word to everybody.
+    pub fn farewells(&self) -> impl Iterator<Item = Transmit> {
+        self.places.iter().map(|(_, place)| Transmit {
+            leg: place.node.leg,
+            bytes: place.node.grant.seal(Saying::Gone, 0),
+        })
+    }
+
+    fn remove(&mut self, number: ConnectionNumber) -> Option<Returned> {
+        let key = number.key();
+        let place = get(&mut self.places, number)?;
+        self.deadlines.disarm(key, &mut place.armed);
+        let place = self.places.try_remove(key)?;
+        self.by_ticket.remove(&place.node.grant.ticket());
+        if place.is_told() {
+            self.waking -= 1;
+        }
+        Some(Returned {
+            node: place.node,
+            notices: place
+                .waking
+                .map_or_else(VecDeque::new, |waking| waking.notices),
+        })
+    }
+}
+
+/// The place, unless it is another's by now.
+fn get(places: &mut Slab<Place>, number: ConnectionNumber) -> Option<&mut Place> {
+    places
+        .get_mut(number.key())
+        .filter(|place| place.number == number)
+}
+
+impl Place {
+    /// Whether it has been told to come back.
+    fn is_told(&self) -> bool {
+        let waking = self.waking.as_ref();
+        waking.is_some_and(|waking| waking.next.is_some())
+    }
+
+    /// Tells it to come back, and when to do so again.
+    fn wake(&mut self, now: Instant) -> Option<Transmit> {
+        let waking = self.waking.as_mut()?;
+        if waking.next.is_none() {
+            self.until = now + WAKE_TIMEOUT;
+        }
+        waking.next = Some(now + waking.interval);
+        waking.interval *= 2;
+        Some(Transmit {
+            leg: self.node.leg,
+            bytes: self.node.grant.seal(Saying::Wake, 0),
+        })
+    }
+
+    fn wake_again(&mut self, now: Instant) -> Option<Transmit> {
+        let next = self.waking.as_ref()?.next?;
+        (next <= now).then(|| self.wake(now)).flatten()
+    }
+
+    fn arm(&mut self, key: usize, deadlines: &mut Deadlines) {
+        let next = self.waking.as_ref().and_then(|waking| waking.next);
+        let wanted = next.map_or(self.until, |next| next.min(self.until));
+        deadlines.arm(key, &mut self.armed, Some(wanted));
+    }
+}
+
+impl Default for Waking {
+    fn default() -> Self {
+        Self {
+            notices: VecDeque::new(),
+            next: None,
+            interval: WAKE_RETRY,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
