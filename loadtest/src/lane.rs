@@ -8,9 +8,8 @@ use std::{
 };
 
 use nix::sys::socket::{setsockopt, sockopt};
-use remora::path::socket::{MagicSocket, Packet};
+use remora::path::socket::{Incoming, MagicSocket};
 use remora_proto::wire::frame::{HEADER_LEN, Header};
-use tokio::sync::mpsc;
 
 /// What a socket may hold while its reader is not running: more than is ever on its way.
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
@@ -35,8 +34,8 @@ pub fn enlarge_buffers(socket: &impl AsFd) -> io::Result<()> {
 pub struct NodeSocket {
     /// The node's own handle.
     pub magic: Arc<MagicSocket>,
-    /// QUIC packets for the node.
-    pub packets: mpsc::Receiver<Packet>,
+    /// What comes for the node's control connection.
+    pub incoming: Incoming,
 }
 
 impl NodeSocket {
@@ -45,9 +44,9 @@ impl NodeSocket {
     /// # Errors
     /// What the system said.
     pub fn bind(target: SocketAddr) -> io::Result<Self> {
-        let (magic, packets) = MagicSocket::bind(target)?;
+        let (magic, incoming) = MagicSocket::bind(target)?;
         enlarge_buffers(&*magic)?;
-        Ok(Self { magic, packets })
+        Ok(Self { magic, incoming })
     }
 
     /// Its address for others on this machine.

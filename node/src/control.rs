@@ -1,49 +1,62 @@
 //! The control connection: one Noise-QUIC connection to the relay, one stream of messages on it.
+//!
+//! ```text
+//!  Control (handles) ── requests ──▶ link: one task ──▶ stream ──▶ relay
+//!          ◀── answers, notices ───    │ silent for a minute ▲
+//!                                      ▼                     │ a request, or the relay wakes us
+//!                                    parked: datagrams of 34 bytes (`proto::park`)
+//! ```
+//!
+//! Whoever has a handle does not notice whether there is a connection at the moment.
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "the relay may say what we do not know yet"
 )]
 
+// What went wrong, for people.
+mod failure;
+// The task: connected, parked, connected again.
+mod link;
+// One connection's messages.
+mod stream;
+
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use quinn::{AckFrequencyConfig, Connection, ConnectionError, Endpoint, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, Connection, TransportConfig, VarInt};
 use remora_proto::{
     id::{ExchangeId, RelayAddr, SessionId, Side},
-    noise::{self, ClientConfig, Profile, StaticKey},
-    record::CLOCK_TOLERANCE_MS,
+    noise::{ClientConfig, Profile, StaticKey},
     wire::message::{
-        ALPN_RELAY, Inbox, MAX_CONTROL_BYTES, PROTOCOL,
+        ALPN_RELAY,
         control::{
-            self as schema, NodeToRelay, Reason, Refused, RelayToNode,
-            node_to_relay::Body as Request, relay_to_node::Body as Answer,
+            self as schema, Reason, Refused, node_to_relay::Body as Request,
+            relay_to_node::Body as Answer,
         },
-        encode,
     },
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::failure::relay_lost;
+use self::link::Link;
 use crate::{
-    error::{Exit, Failure},
-    path::{
-        socket::{MagicSocket, Packet},
-        virtual_socket::{Outgoing, VirtualSocket},
-    },
+    error::Failure,
+    path::socket::{Incoming, MagicSocket},
 };
 
-/// A relay that has not answered by then is not there, or UDP is blocked.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Keeps the NAT's mapping open (RFC 4787 §4.3 allows 2 minutes, real ones forget after 30 s) and lets the relay
 /// notice within its idle timeout that we are gone; two may be lost. A relay has ten thousand such nodes, and each wakes it up.
 /// In a session the peers' own keep-alive comes more often, through the same mapping.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Silence after which the relay counts as gone.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// After so long without a message either way, the node has itself parked. Most codes are tried before, and find a node that is
+/// awake; whoever comes later waits for a handshake more.
+pub const PARK_AFTER: Duration = Duration::from_secs(60);
 /// Messages waiting for the relay: a person's actions, a few at a time.
 const QUEUE_REQUESTS: usize = 32;
 /// Notices waiting for us: at most four joiners at a time, a few messages each.
@@ -90,28 +103,6 @@ pub enum RequestError {
     Lost,
 }
 
-impl From<RequestError> for Failure {
-    fn from(error: RequestError) -> Self {
-        match &error {
-            RequestError::Refused(refused) => Self::new(
-                Exit::Error,
-                refused.reason().as_str_name(),
-                error.to_string(),
-            ),
-            RequestError::Lost => relay_lost(),
-        }
-    }
-}
-
-/// The failure of a command whose relay went away.
-pub fn relay_lost() -> Failure {
-    Failure::new(
-        Exit::Offline,
-        "RELAY_LOST",
-        "the connection to the relay is lost; check your network and try again",
-    )
-}
-
 struct Asked {
     message: Request,
     answer: Option<oneshot::Sender<Answer>>,
@@ -121,7 +112,8 @@ struct Asked {
 #[derive(Clone, Debug)]
 pub struct Control {
     requests: mpsc::Sender<Asked>,
-    connection: Connection,
+    /// The last one.
+    connection: watch::Receiver<Connection>,
     /// What the relay said of itself and of us.
     pub welcome: Arc<schema::Welcome>,
     /// Where the relay's frames come from.
@@ -159,7 +151,8 @@ impl<F> std::fmt::Debug for Started<F> {
 }
 
 impl Control {
-    /// Connects to `relay`, which must prove the key in its address, and says hello.
+    /// Connects to `relay`, which must prove the key in its address, and says hello; is parked whenever it has been silent
+    /// for `park_after`.
     ///
     /// # Errors
     /// A [`Failure`] that says which of the things that can be wrong is.
@@ -167,38 +160,22 @@ impl Control {
         relay: &RelayAddr,
         address: SocketAddr,
         socket: Arc<MagicSocket>,
-        packets: mpsc::Receiver<Packet>,
+        incoming: Incoming,
+        park_after: Duration,
     ) -> Result<Started<impl Future<Output = ()> + Send + use<>>, Failure> {
-        let socket = VirtualSocket::new(socket, Outgoing::Direct, packets);
-        let config = noise::lone_endpoint_config(&[Profile::Hop]);
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, runtime)
-            .map_err(|error| Failure::internal("cannot start QUIC", error))?;
-        let connecting = endpoint
-            .connect_with(client_config(relay), address, "relay")
-            .map_err(|error| Failure::internal("cannot connect to the relay", error))?;
-        let hello = async {
-            let connection = connecting
-                .await
-                .map_err(|error| connect_failure(relay, &error))?;
-            let opened = open_stream(endpoint, connection.clone()).await;
-            let (stream, welcome) =
-                opened.map_err(|error| hello_failure(relay, &connection, error))?;
-            Ok((connection, stream, welcome))
-        };
-        let (connection, stream, welcome) = tokio::time::timeout(CONNECT_TIMEOUT, hello)
-            .await
-            .unwrap_or_else(|_| Err(connect_failure(relay, &ConnectionError::TimedOut)))?;
-        check_clock(&welcome)?;
+        let mut link = Link::new(relay, address, socket, incoming, park_after)?;
+        let (stream, welcome) = link.connect(0).await?;
+        failure::check_clock(&welcome)?;
         let (requests, asked) = mpsc::channel(QUEUE_REQUESTS);
         let (notify, notices) = mpsc::channel(QUEUE_NOTICES);
+        let (connection_tx, connection) = watch::channel(stream.connection().clone());
         let control = Self {
             requests,
             connection,
             welcome: Arc::new(welcome),
             relay: address,
         };
-        let task = stream.run(asked, notify);
+        let task = link.run(stream, asked, notify, connection_tx);
         Ok(Started {
             control,
             notices,
@@ -284,9 +261,9 @@ impl Control {
         }
     }
 
-    /// Round-trip time to the relay.
+    /// Round-trip time to the relay, as last measured.
     pub fn rtt(&self) -> Duration {
-        self.connection.rtt()
+        self.connection.borrow().rtt()
     }
 }
 
@@ -321,262 +298,4 @@ pub fn client_config(relay: &RelayAddr) -> quinn::ClientConfig {
     let mut config = config.into_quinn();
     config.transport_config(Arc::new(transport));
     config
-}
-
-struct Stream {
-    endpoint: Endpoint,
-    connection: Connection,
-    send: quinn::SendStream,
-    recv: quinn::RecvStream,
-    inbox: Inbox,
-    pending: BTreeMap<u64, oneshot::Sender<Answer>>,
-    next_request: u64,
-}
-
-enum HelloError {
-    Refused(Refused),
-    Lost,
-    Malformed,
-}
-
-async fn open_stream(
-    endpoint: Endpoint,
-    connection: Connection,
-) -> Result<(Stream, schema::Welcome), HelloError> {
-    let (mut send, recv) = connection.open_bi().await.map_err(|_| HelloError::Lost)?;
-    let agent = concat!("remora/", env!("CARGO_PKG_VERSION")).to_owned();
-    let hello = Request::Hello(schema::Hello {
-        protocol: PROTOCOL,
-        agent,
-    });
-    let message = encode(&NodeToRelay {
-        request: 1,
-        body: Some(hello),
-    });
-    send.write_all(&message)
-        .await
-        .map_err(|_| HelloError::Lost)?;
-    let inbox = Inbox::new(MAX_CONTROL_BYTES);
-    let mut stream = Stream {
-        endpoint,
-        connection,
-        send,
-        recv,
-        inbox,
-        pending: BTreeMap::new(),
-        next_request: 1,
-    };
-    loop {
-        match stream.next_message().await {
-            Some(RelayToNode {
-                request: 1,
-                body: Some(Answer::Welcome(welcome)),
-            }) => {
-                return Ok((stream, welcome));
-            }
-            Some(RelayToNode {
-                request: 1,
-                body: Some(Answer::Refused(refused)),
-            }) => {
-                return Err(HelloError::Refused(refused));
-            }
-            Some(RelayToNode { request: 0, .. }) => {}
-            Some(_) => return Err(HelloError::Malformed),
-            None => return Err(HelloError::Lost),
-        }
-    }
-}
-
-impl Stream {
-    /// The next message; `None` when the stream is over. Cancel-safe: what arrived stays in the inbox.
-    async fn next_message(&mut self) -> Option<RelayToNode> {
-        loop {
-            match self.inbox.next() {
-                Ok(Some(message)) => return Some(message),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "from the relay");
-                    return None;
-                }
-            }
-            let chunk = self.recv.read_chunk(MAX_CONTROL_BYTES, true).await.ok()??;
-            self.inbox.push(&chunk.bytes);
-        }
-    }
-
-    async fn run(mut self, mut asked: mpsc::Receiver<Asked>, notify: mpsc::Sender<Notice>) {
-        loop {
-            tokio::select! { biased;
-                message = self.next_message() => {
-                    let Some(message) = message else { break };
-                    if !self.deliver(message, &notify).await {
-                        break;
-                    }
-                }
-                request = asked.recv() => {
-                    let Some(request) = request else { break };
-                    if !self.ask(request).await {
-                        break;
-                    }
-                }
-            }
-        }
-        self.finish().await;
-    }
-
-    /// No handle is left: what was said last is delivered, then the connection closes.
-    async fn finish(mut self) {
-        if self.send.finish().is_ok() && self.send.stopped().await.is_err() {
-            tracing::debug!("the connection was lost before the last message was acknowledged");
-        }
-        self.connection.close(0u32.into(), b"bye");
-        self.endpoint.wait_idle().await;
-    }
-
-    async fn ask(&mut self, asked: Asked) -> bool {
-        let request = match asked.answer {
-            Some(answer) => {
-                self.next_request += 1;
-                self.pending.insert(self.next_request, answer);
-                self.next_request
-            }
-            None => 0,
-        };
-        let message = encode(&NodeToRelay {
-            request,
-            body: Some(asked.message),
-        });
-        self.send.write_all(&message).await.is_ok()
-    }
-
-    async fn deliver(&mut self, message: RelayToNode, notify: &mpsc::Sender<Notice>) -> bool {
-        let Some(body) = message.body else {
-            return true;
-        };
-        if message.request != 0 {
-            // Whoever asked may have stopped waiting.
-            if let Some(answer) = self.pending.remove(&message.request)
-                && answer.send(body).is_err()
-            {
-                tracing::debug!("an answer nobody waits for");
-            }
-            return true;
-        }
-        let Some(notice) = notice(body) else {
-            return true;
-        };
-        notify.send(notice).await.is_ok()
-    }
-}
-
-fn notice(body: Answer) -> Option<Notice> {
-    Some(match body {
-        Answer::Offer(offer) => Notice::Offer(ExchangeId(offer.exchange), offer.payload),
-        Answer::Signal(signal) => Notice::Signal(ExchangeId(signal.exchange), signal.payload),
-        Answer::Dismissed(dismiss) => {
-            Notice::Dismissed(ExchangeId(dismiss.exchange), dismiss.payload)
-        }
-        Answer::Allocated(allocated) => Notice::Allocated(Allocation {
-            exchange: ExchangeId(allocated.exchange),
-            payload: allocated.payload,
-            session: SessionId(allocated.session),
-            side: if allocated.side == 0 {
-                Side::Host
-            } else {
-                Side::Joiner
-            },
-        }),
-        Answer::Released(released) => Notice::Released(SessionId(released.session)),
-        Answer::Draining(draining) => {
-            Notice::Draining(Duration::from_millis(draining.deadline_ms.into()))
-        }
-        Answer::Refused(refused) => {
-            tracing::debug!(reason = refused.reason().as_str_name(), "refused");
-            return None;
-        }
-        Answer::Welcome(_) | Answer::Done(_) | Answer::Found(_) | Answer::Started(_) => {
-            return None;
-        }
-    })
-}
-
-// ---- failures ------------------------------------------------------------------------------------
-
-/// TLS alert numbers that Noise-QUIC uses, too.
-const ALERT_HANDSHAKE_FAILURE: u8 = 40;
-const ALERT_NO_APPLICATION_PROTOCOL: u8 = 120;
-
-fn connect_failure(relay: &RelayAddr, error: &ConnectionError) -> Failure {
-    let at = &relay.host_port;
-    let alert = |number| quinn::TransportErrorCode::crypto(number);
-    let code = match error {
-        ConnectionError::ConnectionClosed(close) => Some(close.error_code),
-        ConnectionError::TransportError(error) => Some(error.code),
-        _ => None,
-    };
-    match error {
-        ConnectionError::TimedOut => Failure::new(
-            Exit::Offline,
-            "RELAY_UNREACHABLE",
-            format!(
-                "no answer from the relay at {at}: is it running, is the address right, and does your network let UDP through?"
-            ),
-        ),
-        ConnectionError::VersionMismatch => version_failure(at),
-        _ if code == Some(quinn::TransportErrorCode::CONNECTION_REFUSED) => Failure::new(
-            Exit::Offline,
-            "RELAY_FULL",
-            format!(
-                "the relay at {at} takes no more connections, or no more from your network; try again in some minutes, or ask its operator"
-            ),
-        ),
-        _ if code == Some(alert(ALERT_NO_APPLICATION_PROTOCOL)) => version_failure(at),
-        _ if code == Some(alert(ALERT_HANDSHAKE_FAILURE)) => Failure::new(
-            Exit::Verification,
-            "RELAY_KEY",
-            format!(
-                "whoever answers at {at} does not have the key in the relay's address: copy the address again from your operator; if it is the same, do not use this relay"
-            ),
-        ),
-        _ => Failure::new(
-            Exit::Offline,
-            "RELAY_UNREACHABLE",
-            format!("cannot connect to the relay at {at}: {error}"),
-        ),
-    }
-}
-
-fn version_failure(at: &str) -> Failure {
-    Failure::new(
-        Exit::Error,
-        "VERSION_MISMATCH",
-        format!(
-            "the relay at {at} speaks another version of the protocol: update remora, or ask its operator to update remora-relay"
-        ),
-    )
-}
-
-fn hello_failure(relay: &RelayAddr, connection: &Connection, error: HelloError) -> Failure {
-    match (error, connection.close_reason()) {
-        (HelloError::Refused(refused), _) if refused.reason() == Reason::VersionTooOld => {
-            version_failure(&relay.host_port)
-        }
-        (HelloError::Refused(refused), _) => RequestError::Refused(refused).into(),
-        (HelloError::Lost, Some(reason)) => connect_failure(relay, &reason),
-        (HelloError::Lost, None) => relay_lost(),
-        (HelloError::Malformed, _) => version_failure(&relay.host_port),
-    }
-}
-
-fn check_clock(welcome: &schema::Welcome) -> Result<(), Failure> {
-    let (here, there) = (unix_ms(), welcome.unix_ms);
-    if here.abs_diff(there) <= CLOCK_TOLERANCE_MS {
-        return Ok(());
-    }
-    let minutes = here.abs_diff(there) / 60_000;
-    let direction = if here > there { "ahead of" } else { "behind" };
-    let line = format!(
-        "this computer's clock is {minutes} min {direction} the relay's: codes would not be found; set the clock (for example with `timedatectl set-ntp true`) and try again"
-    );
-    Err(Failure::new(Exit::Error, "CLOCK_OFF", line))
 }

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    control::{Control, Notice, Started},
+    control::{Control, Notice, PARK_AFTER, Started},
     error::{Exit, Failure, exit_of},
     event::{Event, Input, PathSnapshot},
     path::socket::MagicSocket,
@@ -95,8 +95,16 @@ impl Node {
     /// # Errors
     /// What is wrong, and what to do about it.
     pub async fn connect(relay: &RelayAddr) -> Result<Self, Failure> {
+        Self::connect_for(relay, PARK_AFTER).await
+    }
+
+    /// The same for a node that is parked after so long without a word.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn connect_for(relay: &RelayAddr, park_after: Duration) -> Result<Self, Failure> {
         let address = resolve(relay).await?;
-        let (socket, packets) = MagicSocket::bind(address)
+        let (socket, incoming) = MagicSocket::bind(address)
             .map_err(|error| Failure::internal("cannot open a UDP socket", error))?;
         let mut receiving = JoinSet::new();
         receiving.spawn(receive(socket.clone()));
@@ -104,7 +112,7 @@ impl Node {
             control,
             notices,
             task,
-        } = Control::connect(relay, address, socket.clone(), packets).await?;
+        } = Control::connect(relay, address, socket.clone(), incoming, park_after).await?;
         let mut talking = JoinSet::new();
         talking.spawn(task);
         Ok(Self {

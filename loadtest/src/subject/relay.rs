@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use remora::{
-    control::{Control, Notice, Started},
+    control::{Control, Notice, PARK_AFTER, Started},
     event::Event,
     path::socket::MagicSocket,
     rendezvous::{self, Introduced, Waited},
@@ -131,7 +131,7 @@ impl Fleet {
 
 impl Node {
     async fn connect(relay: &RelayAddr, at: SocketAddr) -> anyhow::Result<Self> {
-        let NodeSocket { magic, packets } = NodeSocket::bind(at).context("no UDP socket")?;
+        let NodeSocket { magic, incoming } = NodeSocket::bind(at).context("no UDP socket")?;
         let mut tasks = JoinSet::new();
         let receiving = Arc::clone(&magic).receive();
         tasks.spawn(async move {
@@ -143,7 +143,7 @@ impl Node {
             control,
             notices,
             task,
-        } = Control::connect(relay, at, Arc::clone(&magic), packets).await?;
+        } = Control::connect(relay, at, Arc::clone(&magic), incoming, PARK_AFTER).await?;
         tasks.spawn(task);
         Ok(Self {
             control,

@@ -22,6 +22,8 @@ use super::silence::Silence;
 /// Packets waiting for quinn, per virtual socket. A burst of a screen frame is 40 packets; when quinn is that far
 /// behind, dropping is what a socket buffer would do, too.
 const QUEUE_PACKETS: usize = 1024;
+/// Datagrams waiting for a parked node: one at a time, and again when it is lost.
+const QUEUE_PARKED: usize = 8;
 /// Frames kept for a session that is about to open: the first flight of a handshake.
 const MAX_EARLY_PACKETS: usize = 8;
 /// Largest datagram; GRO hands over up to 64 KiB at once.
@@ -40,6 +42,15 @@ pub struct Packet {
     pub bytes: Bytes,
 }
 
+/// What a socket receives of the control connection's.
+#[derive(Debug)]
+pub struct Incoming {
+    /// QUIC packets.
+    pub control: mpsc::Receiver<Packet>,
+    /// Datagrams for a parked node.
+    pub parked: mpsc::Receiver<Bytes>,
+}
+
 /// Whose packets a session's frames are.
 struct Route {
     relay: SocketAddr,
@@ -54,6 +65,7 @@ pub struct MagicSocket {
     io: UdpSocket,
     state: UdpSocketState,
     control: mpsc::Sender<Packet>,
+    parked: mpsc::Sender<Bytes>,
     // Touched once a packet and never across an await; written twice a session.
     routes: Mutex<Routes>,
 }
@@ -72,11 +84,11 @@ impl std::fmt::Debug for MagicSocket {
 }
 
 impl MagicSocket {
-    /// Binds a port of the system's choosing that can reach `relay`; also gives the queue of control packets.
+    /// Binds a port of the system's choosing that can reach `relay`; also gives the queues of what comes for control.
     ///
     /// # Errors
     /// What the system says.
-    pub fn bind(relay: SocketAddr) -> io::Result<(Arc<Self>, mpsc::Receiver<Packet>)> {
+    pub fn bind(relay: SocketAddr) -> io::Result<(Arc<Self>, Incoming)> {
         let any: SocketAddr = if relay.is_ipv4() {
             ([0, 0, 0, 0], 0).into()
         } else {
@@ -98,15 +110,20 @@ impl MagicSocket {
                 tracing::debug!(%error, "socket buffer size");
             }
         }
-        let (control, queue) = mpsc::channel(QUEUE_PACKETS);
+        let (control, control_queue) = mpsc::channel(QUEUE_PACKETS);
+        let (parked, parked_queue) = mpsc::channel(QUEUE_PARKED);
         Ok((
             Arc::new(Self {
                 io,
                 state,
                 control,
+                parked,
                 routes: Mutex::default(),
             }),
-            queue,
+            Incoming {
+                control: control_queue,
+                parked: parked_queue,
+            },
         ))
     }
 
@@ -150,6 +167,10 @@ impl MagicSocket {
                     return;
                 };
                 self.lock().dispatch(header, packet(inner))
+            }
+            wire::Kind::Park => {
+                let datagram = Bytes::copy_from_slice(datagram);
+                self.parked.try_send(datagram).is_err()
             }
             wire::Kind::Reflect | wire::Kind::Unknown => false,
         };
@@ -204,6 +225,20 @@ impl MagicSocket {
         self.io.try_io(Interest::WRITABLE, || {
             self.state.send(UdpSockRef::from(&self.io), transmit)
         })
+    }
+
+    /// Sends a datagram, if there is room for it; whoever needs it to arrive says it again.
+    pub(crate) fn send_to(&self, bytes: &[u8], to: SocketAddr) {
+        let transmit = Transmit {
+            destination: to,
+            ecn: None,
+            contents: bytes,
+            segment_size: None,
+            src_ip: None,
+        };
+        if let Err(error) = self.try_send(&transmit) {
+            tracing::trace!(%error, "a datagram was not sent");
+        }
     }
 
     pub(super) async fn writable(&self) -> io::Result<()> {

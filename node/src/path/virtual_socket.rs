@@ -209,7 +209,7 @@ mod tests {
             .set_read_timeout(Some(Duration::from_secs(10)))
             .expect("a time");
         let address = relay.local_addr().expect("bound");
-        let (socket, packets) = MagicSocket::bind(address).expect("a socket");
+        let (socket, incoming) = MagicSocket::bind(address).expect("a socket");
         let header = frame::Header {
             side: Side::Joiner,
             session: SessionId(7),
@@ -219,7 +219,7 @@ mod tests {
             header,
             silence: Arc::new(Silence::new(Instant::now())),
         };
-        let socket = VirtualSocket::new(socket, outgoing, packets);
+        let socket = VirtualSocket::new(socket, outgoing, incoming.control);
         let train = [&[1; 1000][..], &[2; 1000], &[3; 10]].concat();
         for segment_size in [Some(1000), None] {
             socket.socket.writable().await.expect("room");

@@ -208,7 +208,12 @@ pub async fn invites(relay: &RelayAddr, name: &str) -> (Person, String) {
 
 /// The same, with a code that lives as long.
 pub async fn invites_for(relay: &RelayAddr, name: &str, lifetime: Duration) -> (Person, String) {
-    let running = node(relay).await.invite(profile(name), lifetime);
+    invites_with(node(relay).await, name, lifetime).await
+}
+
+/// The same of a node that is there.
+pub async fn invites_with(node: Node, name: &str, lifetime: Duration) -> (Person, String) {
+    let running = node.invite(profile(name), lifetime);
     let mut helper = Person::new(name, running);
     let code = helper.code().await;
     (helper, code)

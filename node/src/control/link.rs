@@ -1,0 +1,180 @@
+//! The control connection's task: connected while there is something to say, parked while there is not.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use quinn::{Connection, ConnectionError, Endpoint};
+use remora_proto::{
+    id::RelayAddr,
+    noise::{self, Profile},
+    park::{Event, FORGOTTEN_AFTER, Grant, Parked},
+    wire::message::control::Welcome,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, sleep_until, timeout},
+};
+
+use super::{
+    Asked, Notice, client_config,
+    failure::{connect_failure, hello_failure},
+    stream::{End, Stream},
+};
+use crate::{
+    error::Failure,
+    path::{
+        socket::{Incoming, MagicSocket},
+        virtual_socket::{Outgoing, VirtualSocket},
+    },
+};
+
+/// A relay that has not answered by then is not there, or UDP is blocked.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A parked node that cannot reach its relay tries again after this.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Link {
+    endpoint: Endpoint,
+    /// The node has one key for as long as it runs.
+    config: quinn::ClientConfig,
+    relay: RelayAddr,
+    address: SocketAddr,
+    socket: Arc<MagicSocket>,
+    /// What comes for it while it is parked.
+    parked: mpsc::Receiver<Bytes>,
+    park_after: Duration,
+}
+
+impl Link {
+    /// Nothing is sent yet.
+    pub(super) fn new(
+        relay: &RelayAddr,
+        address: SocketAddr,
+        socket: Arc<MagicSocket>,
+        incoming: Incoming,
+        park_after: Duration,
+    ) -> Result<Self, Failure> {
+        let Incoming { control, parked } = incoming;
+        let packets = VirtualSocket::new(Arc::clone(&socket), Outgoing::Direct, control);
+        let config = noise::lone_endpoint_config(&[Profile::Hop]);
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new_with_abstract_socket(config, None, packets, runtime)
+            .map_err(|error| Failure::internal("cannot start QUIC", error))?;
+        Ok(Self {
+            endpoint,
+            config: client_config(relay),
+            relay: relay.clone(),
+            address,
+            socket,
+            parked,
+            park_after,
+        })
+    }
+
+    /// Connects and says Hello, with the ticket of a node that was parked, else 0.
+    pub(super) async fn connect(&mut self, ticket: u64) -> Result<(Stream, Welcome), Failure> {
+        let connecting = self
+            .endpoint
+            .connect_with(self.config.clone(), self.address, "relay")
+            .map_err(|error| Failure::internal("cannot connect to the relay", error))?;
+        let relay = &self.relay;
+        let hello = async {
+            let connection = connecting
+                .await
+                .map_err(|error| connect_failure(relay, &error))?;
+            let opened = Stream::open(connection.clone(), ticket).await;
+            opened.map_err(|error| hello_failure(relay, &connection, error))
+        };
+        timeout(CONNECT_TIMEOUT, hello)
+            .await
+            .unwrap_or_else(|_| Err(connect_failure(relay, &ConnectionError::TimedOut)))
+    }
+
+    /// Until no handle is left, or the relay is lost.
+    pub(super) async fn run(
+        mut self,
+        mut stream: Stream,
+        mut asked: mpsc::Receiver<Asked>,
+        notify: mpsc::Sender<Notice>,
+        connection: watch::Sender<Connection>,
+    ) {
+        while stream.talk(&mut asked, &notify, self.park_after).await == End::Parked {
+            let Some(grant) = stream.park() else { return };
+            let Some((next, first)) = self.rest(grant, &mut asked).await else {
+                return;
+            };
+            stream = next;
+            connection.send_replace(stream.connection().clone());
+            if let Some(asked) = first {
+                // Whether it was said shows in what comes next.
+                stream.ask(asked).await;
+            }
+        }
+        stream.finish().await;
+        self.endpoint.wait_idle().await;
+    }
+
+    /// Parked, until there is something to say; that comes with the new connection. `None` when it is over.
+    async fn rest(
+        &mut self,
+        grant: Grant,
+        asked: &mut mpsc::Receiver<Asked>,
+    ) -> Option<(Stream, Option<Asked>)> {
+        tracing::debug!(?grant, "parked");
+        let mut parked = Parked::new(grant, Instant::now());
+        let (mut first, mut is_leaving) = (None, false);
+        loop {
+            while let Some(datagram) = parked.poll_transmit(Instant::now()) {
+                self.socket.send_to(&datagram, self.address);
+            }
+            let due = parked.poll_timeout()?;
+            let event = tokio::select! { biased;
+                datagram = self.parked.recv() => parked.handle(&datagram?, Instant::now()),
+                request = asked.recv(), if !is_leaving => match request {
+                    Some(request) => {
+                        first = Some(request);
+                        Some(Event::Wake)
+                    }
+                    None => {
+                        is_leaving = true;
+                        parked.leave(Instant::now());
+                        None
+                    }
+                },
+                () = sleep_until(due.into()) => parked.handle_timeout(Instant::now()),
+            };
+            match event {
+                Some(Event::Wake) => break,
+                Some(Event::Over) => return None,
+                None => {}
+            }
+        }
+        let stream = self.come_back(parked.ticket()).await?;
+        Some((stream, first))
+    }
+
+    /// Connects again, for as long as the relay keeps the place.
+    async fn come_back(&mut self, ticket: u64) -> Option<Stream> {
+        let until = Instant::now() + FORGOTTEN_AFTER;
+        loop {
+            // Without connection ids there is one connection at a time, also of those that are closing.
+            self.endpoint.wait_idle().await;
+            match self.connect(ticket).await {
+                Ok((stream, _)) => return Some(stream),
+                Err(failure) if failure.code == "RELAY_UNREACHABLE" && Instant::now() < until => {
+                    tracing::debug!(%failure, "not yet back at the relay");
+                    sleep(RETRY_AFTER).await;
+                }
+                Err(failure) => {
+                    tracing::info!(%failure, "cannot come back to the relay");
+                    return None;
+                }
+            }
+        }
+    }
+}
