@@ -8,7 +8,11 @@
 //!
 //! A member has its own key, Noise handshake, Hello, control stream and keep-alive, by the node's own configuration
 //! (`remora::control::client_config`). What it does not have is a socket of its own: hundreds share a port, and the relay tells
-//! them apart by connection ids, as it does behind a NAT. Nothing of a member runs while nobody waits for it, but quinn.
+//! them apart by connection ids, as it does behind a NAT. Nothing of a member runs while nobody waits for it, but quinn; and
+//! when it is parked, not even that.
+
+// Parked members.
+mod lot;
 
 use std::{
     collections::VecDeque,
@@ -22,25 +26,30 @@ use std::{
 };
 
 use anyhow::Context as _;
-use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use quinn::{Connection, Endpoint, RecvStream, Runtime as _, SendStream};
 use remora::control::client_config;
 use remora_proto::{
     id::{RelayAddr, SessionId, Side},
     noise::{self, Profile},
+    park::Grant,
     wire::{
         frame::{HEADER_LEN, Header},
         message::{
             Inbox, MAX_CONTROL_BYTES, PROTOCOL,
             control::{
-                Hello, NodeToRelay, Reason, RelayToNode, node_to_relay::Body as Request,
+                Hello, NodeToRelay, Park, Reason, RelayToNode, node_to_relay::Body as Request,
                 relay_to_node::Body as Answer,
             },
             encode,
         },
     },
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{interval, timeout},
+};
 
+use self::lot::{Lot, Shared};
 use crate::{lane, report::Progress};
 
 /// Ports of a crowd: few enough to be cheap, enough that a relay's threads all get some.
@@ -51,6 +60,8 @@ const CONNECTS_AT_ONCE: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For an answer, or a notice that has to come.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often one looks whether all parked members have left.
+const LEAVING: Duration = Duration::from_millis(50);
 /// Says for the relay's log what these are.
 const AGENT: &str = concat!("remora-loadtest/", env!("CARGO_PKG_VERSION"));
 
@@ -90,6 +101,8 @@ pub struct Crowd {
     relay: RelayAddr,
     at: SocketAddr,
     next: AtomicUsize,
+    /// What parked members have to say.
+    _tending: JoinSet<()>,
 }
 
 /// One of them.
@@ -98,6 +111,7 @@ struct Port {
     endpoint: Endpoint,
     /// The same socket, for frames.
     frames: UdpSocket,
+    lot: Arc<Lot>,
 }
 
 impl Crowd {
@@ -106,6 +120,7 @@ impl Crowd {
     /// # Errors
     /// What the system said.
     pub fn new(relay: &RelayAddr, at: SocketAddr) -> anyhow::Result<Self> {
+        let mut tending = JoinSet::new();
         let bind = |_| -> std::io::Result<Arc<Port>> {
             let any: SocketAddr = if at.is_ipv4() {
                 (Ipv4Addr::UNSPECIFIED, 0).into()
@@ -117,9 +132,17 @@ impl Crowd {
             let config = noise::endpoint_config(&[Profile::Hop]);
             let runtime = Arc::new(quinn::TokioRuntime);
             let frames = socket.try_clone()?;
+            let lot = Arc::new(Lot::new(socket.try_clone()?, at));
+            lot.tend(&mut tending);
+            let shared = Shared {
+                port: runtime.wrap_udp_socket(socket)?,
+                lot: Arc::clone(&lot),
+            };
+            let shared = Arc::new(shared);
             Ok(Arc::new(Port {
-                endpoint: Endpoint::new(config, None, socket, runtime)?,
+                endpoint: Endpoint::new_with_abstract_socket(config, None, shared, runtime)?,
                 frames,
+                lot,
             }))
         };
         Ok(Self {
@@ -130,6 +153,7 @@ impl Crowd {
             relay: relay.clone(),
             at,
             next: AtomicUsize::new(0),
+            _tending: tending,
         })
     }
 
@@ -182,6 +206,51 @@ impl Crowd {
             progress.show(&format!("nodes {number}/{count}"));
         }
         Ok(members)
+    }
+
+    /// Parks them, not all at once.
+    ///
+    /// # Errors
+    /// What went wrong with the first that failed.
+    pub async fn park_all(&self, members: Vec<Member>, progress: &Progress) -> anyhow::Result<()> {
+        let count = members.len();
+        let (mut members, mut parking) = (members.into_iter(), JoinSet::new());
+        for number in 1.. {
+            parking.spawn(match members.next() {
+                Some(member) => member.park(),
+                None => break,
+            });
+            if parking.len() >= CONNECTS_AT_ONCE
+                && let Some(parked) = parking.join_next().await
+            {
+                parked?.with_context(|| format!("a node of {count} cannot be parked"))?;
+                progress.show(&format!("parked {number}/{count}"));
+            }
+        }
+        while let Some(parked) = parking.join_next().await {
+            parked?.with_context(|| format!("a node of {count} cannot be parked"))?;
+        }
+        Ok(())
+    }
+
+    /// Parked members whose place the relay did not keep.
+    pub fn lost(&self) -> usize {
+        self.ports.iter().map(|port| port.lot.lost()).sum()
+    }
+
+    /// Parked members leave as nodes do, and are waited for.
+    pub async fn leave_parked(&self) {
+        for port in &self.ports {
+            port.lot.leave();
+        }
+        let left = async {
+            let mut tick = interval(LEAVING);
+            while self.ports.iter().any(|port| port.lot.len() > 0) {
+                tick.tick().await;
+            }
+        };
+        // Whoever the relay does not hear is gone all the same.
+        timeout(ANSWER_TIMEOUT, left).await.ok();
     }
 
     /// Waits until every connection is closed and forgotten here, the relay's last words included.
@@ -323,6 +392,21 @@ impl Member {
     /// Whether the relay has ended the connection.
     pub fn is_lost(&self) -> bool {
         self.connection.close_reason().is_some()
+    }
+
+    /// Gives its connection up and keeps its place, as nodes do that have been silent for a minute.
+    async fn park(mut self) -> Result<(), Fault> {
+        let connection = self.connection.clone();
+        let grant = Grant::export(|out, label, context| {
+            connection.export_keying_material(out, label, context)
+        });
+        let grant = grant.map_err(|_| Fault::Lost)?;
+        let Answer::Done(_) = self.ask(Request::Park(Park {})).await? else {
+            return Err(Fault::Unexpected);
+        };
+        connection.close(0u32.into(), b"parked");
+        self.port.lot.park(grant);
+        Ok(())
     }
 
     /// Leaves as a node does: the last words are acknowledged, then the connection closes.

@@ -68,15 +68,18 @@ fn sessions_may_share_nodes_and_a_relay_have_two_workers() {
 
 #[test]
 fn idle_nodes_and_sessions_have_a_size() {
-    let found = figures("idle --nodes 20 --sessions 12 --seconds 1");
-    assert_eq!(
-        (number(&found, "/nodes"), number(&found, "/sessions")),
-        (20.0, 12.0)
-    );
-    assert_eq!(number(&found, "/lost_nodes"), 0.0);
-    let of = |name: &str| number(&found, &format!("/{name}"));
-    assert!(of("rss_bytes_per_node") >= 0.0 && of("rss_bytes_per_session") >= 0.0);
-    assert!(of("relay_cpu_share") >= 0.0 && of("relay_rss_bytes_after") > 0.0);
+    for (how, is_parked) in [("", true), ("--connected", false)] {
+        let found = figures(&format!("idle --nodes 20 --sessions 12 --seconds 1 {how}"));
+        assert_eq!(
+            (number(&found, "/nodes"), number(&found, "/sessions")),
+            (20.0, 12.0)
+        );
+        assert_eq!(found["parked"], json!(is_parked));
+        assert_eq!(number(&found, "/lost_nodes"), 0.0);
+        let of = |name: &str| number(&found, &format!("/{name}"));
+        assert!(of("rss_bytes_per_node") >= 0.0 && of("rss_bytes_per_session") >= 0.0);
+        assert!(of("relay_cpu_share") >= 0.0 && of("relay_rss_bytes_after") > 0.0);
+    }
 }
 
 #[test]
@@ -188,7 +191,7 @@ fn figures_become_a_page_and_other_files_are_named() {
 #[test]
 fn flags_that_cannot_be_together_are_one_line_and_2() {
     for (args, says) in [
-        ("idle --nodes 3 --sessions 40", "8 --nodes"),
+        ("idle --nodes 0", "1..=50000"),
         ("connect --count 9000", "1..=8000"),
         ("forward --sessions 40 --nodes 4", "at most 32 sessions"),
         ("forward --sessions 2000 --vs coturn", "1000 --sessions"),

@@ -30,7 +30,9 @@ const FORWARD: Columns = &[
 const IDLE: Columns = &[
     ("nodes", "/nodes"),
     ("sessions", "/sessions"),
+    ("parked", "/parked"),
     ("B/node", "/rss_bytes_per_node"),
+    ("B/connected node", "/rss_bytes_per_connected_node"),
     ("B/session", "/rss_bytes_per_session"),
     ("CPU share", "/relay_cpu_share"),
     ("RSS B", "/relay_rss_bytes"),

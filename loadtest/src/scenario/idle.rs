@@ -1,4 +1,7 @@
 //! The verb `idle`: what nodes cost a relay that do nothing but be there, and sessions that carry nothing.
+//!
+//! Nodes are measured twice: connected, as they come, and then parked, as they are after a minute of silence, for which nobody
+//! waits here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +30,9 @@ const STEP: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 struct Found {
     rss_before: Option<u64>,
+    rss_connected: Option<u64>,
     rss_nodes: Option<u64>,
+    rss_hosts: Option<u64>,
     rss_sessions: Option<u64>,
     rss_after: Option<u64>,
     usage: Option<Usage>,
@@ -42,7 +47,7 @@ struct Found {
 pub fn run(args: &Idle, aim: Aim) -> anyhow::Result<Option<String>> {
     let bench = Bench::new(&args.target, 1)?;
     let capacity = Capacity {
-        nodes: args.nodes,
+        nodes: args.nodes + Standing::nodes(args.sessions),
         sessions: args.sessions,
         workers: None,
         session_rate: SessionRate::Unlimited,
@@ -70,13 +75,25 @@ async fn measure(args: &Idle, relay: &Relay, bench: &Bench) -> anyhow::Result<Fo
     let mut members = crowd.connect_many(args.nodes, progress).await?;
     progress.show("settling");
     wait(settle, None).await?;
-    found.rss_nodes = rss()?;
+    found.rss_connected = rss()?;
+    found.rss_nodes = found.rss_connected;
+    if !args.connected {
+        crowd
+            .park_all(std::mem::take(&mut members), progress)
+            .await?;
+        progress.show("settling");
+        wait(settle, None).await?;
+        found.rss_nodes = rss()?;
+    }
     let mut standing = None;
     if args.sessions > 0 {
         let codes = Prepared::draw_different(args.sessions, &realm)?;
-        let with_sessions = members.split_off(members.len() - Standing::nodes(args.sessions));
+        let hosts = crowd.connect_many(Standing::nodes(args.sessions), progress);
+        let hosts = hosts.await?;
+        wait(settle, None).await?;
+        found.rss_hosts = rss()?;
         let sizes = Sizes::of_a_real_exchange()?;
-        standing = Some(Standing::new(with_sessions, codes, sizes, progress).await?);
+        standing = Some(Standing::new(hosts, codes, sizes, progress).await?);
         wait(settle, standing.as_mut()).await?;
         found.rss_sessions = rss()?;
     }
@@ -92,7 +109,8 @@ async fn measure(args: &Idle, relay: &Relay, bench: &Bench) -> anyhow::Result<Fo
         Some(standing) => members.chain(standing.into_members()).collect(),
         None => members.collect(),
     };
-    found.lost = members.iter().filter(|member| member.is_lost()).count();
+    found.lost = crowd.lost() + members.iter().filter(|member| member.is_lost()).count();
+    crowd.leave_parked().await;
     crowd::leave_all(&crowd, members.into_iter()).await;
     wait(settle, None).await?;
     found.rss_after = rss()?;
@@ -123,8 +141,12 @@ impl Found {
         Self::each(self.rss_nodes, self.rss_before, args.nodes)
     }
 
+    fn per_connected_node(&self, args: &Idle) -> Option<u64> {
+        Self::each(self.rss_connected, self.rss_before, args.nodes)
+    }
+
     fn per_session(&self, args: &Idle) -> Option<u64> {
-        Self::each(self.rss_sessions, self.rss_nodes, args.sessions)
+        Self::each(self.rss_sessions, self.rss_hosts, args.sessions)
     }
 
     fn cpu_share(&self) -> Option<f64> {
@@ -135,7 +157,7 @@ impl Found {
     fn fault(&self) -> Option<String> {
         (self.lost > 0).then(|| {
             let lost = self.lost;
-            format!("{lost} nodes lost their connection while they were idle; fewer --nodes?")
+            format!("{lost} nodes lost their place while they were idle; fewer --nodes?")
         })
     }
 
@@ -143,11 +165,13 @@ impl Found {
         let mut object = report::base("idle", args.target.seed, bench.began.elapsed());
         object["sessions"] = json!(args.sessions);
         object["nodes"] = json!(args.nodes);
+        object["parked"] = json!(!args.connected);
         object["idle_s"] = json!(rounded(self.measured.as_secs_f64(), 3));
         object["relay_rss_bytes"] = json!(self.rss_sessions.or(self.rss_nodes));
         object["relay_rss_bytes_before"] = json!(self.rss_before);
         object["relay_rss_bytes_after"] = json!(self.rss_after);
         object["rss_bytes_per_node"] = json!(self.per_node(args));
+        object["rss_bytes_per_connected_node"] = json!(self.per_connected_node(args));
         object["rss_bytes_per_session"] = json!(self.per_session(args));
         object["relay_cpu_share"] = json!(self.cpu_share().map(|share| rounded(share, 6)));
         object["lost_nodes"] = json!(self.lost);
@@ -165,14 +189,21 @@ impl Found {
         let mut text = format!(
             "idle · {} nodes · {} sessions · {} s\n\n\
              RSS before               {:>12} MiB\n\
-             RSS with the nodes       {:>12} MiB   {} a node\n",
+             RSS, all connected       {:>12} MiB   {} a node\n",
             args.nodes,
             args.sessions,
             args.seconds,
             rss(self.rss_before),
-            rss(self.rss_nodes),
-            bytes(self.per_node(args)),
+            rss(self.rss_connected),
+            bytes(self.per_connected_node(args)),
         );
+        if !args.connected {
+            text += &format!(
+                "RSS, all parked          {:>12} MiB   {} a node\n",
+                rss(self.rss_nodes),
+                bytes(self.per_node(args)),
+            );
+        }
         if args.sessions > 0 {
             text += &format!(
                 "RSS with the sessions    {:>12} MiB   {} a session\n",
