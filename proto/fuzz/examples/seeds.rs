@@ -11,6 +11,7 @@ use remora_proto::{
     id::{RelayAddr, RelayId, SessionId, Side},
     identity::{Introduction, Profile, Role},
     noise::payload::Payload,
+    park::{Datagram, Grant, Saying},
     random::Random,
     record::{EPOCH_MS, HostRole, LocatorKey, MAX_LIFETIME_MS, Record},
     sas::Nonce,
@@ -65,6 +66,20 @@ fn frame() -> std::io::Result<()> {
         let answer = reflect::respond(&request, source).expect("our own request");
         seed("frame", &format!("reflect-response-{name}"), &answer)?;
     }
+    let grant = Grant::export(|out, _, _| {
+        out.fill(7);
+        Ok::<_, std::convert::Infallible>(())
+    });
+    let grant = grant.expect("it exports");
+    for (name, saying) in [
+        ("kept", Saying::Kept),
+        ("wake", Saying::Wake),
+        ("gone", Saying::Gone),
+    ] {
+        seed("frame", &format!("park-{name}"), &grant.seal(saying, 1))?;
+    }
+    let keep = Datagram::decode(&grant.seal(Saying::Keep, 1)).expect("our own");
+    seed("frame", "park-unknown", &keep.unknown())?;
     seed(
         "frame",
         "quic",
@@ -205,6 +220,13 @@ fn to_relay() -> std::io::Result<()> {
             wrong_secret: true,
         }),
         Body::Release(control::Release { session: 1 << 63 }),
+        Body::Here(control::Here {}),
+        Body::Park(control::Park {}),
+        Body::Hello(control::Hello {
+            protocol: 1,
+            agent: String::new(),
+            ticket: u64::MAX,
+        }),
     ];
     let stream: Vec<u8> = (1..)
         .zip(bodies)

@@ -1,10 +1,13 @@
-//! Datagrams that no key protects: their kind, frames, address reflection.
+//! Datagrams of a port besides QUIC's: their kind, frames, address reflection, parked nodes.
 #![no_main]
 
-use std::net::SocketAddr;
+use std::{convert::Infallible, net::SocketAddr, time::Instant};
 
 use libfuzzer_sys::fuzz_target;
-use remora_proto::wire::{self, Kind, frame::Header, reflect};
+use remora_proto::{
+    park::{Datagram, Event, Grant, Parked, Saying},
+    wire::{self, Kind, frame::Header, reflect},
+};
 
 fuzz_target!(|datagram: &[u8]| {
     let kind = wire::kind(datagram);
@@ -32,4 +35,26 @@ fuzz_target!(|datagram: &[u8]| {
     if reflect::decode_response(datagram).is_some() {
         assert_eq!(kind, Kind::Reflect);
     }
+
+    let export = |out: &mut [u8], _: &[u8], _: &[u8]| {
+        out.fill(7);
+        Ok::<_, Infallible>(())
+    };
+    let Ok(grant) = Grant::export(export);
+    let decoded = Datagram::decode(datagram);
+    if let Some(decoded) = decoded {
+        assert_eq!(kind, Kind::Park);
+        assert_eq!(decoded.unknown().len(), datagram.len(), "no amplification");
+    }
+    let is_true = grant.open(datagram).is_some();
+    assert!(!is_true || decoded.is_some());
+    let now = Instant::now();
+    let mut parked = Parked::new(grant, now);
+    let asked = parked.poll_transmit(now).expect("at once");
+    let counter = Datagram::decode(&asked).map(|asked| asked.counter);
+    let event = parked.handle(datagram, now);
+    let is_unknown = decoded.is_some_and(|decoded| {
+        decoded.saying == Saying::Unknown && Some(decoded.counter) == counter
+    });
+    assert!(event.is_none() || is_true || (is_unknown && event == Some(Event::Wake)));
 });

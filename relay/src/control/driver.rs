@@ -58,7 +58,7 @@ const SPARE_CONNECTIONS: usize = 1024;
 const PACKETS_AT_ONCE: usize = 64;
 const OPENINGS_AT_ONCE: usize = 16;
 /// So many nodes hold memory that is worth giving back when half of them have left.
-const MANY: usize = 1024;
+const MANY: usize = 128;
 /// How long nodes get to take the news that the relay closes, and then to be told once more.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Oldest version of the messages spoken here.
