@@ -163,8 +163,9 @@ impl Control {
         incoming: Incoming,
         park_after: Duration,
     ) -> Result<Started<impl Future<Output = ()> + Send + use<>>, Failure> {
-        let mut link = Link::new(relay, address, socket, incoming, park_after)?;
-        let (stream, welcome) = link.connect(0).await?;
+        let link = Link::new(relay, address, socket, incoming, park_after)?;
+        let connected = link.connect(0).await;
+        let (stream, welcome) = connected.map_err(|error| error.failure)?;
         failure::check_clock(&welcome)?;
         let (requests, asked) = mpsc::channel(QUEUE_REQUESTS);
         let (notify, notices) = mpsc::channel(QUEUE_NOTICES);

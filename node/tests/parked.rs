@@ -18,7 +18,10 @@ use remora_proto::{
 };
 use remora_relay::relay::Relay;
 use support::people::{Person, invites_with, joins, relay, start, within};
+use tokio::time::timeout;
 
+/// A node that leaves without a word is forgotten after a minute.
+const AT_ONCE: Duration = Duration::from_secs(10);
 /// Silence after which the nodes here are parked.
 const SOON: Duration = Duration::from_millis(20);
 
@@ -110,10 +113,10 @@ async fn a_parked_node_that_is_closed_is_gone_at_once() {
     let node = node(relay.address()).await;
     until_parked(&relay).await;
     within("closing", node.close()).await;
-    until("nobody", || {
+    let gone = until("nobody", || {
         gauge(&relay, "remora_relay_nodes_connected") == 0.0
-    })
-    .await;
+    });
+    timeout(AT_ONCE, gone).await.expect("it said so");
 }
 
 #[tokio::test]

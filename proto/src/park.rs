@@ -24,7 +24,9 @@
 //!
 //! A tag proves who says something, not from where: a datagram can be caught and sent on from elsewhere. So nothing here moves
 //! a node to another address or tells anybody anything: whoever wakes up proves itself in a handshake, and a relay takes each
-//! counter once. All datagrams are of one length: an answer is never longer than the question.
+//! counter once. All datagrams are of one length: an answer is never longer than the question. The ticket is in clear, and the
+//! same until the node comes back: whoever watches two networks sees that a node has gone from one to the other, as with a
+//! connection id that is not changed.
 
 use std::{
     fmt,
@@ -208,6 +210,15 @@ pub enum Event {
     Over,
 }
 
+impl Event {
+    fn phase(self) -> Phase {
+        match self {
+            Self::Wake => Phase::Woken,
+            Self::Over => Phase::Over,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Until then, all is well.
@@ -224,7 +235,9 @@ enum Phase {
         retries: u32,
         next: Instant,
     },
-    Done,
+    /// It is to come back.
+    Woken,
+    Over,
 }
 
 /// A parked node. Its end of the machine; the relay's is its own.
@@ -253,7 +266,7 @@ impl Parked {
 
     /// It goes for good.
     pub fn leave(&mut self, now: Instant) {
-        if self.phase != Phase::Done {
+        if self.phase != Phase::Over {
             self.phase = Phase::Leaving {
                 retries: LEAVE_RETRIES + 1,
                 next: now,
@@ -261,12 +274,12 @@ impl Parked {
         }
     }
 
-    /// A datagram from the relay.
+    /// A datagram from the relay; also while the node is on its way back, for the relay may go meanwhile.
     pub fn handle(&mut self, bytes: &[u8], now: Instant) -> Option<Event> {
         let datagram = Datagram::decode(bytes)?;
         let is_answer = datagram.ticket == self.grant.ticket && datagram.counter == self.counter;
         let event = match (datagram.saying, self.phase) {
-            (_, Phase::Done) => return None,
+            (_, Phase::Over) => return None,
             (Saying::Unknown, Phase::Leaving { .. }) if is_answer => Event::Over,
             (Saying::Unknown, Phase::Asking { .. }) if is_answer => Event::Wake,
             (Saying::Kept, Phase::Asking { .. }) if is_answer => {
@@ -285,7 +298,7 @@ impl Parked {
             }
             _ => return None,
         };
-        self.phase = Phase::Done;
+        self.phase = event.phase();
         Some(event)
     }
 
@@ -299,11 +312,13 @@ impl Parked {
         let over = match self.phase {
             Phase::Asking { retries, next, .. } if retries == 0 && next <= now => Event::Wake,
             Phase::Leaving { retries, next } if retries == 0 && next <= now => Event::Over,
-            Phase::Kept { .. } | Phase::Asking { .. } | Phase::Leaving { .. } | Phase::Done => {
-                return None;
-            }
+            Phase::Kept { .. }
+            | Phase::Asking { .. }
+            | Phase::Leaving { .. }
+            | Phase::Woken
+            | Phase::Over => return None,
         };
-        self.phase = Phase::Done;
+        self.phase = over.phase();
         Some(over)
     }
 
@@ -325,9 +340,11 @@ impl Parked {
                 *next = now + LEAVE_RETRY;
                 Saying::Bye
             }
-            Phase::Kept { .. } | Phase::Asking { .. } | Phase::Leaving { .. } | Phase::Done => {
-                return None;
-            }
+            Phase::Kept { .. }
+            | Phase::Asking { .. }
+            | Phase::Leaving { .. }
+            | Phase::Woken
+            | Phase::Over => return None,
         };
         self.counter += 1;
         Some(self.grant.seal(saying, self.counter))
@@ -338,7 +355,7 @@ impl Parked {
         match self.phase {
             Phase::Kept { until } => Some(until),
             Phase::Asking { next, .. } | Phase::Leaving { next, .. } => Some(next),
-            Phase::Done => None,
+            Phase::Woken | Phase::Over => None,
         }
     }
 }
@@ -458,6 +475,11 @@ mod tests {
                 None,
                 "said once"
             );
+            assert_eq!(parked.poll_timeout(), None);
+            // On its way back, it hears that there is nobody any more.
+            let over = (event == Event::Wake).then_some(Event::Over);
+            let gone = grant(7).seal(Saying::Gone, 0);
+            assert_eq!(parked.handle(&gone, now), over);
         }
     }
 
@@ -511,13 +533,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_is_nobodys(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn garbage_is_nobodys(
+            bytes in prop::collection::vec(any::<u8>(), 0..40), saying in 0..8_u8, rest in any::<[u8; LEN - 10]>(), counter in 0..3_u8,
+        ) {
             let now = start();
-            let mut parked = Parked::new(grant(7), now);
-            prop_assert_eq!(parked.handle(&bytes, now), None);
-            prop_assert_eq!(grant(7).open(&bytes), None);
-            if let Some(datagram) = Datagram::decode(&bytes) {
-                prop_assert_eq!(&datagram.head()[..], &bytes[..HEAD_LEN]);
+            // Such as begins as it should, for its own ticket, with the counter it waits for.
+            let mut likely = [&[FIRST_BYTE_PARK, saying], &grant(7).ticket().to_be_bytes()[..], &rest].concat();
+            likely[10..18].copy_from_slice(&u64::from(counter).to_be_bytes());
+            for bytes in [&bytes, &likely] {
+                let mut parked = Parked::new(grant(7), now);
+                let asked = keep(&mut parked, now);
+                let event = parked.handle(bytes, now);
+                prop_assert_eq!(grant(7).open(bytes), None);
+                let datagram = Datagram::decode(bytes);
+                let is_unknown = datagram.is_some_and(|datagram| {
+                    datagram.saying == Saying::Unknown && datagram.counter == asked
+                });
+                prop_assert_eq!(event, is_unknown.then_some(Event::Wake));
+                if let Some(datagram) = datagram {
+                    prop_assert_eq!(&datagram.head()[..], &bytes[..HEAD_LEN]);
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 #[path = "support/node.rs"]
 mod support;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use quinn::{ConnectionError, TransportErrorCode};
@@ -694,12 +694,8 @@ async fn only_the_node_itself_comes_back_and_only_once() {
     let mut parked = host.park().await;
     // Its ticket is seen by everybody on the way; its key is not.
     thief.grant = parked.grant.clone();
-    let (thief, answer) = thief.back_as(StaticKey::generate()).await;
-    assert!(matches!(&answer, Reply::Refused(refused) if refused.reason() == Reason::NotParked));
-    assert_eq!(
-        thief.closed().await,
-        connection::CLOSED_REFUSED.into_inner()
-    );
+    let (_, refused) = thief.with_key(StaticKey::generate()).refused().await;
+    assert_eq!(refused, Reason::NotParked);
     assert_eq!(parked.ask(Saying::Keep, 1).await, (Saying::Kept, 1));
     let grant = parked.grant.clone();
     let mut host = parked.back().await;
@@ -746,7 +742,48 @@ async fn parked_nodes_are_counted_to_their_network_and_all_can_come_back() {
     );
     // For a moment, that one still has a connection.
     let mut back = Vec::new();
-    for parked in parked.into_iter().skip(1) {
-        back.push(parked.back().await);
+    for mut parked in parked {
+        back.push(loop {
+            match parked.try_back().await {
+                Ok(node) => break node,
+                Err(again) => parked = again,
+            }
+        });
     }
+}
+
+#[tokio::test]
+async fn a_network_cannot_take_anothers_places_by_coming_back_elsewhere() {
+    let relay = relay_with(|config| config.max_nodes_per_network = 2);
+    let from = |last: u8| Port::of_family(SocketAddr::from(([127, 0, last, 1], 0)));
+    let mut parked = Vec::new();
+    for last in [1, 1, 2, 2] {
+        let node = Node::at(&relay, from(last).await).await;
+        parked.push(node.park().await);
+    }
+    let mut moved = parked.swap_remove(0);
+    moved.port = from(2).await;
+    assert_eq!(moved.ask(Saying::Keep, 1).await, (Saying::Wake, 0));
+    let (mut moved, refused) = moved.refused().await;
+    assert_eq!(refused, Reason::Full);
+    // It has its place all the same, for when there is room.
+    moved.port = from(1).await;
+    moved.back().await;
+}
+
+#[tokio::test]
+async fn a_host_that_has_not_come_back_yet_is_not_signalled() {
+    let relay = relay();
+    let (mut host, mut joiner, code) = (Node::new(&relay).await, Node::new(&relay).await, code(1));
+    host.done(code.publish()).await;
+    let parked = host.park().await;
+    let Reply::Started(started) = joiner.ask(code.join("hello")).await else {
+        panic!("not started")
+    };
+    let early = signal(started.exchange, b"hello?");
+    assert_eq!(joiner.refused(early).await, Reason::BadState);
+    let mut host = parked.back().await;
+    assert!(matches!(host.notice().await, Reply::Offer(_)));
+    joiner.done(signal(started.exchange, b"now")).await;
+    assert!(matches!(host.notice().await, Reply::Signal(_)));
 }

@@ -3,7 +3,7 @@
 //! quinn reads the port; what is for parked nodes is read on its way there.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     io::{self, IoSliceMut},
     net::{SocketAddr, UdpSocket},
@@ -26,8 +26,8 @@ use remora_proto::{
 };
 use tokio::task::JoinSet;
 
-/// How often one looks who is due: a node's Keep may be late by as much.
-const TICK: Duration = Duration::from_millis(250);
+/// Somebody who has just been parked is due at once, and is looked at after so long at the latest.
+const LOOK: Duration = Duration::from_millis(25);
 
 /// Parked members of one port.
 #[derive(Debug)]
@@ -35,9 +35,16 @@ pub(super) struct Lot {
     /// The port's socket, to send.
     socket: UdpSocket,
     relay: SocketAddr,
-    parked: Mutex<HashMap<u64, Parked>>,
+    parked: Mutex<Everybody>,
     /// Those whose place the relay does not keep any more.
     lost: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Everybody {
+    by_ticket: HashMap<u64, Parked>,
+    /// An entry each, for when it is due or before: so that a relay hears from them one by one, as from nodes of their own.
+    due: BTreeSet<(Instant, u64)>,
 }
 
 impl Lot {
@@ -54,66 +61,84 @@ impl Lot {
     pub(super) fn tend(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
         let lot = Arc::clone(self);
         tasks.spawn(async move {
-            let mut tick = tokio::time::interval(TICK);
             loop {
-                tick.tick().await;
-                lot.turn(Instant::now());
+                let next = lot.turn(Instant::now());
+                let look = Instant::now() + LOOK;
+                let at = next.map_or(look, |next| next.min(look));
+                tokio::time::sleep_until(at.into()).await;
             }
         });
     }
 
     pub(super) fn park(&self, grant: Grant) {
         let ticket = grant.ticket();
-        let parked = Parked::new(grant, Instant::now());
-        self.lock().insert(ticket, parked);
+        let now = Instant::now();
+        let mut all = self.lock();
+        all.by_ticket.insert(ticket, Parked::new(grant, now));
+        all.due.insert((now, ticket));
     }
 
     /// Everybody goes.
     pub(super) fn leave(&self) {
         let now = Instant::now();
-        for parked in self.lock().values_mut() {
+        let mut all = self.lock();
+        let Everybody { by_ticket, due } = &mut *all;
+        for (ticket, parked) in by_ticket {
             parked.leave(now);
+            due.insert((now, *ticket));
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().by_ticket.len()
     }
 
     pub(super) fn lost(&self) -> usize {
         self.lost.load(Ordering::Relaxed)
     }
 
-    fn turn(&self, now: Instant) {
-        self.lock().retain(|_, parked| {
-            let due = parked.poll_timeout().is_some_and(|due| due <= now);
-            if due && parked.handle_timeout(now).is_some() {
+    /// Whoever is due now; when the next one is.
+    fn turn(&self, now: Instant) -> Option<Instant> {
+        let mut all = self.lock();
+        let Everybody { by_ticket, due } = &mut *all;
+        while due.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, ticket)) = due.pop_first() else {
+                break;
+            };
+            let Some(parked) = by_ticket.get_mut(&ticket) else {
+                continue;
+            };
+            if parked.handle_timeout(now).is_some() {
+                by_ticket.remove(&ticket);
                 self.lost.fetch_add(1, Ordering::Relaxed);
-                return false;
+                continue;
             }
-            while let Some(datagram) = due.then(|| parked.poll_transmit(now)).flatten() {
+            while let Some(datagram) = parked.poll_transmit(now) {
                 // One that is lost is said again.
                 self.socket.send_to(&datagram, self.relay).ok();
             }
-            true
-        });
+            due.extend(parked.poll_timeout().map(|at| (at, ticket)));
+        }
+        due.first().map(|(at, _)| *at)
     }
 
     fn hear(&self, bytes: &[u8]) {
         let Some(Datagram { ticket, .. }) = Datagram::decode(bytes) else {
             return;
         };
-        let mut parked = self.lock();
-        let is_over = parked
-            .get_mut(&ticket)
-            .is_some_and(|parked| parked.handle(bytes, Instant::now()).is_some());
-        if is_over {
-            parked.remove(&ticket);
+        let mut all = self.lock();
+        let Some(parked) = all.by_ticket.get_mut(&ticket) else {
+            return;
+        };
+        if parked.handle(bytes, Instant::now()).is_some() {
+            all.by_ticket.remove(&ticket);
             self.lost.fetch_add(1, Ordering::Relaxed);
+        } else if let Some(at) = parked.poll_timeout() {
+            all.due.insert((at, ticket));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Parked>> {
+    fn lock(&self) -> MutexGuard<'_, Everybody> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! The verb `idle`: what nodes cost a relay that do nothing but be there, and sessions that carry nothing.
 //!
 //! Nodes are measured twice: connected, as they come, and then parked, as they are after a minute of silence, for which nobody
-//! waits here.
+//! waits here. They have no codes: what a code takes is the record's own.
 
 use std::{sync::Arc, time::Duration};
 

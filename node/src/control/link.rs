@@ -12,16 +12,16 @@ use remora_proto::{
     id::RelayAddr,
     noise::{self, Profile},
     park::{Event, FORGOTTEN_AFTER, Grant, Parked},
-    wire::message::control::Welcome,
+    wire::message::control::{Reason, Welcome},
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, sleep_until, timeout_at},
 };
 
 use super::{
     Asked, Notice, client_config,
-    failure::{connect_failure, hello_failure},
+    failure::{HelloError, connect_failure, hello_failure},
     stream::{End, Stream},
 };
 use crate::{
@@ -36,6 +36,22 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A parked node that cannot reach its relay tries again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a node is not connected.
+pub(super) struct NotConnected {
+    pub(super) failure: Failure,
+    /// The relay has said so, and will again. Whatever else went wrong, anybody on the way may have brought about.
+    is_final: bool,
+}
+
+impl From<Failure> for NotConnected {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            is_final: false,
+        }
+    }
+}
 
 /// See the module.
 pub(super) struct Link {
@@ -77,22 +93,29 @@ impl Link {
     }
 
     /// Connects and says Hello, with the ticket of a node that was parked, else 0.
-    pub(super) async fn connect(&mut self, ticket: u64) -> Result<(Stream, Welcome), Failure> {
+    pub(super) async fn connect(&self, ticket: u64) -> Result<(Stream, Welcome), NotConnected> {
         let connecting = self
             .endpoint
             .connect_with(self.config.clone(), self.address, "relay")
             .map_err(|error| Failure::internal("cannot connect to the relay", error))?;
         let relay = &self.relay;
-        let hello = async {
-            let connection = connecting
-                .await
-                .map_err(|error| connect_failure(relay, &error))?;
-            let opened = Stream::open(connection.clone(), ticket).await;
-            opened.map_err(|error| hello_failure(relay, &connection, error))
-        };
-        timeout(CONNECT_TIMEOUT, hello)
+        let until = tokio::time::Instant::now() + CONNECT_TIMEOUT;
+        let connection = timeout_at(until, connecting)
             .await
-            .unwrap_or_else(|_| Err(connect_failure(relay, &ConnectionError::TimedOut)))
+            .unwrap_or(Err(ConnectionError::TimedOut))
+            .map_err(|error| connect_failure(relay, &error))?;
+        let hello = Stream::open(connection.clone(), ticket);
+        let opened = if ticket == 0 {
+            let opened = timeout_at(until, hello).await;
+            opened.map_err(|_| connect_failure(relay, &ConnectionError::TimedOut))?
+        } else {
+            // A ticket is good for once: as long as the connection lives, the Welcome may still come.
+            hello.await
+        };
+        opened.map_err(|error| NotConnected {
+            is_final: is_final(&error),
+            failure: hello_failure(relay, &connection, error),
+        })
     }
 
     /// Until no handle is left, or the relay is lost.
@@ -154,27 +177,51 @@ impl Link {
                 None => {}
             }
         }
-        let stream = self.come_back(parked.ticket()).await?;
-        Some((stream, first))
+        let ticket = parked.ticket();
+        let mut datagrams = std::mem::replace(&mut self.parked, mpsc::channel(1).1);
+        let gone = async {
+            while let Some(datagram) = datagrams.recv().await {
+                if parked.handle(&datagram, Instant::now()) == Some(Event::Over) {
+                    return;
+                }
+            }
+        };
+        let stream = tokio::select! { biased;
+            stream = self.come_back(ticket) => stream,
+            () = gone => None,
+        };
+        self.parked = datagrams;
+        Some((stream?, first))
     }
 
     /// Connects again, for as long as the relay keeps the place.
-    async fn come_back(&mut self, ticket: u64) -> Option<Stream> {
+    async fn come_back(&self, ticket: u64) -> Option<Stream> {
         let until = Instant::now() + FORGOTTEN_AFTER;
         loop {
             // Without connection ids there is one connection at a time, also of those that are closing.
             self.endpoint.wait_idle().await;
             match self.connect(ticket).await {
                 Ok((stream, _)) => return Some(stream),
-                Err(failure) if failure.code == "RELAY_UNREACHABLE" && Instant::now() < until => {
-                    tracing::debug!(%failure, "not yet back at the relay");
-                    sleep(RETRY_AFTER).await;
-                }
-                Err(failure) => {
+                Err(NotConnected { failure, is_final }) if is_final || Instant::now() >= until => {
                     tracing::info!(%failure, "cannot come back to the relay");
                     return None;
                 }
+                Err(NotConnected { failure, .. }) => {
+                    tracing::debug!(%failure, "not yet back at the relay");
+                    sleep(RETRY_AFTER).await;
+                }
             }
         }
+    }
+}
+
+/// Whether the relay itself has said no, and not only for the moment.
+fn is_final(error: &HelloError) -> bool {
+    match error {
+        HelloError::Refused(refused) => {
+            !matches!(refused.reason(), Reason::Full | Reason::RateLimited)
+        }
+        HelloError::Malformed => true,
+        HelloError::Lost => false,
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use quinn::Connection;
+use quinn::{Connection, ConnectionError, VarInt};
 use remora_proto::{
     id::{ExchangeId, SessionId, Side},
     park::Grant,
@@ -25,6 +25,9 @@ use tokio::{
 };
 
 use super::{Allocation, Asked, Notice, failure::HelloError};
+
+/// The code with which a relay closes the connection of a node that it has parked.
+const CLOSED_PARKED: VarInt = VarInt::from_u32(6);
 
 /// Why nothing more comes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,8 +116,8 @@ impl Stream {
                     Some(message) => if !self.deliver(message, notify).await {
                         return End::Over;
                     },
-                    // The relay may have done it, and its word was lost; or it does not know us, and says so.
-                    None if parking.is_some() => return End::Parked,
+                    // The relay may have done it, and its word was lost; if not, it says so to whoever comes back.
+                    None if parking.is_some() && self.may_be_parked() => return End::Parked,
                     None => return End::Over,
                 },
                 request = asked.recv(), if parking.is_none() => {
@@ -133,6 +136,14 @@ impl Stream {
                 }
             }
             (idle_at, may_park) = (Instant::now() + park_after, true);
+        }
+    }
+
+    /// Whether the relay has not said that it was something else that ended the connection.
+    fn may_be_parked(&self) -> bool {
+        match self.connection.close_reason() {
+            Some(ConnectionError::ApplicationClosed(close)) => close.error_code == CLOSED_PARKED,
+            _ => true,
         }
     }
 

@@ -49,6 +49,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the node to acknowledge the last message before the connection closes over it.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
+/// The same for a node that is parked: what it has been told before is not told again.
+const PARKED_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection that was closed from here is kept, to say so again to a node that goes on.
 const LINGER: Duration = Duration::from_secs(1);
 /// What may wait for a node beyond its window.
@@ -212,12 +214,22 @@ impl Connection {
         self.flush(now);
     }
 
+    /// Tells the node what waited for it, as messages on the stream.
+    pub fn write_untold(&mut self, messages: &[u8], now: Instant) {
+        self.unsent.extend_from_slice(messages);
+        self.flush(now);
+    }
+
     /// Ends it, after what was said so far.
     pub fn leave(&mut self, end: End, now: Instant) {
         match (self.phase, self.stream) {
             (Phase::Leaving { .. } | Phase::Closed { .. }, _) => {}
             (Phase::Serving | Phase::Greeting { .. }, Some(_)) => {
-                let until = now + LAST_WORDS_TIMEOUT;
+                let until = if end == End::Parked {
+                    now + PARKED_TIMEOUT
+                } else {
+                    now + LAST_WORDS_TIMEOUT
+                };
                 self.phase = Phase::Leaving { end, until };
                 self.flush(now);
             }

@@ -5,7 +5,6 @@
 //! round but a datagram.
 
 use std::{
-    collections::VecDeque,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -111,6 +110,8 @@ struct Node {
     requests: TokenBucket,
     armed: Armed,
     has_connected: bool,
+    /// It is counted among its network's nodes.
+    is_attached: bool,
     is_touched: bool,
 }
 
@@ -217,9 +218,7 @@ impl Driver {
     async fn close(&mut self, arrived: &mut Vec<QuicPacket>) {
         self.is_closing = true;
         let now = Instant::now();
-        for farewell in self.office.parking.farewells() {
-            send_park(&self.ports.socket, farewell.leg, &farewell.bytes);
-        }
+        self.say_farewell();
         self.nodes
             .change_all(|node| node.connection.leave(End::Closing, now));
         self.rounds_until(arrived, |nodes| {
@@ -227,10 +226,17 @@ impl Driver {
         })
         .await;
         let now = Instant::now();
+        self.say_farewell();
         self.nodes
             .change_all(|node| node.connection.close(End::Closing, now));
         self.rounds_until(arrived, |nodes| nodes.iter().next().is_none())
             .await;
+    }
+
+    fn say_farewell(&mut self) {
+        for farewell in self.office.parking.close() {
+            send_park(&self.ports.socket, farewell.leg, &farewell.bytes);
+        }
     }
 
     /// Goes on until `done`, or [`CLOSE_TIMEOUT`].
@@ -565,6 +571,9 @@ impl Office {
     /// nothing.
     fn forget(&mut self, node: &Node) {
         self.networks.leave(node.network);
+        if node.is_attached {
+            self.networks.detach(node.network);
+        }
         if !node.has_connected {
             self.handshaking -= 1;
         }
@@ -582,15 +591,15 @@ impl Office {
                 "this program is too old for this relay; update it",
             ))
         } else if hello.ticket != 0 {
-            self.resume(node, hello.ticket)
+            self.resume(node, hello.ticket, now)
         } else {
-            self.attach(node, now).map(|()| VecDeque::new())
+            self.attach(node, now).map(|()| Vec::new())
         };
-        let (welcome, notices) = match attached {
-            Ok(notices) => (Ok(()), notices),
-            Err(refusal) => (Err(refusal), VecDeque::new()),
+        let (attached, untold) = match attached {
+            Ok(untold) => (Ok(()), untold),
+            Err(refusal) => (Err(refusal), Vec::new()),
         };
-        let welcome = welcome.map(|()| {
+        let welcome = attached.map(|()| {
             let remote = node.connection.leg().remote;
             Reply::Welcome(Welcome {
                 protocol: PROTOCOL,
@@ -611,61 +620,74 @@ impl Office {
             tracing::debug!(
                 node = ?node.connection.node(), agent = ?hello.agent, protocol = hello.protocol, "node attached"
             );
-            for notice in notices {
-                node.connection.write(0, notice, now);
-            }
+            node.connection.write_untold(&untold, now);
         }
     }
 
-    fn attach(&mut self, node: &Node, now: Instant) -> Result<(), Refusal> {
-        if self.networks.is_over(node.network) {
+    fn attach(&mut self, node: &mut Node, now: Instant) -> Result<(), Refusal> {
+        self.check_network(node.network)?;
+        let (id, leg) = (node.connection.node(), node.connection.leg());
+        self.registry.attach(node.number, id, leg, now)?;
+        self.networks.attach(node.network);
+        node.is_attached = true;
+        Ok(())
+    }
+
+    fn check_network(&self, network: Network) -> Result<(), Refusal> {
+        if self.networks.is_full(network) {
             return Err(Refusal::new(
                 Reason::Full,
                 "this relay has as many nodes of your network as it takes; try another",
             ));
         }
-        let (id, leg) = (node.connection.node(), node.connection.leg());
-        self.registry.attach(node.number, id, leg, now)
+        Ok(())
     }
 
     /// The node keeps its place without its connection, which says its last words.
-    fn park(&mut self, node: &Node, now: Instant) -> Answer {
+    fn park(&mut self, node: &mut Node, now: Instant) -> Answer {
         self.registry.check_park(node.number)?;
         let grant = node.connection.grant();
+        let leg = node.connection.leg();
         let parked = Parked {
             grant: grant.ok_or(Refusal::new(Reason::BadState, "not connected yet"))?,
-            leg: node.connection.leg(),
+            leg,
             network: node.network,
             requests: node.requests,
         };
-        let leg = parked.leg;
         let number = self.parking.park(parked, now)?;
-        self.networks.park(node.network);
+        // It counts as its place from now on.
+        node.is_attached = false;
         self.registry.renumber(node.number, number, leg);
         tracing::debug!(node = ?node.connection.node(), "node parked");
         Ok(message::done())
     }
 
     /// It is back; what it was not told meanwhile.
-    fn resume(&mut self, node: &mut Node, ticket: u64) -> Result<VecDeque<Reply>, Refusal> {
-        let number = self.parking.find(ticket)?;
+    fn resume(&mut self, node: &mut Node, ticket: u64, now: Instant) -> Result<Vec<u8>, Refusal> {
+        let (number, network) = self.parking.find(ticket)?;
         if self.registry.id(number) != Some(node.connection.node()) {
             return Err(parking::NOT_PARKED);
         }
+        if network != node.network {
+            self.check_network(node.network)?;
+        }
         let returned = self.parking.resume(number)?;
         node.requests = returned.node.requests;
-        self.networks.unpark(returned.node.network);
+        self.networks.detach(network);
+        self.networks.attach(node.network);
+        node.is_attached = true;
         let leg = node.connection.leg();
         self.registry.renumber(number, node.number, leg);
+        self.registry.greet(node.number, now);
         tracing::debug!(node = ?node.connection.node(), "node came back");
-        Ok(returned.notices)
+        Ok(returned.untold)
     }
 
     /// A parked node is gone.
     fn lose(&mut self, number: ConnectionNumber, network: Network) {
         tracing::debug!(node = ?self.registry.id(number), "parked node is gone");
         self.registry.detach(number);
-        self.networks.unpark(network);
+        self.networks.detach(network);
     }
 
     fn take(&mut self, node: &mut Node, message: NodeToRelay, now: Instant) {
@@ -753,6 +775,7 @@ impl Node {
             requests: TokenBucket::new(now),
             armed: Armed::default(),
             has_connected: false,
+            is_attached: false,
             is_touched: false,
         }
     }

@@ -1,7 +1,7 @@
 //! How many nodes each network has, pure: so that one network cannot take all the places (`SECURITY` §2.4).
 //!
-//! A parked node has no connection, and needs one to come back: so only connections are counted at the door, and all nodes when
-//! a new one says Hello.
+//! A parked node has no connection, and needs one to come back: so connections are counted at the door, whoever they may be of,
+//! and nodes, connected or parked, when a new one says Hello.
 
 use std::{
     collections::HashMap,
@@ -43,7 +43,7 @@ pub struct Networks {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
     connections: usize,
-    parked: usize,
+    nodes: usize,
 }
 
 impl Networks {
@@ -67,13 +67,9 @@ impl Networks {
         }
     }
 
-    /// Whether `network` has more nodes than it may, those included that have just come in.
-    pub fn is_over(&self, network: Network) -> bool {
-        let Count {
-            connections,
-            parked,
-        } = self.count(network);
-        connections + parked > self.limit
+    /// Whether `network` has as many nodes as it may.
+    pub fn is_full(&self, network: Network) -> bool {
+        self.count(network).nodes >= self.limit
     }
 
     fn count(&self, network: Network) -> Count {
@@ -94,14 +90,14 @@ impl Networks {
         self.change(network, |count| count.connections -= 1);
     }
 
-    /// A node of `network` is parked.
-    pub fn park(&mut self, network: Network) {
-        self.count_by_network.entry(network).or_default().parked += 1;
+    /// A node of `network` is welcome.
+    pub fn attach(&mut self, network: Network) {
+        self.count_by_network.entry(network).or_default().nodes += 1;
     }
 
-    /// A node that was is not any more.
-    pub fn unpark(&mut self, network: Network) {
-        self.change(network, |count| count.parked -= 1);
+    /// A node that was is gone.
+    pub fn detach(&mut self, network: Network) {
+        self.change(network, |count| count.nodes -= 1);
     }
 
     fn change(&mut self, network: Network, change: impl FnOnce(&mut Count)) {
@@ -174,21 +170,20 @@ mod tests {
     }
 
     #[test]
-    fn a_parked_node_counts_but_can_always_come_back() {
+    fn nodes_are_counted_apart_from_connections() {
         let home = network("192.0.2.1");
         let mut networks = Networks::new(2);
         for _ in 0..2 {
             networks.enter(home);
-            networks.park(home);
+            assert!(!networks.is_full(home), "who has proven nothing is no node");
+            networks.attach(home);
             networks.leave(home);
         }
-        assert_eq!(networks.room(home), Room::Free, "whoever it may be");
-        networks.enter(home);
-        assert!(networks.is_over(home), "of a node that is new here");
-        networks.unpark(home);
-        assert!(!networks.is_over(home), "of one that has come back");
-        networks.leave(home);
-        networks.unpark(home);
+        assert!(networks.is_full(home));
+        assert_eq!(networks.room(home), Room::Free, "to come back");
+        networks.detach(home);
+        assert!(!networks.is_full(home));
+        networks.detach(home);
         assert!(networks.count_by_network.is_empty(), "nothing is kept");
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  connection ── park ──▶ place ── Keep ──▶ Kept                 ── resume ──▶ connection
 //!                           ├── a notice ──▶ Wake, until it comes back
-//!                           └── 60 s of silence, 10 s asleep, Bye ──▶ gone
+//!                           └── 60 s of silence, Bye ──▶ gone
 //! ```
 //!
 //! A place is some two hundred bytes in one vector; a million of them are a process. What the registry has for a parked node
@@ -14,12 +14,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use remora_proto::park::{Datagram, FORGOTTEN_AFTER, Grant, LEN, Saying};
+use remora_proto::{
+    park::{Datagram, FORGOTTEN_AFTER, Grant, LEN, Saying},
+    wire::message::encode,
+};
 use slab::Slab;
 
 use super::{
     deadlines::{Armed, Deadlines},
-    message::{Reason, Refusal, Reply},
+    message::{Reason, Refusal, RelayToNode, Reply},
     networks::Network,
     registry::ConnectionNumber,
 };
@@ -28,15 +31,16 @@ use crate::{
     rate::{Rate, TokenBucket},
 };
 
-/// A node that is to wake up is told again after so long, then after twice as long, and so on.
-const WAKE_RETRY: Duration = Duration::from_millis(250);
-/// One that has not come back by then is gone: whoever waits for it is told, before an exchange has ended by itself.
-const WAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Nodes that are woken at a time by what is no hurry, that the relay drains: each comes with a handshake.
-const WAKES_AT_ONCE: usize = 256;
-/// What may wait for one: all tries at all its codes at once, and that they are over. A node is gone before more than that comes
-/// together, unless somebody wants it to.
-const MAX_NOTICES: usize = 512;
+/// A node that is to wake up is told again after so long, then after twice as long, and so on up to the second; it keeps its
+/// place meanwhile, for a Wake that goes to where it was is made up for by its next Keep.
+const WAKE_RETRY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(4)];
+/// How fast nodes are woken by what is no hurry, that the relay drains: each comes with a handshake.
+const TURNS: Rate = Rate::per_second(500, 64);
+/// What may wait for one, in bytes as they go on the stream. A hundred tries at its codes fit, and as many ends; whatever is
+/// beyond that ends by itself.
+const MAX_UNTOLD_BYTES: usize = 128 << 10;
+/// A node says again what got no answer after a second; more often it is not asked to prove that it is there.
+const KEEPS_APART: Duration = Duration::from_millis(200);
 /// Answers to tickets that are unknown here, as all are after a restart; they cost what is asked of them, and no more.
 const UNKNOWN_RATE: Rate = Rate::per_second(2000, 2000);
 
@@ -58,8 +62,8 @@ pub struct Parked {
 pub struct Returned {
     /// As it was parked.
     pub node: Parked,
-    /// What it was not told.
-    pub notices: VecDeque<Reply>,
+    /// What it was not told: messages, as they go on the stream.
+    pub untold: Vec<u8>,
 }
 
 /// A datagram for a node.
@@ -97,7 +101,9 @@ struct Place {
     node: Parked,
     /// Of its last datagram.
     counter: u64,
-    /// When it is forgotten, unless it says something.
+    /// When that came.
+    kept_at: Option<Instant>,
+    /// When it is forgotten, unless it says something, or comes back when it has been told to.
     until: Instant,
     /// It is to come back.
     waking: Option<Box<Waking>>,
@@ -106,7 +112,7 @@ struct Place {
 
 #[derive(Debug)]
 struct Waking {
-    notices: VecDeque<Reply>,
+    untold: Vec<u8>,
     /// When it is told again; `None` while it waits for its turn.
     next: Option<Instant>,
     interval: Duration,
@@ -118,9 +124,12 @@ pub struct Parking {
     places: Slab<Place>,
     by_ticket: HashMap<u64, usize>,
     deadlines: Deadlines,
-    /// Those that are to be woken when others have come back.
+    /// Those that are to be woken one after the other, and when the next one is.
     in_turn: VecDeque<ConnectionNumber>,
-    waking: usize,
+    turns: TokenBucket,
+    turn_at: Option<Instant>,
+    /// The relay goes.
+    is_closing: bool,
     serial: u32,
     unknown: TokenBucket,
 }
@@ -139,7 +148,9 @@ impl Parking {
             by_ticket: HashMap::new(),
             deadlines: Deadlines::default(),
             in_turn: VecDeque::new(),
-            waking: 0,
+            turns: TokenBucket::new(now),
+            turn_at: None,
+            is_closing: false,
             serial: 0,
             unknown: TokenBucket::new(now),
         }
@@ -172,6 +183,7 @@ impl Parking {
             number,
             node,
             counter: 0,
+            kept_at: None,
             until: now + FORGOTTEN_AFTER,
             waking: None,
             armed: Armed::default(),
@@ -181,16 +193,14 @@ impl Parking {
         Ok(number)
     }
 
-    /// The place that `ticket` is for.
+    /// The place that `ticket` is for, and the network it is counted to.
     ///
     /// # Errors
     /// There is none.
-    pub fn find(&self, ticket: u64) -> Result<ConnectionNumber, Refusal> {
+    pub fn find(&self, ticket: u64) -> Result<(ConnectionNumber, Network), Refusal> {
         let key = self.by_ticket.get(&ticket).ok_or(NOT_PARKED)?;
-        self.places
-            .get(*key)
-            .map(|place| place.number)
-            .ok_or(NOT_PARKED)
+        let place = self.places.get(*key).ok_or(NOT_PARKED)?;
+        Ok((place.number, place.node.network))
     }
 
     /// The node of this place has come back.
@@ -209,20 +219,26 @@ impl Parking {
         notice: Reply,
         now: Instant,
     ) -> Option<Transmit> {
-        let is_urgent = !matches!(notice, Reply::Draining(_));
         let place = get(&mut self.places, number)?;
         let waking = place.waking.get_or_insert_default();
-        waking.notices.push_back(notice);
-        if waking.notices.len() > MAX_NOTICES {
-            place.until = now;
+        // How long the drain still takes is said when it can be heard.
+        let is_urgent = !matches!(notice, Reply::Draining(_));
+        if is_urgent {
+            let message = encode(&RelayToNode {
+                request: 0,
+                body: Some(notice),
+            });
+            if waking.untold.len() + message.len() <= MAX_UNTOLD_BYTES {
+                waking.untold.extend_from_slice(&message);
+            }
         }
         let transmit = if place.is_told() {
             None
-        } else if is_urgent || self.waking < WAKES_AT_ONCE {
-            self.waking += 1;
+        } else if is_urgent {
             place.wake(now)
         } else {
             self.in_turn.push_back(number);
+            self.turn_at.get_or_insert(now);
             None
         };
         place.arm(number.key(), &mut self.deadlines);
@@ -245,19 +261,26 @@ impl Parking {
         };
         let place = &mut self.places[key];
         let is_news = datagram.counter > place.counter;
-        if !is_news || place.node.grant.open(bytes).is_none() {
+        let is_late = place
+            .kept_at
+            .is_none_or(|kept| now.saturating_duration_since(kept) >= KEEPS_APART);
+        let is_wanted = is_news && (is_late || datagram.saying != Saying::Keep);
+        if !is_wanted || place.node.grant.open(bytes).is_none() {
             return Reaction::Unknown;
         }
         match datagram.saying {
             Saying::Keep => {
                 place.counter = datagram.counter;
+                place.kept_at = Some(now);
                 let is_told = place.is_told();
                 if !is_told {
                     place.until = now + FORGOTTEN_AFTER;
                 }
                 // Somebody else may have sent it on from there: it says so in a handshake, or it stays where it is.
                 let is_elsewhere = place.node.leg.remote != source.remote;
-                Reaction::Answer(if is_told || is_elsewhere {
+                Reaction::Answer(if self.is_closing {
+                    place.node.grant.seal(Saying::Gone, 0)
+                } else if is_told || is_elsewhere {
                     place.node.grant.seal(Saying::Wake, 0)
                 } else {
                     place.node.grant.seal(Saying::Kept, datagram.counter)
@@ -275,10 +298,13 @@ impl Parking {
 
     /// When [`Self::poll`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.next()
+        [self.deadlines.next(), self.turn_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// What follows from time, and from others having come back; call until `None`.
+    /// What follows from time; call until `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Event> {
         while let Some(key) = self.deadlines.pop_due(now) {
             let Some(place) = self.places.get_mut(key) else {
@@ -296,23 +322,31 @@ impl Parking {
                 return transmit.map(Event::Transmit);
             }
         }
-        while self.waking < WAKES_AT_ONCE {
-            let number = self.in_turn.pop_front()?;
-            let Some(place) = get(&mut self.places, number) else {
+        while self.turn_at.is_some_and(|at| at <= now) {
+            let Some(&number) = self.in_turn.front() else {
+                self.turn_at = None;
+                break;
+            };
+            let place = get(&mut self.places, number).filter(|place| !place.is_told());
+            let Some(place) = place else {
+                self.in_turn.pop_front();
                 continue;
             };
-            if !place.is_told() {
-                self.waking += 1;
-                let transmit = place.wake(now);
-                place.arm(number.key(), &mut self.deadlines);
-                return transmit.map(Event::Transmit);
+            if let Err(wait) = self.turns.take(TURNS, 1, now) {
+                self.turn_at = Some(now + wait);
+                break;
             }
+            self.in_turn.pop_front();
+            let transmit = place.wake(now);
+            place.arm(number.key(), &mut self.deadlines);
+            return transmit.map(Event::Transmit);
         }
         None
     }
 
-    /// The relay goes: a word to everybody.
-    pub fn farewells(&self) -> impl Iterator<Item = Transmit> {
+    /// The relay goes: a word to everybody, and to whoever asks from now on.
+    pub fn close(&mut self) -> impl Iterator<Item = Transmit> {
+        self.is_closing = true;
         self.places.iter().map(|(_, place)| Transmit {
             leg: place.node.leg,
             bytes: place.node.grant.seal(Saying::Gone, 0),
@@ -325,14 +359,9 @@ impl Parking {
         self.deadlines.disarm(key, &mut place.armed);
         let place = self.places.try_remove(key)?;
         self.by_ticket.remove(&place.node.grant.ticket());
-        if place.is_told() {
-            self.waking -= 1;
-        }
         Some(Returned {
             node: place.node,
-            notices: place
-                .waking
-                .map_or_else(VecDeque::new, |waking| waking.notices),
+            untold: place.waking.map_or_else(Vec::new, |waking| waking.untold),
         })
     }
 }
@@ -354,11 +383,8 @@ impl Place {
     /// Tells it to come back, and when to do so again.
     fn wake(&mut self, now: Instant) -> Option<Transmit> {
         let waking = self.waking.as_mut()?;
-        if waking.next.is_none() {
-            self.until = now + WAKE_TIMEOUT;
-        }
         waking.next = Some(now + waking.interval);
-        waking.interval *= 2;
+        waking.interval = (waking.interval * 2).min(WAKE_RETRY[1]);
         Some(Transmit {
             leg: self.node.leg,
             bytes: self.node.grant.seal(Saying::Wake, 0),
@@ -380,9 +406,9 @@ impl Place {
 impl Default for Waking {
     fn default() -> Self {
         Self {
-            notices: VecDeque::new(),
+            untold: Vec::new(),
             next: None,
-            interval: WAKE_RETRY,
+            interval: WAKE_RETRY[0],
         }
     }
 }

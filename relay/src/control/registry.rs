@@ -226,9 +226,7 @@ impl Registry {
         };
         self.nodes.insert(number, node);
         self.count_nodes();
-        if let Some(notice) = self.draining(now) {
-            self.notices.push_back((number, notice));
-        }
+        self.greet(number, now);
         Ok(())
     }
 
@@ -268,6 +266,12 @@ impl Registry {
             )),
             None => Err(CONNECTION_OVER),
         }
+    }
+
+    /// A parked node has come back as `number`: it hears at once when the relay drains.
+    pub fn greet(&mut self, number: ConnectionNumber, now: Instant) {
+        let draining = self.draining(now);
+        self.notices.extend(draining.map(|notice| (number, notice)));
     }
 
     /// The node is `to` from now on, and at `leg`: it was parked, or has come back. It has no session, or its frames would go

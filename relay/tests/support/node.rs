@@ -220,6 +220,15 @@ impl Node {
         Self::silent_with(relay, relay_key, port, StaticKey::generate()).await
     }
 
+    /// A welcome node at that port.
+    pub async fn at(relay: &Relay, port: Port) -> Self {
+        let (at, key) = (relay.local_addr(), relay.id().0);
+        let mut node = Self::silent_with(at, key, port, StaticKey::generate()).await;
+        let reply = node.ask(hello(1)).await;
+        assert!(matches!(reply, Reply::Welcome(_)), "{reply:?}");
+        node
+    }
+
     async fn silent_with(
         relay: SocketAddr,
         relay_key: [u8; 32],
@@ -229,6 +238,17 @@ impl Node {
         let (endpoint, connection) =
             connect_to(relay, relay_key, &port, key.clone(), ALPN_RELAY).await;
         let connection = connection.expect("connected");
+        Self::on(connection, endpoint, port, relay, relay_key, key).await
+    }
+
+    async fn on(
+        connection: Connection,
+        endpoint: Endpoint,
+        port: Port,
+        relay: SocketAddr,
+        relay_key: [u8; 32],
+        key: StaticKey,
+    ) -> Self {
         let (send, recv) = connection.open_bi().await.expect("a stream");
         Self {
             connection,
@@ -437,25 +457,71 @@ impl ParkedNode {
         self.hear().await
     }
 
-    /// Comes back with its ticket, from where it is, as whoever has `key`.
-    pub async fn back_as(self, key: StaticKey) -> (Node, Reply) {
-        let ticket = self.grant.ticket();
-        let mut node = Node::silent_with(self.relay, self.relay_key, self.port, key).await;
+    /// A connection from where it is, if there is room for one.
+    async fn connect(self) -> Result<(Node, Grant), Self> {
+        let (endpoint, connection) = connect_to(
+            self.relay,
+            self.relay_key,
+            &self.port,
+            self.key.clone(),
+            ALPN_RELAY,
+        )
+        .await;
+        let Ok(connection) = connection else {
+            within(endpoint.wait_idle()).await;
+            return Err(self);
+        };
+        let (relay, relay_key) = (self.relay, self.relay_key);
+        let node = Node::on(connection, endpoint, self.port, relay, relay_key, self.key).await;
+        Ok((node, self.grant))
+    }
+
+    async fn hello(self) -> Result<(Node, Grant, Reply), Self> {
+        let (mut node, grant) = self.connect().await?;
         let hello = Request::Hello(Hello {
-            ticket,
+            ticket: grant.ticket(),
             protocol: PROTOCOL,
             agent: "test".into(),
         });
         let answer = node.ask(hello).await;
-        (node, answer)
+        Ok((node, grant, answer))
     }
 
-    /// The same as itself.
-    pub async fn back(self) -> Node {
-        let key = self.key.clone();
-        let (node, answer) = self.back_as(key).await;
+    /// Comes back with its ticket, if there is room for its connection.
+    pub async fn try_back(self) -> Result<Node, Self> {
+        let (node, _, answer) = self.hello().await?;
         assert!(matches!(answer, Reply::Welcome(_)), "{answer:?}");
+        Ok(node)
+    }
+
+    /// The same, when there is.
+    pub async fn back(self) -> Node {
+        let Ok(node) = self.try_back().await else {
+            panic!("no room")
+        };
         node
+    }
+
+    /// Tries to, and is refused.
+    pub async fn refused(self) -> (Self, Reason) {
+        let Ok((node, grant, Reply::Refused(refused))) = self.hello().await else {
+            panic!("not refused")
+        };
+        assert_eq!(node.closed().await, 5);
+        within(node.endpoint.wait_idle()).await;
+        let parked = Self {
+            port: node.port,
+            grant,
+            relay: node.relay,
+            relay_key: node.relay_key,
+            key: node.key,
+        };
+        (parked, refused.reason())
+    }
+
+    /// As somebody else.
+    pub fn with_key(self, key: StaticKey) -> Self {
+        Self { key, ..self }
     }
 }
 

@@ -4,7 +4,10 @@ use std::{convert::Infallible, net::SocketAddr};
 
 use remora_proto::{
     park::{self, KEEP_INTERVAL},
-    wire::message::control::{Done, Draining},
+    wire::message::{
+        Inbox, MAX_CONTROL_BYTES,
+        control::{Done, Draining, Offer},
+    },
 };
 
 use super::*;
@@ -88,7 +91,11 @@ fn a_node_that_keeps_its_place_has_it_for_good() {
         assert_eq!(one.parking.poll(now), None);
     }
     assert!(now - one.start > KEEP_INTERVAL * 900);
-    assert_eq!(one.parking.find(grant(1).ticket()), Ok(one.number));
+    let network = Network::from(leg(1).remote.ip());
+    assert_eq!(
+        one.parking.find(grant(1).ticket()),
+        Ok((one.number, network))
+    );
 }
 
 #[test]
@@ -109,10 +116,10 @@ fn a_counter_is_good_for_once() {
     let mut one = One::new();
     assert_eq!(one.say(Saying::Keep, 5, 1, 0), answer(Saying::Kept, 5));
     for counter in [5, 4, 0] {
-        assert_eq!(one.say(Saying::Keep, counter, 9, 1), Reaction::Unknown);
-        assert_eq!(one.say(Saying::Bye, counter, 9, 1), Reaction::Unknown);
+        assert_eq!(one.say(Saying::Keep, counter, 9, 900), Reaction::Unknown);
+        assert_eq!(one.say(Saying::Bye, counter, 9, 900), Reaction::Unknown);
     }
-    assert_eq!(one.say(Saying::Keep, 6, 1, 2), answer(Saying::Kept, 6));
+    assert_eq!(one.say(Saying::Keep, 6, 1, 900), answer(Saying::Kept, 6));
 }
 
 #[test]
@@ -187,6 +194,25 @@ fn bye_frees_the_place_and_is_answered_as_often_as_it_is_said() {
     );
 }
 
+fn offer(exchange: u64) -> Reply {
+    Reply::Offer(Offer {
+        exchange,
+        payload: vec![7; 500].into(),
+        locator_key: vec![7; 32].into(),
+    })
+}
+
+fn read(untold: &[u8]) -> Vec<Reply> {
+    let mut inbox = Inbox::new(MAX_CONTROL_BYTES);
+    inbox.push(untold);
+    std::iter::from_fn(|| inbox.next::<RelayToNode>().expect("messages"))
+        .map(|message| {
+            assert_eq!(message.request, 0);
+            message.body.expect("one")
+        })
+        .collect()
+}
+
 #[test]
 fn a_notice_wakes_the_node_until_it_is_back_and_it_gets_all_of_them() {
     let mut one = One::new();
@@ -194,36 +220,47 @@ fn a_notice_wakes_the_node_until_it_is_back_and_it_gets_all_of_them() {
         leg: leg(1),
         bytes: grant(1).seal(Saying::Wake, 0),
     };
-    assert_eq!(
-        one.parking.tell(one.number, notice(), one.start),
-        Some(wake)
-    );
-    assert_eq!(
-        one.parking.tell(one.number, notice(), one.start),
-        None,
-        "told already"
-    );
+    let first = one.parking.tell(one.number, notice(), one.start);
+    assert_eq!(first, Some(wake));
+    let second = one.parking.tell(one.number, offer(2), one.start);
+    assert_eq!(second, None, "told already");
     let mut told = Vec::new();
-    for ms in 0..2000 {
+    for ms in 0..15_000 {
         while let Some(event) = one.parking.poll(one.at(ms)) {
             assert_eq!(event, Event::Transmit(wake));
             told.push(ms);
         }
     }
-    assert_eq!(told, [250, 750, 1750]);
-    assert_eq!(one.say(Saying::Keep, 1, 1, 2000), answer(Saying::Wake, 0));
+    assert_eq!(told, [250, 750, 1750, 3750, 7750, 11_750]);
+    assert_eq!(one.say(Saying::Keep, 1, 1, 15_000), answer(Saying::Wake, 0));
     let returned = one.parking.resume(one.number).expect("there");
-    assert_eq!(returned.notices, [notice(), notice()]);
+    assert_eq!(read(&returned.untold), [notice(), offer(2)]);
     assert_eq!(one.parking.poll(one.at(100_000)), None);
-    assert_eq!(one.parking.waking, 0);
+}
+
+/// Its NAT has forgotten it: what is sent to where it was arrives nowhere, and its next Keep comes from elsewhere.
+#[test]
+fn a_node_that_cannot_be_woken_where_it_was_is_when_it_is_heard_again() {
+    let mut one = One::new();
+    assert_eq!(one.say(Saying::Keep, 1, 1, 0), answer(Saying::Kept, 1));
+    one.parking.tell(one.number, offer(1), one.at(2000));
+    for ms in 2000..20_000 {
+        while let Some(event) = one.parking.poll(one.at(ms)) {
+            assert!(matches!(event, Event::Transmit(_)), "{ms}");
+        }
+    }
+    assert_eq!(one.say(Saying::Keep, 2, 9, 20_000), answer(Saying::Wake, 0));
+    let returned = one.parking.resume(one.number).expect("there");
+    assert_eq!(read(&returned.untold), [offer(1)]);
 }
 
 #[test]
-fn a_node_that_does_not_wake_up_is_gone_before_an_exchange_is() {
+fn a_node_that_does_not_come_back_is_gone_a_minute_after_it_was_well() {
     let mut one = One::new();
-    one.parking.tell(one.number, notice(), one.at(0));
+    assert_eq!(one.say(Saying::Keep, 1, 1, 0), answer(Saying::Kept, 1));
+    one.parking.tell(one.number, notice(), one.at(1000));
     // It is heard, and never comes.
-    assert_eq!(one.say(Saying::Keep, 1, 1, 9000), answer(Saying::Wake, 0));
+    assert_eq!(one.say(Saying::Keep, 2, 1, 20_000), answer(Saying::Wake, 0));
     let mut now = one.start;
     loop {
         match one.parking.poll(now) {
@@ -232,25 +269,29 @@ fn a_node_that_does_not_wake_up_is_gone_before_an_exchange_is() {
             None => now = one.parking.poll_timeout().expect("it is waited for"),
         }
     }
-    assert_eq!(now - one.start, WAKE_TIMEOUT);
-    assert_eq!((one.parking.waking, one.parking.len()), (0, 0));
+    assert_eq!(now - one.start, FORGOTTEN_AFTER);
+    assert!(one.parking.is_empty());
 }
 
 #[test]
-fn more_than_a_node_may_have_waiting_is_too_much() {
+fn what_waits_for_a_node_is_bounded() {
     let mut one = One::new();
-    for _ in 0..MAX_NOTICES {
-        one.parking.tell(one.number, notice(), one.start);
+    for exchange in 0..10_000 {
+        one.parking.tell(one.number, offer(exchange), one.start);
     }
-    assert_eq!(one.parking.poll(one.start), None);
-    one.parking.tell(one.number, notice(), one.start);
-    assert!(matches!(one.parking.poll(one.start), Some(Event::Lost(..))));
+    let returned = one.parking.resume(one.number).expect("there");
+    assert!(returned.untold.len() <= MAX_UNTOLD_BYTES);
+    let all = read(&returned.untold);
+    assert!(all.len() > 100);
+    let expected: Vec<_> = (0..).map(offer).take(all.len()).collect();
+    assert_eq!(all, expected, "the first ones");
 }
 
 #[test]
-fn a_drain_wakes_all_but_not_all_at_once_and_nobody_waits_for_that() {
-    let now = Instant::now();
-    let mut parking = Parking::new(now);
+fn a_drain_wakes_all_one_after_the_other_and_nobody_who_is_asked_for_waits() {
+    const MANY: usize = 2000;
+    let start = Instant::now();
+    let mut parking = Parking::new(start);
     let draining = || Reply::Draining(Draining { deadline_ms: 1 });
     let grants = |number: usize| {
         let fill = |out: &mut [u8], _: &[u8], _: &[u8]| {
@@ -260,39 +301,63 @@ fn a_drain_wakes_all_but_not_all_at_once_and_nobody_waits_for_that() {
         };
         Grant::export(fill).expect("it exports")
     };
-    let numbers: Vec<_> = (0..WAKES_AT_ONCE * 2)
+    let numbers: Vec<_> = (0..MANY)
         .map(|number| {
             let grant = grants(number);
             let parked = Parked {
                 grant,
-                ..parked(1, now)
+                ..parked(1, start)
             };
-            parking.park(parked, now).expect("free")
+            parking.park(parked, start).expect("free")
         })
         .collect();
-    let told = numbers
-        .iter()
-        .filter(|number| parking.tell(**number, draining(), now).is_some())
-        .count();
-    assert_eq!(told, WAKES_AT_ONCE);
-    assert_eq!(parking.poll(now), None, "the others wait for their turn");
+    for number in &numbers {
+        assert_eq!(parking.tell(*number, draining(), start), None);
+    }
     let last = *numbers.last().expect("some");
-    assert!(
-        parking.tell(last, notice(), now).is_some(),
-        "who is asked for does not"
-    );
-    for returned in &numbers[..2] {
-        parking.resume(*returned).expect("there");
+    let wake = parking.tell(last, offer(1), start);
+    assert!(wake.is_some(), "who is asked for does not wait");
+    let mut woken = Vec::new();
+    for ms in 0..5000 {
+        let now = start + Duration::from_millis(ms);
+        let mut at_once = 0;
+        while let Some(event) = parking.poll(now) {
+            let Event::Transmit(wake) = event else {
+                panic!("{event:?}")
+            };
+            let ticket = Datagram::decode(&wake.bytes).expect("one").ticket;
+            let (number, _) = parking.find(ticket).expect("there");
+            parking.resume(number).expect("there");
+            woken.push(number);
+            at_once += 1;
+        }
+        assert!(at_once <= 64, "{at_once}");
     }
-    assert!(matches!(parking.poll(now), Some(Event::Transmit(_))));
-    assert_eq!(parking.poll(now), None);
-    let returned = parking.resume(last).expect("there");
-    assert_eq!(returned.notices, [draining(), notice()], "in order");
-    for number in &numbers[2..] {
-        parking.resume(*number).ok();
-        while parking.poll(now).is_some() {}
-    }
-    assert_eq!((parking.len(), parking.waking), (0, 0));
+    woken.sort_unstable();
+    assert_eq!(woken, numbers);
+    assert_eq!(parking.poll_timeout(), None);
+}
+
+#[test]
+fn one_that_keeps_too_often_is_not_answered() {
+    let mut one = One::new();
+    let answers = (0..1000)
+        .filter(|n| one.say(Saying::Keep, n + 1, 9, *n) != Reaction::Unknown)
+        .count();
+    assert_eq!(answers, 5, "five a second");
+    assert_ne!(one.say(Saying::Bye, 2000, 1, 1000), Reaction::Unknown);
+}
+
+#[test]
+fn a_relay_that_goes_says_so_to_all_and_to_whoever_asks() {
+    let mut one = One::new();
+    let farewells: Vec<_> = one.parking.close().collect();
+    let gone = Transmit {
+        leg: leg(1),
+        bytes: grant(1).seal(Saying::Gone, 0),
+    };
+    assert_eq!(farewells, [gone]);
+    assert_eq!(one.say(Saying::Keep, 1, 1, 0), answer(Saying::Gone, 0));
 }
 
 #[test]

@@ -153,6 +153,13 @@ impl Registry {
     ) -> Answer {
         let (entry, side) = self.member(number, exchange)?;
         let to = entry.node(side.peer());
+        // A host that is being woken has not seen the offer. What comes before its answer would only be kept for it.
+        if to.is_parked() {
+            return Err(Refusal::new(
+                Reason::BadState,
+                "the other node has not answered yet",
+            ));
+        }
         self.notices.push_back((
             to,
             Reply::Signal(Signal {
