@@ -1,8 +1,8 @@
 //! The workers: a batch from the socket, then for each run of datagrams demux → look up → plan, then one send.
 //!
 //! ```text
-//!  socket ─▶ batch::Received ─▶ demux::runs ─┬─ frames ─▶ forward (table) ─▶ batch::Plan ─▶ socket
-//!                                            ├─ question ─▶ reflect ────────────────────▶ socket
+//!  socket ─▶ batch::Received ─▶ demux::runs ─┬─ frames ─▶ table::Table ─▶ batch::Plan ─▶ socket
+//!                                            ├─ question ─▶ reflect ──────────────────▶ socket
 //!                                            └─ QUIC ─▶ bounded queue ─▶ control
 //! ```
 //!
@@ -14,15 +14,13 @@
 pub mod batch;
 // Pure: bytes → what they are.
 pub mod demux;
-// Pure: a frame, its source and the table → where the same bytes go.
-pub mod forward;
 // Memory in large pages.
 pub mod pages;
 // Pure: "from which address do you see me?"
 pub mod reflect;
 // The UDP sockets: bound, received from in batches, sent on by everybody.
 pub mod socket;
-// Session → where to; rate, last seen, counters.
+// Pure: a frame's session and source → where the same bytes go; rate, last seen, counters.
 pub mod table;
 
 use std::{
@@ -243,7 +241,11 @@ impl Worker {
         match run.what? {
             Demuxed::Frame(header) => {
                 let amount = (run.datagrams, run.length);
-                let to = forward::forward(&self.datapath.table, header, amount, meta.source, now)?;
+                let Header { session, side } = header;
+                let to = self
+                    .datapath
+                    .table
+                    .charge(session, side, amount, meta.source, now)?;
                 let piece = Piece {
                     slot,
                     start: run.start,

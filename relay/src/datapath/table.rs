@@ -287,8 +287,11 @@ impl Table {
         self.len() == 0
     }
 
-    /// Charges `side` of `session` with a run of `frames` that are `length` bytes together and came from `source`, and names
-    /// the other leg.
+    /// Where a run of `frames` goes, unchanged, that are `length` bytes together, came from `source` and name `side` of
+    /// `session`: to the other leg. The side is charged.
+    ///
+    /// Three questions, in the order of their price: is there such a session, does the source own the side, may that side
+    /// still send? Nobody who is not a leg can therefore spend a session's rate.
     ///
     /// # Errors
     /// Why the run goes nowhere; then nothing has changed.
@@ -363,6 +366,8 @@ impl Table {
 mod tests {
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn leg(port: u16) -> Leg {
@@ -408,6 +413,87 @@ mod tests {
             table.charge(id, Side::Host, (1, 1), leg(1).remote, now),
             Err(DropReason::UnknownSession)
         );
+    }
+
+    const HOST: u16 = 1;
+    const JOINER: u16 = 2;
+
+    /// Session 5, each of whose sides may send 3,000 bytes at once.
+    fn table_of_one(now: Instant) -> Table {
+        let table = Table::new(Rate::per_second(1000, 3000), 8, now);
+        assert!(table.insert(SessionId(5), [leg(HOST), leg(JOINER)], now));
+        table
+    }
+
+    #[test]
+    fn the_source_must_be_the_leg_of_the_side_it_names() {
+        let now = Instant::now();
+        let table = table_of_one(now);
+        for (session, side, port, reason) in [
+            (6, Side::Host, HOST, DropReason::UnknownSession),
+            (5, Side::Joiner, HOST, DropReason::WrongSource),
+            (5, Side::Host, JOINER, DropReason::WrongSource),
+            (5, Side::Host, 3, DropReason::WrongSource),
+        ] {
+            assert_eq!(
+                table.charge(SessionId(session), side, (1, 100), leg(port).remote, now),
+                Err(reason)
+            );
+        }
+    }
+
+    #[test]
+    fn each_direction_has_its_own_rate_and_strangers_cannot_spend_it() {
+        let now = Instant::now();
+        let table = table_of_one(now);
+        for _ in 0..100 {
+            assert!(
+                table
+                    .charge(SessionId(5), Side::Host, (1, 1000), leg(3).remote, now)
+                    .is_err()
+            );
+        }
+        for _ in 0..3 {
+            assert!(
+                table
+                    .charge(SessionId(5), Side::Host, (1, 1000), leg(HOST).remote, now)
+                    .is_ok()
+            );
+        }
+        let limited = table.charge(SessionId(5), Side::Host, (1, 1000), leg(HOST).remote, now);
+        assert_eq!(limited, Err(DropReason::RateLimited));
+        assert!(
+            table
+                .charge(
+                    SessionId(5),
+                    Side::Joiner,
+                    (1, 1000),
+                    leg(JOINER).remote,
+                    now
+                )
+                .is_ok()
+        );
+        let later = now + Duration::from_secs(1);
+        assert!(
+            table
+                .charge(SessionId(5), Side::Host, (1, 1000), leg(HOST).remote, later)
+                .is_ok()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_forwarded_comes_from_one_leg_and_goes_to_the_other(
+            session in 4..7_u64, joiner: bool, port in 0..4_u16, length in 0..5000_usize,
+        ) {
+            let now = Instant::now();
+            let side = if joiner { Side::Joiner } else { Side::Host };
+            if let Ok(to) = table_of_one(now).charge(SessionId(session), side, (1, length), leg(port).remote, now) {
+                prop_assert_eq!((session, port), (5, if joiner { JOINER } else { HOST }));
+                prop_assert_eq!(to, leg(if joiner { HOST } else { JOINER }));
+                prop_assert!(length <= 3000);
+            }
+        }
     }
 
     #[test]
