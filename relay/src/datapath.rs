@@ -14,6 +14,8 @@
 pub mod batch;
 // Pure: bytes → what they are.
 pub mod demux;
+// The ends of a session.
+pub mod leg;
 // Memory in large pages.
 pub mod pages;
 // Pure: "from which address do you see me?"
@@ -43,7 +45,7 @@ use self::{
     demux::{Demuxed, Run},
     reflect::Reflector,
     socket::Socket,
-    table::Table,
+    table::{Moment, Table},
 };
 use crate::admin::metrics::Metrics;
 
@@ -209,6 +211,7 @@ impl Worker {
     /// One batch, one look at the clock.
     fn handle(&self, received: &Received, plan: &mut Plan) {
         let now = Instant::now();
+        let moment = self.datapath.table.moment(now);
         let mut datagrams = 0;
         for slot in received.slots() {
             let Some((message, meta)) = received.message(slot) else {
@@ -216,7 +219,8 @@ impl Worker {
             };
             for run in demux::runs(message, meta.segment) {
                 datagrams += run.datagrams;
-                if let Err(reason) = self.handle_run(run, slot, message, &meta, now, plan) {
+                if let Err(reason) = self.handle_run(run, slot, message, &meta, (now, moment), plan)
+                {
                     self.datapath.metrics.dropped(reason, run.datagrams);
                 }
                 if plan.is_full() {
@@ -234,7 +238,7 @@ impl Worker {
         slot: usize,
         message: &[u8],
         meta: &Meta,
-        now: Instant,
+        (now, moment): (Instant, Moment),
         plan: &mut Plan,
     ) -> Result<(), DropReason> {
         let datagram = || &message[run.start..][..run.length];
@@ -245,7 +249,7 @@ impl Worker {
                 let to = self
                     .datapath
                     .table
-                    .charge(session, side, amount, meta.source, now)?;
+                    .charge(session, side, amount, meta.source, moment)?;
                 let piece = Piece {
                     slot,
                     start: run.start,
@@ -284,9 +288,10 @@ impl Worker {
             .reflector
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let answer = reflector.respond(datagram, meta.source, now)?;
+        let source = meta.source.into();
+        let answer = reflector.respond(datagram, source, now)?;
         let transmit = Transmit {
-            destination: meta.source,
+            destination: source,
             ecn: None,
             contents: &answer,
             segment_size: None,
@@ -314,7 +319,7 @@ impl Worker {
         };
         slot.send(QuicPacket {
             bytes: BytesMut::from(datagram),
-            source: meta.source,
+            source: meta.source.into(),
             local: meta.local,
             ecn: meta.ecn,
         });

@@ -16,7 +16,7 @@
 use std::{
     collections::VecDeque,
     io, mem,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     ops::Range,
     os::fd::AsRawFd,
     ptr,
@@ -25,7 +25,10 @@ use std::{
 use quinn_udp::{EcnCodepoint, Transmit, UdpSocketState};
 
 use super::{Meta, Piece, SLOTS, Sent, WAIT};
-use crate::datapath::{pages, table::Leg};
+use crate::datapath::{
+    leg::{Leg, PackedAddress, PackedLeg},
+    pages,
+};
 
 /// A run that the kernel has joined, and as much again as keeps slots out of each other's cache sets.
 const SLOT_BYTES: usize = 65_536 + 320;
@@ -86,14 +89,14 @@ pub fn send_now(socket: &UdpSocket, _: &UdpSocketState, transmit: &Transmit<'_>)
         iov_len: transmit.contents.len(),
     };
     let mut control = Control([0; CONTROL_BYTES]);
-    header.msg_namelen = write_address(transmit.destination, &mut name);
+    let leg = PackedLeg::from(Leg {
+        remote: transmit.destination,
+        local: transmit.src_ip,
+    });
+    header.msg_namelen = write_address(leg.remote(), &mut name);
     header.msg_name = ptr::from_mut(&mut name).cast();
     header.msg_iov = &raw mut iovec;
     header.msg_iovlen = 1;
-    let leg = Leg {
-        remote: transmit.destination,
-        local: transmit.src_ip,
-    };
     write_control(
         &mut header,
         &mut control,
@@ -251,28 +254,30 @@ fn length_of<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
 
-fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+#[inline]
+fn address_of(name: &libc::sockaddr_storage) -> Option<PackedAddress> {
     match libc::c_int::from(name.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says which structure this storage holds; it is as large and as aligned as any.
             let v4 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in>() };
-            let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
-            Some(SocketAddr::from((ip, u16::from_be(v4.sin_port))))
+            let ip = Ipv4Addr::from_bits(u32::from_be(v4.sin_addr.s_addr));
+            Some(PackedAddress::v4(ip, u16::from_be(v4.sin_port)))
         }
         libc::AF_INET6 => {
             // SAFETY: as above.
             let v6 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
             let port = u16::from_be(v6.sin6_port);
-            Some(SocketAddrV6::new(ip, port, 0, v6.sin6_scope_id).into())
+            Some(PackedAddress::v6(ip, port, v6.sin6_scope_id))
         }
         _ => None,
     }
 }
 
 /// Writes an address as the kernel wants it; its length.
-fn write_address(address: SocketAddr, name: &mut libc::sockaddr_storage) -> libc::socklen_t {
-    match address {
+#[inline]
+fn write_address(address: PackedAddress, name: &mut libc::sockaddr_storage) -> libc::socklen_t {
+    match SocketAddr::from(address) {
         SocketAddr::V4(address) => {
             // SAFETY: the storage is as large and as aligned as any address; zeros were valid before.
             let v4 = unsafe { &mut *ptr::from_mut(name).cast::<libc::sockaddr_in>() };
@@ -297,7 +302,7 @@ fn write_address(address: SocketAddr, name: &mut libc::sockaddr_storage) -> libc
 /// One message to be sent.
 #[derive(Clone, Copy, Debug)]
 struct Message {
-    to: Leg,
+    to: PackedLeg,
     ecn: Option<EcnCodepoint>,
     /// Of each datagram but the last.
     segment: usize,
@@ -310,10 +315,7 @@ struct Message {
 
 impl Message {
     const NONE: Self = Self {
-        to: Leg {
-            remote: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-            local: None,
-        },
+        to: PackedLeg::NONE,
         ecn: None,
         segment: 0,
         closed: true,
@@ -322,7 +324,13 @@ impl Message {
         pieces: 0,
     };
 
-    fn can_take(&self, to: &Leg, ecn: Option<EcnCodepoint>, piece: Piece, segments: usize) -> bool {
+    fn can_take(
+        &self,
+        to: &PackedLeg,
+        ecn: Option<EcnCodepoint>,
+        piece: Piece,
+        segments: usize,
+    ) -> bool {
         self.to == *to
             && self.ecn == ecn
             // Only the last may be shorter.
@@ -390,7 +398,7 @@ impl Plan {
 
     /// Adds a run for `to`, behind what goes there already if it fits. Runs with one `key` have one destination. Not to be
     /// called on a full plan.
-    pub fn add(&mut self, key: u64, to: Leg, ecn: Option<EcnCodepoint>, piece: Piece) {
+    pub fn add(&mut self, key: u64, to: PackedLeg, ecn: Option<EcnCodepoint>, piece: Piece) {
         let segments = piece.length.div_ceil(piece.segment);
         let open = self.keys[..self.len]
             .iter()
@@ -487,7 +495,7 @@ impl Plan {
             };
         }
         let header = &mut self.headers[at].msg_hdr;
-        header.msg_namelen = write_address(message.to.remote, &mut self.names[at]);
+        header.msg_namelen = write_address(message.to.remote(), &mut self.names[at]);
         header.msg_name = ptr::from_mut(&mut self.names[at]).cast();
         header.msg_iov = self.iovecs[at].as_mut_ptr();
         header.msg_iovlen = message.pieces;
@@ -512,7 +520,7 @@ impl Plan {
     ) {
         let message = self.messages[at];
         if message.segments == 1 {
-            tracing::trace!(%error, to = %message.to.remote, "not sent");
+            tracing::trace!(%error, to = ?Leg::from(message.to), "not sent");
             sent.refused += 1;
             return;
         }
@@ -570,7 +578,7 @@ impl std::fmt::Debug for Plan {
 fn write_control(
     header: &mut libc::msghdr,
     control: &mut Control,
-    to: &Leg,
+    to: &PackedLeg,
     ecn: Option<EcnCodepoint>,
     segment: Option<usize>,
 ) {
@@ -597,13 +605,13 @@ fn write_control(
         }
         if let Some(ecn) = ecn {
             let marks = libc::c_int::from(ecn as u8).to_ne_bytes();
-            if to.remote.ip().to_canonical().is_ipv4() {
+            if SocketAddr::from(to.remote()).ip().to_canonical().is_ipv4() {
                 push(libc::IPPROTO_IP, libc::IP_TOS, &marks);
             } else {
                 push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &marks);
             }
         }
-        match to.local {
+        match to.local() {
             // in_pktinfo: interface, our address, the other's; in6_pktinfo: our address, interface.
             Some(IpAddr::V4(ip)) => {
                 let mut info = [0; 12];
@@ -637,11 +645,12 @@ mod tests {
         }
     }
 
-    fn leg(port: u16) -> Leg {
-        Leg {
-            remote: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+    fn leg(port: u16) -> PackedLeg {
+        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        PackedLeg::from(Leg {
+            remote,
             local: None,
-        }
+        })
     }
 
     /// Zero-copy: what the kernel is told to send lies where it was received.
@@ -725,9 +734,9 @@ mod tests {
             let address: SocketAddr = text.parse().expect("an address");
             // SAFETY: all zeros is a valid value of this C structure.
             let mut name = unsafe { mem::zeroed() };
-            let length = write_address(address, &mut name);
+            let length = write_address(address.into(), &mut name);
             assert!(length as usize <= size_of_val(&name));
-            assert_eq!(address_of(&name), Some(address));
+            assert_eq!(address_of(&name), Some(address.into()));
         }
     }
 }
