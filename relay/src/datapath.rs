@@ -255,6 +255,7 @@ impl Worker {
                     start: run.start,
                     length: run.length,
                     segment: meta.segment.min(run.length),
+                    datagrams: run.datagrams,
                 };
                 // The inner connection's congestion marks are end to end.
                 plan.add(key(header), to, meta.ecn, piece);
@@ -278,8 +279,10 @@ impl Worker {
         let sent = self.socket.send_plan(plan, received);
         let metrics = &self.datapath.metrics;
         metrics.forwarded(sent.datagrams, sent.bytes);
-        metrics.dropped(DropReason::SendBufferFull, sent.no_room);
-        metrics.dropped(DropReason::SendFailed, sent.refused);
+        if sent.no_room + sent.refused > 0 {
+            metrics.dropped(DropReason::SendBufferFull, sent.no_room);
+            metrics.dropped(DropReason::SendFailed, sent.refused);
+        }
     }
 
     fn reflect(&self, datagram: &[u8], meta: &Meta, now: Instant) -> Result<(), DropReason> {

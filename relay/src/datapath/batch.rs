@@ -39,6 +39,8 @@ pub struct Piece {
     pub length: usize,
     /// Of a datagram, bytes.
     pub segment: usize,
+    /// How many there are.
+    pub datagrams: usize,
 }
 
 /// What the kernel says of a received message.

@@ -104,6 +104,7 @@ macro_rules! batches {
                             start: 0,
                             length,
                             segment,
+                            datagrams: length.div_ceil(segment),
                         },
                         meta,
                     ));
