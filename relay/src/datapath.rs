@@ -52,6 +52,10 @@ use crate::admin::metrics::Metrics;
 /// Receive errors in a row after which the socket is given up: anything a peer can cause (ICMP) comes and goes.
 const MAX_RECEIVE_ERRORS: u32 = 100;
 
+/// Batches of which the metrics hear together: to tell them of one costs as much as a frame's look-up. When nothing more
+/// comes they hear within [`batch::WAIT`].
+const UNTOLD_BATCHES: u64 = 32;
+
 /// QUIC packets on their way to control, of those who are here and of those who would like to be.
 ///
 /// Enough for a burst while control waits for its turn; when full the packet is dropped and counted, and QUIC repairs it,
@@ -189,15 +193,22 @@ impl Worker {
     /// When the socket itself is broken; no datagram can do that.
     pub fn run(self) -> io::Result<()> {
         let (mut received, mut plan) = (Received::default(), Plan::default());
+        let batch_frames = self.datapath.metrics.batch_frames.local();
         let mut errors = 0;
         while !self.stopped.load(Ordering::Relaxed) {
             match self.socket.receive(&mut received) {
                 Ok(()) => {
                     errors = 0;
-                    self.handle(&received, &mut plan);
+                    batch_frames.observe(self.handle(&received, &mut plan) as f64);
+                    if batch_frames.get_sample_count() >= UNTOLD_BATCHES {
+                        batch_frames.flush();
+                    }
                 }
                 Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+                {
+                    batch_frames.flush();
+                }
                 Err(error) if errors >= MAX_RECEIVE_ERRORS => return Err(error),
                 Err(error) => {
                     errors += 1;
@@ -208,8 +219,8 @@ impl Worker {
         Ok(())
     }
 
-    /// One batch, one look at the clock.
-    fn handle(&self, received: &Received, plan: &mut Plan) {
+    /// One batch, one look at the clock; how many datagrams it was.
+    fn handle(&self, received: &Received, plan: &mut Plan) -> usize {
         let now = Instant::now();
         let moment = self.datapath.table.moment(now);
         let mut datagrams = 0;
@@ -229,7 +240,7 @@ impl Worker {
             }
         }
         self.send(plan, received);
-        self.datapath.metrics.batch_frames.observe(datagrams as f64);
+        datagrams
     }
 
     fn handle_run(
