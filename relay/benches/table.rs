@@ -15,7 +15,7 @@ use std::{
 use dashmap::DashMap;
 use remora_proto::id::{SessionId, Side};
 use remora_relay::{
-    datapath::table::{Leg, Table},
+    datapath::{leg::Leg, table::Table},
     rate::{Rate, TokenBucket},
 };
 
@@ -110,8 +110,15 @@ fn main() {
         }
         let ours = |n: usize, now: Instant| {
             table
-                .charge(id(n), Side::Host, (1, LENGTH), leg(n).remote, now)
+                .charge(
+                    id(n),
+                    Side::Host,
+                    (1, LENGTH),
+                    leg(n).remote.into(),
+                    table.moment(now),
+                )
                 .ok()
+                .map(Leg::from)
         };
         let theirs = |n: usize, now: Instant| map.get_mut(&id(n))?.charge(leg(n).remote, now);
         let print = |name: &str, one: f64, two: f64, moving: f64| {

@@ -1,8 +1,8 @@
 //! The workers: a batch from the socket, then for each run of datagrams demux → look up → plan, then one send.
 //!
 //! ```text
-//!  socket ─▶ batch::Received ─▶ demux::runs ─┬─ frames ─▶ forward (table) ─▶ batch::Plan ─▶ socket
-//!                                            ├─ question ─▶ reflect ────────────────────▶ socket
+//!  socket ─▶ batch::Received ─▶ demux::runs ─┬─ frames ─▶ table::Table ─▶ batch::Plan ─▶ socket
+//!                                            ├─ question ─▶ reflect ──────────────────▶ socket
 //!                                            └─ QUIC, parked nodes ─▶ bounded queue ─▶ control
 //! ```
 //!
@@ -14,15 +14,15 @@
 pub mod batch;
 // Pure: bytes → what they are.
 pub mod demux;
-// Pure: a frame, its source and the table → where the same bytes go.
-pub mod forward;
+// The ends of a session.
+pub mod leg;
 // Memory in large pages.
 pub mod pages;
 // Pure: "from which address do you see me?"
 pub mod reflect;
 // The UDP sockets: bound, received from in batches, sent on by everybody.
 pub mod socket;
-// Session → where to; rate, last seen, counters.
+// Pure: a frame's session and source → where the same bytes go; rate, last seen, counters.
 pub mod table;
 
 use std::{
@@ -45,12 +45,16 @@ use self::{
     demux::{Demuxed, Run},
     reflect::Reflector,
     socket::Socket,
-    table::Table,
+    table::{Moment, Table},
 };
 use crate::admin::metrics::Metrics;
 
 /// Receive errors in a row after which the socket is given up: anything a peer can cause (ICMP) comes and goes.
 const MAX_RECEIVE_ERRORS: u32 = 100;
+
+/// Batches of which the metrics hear together: to tell them of one costs as much as a frame's look-up. When nothing more
+/// comes they hear within [`batch::WAIT`].
+const UNTOLD_BATCHES: u64 = 32;
 
 /// QUIC packets on their way to control, of those who are here and of those who would like to be.
 ///
@@ -193,15 +197,22 @@ impl Worker {
     /// When the socket itself is broken; no datagram can do that.
     pub fn run(self) -> io::Result<()> {
         let (mut received, mut plan) = (Received::default(), Plan::default());
+        let batch_frames = self.datapath.metrics.batch_frames.local();
         let mut errors = 0;
         while !self.stopped.load(Ordering::Relaxed) {
             match self.socket.receive(&mut received) {
                 Ok(()) => {
                     errors = 0;
-                    self.handle(&received, &mut plan);
+                    batch_frames.observe(self.handle(&received, &mut plan) as f64);
+                    if batch_frames.get_sample_count() >= UNTOLD_BATCHES {
+                        batch_frames.flush();
+                    }
                 }
                 Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+                {
+                    batch_frames.flush();
+                }
                 Err(error) if errors >= MAX_RECEIVE_ERRORS => return Err(error),
                 Err(error) => {
                     errors += 1;
@@ -212,9 +223,10 @@ impl Worker {
         Ok(())
     }
 
-    /// One batch, one look at the clock.
-    fn handle(&self, received: &Received, plan: &mut Plan) {
+    /// One batch, one look at the clock; how many datagrams it was.
+    fn handle(&self, received: &Received, plan: &mut Plan) -> usize {
         let now = Instant::now();
+        let moment = self.datapath.table.moment(now);
         let mut datagrams = 0;
         for slot in received.slots() {
             let Some((message, meta)) = received.message(slot) else {
@@ -222,7 +234,8 @@ impl Worker {
             };
             for run in demux::runs(message, meta.segment) {
                 datagrams += run.datagrams;
-                if let Err(reason) = self.handle_run(run, slot, message, &meta, now, plan) {
+                if let Err(reason) = self.handle_run(run, slot, message, &meta, (now, moment), plan)
+                {
                     self.datapath.metrics.dropped(reason, run.datagrams);
                 }
                 if plan.is_full() {
@@ -231,7 +244,7 @@ impl Worker {
             }
         }
         self.send(plan, received);
-        self.datapath.metrics.batch_frames.observe(datagrams as f64);
+        datagrams
     }
 
     fn handle_run(
@@ -240,19 +253,24 @@ impl Worker {
         slot: usize,
         message: &[u8],
         meta: &Meta,
-        now: Instant,
+        (now, moment): (Instant, Moment),
         plan: &mut Plan,
     ) -> Result<(), DropReason> {
         let datagram = || &message[run.start..][..run.length];
         match run.what? {
             Demuxed::Frame(header) => {
                 let amount = (run.datagrams, run.length);
-                let to = forward::forward(&self.datapath.table, header, amount, meta.source, now)?;
+                let Header { session, side } = header;
+                let to = self
+                    .datapath
+                    .table
+                    .charge(session, side, amount, meta.source, moment)?;
                 let piece = Piece {
                     slot,
                     start: run.start,
                     length: run.length,
                     segment: meta.segment.min(run.length),
+                    datagrams: run.datagrams,
                 };
                 // The inner connection's congestion marks are end to end.
                 plan.add(key(header), to, meta.ecn, piece);
@@ -276,8 +294,10 @@ impl Worker {
         let sent = self.socket.send_plan(plan, received);
         let metrics = &self.datapath.metrics;
         metrics.forwarded(sent.datagrams, sent.bytes);
-        metrics.dropped(DropReason::SendBufferFull, sent.no_room);
-        metrics.dropped(DropReason::SendFailed, sent.refused);
+        if sent.no_room + sent.refused > 0 {
+            metrics.dropped(DropReason::SendBufferFull, sent.no_room);
+            metrics.dropped(DropReason::SendFailed, sent.refused);
+        }
     }
 
     fn reflect(&self, datagram: &[u8], meta: &Meta, now: Instant) -> Result<(), DropReason> {
@@ -286,9 +306,10 @@ impl Worker {
             .reflector
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let answer = reflector.respond(datagram, meta.source, now)?;
+        let source = meta.source.into();
+        let answer = reflector.respond(datagram, source, now)?;
         let transmit = Transmit {
-            destination: meta.source,
+            destination: source,
             ecn: None,
             contents: &answer,
             segment_size: None,
@@ -316,7 +337,7 @@ impl Worker {
         };
         slot.send(QuicPacket {
             bytes: BytesMut::from(datagram),
-            source: meta.source,
+            source: meta.source.into(),
             local: meta.local,
             ecn: meta.ecn,
         });

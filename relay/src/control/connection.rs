@@ -24,7 +24,7 @@ use remora_proto::{
 };
 
 use super::message::{NodeToRelay, RelayToNode, Reply, Request};
-use crate::datapath::table::Leg;
+use crate::datapath::leg::Leg;
 
 /// The relay stops.
 pub const CLOSED_DRAINED: VarInt = VarInt::from_u32(1);

@@ -41,7 +41,7 @@ use super::{
 };
 use crate::{
     admin::metrics::{Handshake, Metrics},
-    datapath::{DropReason, QuicPacket, pages, socket::Socket, table::Leg},
+    datapath::{DropReason, QuicPacket, leg::Leg, pages, socket::Socket},
     drain::State,
     rate::TokenBucket,
     rendezvous::Rendezvous,

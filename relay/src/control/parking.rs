@@ -27,7 +27,7 @@ use super::{
     registry::ConnectionNumber,
 };
 use crate::{
-    datapath::table::Leg,
+    datapath::leg::Leg,
     rate::{Rate, TokenBucket},
 };
 

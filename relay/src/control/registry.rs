@@ -33,7 +33,7 @@ use self::{allocation::Allocation, exchange::Exchange};
 use super::message::{Answer, Reason, Refusal, Reply, done};
 use crate::{
     admin::metrics::Metrics,
-    datapath::table::{Leg, Table},
+    datapath::{leg::Leg, table::Table},
     drain::{Drain, State},
 };
 

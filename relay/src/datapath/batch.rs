@@ -13,10 +13,7 @@ mod linux;
 #[cfg(any(not(target_os = "linux"), test))]
 pub mod portable;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use quinn_udp::EcnCodepoint;
 
@@ -24,6 +21,7 @@ use quinn_udp::EcnCodepoint;
 pub use self::linux::{Plan, Received, prepare, send_now};
 #[cfg(not(target_os = "linux"))]
 pub use self::portable::{Plan, Received, prepare, send_now};
+use super::leg::PackedAddress;
 
 /// How long a receive waits: whoever receives looks up as often, whether it is to stop.
 pub const WAIT: Duration = Duration::from_millis(100);
@@ -41,13 +39,15 @@ pub struct Piece {
     pub length: usize,
     /// Of a datagram, bytes.
     pub segment: usize,
+    /// How many there are.
+    pub datagrams: usize,
 }
 
 /// What the kernel says of a received message.
 #[derive(Clone, Copy, Debug)]
 pub struct Meta {
     /// Where from.
-    pub source: SocketAddr,
+    pub source: PackedAddress,
     /// Where to, if the system says.
     pub local: Option<IpAddr>,
     /// Congestion marks.

@@ -12,7 +12,7 @@ use super::{ConnectionNumber, Due, Registry};
 use crate::{
     admin::metrics::SessionEnd,
     control::message::{Answer, Reason, Refusal, ReleaseCause, Reply, done},
-    datapath::table::Leg,
+    datapath::leg::Leg,
 };
 
 /// Sessions of one connection at once: a helper with a row of windows; more is a program gone wrong.

@@ -147,8 +147,9 @@ impl Bench {
         side: Side,
         from: ConnectionNumber,
     ) -> Result<Leg, DropReason> {
-        self.table
-            .charge(session, side, (1, 100), source(from), self.now)
+        let (from, now) = (source(from).into(), self.table.moment(self.now));
+        let to = self.table.charge(session, side, (1, 100), from, now);
+        to.map(Leg::from)
     }
 
     fn is_empty(&self) -> bool {

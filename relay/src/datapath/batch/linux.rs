@@ -16,7 +16,7 @@
 use std::{
     collections::VecDeque,
     io, mem,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     ops::Range,
     os::fd::AsRawFd,
     ptr,
@@ -25,18 +25,36 @@ use std::{
 use quinn_udp::{EcnCodepoint, Transmit, UdpSocketState};
 
 use super::{Meta, Piece, SLOTS, Sent, WAIT};
-use crate::datapath::{pages, table::Leg};
+use crate::datapath::{
+    leg::{Leg, PackedAddress, PackedLeg},
+    pages,
+};
 
-/// A run that the kernel has joined, and as much again as keeps slots out of each other's cache sets.
-const SLOT_BYTES: usize = 65_536 + 320;
+/// A run that the kernel has joined, and as much again as keeps single frames of 1,200 bytes, which begin their slots, out
+/// of each other's cache sets: those of the first cache recur each 4 KiB, of the second each 64.
+const SLOT_BYTES: usize = 65_536 + 19 * 64;
 /// Segments of one send (UDP_MAX_SEGMENTS was 64 until Linux 6.x).
 const MAX_SEGMENTS: usize = 64;
 /// Destinations remembered that take no segments.
 const MAX_UNSEGMENTED: usize = 64;
 /// Bytes of one send: a UDP datagram's most, less headers.
 const MAX_SEND_BYTES: usize = 65_000;
+/// Pieces of one batch: no message has more of them than segments.
+const MAX_PIECES: usize = SLOTS * MAX_SEGMENTS;
+/// Rows of the index to a plan's messages; some times as many as there are of these, so that few share a row.
+const ROWS: usize = 256;
 /// Room for each ancillary datum that we ask for or send: segment size, own address, marks.
 const CONTROL_BYTES: usize = 128;
+/// What [`Received`] and [`Plan`] keep stands close together: a batch's worth of each is to fit into the first cache, which
+/// rows that are multiples of 1 KiB apart do not.
+const NAME_BYTES: usize = 32;
+
+/// An address as the kernel writes and reads it, IPv4 or IPv6.
+#[repr(C, align(32))]
+#[derive(Clone, Copy)]
+struct Name([u8; NAME_BYTES]);
+
+const _: () = assert!(NAME_BYTES >= size_of::<libc::sockaddr_in6>());
 
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
@@ -78,22 +96,22 @@ pub fn prepare(socket: &UdpSocket) -> io::Result<()> {
 /// # Errors
 /// [`io::ErrorKind::WouldBlock`] when there is no room in the socket's buffer, else what the system said.
 pub fn send_now(socket: &UdpSocket, _: &UdpSocketState, transmit: &Transmit<'_>) -> io::Result<()> {
-    // SAFETY: all zeros is a valid value of each of these C structures.
-    let (mut name, mut header): (libc::sockaddr_storage, libc::msghdr) =
-        unsafe { (mem::zeroed(), mem::zeroed()) };
+    // SAFETY: all zeros is a valid value of this C structure.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    let mut name = Name([0; NAME_BYTES]);
     let mut iovec = libc::iovec {
         iov_base: transmit.contents.as_ptr().cast_mut().cast(),
         iov_len: transmit.contents.len(),
     };
     let mut control = Control([0; CONTROL_BYTES]);
-    header.msg_namelen = write_address(transmit.destination, &mut name);
+    let leg = PackedLeg::from(Leg {
+        remote: transmit.destination,
+        local: transmit.src_ip,
+    });
+    header.msg_namelen = write_address(leg.remote(), &mut name);
     header.msg_name = ptr::from_mut(&mut name).cast();
     header.msg_iov = &raw mut iovec;
     header.msg_iovlen = 1;
-    let leg = Leg {
-        remote: transmit.destination,
-        local: transmit.src_ip,
-    };
     write_control(
         &mut header,
         &mut control,
@@ -111,7 +129,7 @@ pub fn send_now(socket: &UdpSocket, _: &UdpSocketState, transmit: &Transmit<'_>)
 /// Buffers that messages are received into.
 pub struct Received {
     bytes: Box<[u8]>,
-    names: Box<[libc::sockaddr_storage; SLOTS]>,
+    names: Box<[Name; SLOTS]>,
     controls: Box<[Control; SLOTS]>,
     /// Pointed to by the headers.
     _iovecs: Box<[libc::iovec; SLOTS]>,
@@ -125,11 +143,9 @@ impl Default for Received {
         let mut bytes = vec![0; SLOTS * SLOT_BYTES].into_boxed_slice();
         // A batch touches each slot, and so does the kernel.
         pages::prefer_huge(&bytes);
-        // SAFETY: all zeros is a valid value of each of these C structures.
-        let (mut names, mut headers): (
-            Box<[libc::sockaddr_storage; SLOTS]>,
-            Box<[libc::mmsghdr; SLOTS]>,
-        ) = unsafe { (Box::new(mem::zeroed()), Box::new(mem::zeroed())) };
+        // SAFETY: all zeros is a valid value of this C structure.
+        let mut headers: Box<[libc::mmsghdr; SLOTS]> = unsafe { Box::new(mem::zeroed()) };
+        let mut names = Box::new([Name([0; NAME_BYTES]); SLOTS]);
         let mut controls = Box::new([Control([0; CONTROL_BYTES]); SLOTS]);
         let mut chunks = bytes.chunks_exact_mut(SLOT_BYTES);
         let mut iovecs: Box<[libc::iovec; SLOTS]> = Box::new(std::array::from_fn(|_| {
@@ -164,7 +180,7 @@ impl Received {
     /// [`io::ErrorKind::WouldBlock`] when nothing came, else what the system said.
     pub fn fill(&mut self, socket: &UdpSocket, _: &UdpSocketState) -> io::Result<()> {
         for header in &mut self.headers[..self.filled] {
-            header.msg_hdr.msg_namelen = length_of::<libc::sockaddr_storage>();
+            header.msg_hdr.msg_namelen = length_of::<Name>();
             header.msg_hdr.msg_controllen = CONTROL_BYTES;
         }
         self.filled = 0;
@@ -231,8 +247,8 @@ impl Received {
         Some((bytes, meta))
     }
 
-    fn bytes_of(&self, piece: Piece) -> &[u8] {
-        &self.bytes[piece.slot * SLOT_BYTES..][..SLOT_BYTES][piece.start..][..piece.length]
+    fn bytes_of(&self, link: Link) -> &[u8] {
+        &self.bytes[link.offset as usize..][..link.length as usize]
     }
 }
 
@@ -251,30 +267,33 @@ fn length_of<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
 
-fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    match libc::c_int::from(name.ss_family) {
+#[inline]
+fn address_of(name: &Name) -> Option<PackedAddress> {
+    let [low, high, ..] = name.0;
+    match libc::c_int::from(u16::from_ne_bytes([low, high])) {
         libc::AF_INET => {
-            // SAFETY: the family says which structure this storage holds; it is as large and as aligned as any.
+            // SAFETY: the family, which each begins with, says which structure this is; it is as large and as aligned.
             let v4 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in>() };
-            let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
-            Some(SocketAddr::from((ip, u16::from_be(v4.sin_port))))
+            let ip = Ipv4Addr::from_bits(u32::from_be(v4.sin_addr.s_addr));
+            Some(PackedAddress::v4(ip, u16::from_be(v4.sin_port)))
         }
         libc::AF_INET6 => {
             // SAFETY: as above.
             let v6 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
             let port = u16::from_be(v6.sin6_port);
-            Some(SocketAddrV6::new(ip, port, 0, v6.sin6_scope_id).into())
+            Some(PackedAddress::v6(ip, port, v6.sin6_scope_id))
         }
         _ => None,
     }
 }
 
 /// Writes an address as the kernel wants it; its length.
-fn write_address(address: SocketAddr, name: &mut libc::sockaddr_storage) -> libc::socklen_t {
-    match address {
+#[inline]
+fn write_address(address: PackedAddress, name: &mut Name) -> libc::socklen_t {
+    match SocketAddr::from(address) {
         SocketAddr::V4(address) => {
-            // SAFETY: the storage is as large and as aligned as any address; zeros were valid before.
+            // SAFETY: a name is as large and as aligned as any address, and any bytes are valid ones.
             let v4 = unsafe { &mut *ptr::from_mut(name).cast::<libc::sockaddr_in>() };
             v4.sin_family = libc::AF_INET as libc::sa_family_t;
             v4.sin_port = address.port().to_be();
@@ -294,55 +313,70 @@ fn write_address(address: SocketAddr, name: &mut libc::sockaddr_storage) -> libc
     }
 }
 
-/// One message to be sent.
+/// One message to be sent. A cache line.
 #[derive(Clone, Copy, Debug)]
 struct Message {
-    to: Leg,
+    to: PackedLeg,
     ecn: Option<EcnCodepoint>,
-    /// Of each datagram but the last.
-    segment: usize,
     /// The last piece ends with a shorter one: nothing can follow it.
     closed: bool,
-    segments: usize,
-    bytes: usize,
-    pieces: usize,
+    /// The first and the last of its pieces.
+    first: u16,
+    last: u16,
+    segments: u16,
+    /// Of each datagram but the last, bytes.
+    segment: u32,
+    bytes: u32,
 }
 
 impl Message {
     const NONE: Self = Self {
-        to: Leg {
-            remote: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-            local: None,
-        },
+        to: PackedLeg::NONE,
         ecn: None,
-        segment: 0,
         closed: true,
+        first: 0,
+        last: 0,
         segments: 0,
+        segment: 0,
         bytes: 0,
-        pieces: 0,
     };
 
-    fn can_take(&self, to: &Leg, ecn: Option<EcnCodepoint>, piece: Piece, segments: usize) -> bool {
+    fn can_take(&self, to: &PackedLeg, ecn: Option<EcnCodepoint>, piece: Piece) -> bool {
+        let segment = self.segment as usize;
         self.to == *to
             && self.ecn == ecn
             // Only the last may be shorter.
-            && (self.segment == piece.segment || (segments == 1 && piece.length < self.segment))
+            && (segment == piece.segment || (piece.datagrams == 1 && piece.length < segment))
             && !self.closed
-            && self.segments + segments <= MAX_SEGMENTS
-            && self.bytes + piece.length <= MAX_SEND_BYTES
+            && usize::from(self.segments) + piece.datagrams <= MAX_SEGMENTS
+            && self.bytes as usize + piece.length <= MAX_SEND_BYTES
     }
+}
+
+/// A piece of a message, by where it lies in what was received.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    offset: u32,
+    length: u32,
+    /// The message's next piece; itself when it is the last.
+    next: u16,
 }
 
 /// What is to be sent of a batch, grouped by where it goes. Order is kept for each destination.
 pub struct Plan {
-    /// Whose frames each message has: one look at these finds the message that a run may follow.
+    /// Whose frames each message has.
     keys: Box<[u64; SLOTS]>,
     messages: Box<[Message; SLOTS]>,
-    pieces: Box<[[Piece; MAX_SEGMENTS]; SLOTS]>,
     len: usize,
-    names: Box<[libc::sockaddr_storage; SLOTS]>,
+    /// By a key's hash: the last message whose key has this hash, which is also what an older batch has left here.
+    index: Box<[u8; ROWS]>,
+    /// Pieces in the order in which they came.
+    links: Box<[Link; MAX_PIECES]>,
+    pieces: usize,
+    names: Box<[Name; SLOTS]>,
     controls: Box<[Control; SLOTS]>,
-    iovecs: Box<[[libc::iovec; MAX_SEGMENTS]; SLOTS]>,
+    /// Pieces in the order of messages.
+    iovecs: Box<[libc::iovec; MAX_PIECES]>,
     headers: Box<[libc::mmsghdr; SLOTS]>,
     /// The card does not take segments: everything is sent one by one.
     no_segments: bool,
@@ -353,25 +387,25 @@ pub struct Plan {
 impl Default for Plan {
     /// Nothing to send.
     fn default() -> Self {
-        const NOTHING: Piece = Piece {
-            slot: 0,
-            start: 0,
+        const NOTHING: Link = Link {
+            offset: 0,
             length: 0,
-            segment: 0,
+            next: 0,
         };
         // SAFETY: all zeros is a valid value of each of these C structures.
-        let (names, iovecs, headers) = unsafe {
-            (
-                Box::new(mem::zeroed()),
-                Box::new(mem::zeroed()),
-                Box::new(mem::zeroed()),
-            )
-        };
+        let (iovecs, mut headers): (_, Box<[libc::mmsghdr; SLOTS]>) =
+            unsafe { (Box::new(mem::zeroed()), Box::new(mem::zeroed())) };
+        let mut names = Box::new([Name([0; NAME_BYTES]); SLOTS]);
+        for (header, name) in headers.iter_mut().zip(names.iter_mut()) {
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+        }
         Self {
             keys: Box::new([0; SLOTS]),
             messages: Box::new([Message::NONE; SLOTS]),
-            pieces: Box::new([[NOTHING; MAX_SEGMENTS]; SLOTS]),
             len: 0,
+            index: Box::new([0; ROWS]),
+            links: Box::new([NOTHING; MAX_PIECES]),
+            pieces: 0,
             names,
             controls: Box::new([Control([0; CONTROL_BYTES]); SLOTS]),
             iovecs,
@@ -390,53 +424,80 @@ impl Plan {
 
     /// Adds a run for `to`, behind what goes there already if it fits. Runs with one `key` have one destination. Not to be
     /// called on a full plan.
-    pub fn add(&mut self, key: u64, to: Leg, ecn: Option<EcnCodepoint>, piece: Piece) {
-        let segments = piece.length.div_ceil(piece.segment);
-        let open = self.keys[..self.len]
-            .iter()
-            .rposition(|known| *known == key)
-            .filter(|at| {
-                let is_segmented = !self.no_segments && !self.unsegmented.contains(&key);
-                is_segmented && self.messages[*at].can_take(&to, ecn, piece, segments)
-            });
-        let at = open.unwrap_or(self.len);
-        let message = &mut self.messages[at];
-        if open.is_none() {
-            self.keys[at] = key;
+    pub fn add(&mut self, key: u64, to: PackedLeg, ecn: Option<EcnCodepoint>, piece: Piece) {
+        let number = self.pieces;
+        self.links[number] = Link {
+            offset: (piece.slot * SLOT_BYTES + piece.start) as u32,
+            length: piece.length as u32,
+            next: number as u16,
+        };
+        self.pieces += 1;
+        let open = self.last_of(key).filter(|at| {
+            let is_segmented = !self.no_segments && !self.unsegmented.contains(&key);
+            is_segmented && self.messages[*at].can_take(&to, ecn, piece)
+        });
+        let number = number as u16;
+        let message = if let Some(at) = open {
+            let message = &mut self.messages[at];
+            self.links[usize::from(message.last)].next = number;
+            message.last = number;
+            message
+        } else {
+            let at = self.len;
             self.len += 1;
+            self.keys[at] = key;
+            self.index[row(key)] = at as u8;
+            let message = &mut self.messages[at];
             *message = Message {
                 to,
                 ecn,
-                segment: piece.segment,
+                first: number,
+                last: number,
+                segment: piece.segment as u32,
                 ..Message::NONE
             };
+            message
+        };
+        message.segments += piece.datagrams as u16;
+        message.bytes += piece.length as u32;
+        message.closed = piece.length < piece.datagrams * message.segment as usize;
+    }
+
+    /// The last message with this key.
+    fn last_of(&self, key: u64) -> Option<usize> {
+        let keys = &self.keys[..self.len];
+        let found = usize::from(self.index[row(key)]);
+        // Whoever opens a message enters it in its row: what is there and does not belong there is of an older batch.
+        let there = *keys.get(found)?;
+        if there == key {
+            return Some(found);
         }
-        self.pieces[at][message.pieces] = piece;
-        message.pieces += 1;
-        message.segments += segments;
-        message.bytes += piece.length;
-        message.closed = !piece.length.is_multiple_of(message.segment);
+        let is_shared = row(there) == row(key);
+        is_shared.then(|| keys.iter().rposition(|known| *known == key))?
     }
 
     /// Sends everything, from where it was received, and is empty.
     pub fn send(&mut self, socket: &UdpSocket, _: &UdpSocketState, received: &Received) -> Sent {
+        let mut used = 0;
         for at in 0..self.len {
-            self.prepare(at, received);
+            used += self.prepare(at, used, received);
         }
         let (mut sent, mut at) = (Sent::default(), 0);
         while at < self.len {
             match self.send_from(socket, at) {
                 Ok(taken) => {
                     for message in &self.messages[at..at + taken] {
-                        sent.datagrams += message.segments;
-                        sent.bytes += message.bytes;
+                        sent.datagrams += usize::from(message.segments);
+                        sent.bytes += message.bytes as usize;
                     }
                     at += taken;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let rest = self.messages[at..self.len].iter();
-                    sent.no_room += rest.map(|message| message.segments).sum::<usize>();
+                    sent.no_room += rest
+                        .map(|message| usize::from(message.segments))
+                        .sum::<usize>();
                     break;
                 }
                 Err(error) => {
@@ -445,7 +506,7 @@ impl Plan {
                 }
             }
         }
-        self.len = 0;
+        (self.len, self.pieces) = (0, 0);
         sent
     }
 
@@ -474,24 +535,28 @@ impl Plan {
         self.unsegmented.push_back(key);
     }
 
-    fn prepare(&mut self, at: usize, received: &Received) {
-        let message = self.messages[at];
-        for (piece, iovec) in self.pieces[at][..message.pieces]
-            .iter()
-            .zip(&mut self.iovecs[at])
-        {
-            let bytes = received.bytes_of(*piece);
+    /// Makes a message's header, and its iovecs from that of this number on; how many it has.
+    fn prepare(&mut self, at: usize, from: usize, received: &Received) -> usize {
+        let message = &self.messages[at];
+        let (mut number, mut pieces) = (message.first, 0);
+        for iovec in &mut self.iovecs[from..] {
+            let link = self.links[usize::from(number)];
+            let bytes = received.bytes_of(link);
             *iovec = libc::iovec {
                 iov_base: bytes.as_ptr().cast_mut().cast(),
                 iov_len: bytes.len(),
             };
+            pieces += 1;
+            if number == message.last {
+                break;
+            }
+            number = link.next;
         }
         let header = &mut self.headers[at].msg_hdr;
-        header.msg_namelen = write_address(message.to.remote, &mut self.names[at]);
-        header.msg_name = ptr::from_mut(&mut self.names[at]).cast();
-        header.msg_iov = self.iovecs[at].as_mut_ptr();
-        header.msg_iovlen = message.pieces;
-        let segment = (message.segments > 1).then_some(message.segment);
+        header.msg_namelen = write_address(message.to.remote(), &mut self.names[at]);
+        header.msg_iov = self.iovecs[from..].as_mut_ptr();
+        header.msg_iovlen = pieces;
+        let segment = (message.segments > 1).then_some(message.segment as usize);
         write_control(
             header,
             &mut self.controls[at],
@@ -499,6 +564,7 @@ impl Plan {
             message.ecn,
             segment,
         );
+        pieces
     }
 
     /// A message that the system has refused: because of its segments, maybe.
@@ -512,7 +578,7 @@ impl Plan {
     ) {
         let message = self.messages[at];
         if message.segments == 1 {
-            tracing::trace!(%error, to = %message.to.remote, "not sent");
+            tracing::trace!(%error, to = ?Leg::from(message.to), "not sent");
             sent.refused += 1;
             return;
         }
@@ -526,9 +592,10 @@ impl Plan {
             Some(libc::EINVAL) => self.send_unsegmented(self.keys[at]),
             _ => {}
         }
-        for number in 0..message.pieces {
-            let piece = self.pieces[at][number];
-            for datagram in received.bytes_of(piece).chunks(message.segment) {
+        let mut number = message.first;
+        loop {
+            let link = self.links[usize::from(number)];
+            for datagram in received.bytes_of(link).chunks(message.segment as usize) {
                 let mut iovec = libc::iovec {
                     iov_base: datagram.as_ptr().cast_mut().cast(),
                     iov_len: datagram.len(),
@@ -556,6 +623,10 @@ impl Plan {
                     sent.refused += 1;
                 }
             }
+            if number == message.last {
+                break;
+            }
+            number = link.next;
         }
     }
 }
@@ -566,14 +637,25 @@ impl std::fmt::Debug for Plan {
     }
 }
 
+/// Where a key stands in the index.
+fn row(key: u64) -> usize {
+    // Multiplied by the golden ratio, so that keys that are alike stand apart; ids need not be random.
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - ROWS.ilog2())) as usize
+}
+
 /// What goes with a message: our own address, marks, the size of its segments.
 fn write_control(
     header: &mut libc::msghdr,
     control: &mut Control,
-    to: &Leg,
+    to: &PackedLeg,
     ecn: Option<EcnCodepoint>,
     segment: Option<usize>,
 ) {
+    let local = to.local();
+    if segment.is_none() && ecn.is_none() && local.is_none() {
+        (header.msg_control, header.msg_controllen) = (ptr::null_mut(), 0);
+        return;
+    }
     header.msg_control = control.0.as_mut_ptr().cast();
     header.msg_controllen = CONTROL_BYTES;
     let mut used = 0;
@@ -597,13 +679,13 @@ fn write_control(
         }
         if let Some(ecn) = ecn {
             let marks = libc::c_int::from(ecn as u8).to_ne_bytes();
-            if to.remote.ip().to_canonical().is_ipv4() {
+            if SocketAddr::from(to.remote()).ip().to_canonical().is_ipv4() {
                 push(libc::IPPROTO_IP, libc::IP_TOS, &marks);
             } else {
                 push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &marks);
             }
         }
-        match to.local {
+        match local {
             // in_pktinfo: interface, our address, the other's; in6_pktinfo: our address, interface.
             Some(IpAddr::V4(ip)) => {
                 let mut info = [0; 12];
@@ -619,9 +701,6 @@ fn write_control(
         }
     }
     header.msg_controllen = used;
-    if used == 0 {
-        header.msg_control = ptr::null_mut();
-    }
 }
 
 #[cfg(test)]
@@ -634,14 +713,16 @@ mod tests {
             start,
             length,
             segment: 1200,
+            datagrams: length.div_ceil(1200),
         }
     }
 
-    fn leg(port: u16) -> Leg {
-        Leg {
-            remote: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+    fn leg(port: u16) -> PackedLeg {
+        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        PackedLeg::from(Leg {
+            remote,
             local: None,
-        }
+        })
     }
 
     /// Zero-copy: what the kernel is told to send lies where it was received.
@@ -659,15 +740,18 @@ mod tests {
             (2400, 1200),
         ]
         .into_iter();
+        let mut used = 0;
         for at in 0..plan.len {
-            plan.prepare(at, &received);
-            for iovec in &plan.iovecs[at][..plan.messages[at].pieces] {
+            let pieces = plan.prepare(at, used, &received);
+            for iovec in &plan.iovecs[used..][..pieces] {
                 let base = iovec.iov_base.cast::<u8>().cast_const();
                 assert!(memory.contains(&base));
                 let offset = base.addr() - memory.start.addr();
                 assert_eq!(Some((offset, iovec.iov_len)), expected.next());
             }
+            used += pieces;
         }
+        assert_eq!(expected.next(), None);
     }
 
     #[test]
@@ -689,6 +773,7 @@ mod tests {
         plan.add(1, leg(1), Some(EcnCodepoint::Ce), piece(0, 0, 1200));
         let longer = Piece {
             segment: 1300,
+            datagrams: 1,
             ..piece(0, 0, 1300)
         };
         plan.add(1, leg(1), Some(EcnCodepoint::Ce), longer);
@@ -723,11 +808,10 @@ mod tests {
     fn an_address_comes_back_as_it_was() {
         for text in ["192.0.2.1:4433", "[2001:db8::1]:1", "[fe80::1%3]:65535"] {
             let address: SocketAddr = text.parse().expect("an address");
-            // SAFETY: all zeros is a valid value of this C structure.
-            let mut name = unsafe { mem::zeroed() };
-            let length = write_address(address, &mut name);
+            let mut name = Name([0; NAME_BYTES]);
+            let length = write_address(address.into(), &mut name);
             assert!(length as usize <= size_of_val(&name));
-            assert_eq!(address_of(&name), Some(address));
+            assert_eq!(address_of(&name), Some(address.into()));
         }
     }
 }

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 
 use super::{Meta, Piece, SLOTS, Sent, WAIT};
-use crate::datapath::table::Leg;
+use crate::datapath::leg::{Leg, PackedLeg};
 
 const MAX_DATAGRAM_BYTES: usize = 65_535;
 
@@ -83,7 +83,7 @@ impl Received {
             .get(slot * MAX_DATAGRAM_BYTES..)?
             .get(..meta.len)?;
         let meta = Meta {
-            source: meta.addr,
+            source: meta.addr.into(),
             local: meta.dst_ip,
             ecn: meta.ecn,
             segment: meta.stride.max(1),
@@ -98,7 +98,7 @@ impl Received {
 
 /// What is to be sent of a batch, in the order in which it came.
 #[derive(Debug, Default)]
-pub struct Plan(Vec<(Leg, Option<EcnCodepoint>, Piece)>);
+pub struct Plan(Vec<(PackedLeg, Option<EcnCodepoint>, Piece)>);
 
 impl Plan {
     /// Whether it has to be sent before more can be added.
@@ -107,7 +107,7 @@ impl Plan {
     }
 
     /// Adds a run for `to`.
-    pub fn add(&mut self, _key: u64, to: Leg, ecn: Option<EcnCodepoint>, piece: Piece) {
+    pub fn add(&mut self, _key: u64, to: PackedLeg, ecn: Option<EcnCodepoint>, piece: Piece) {
         self.0.push((to, ecn, piece));
     }
 
@@ -120,6 +120,7 @@ impl Plan {
     ) -> Sent {
         let mut sent = Sent::default();
         for (to, ecn, piece) in self.0.drain(..) {
+            let to = Leg::from(to);
             for contents in received.bytes_of(piece).chunks(piece.segment) {
                 let transmit = Transmit {
                     destination: to.remote,

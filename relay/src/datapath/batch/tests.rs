@@ -9,7 +9,7 @@ use std::{
 use quinn_udp::{EcnCodepoint, Transmit, UdpSocketState};
 
 use super::{Meta, Piece, Sent};
-use crate::datapath::table::Leg;
+use crate::datapath::leg::Leg;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -104,6 +104,7 @@ macro_rules! batches {
                             start: 0,
                             length,
                             segment,
+                            datagrams: length.div_ceil(segment),
                         },
                         meta,
                     ));
@@ -129,7 +130,7 @@ macro_rules! batches {
                         remote: to.address(),
                         local: meta.local,
                     };
-                    plan.add(7, leg, meta.ecn, *piece);
+                    plan.add(7, leg.into(), meta.ecn, *piece);
                 }
                 let sent = plan.send(&relay.io, &relay.state, received);
                 assert_eq!(
@@ -152,7 +153,7 @@ macro_rules! batches {
                     from.say(relay.address(), &whole, Some(1200));
                     let mut received = Received::default();
                     let found = receive(&relay, &mut received, 17);
-                    assert_eq!(found[0].1.source, from.address());
+                    assert_eq!(found[0].1.source, from.address().into());
                     let sent = forwarded(&relay, &to, &received, &found);
                     assert_eq!(
                         sent,
@@ -229,7 +230,8 @@ macro_rules! batches {
                         Leg {
                             remote,
                             local: None,
-                        },
+                        }
+                        .into(),
                         meta.ecn,
                         piece,
                     );
