@@ -52,6 +52,10 @@ pub mod noise;
 #[cfg(feature = "end-to-end")]
 pub mod sas;
 
+/// The path below that connection: relayed, direct, and moved between the two.
+#[cfg(feature = "end-to-end")]
+pub mod path;
+
 // --- and hold a session on it ---
 /// Who somebody says they are.
 #[cfg(feature = "end-to-end")]

@@ -27,6 +27,11 @@
 //! assert!(network.run_until(Duration::from_secs(60), |network| network.server.is_connected()));
 //! ```
 
+/// What two nodes' gateways let one expect.
+pub mod edge;
+/// Links, NATs and firewalls between any two nodes.
+pub mod internet;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
@@ -156,9 +161,14 @@ impl Default for Mistreatment {
     }
 }
 
+#[derive(Debug)]
 struct Dice(Random);
 
 impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(Random::seeded(seed))
+    }
+
     fn draw(&mut self) -> u64 {
         u64::from_be_bytes(self.0.bytes())
     }
@@ -245,7 +255,7 @@ impl Network {
             mistreatment: Mistreatment::default(),
             history: VecDeque::new(),
             traffic: Traffic::default(),
-            dice: Dice(Random::seeded(u64::from_be_bytes(random.bytes()))),
+            dice: Dice::new(u64::from_be_bytes(random.bytes())),
         };
         let (to_server, to_client) = (link(), link());
         server.time_source(Arc::new(StandingClock));

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | 0x04 | frame: a packet of an inner connection, relayed | `frame` |
 //! | 0x05 | address reflection | `reflect` |
+//! | 0x06 | a check of a path between two nodes | `path::check` |
 //! | 0x07 | a parked node, or to one | [`park`](crate::park) |
 //! | 0x40–0xff | QUIC (both ends switch off quinn's `grease_quic_bit`) | |
 //! | else | dropped, counted | |
@@ -21,6 +22,8 @@ pub mod reflect;
 pub const FIRST_BYTE_FRAME: u8 = 0x04;
 /// First byte of an address reflection request or response.
 pub const FIRST_BYTE_REFLECT: u8 = 0x05;
+/// First byte of a check of a path between two nodes.
+pub const FIRST_BYTE_CHECK: u8 = 0x06;
 /// First byte of what parked nodes and their relay say to each other.
 pub const FIRST_BYTE_PARK: u8 = 0x07;
 
@@ -31,6 +34,8 @@ pub enum Kind {
     Frame,
     /// See [`reflect`].
     Reflect,
+    /// See `path::check`; between nodes, and none of a relay's business.
+    Check,
     /// See [`park`](crate::park).
     Park,
     /// A QUIC packet: quinn decides what to make of it.
@@ -44,6 +49,7 @@ pub fn kind(datagram: &[u8]) -> Kind {
     match datagram.first() {
         Some(&FIRST_BYTE_FRAME) => Kind::Frame,
         Some(&FIRST_BYTE_REFLECT) => Kind::Reflect,
+        Some(&FIRST_BYTE_CHECK) => Kind::Check,
         Some(&FIRST_BYTE_PARK) => Kind::Park,
         Some(0x40..) => Kind::Quic,
         _ => Kind::Unknown,

@@ -84,7 +84,8 @@ pub fn demux(datagram: &[u8]) -> Result<Demuxed, DropReason> {
         Kind::Park => Ok(Demuxed::Park),
         Kind::Quic if datagram[0] & INITIAL_MASK == INITIAL => Ok(Demuxed::Opening),
         Kind::Quic => Ok(Demuxed::Quic),
-        Kind::Unknown => Err(DropReason::UnknownKind),
+        // Checks are between nodes.
+        Kind::Check | Kind::Unknown => Err(DropReason::UnknownKind),
     }
 }
 
