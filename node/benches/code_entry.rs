@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use remora::{
     event::Event,
-    node::{Node, Running},
+    node::{Node, Options, Running},
     share::desktop::Desktop,
 };
 use remora_proto::{
@@ -61,7 +61,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn run(relay: &Relay) -> anyhow::Result<Duration> {
     let profile = |name| Profile::new(name, "", "", "");
-    let mut helper = Node::connect(relay.address())
+    let mut helper = Node::connect(relay.address(), Options::relay_only())
         .await?
         .invite(profile("Sam")?, LIFETIME);
     let code = loop {
@@ -69,7 +69,7 @@ async fn run(relay: &Relay) -> anyhow::Result<Duration> {
             break code;
         }
     };
-    let mut node = Node::connect(relay.address()).await?;
+    let mut node = Node::connect(relay.address(), Options::relay_only()).await?;
     let entered = Instant::now();
     let introduced = node.try_code(code.parse()?).await?;
     let mut sharer = node.join(introduced, profile("Maria")?, Desktop::X11(None));

@@ -40,6 +40,9 @@ pub struct Common {
     /// The relay's address, as `remora-relay` prints it
     #[arg(long, env = "REMORA_RELAY", value_name = "HOST:PORT/KEY")]
     pub relay: Option<RelayAddr>,
+    /// Through the relay only, even if the two computers could reach each other
+    #[arg(long, env = "REMORA_RELAY_ONLY")]
+    pub relay_only: bool,
     /// Print one JSON object a line on stdout, for scripts
     #[arg(long)]
     pub json: bool,

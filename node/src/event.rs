@@ -1,9 +1,10 @@
 //! What a person or a script is told, step by step, and what they may say. `--json` prints one object a line; fields may be added, never renamed.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use remora_proto::{
     identity::{Profile, Role},
+    path::machine::WhyRelayed,
     rendezvous::CodeEnd,
     session::{Command, Event as SessionEvent, Mode, Receipt, SasState},
     wire::message::session::InputEvent,
@@ -19,22 +20,38 @@ pub struct PathSnapshot {
     pub rtt: Duration,
     /// UDP payload of the inner connection, sent and received.
     pub bytes: u64,
+    /// The other node's address, when packets go there and not through the relay.
+    pub direct: Option<SocketAddr>,
+    /// Why they do not.
+    pub why_relayed: Option<WhyRelayed>,
 }
 
 impl PathSnapshot {
     /// The kind of path, for where a number that changes every second would be in the way.
     pub fn kind(&self) -> &'static str {
-        "relayed"
+        if self.direct.is_some() {
+            "direct"
+        } else {
+            "relayed"
+        }
     }
 
-    /// The badge: `relayed via fra-1 (31 ms)`.
+    /// The badge: `direct 203.0.113.7:41641 (8 ms)`, `relayed via fra-1 (31 ms)`.
     pub fn badge(&self) -> String {
-        format!(
-            "{} via {} ({:.0} ms)",
-            self.kind(),
-            self.relay,
-            self.rtt.as_secs_f64() * 1e3
-        )
+        let ms = self.rtt.as_secs_f64() * 1e3;
+        match self.direct {
+            Some(address) => format!("direct {address} ({ms:.0} ms)"),
+            None => format!("relayed via {} ({ms:.0} ms)", self.relay),
+        }
+    }
+
+    /// The same for scripts; `why_relayed` is null when packets go directly.
+    pub fn json(&self) -> Value {
+        json!({
+            "path": self.kind(), "relay": self.relay, "rtt_ms": self.rtt.as_secs_f64() * 1e3,
+            "address": self.direct.map(|address| address.to_string()),
+            "why_relayed": self.why_relayed.map(WhyRelayed::name),
+        })
     }
 }
 
@@ -68,6 +85,8 @@ pub enum Event {
     CodeEnded(CodeEnd),
     /// The inner connection stands.
     Connected(PathSnapshot),
+    /// Its packets go another way now.
+    Moved(PathSnapshot),
     /// The relay wants to be left by then.
     RelayDraining(Duration),
     /// From the session's machine.
@@ -76,6 +95,11 @@ pub enum Event {
     ChatWanted,
     /// The person wanted something that is not possible now.
     NotPossible(String),
+}
+
+fn with_event(name: &str, mut object: Value) -> Value {
+    object["event"] = name.into();
+    object
 }
 
 fn seconds(duration: Duration) -> u64 {
@@ -163,10 +187,8 @@ impl Event {
                 json!({"event": "wrong_code", "tries_left": tries_left})
             }
             Self::CodeEnded(end) => json!({"event": "code_ended", "why": code_end_name(*end)}),
-            Self::Connected(path) => json!({
-                "event": "connected", "path": "relayed", "relay": path.relay,
-                "rtt_ms": path.rtt.as_secs_f64() * 1e3,
-            }),
+            Self::Connected(path) => with_event("connected", path.json()),
+            Self::Moved(path) => with_event("path_moved", path.json()),
             Self::RelayDraining(within) => {
                 json!({"event": "relay_draining", "within_s": seconds(*within)})
             }

@@ -8,7 +8,7 @@ use remora::{
     config::{File, FileProfile},
     demo,
     error::{Exit, Failure},
-    node::Node,
+    node::{Node, Options},
     status,
     terminal::{self, style::Style},
 };
@@ -99,7 +99,7 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
     };
     let path = file.save(named)?;
     let path = path.display();
-    match Node::connect(&args.relay).await {
+    match Node::connect(&args.relay, Options::default()).await {
         Ok(node) => {
             say(&format!(
                 "Saved to {path}; the relay answers. Give help with `remora invite`, get help with `remora join`."

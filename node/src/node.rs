@@ -11,6 +11,7 @@ use remora_proto::{
     code::Code,
     id::RelayAddr,
     identity::{Introduction, Profile, Role},
+    path::{candidate::Policy, machine::WhyRelayed},
     random::Random,
     sas::Nonce,
     session::{EndReason, Receipt},
@@ -55,6 +56,39 @@ pub struct Node {
     receiving: JoinSet<()>,
     /// The control stream's task; ends by itself once no handle is left.
     talking: JoinSet<()>,
+    policy: Policy,
+}
+
+/// How a node behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Parked after so long without a word to its relay.
+    pub park_after: Duration,
+    /// Which paths its sessions may take.
+    pub policy: Policy,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            park_after: PARK_AFTER,
+            policy: Policy::default(),
+        }
+    }
+}
+
+impl Options {
+    /// Sessions go through the relay, whatever else would be possible.
+    pub fn relay_only() -> Self {
+        let policy = Policy {
+            relay_only: true,
+            ..Policy::default()
+        };
+        Self {
+            policy,
+            ..Self::default()
+        }
+    }
 }
 
 /// A session on its way, from the outside.
@@ -94,15 +128,8 @@ impl Node {
     ///
     /// # Errors
     /// What is wrong, and what to do about it.
-    pub async fn connect(relay: &RelayAddr) -> Result<Self, Failure> {
-        Self::connect_for(relay, PARK_AFTER).await
-    }
-
-    /// The same for a node that is parked after so long without a word.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn connect_for(relay: &RelayAddr, park_after: Duration) -> Result<Self, Failure> {
+    pub async fn connect(relay: &RelayAddr, options: Options) -> Result<Self, Failure> {
+        let Options { park_after, policy } = options;
         let address = resolve(relay).await?;
         let (socket, incoming) = MagicSocket::bind(address)
             .map_err(|error| Failure::internal("cannot open a UDP socket", error))?;
@@ -121,6 +148,7 @@ impl Node {
             socket,
             receiving,
             talking,
+            policy,
         })
     }
 
@@ -232,6 +260,8 @@ impl Node {
             allocation,
             keys,
             introduction,
+            // Whatever it says, it is only tried.
+            observed: self.control.welcome.observed_address.parse().ok(),
         };
         let opened = inner::open(start, nonce, self.socket.clone(), self.control.relay).await;
         let outcome = match opened {
@@ -243,12 +273,18 @@ impl Node {
                     Event::Connected(PathSnapshot {
                         relay: relay.clone(),
                         rtt,
-                        bytes: 0,
+                        why_relayed: Some(if self.policy.relay_only {
+                            WhyRelayed::PolicyRelayOnly
+                        } else {
+                            WhyRelayed::Probing
+                        }),
+                        ..PathSnapshot::default()
                     }),
                 )
                 .await;
                 let events = channels.events.clone();
-                let running = session::run(inner, setup, relay, channels);
+                let policy = self.policy.clone();
+                let running = session::run(inner, setup, relay, policy, channels);
                 tokio::pin!(running);
                 let mut listening = tokio::time::interval(LISTEN);
                 Ok(loop {
@@ -283,6 +319,7 @@ impl Node {
             mut talking,
             receiving,
             socket,
+            policy: _,
         } = self;
         drop((control, notices));
         let ended = async { while talking.join_next().await.is_some() {} };

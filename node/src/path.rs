@@ -1,6 +1,21 @@
 //! Where packets go. One UDP socket carries the control connection's packets as they are and the inner
-//! connection's packets in frames; quinn sees two virtual sockets and one stable virtual address.
+//! connection's packets in frames, through the relay or to the other node itself; quinn sees two virtual sockets and one stable
+//! virtual address.
+//!
+//! ```text
+//!  session ─▶ quinn ─▶ virtual_socket ─┬─ frame ─▶ relay ─────────▶ the other node
+//!                            ▲ route    └─ frame ──────────────────▶
+//!                          mover ◀─ checks, candidates (proto::path) ─▶
+//! ```
 
+/// What quinn knows of a path's width is forgotten with the path.
+pub mod congestion;
+/// The addresses of this computer.
+pub mod gather;
+/// The task that looks for better paths, and leaves those that go dark.
+pub mod mover;
+/// Where a session's packets go just now.
+pub mod route;
 /// Whether what is sent is answered.
 pub mod silence;
 /// The real socket, and who gets what arrives on it.

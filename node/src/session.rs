@@ -13,12 +13,16 @@
 /// The inner connection: who connects, who accepts, what both say in the handshake.
 pub mod inner;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use prost::Message;
 use quinn::{Connection, RecvStream, SendStream};
 use remora_proto::{
+    path::{candidate::Policy, machine::Moved},
     session::{
         BadState, Command, Event as SessionEvent, Receipt, Rights, Session, Setup, Transmit,
     },
@@ -77,15 +81,29 @@ pub enum Picture {
 }
 
 /// Runs a session until it has ended; nothing is left running afterwards.
-pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channels) -> Receipt {
+pub async fn run(
+    inner: Inner,
+    setup: Setup,
+    relay: String,
+    policy: Policy,
+    mut channels: Channels,
+) -> Receipt {
     let Inner {
         connection,
         control,
         chat,
         input,
+        mover,
+        path_keys,
+        candidates,
         endpoint,
     } = inner;
     let mut tasks = JoinSet::new();
+    let route = Arc::clone(&mover.route);
+    let (moved, mut moves) = mpsc::channel(QUEUE_MESSAGES);
+    tasks.spawn(mover.run(path_keys, policy, moved));
+    let (told, send) = candidates;
+    tasks.spawn(write(send, told));
     let (to, mut controls) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(read(control.recv, control.inbox, to));
     let (to, mut chats) = mpsc::channel(QUEUE_MESSAGES);
@@ -110,9 +128,16 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
     };
 
     let mut session = Session::new(setup, Instant::now());
-    let snapshot = || PathSnapshot {
-        relay: relay.clone(),
-        ..measure(&connection)
+    let snapshot = || {
+        let (direct, why_relayed) = route.explain();
+        let stats = connection.stats();
+        PathSnapshot {
+            relay: relay.clone(),
+            rtt: connection.rtt(),
+            bytes: stats.udp_tx.bytes + stats.udp_rx.bytes,
+            direct,
+            why_relayed,
+        }
     };
     channels.path.send_replace(snapshot());
     let mut renewal = tokio::time::interval(SNAPSHOT_INTERVAL);
@@ -175,6 +200,16 @@ pub async fn run(inner: Inner, setup: Setup, relay: String, mut channels: Channe
                 ToSession::Malformed => session.handle_malformed(Instant::now()),
                 ToSession::Chat => tell(&channels.events, Event::ChatWanted).await,
             },
+            Some(step) = moves.recv() => {
+                // The connection measures the new way in a while; the checks have.
+                let rtt = match step {
+                    Moved::Direct { rtt, .. } => rtt,
+                    Moved::Relayed => connection.rtt(),
+                };
+                let path = PathSnapshot { rtt, ..snapshot() };
+                beside.tell(ToScreen::Path(path.kind().to_owned()));
+                tell(&channels.events, Event::Moved(path)).await;
+            }
             // There is room again.
             _ = chat_tx.reserve(), if !may_command => {}
             _ = renewal.tick() => {
@@ -211,15 +246,6 @@ fn deadline(session: &Session) -> Deadline {
     session
         .poll_timeout()
         .map_or_else(|| Deadline::now() + far, Into::into)
-}
-
-fn measure(connection: &Connection) -> PathSnapshot {
-    let stats = connection.stats();
-    PathSnapshot {
-        relay: String::new(),
-        rtt: connection.rtt(),
-        bytes: stats.udp_tx.bytes + stats.udp_rx.bytes,
-    }
 }
 
 /// Passes events on; the receipt when the session is over.

@@ -16,7 +16,7 @@ use crate::{
     control::unix_ms,
     error::{Exit, Failure},
     event::role_name,
-    node::Node,
+    node::{Node, Options},
     share::preflight,
     terminal::{console::print_data, screen::Screen},
 };
@@ -125,7 +125,7 @@ fn live_session(path: &std::path::Path) -> Option<Value> {
 /// The relay cannot be reached; the sessions are printed all the same.
 pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
     let relay = file.relay(args.common.relay)?;
-    let node = Node::connect(&relay).await;
+    let node = Node::connect(&relay, Options::default()).await;
     let sessions = sessions();
     let report = match &node {
         Ok(node) => {

@@ -38,7 +38,7 @@ use crate::{
     config::File,
     error::{Exit, Failure, exit_of},
     event::{Event, Input},
-    node::{Node, Running},
+    node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
     share::{desktop::Desktop, preflight},
     status::Board,
@@ -54,7 +54,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let relay = file.relay(args.common.relay.clone())?;
     let profile = file.profile(&args.profile)?;
-    let node = Node::connect(&relay).await?;
+    let node = Node::connect(&relay, options(&args.common)).await?;
     // Not before: until then, Ctrl-C is the system's business.
     let mut console = Console::open(args.common.json)?;
     let page = open_page(&args.common, &mut console, Role::Helper)?;
@@ -73,7 +73,7 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     let relay = file.relay(args.common.relay.clone())?;
     let profile = file.profile(&args.profile)?;
     let given = given_code(&args)?;
-    let mut node = Node::connect(&relay).await?;
+    let mut node = Node::connect(&relay, options(&args.common)).await?;
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.common, &mut console, Role::Sharer)?;
     let script = args.code_stdin || (args.common.json && page.is_none());
@@ -103,6 +103,14 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     Terminal::new(console, page, Role::Sharer, None, args.common.json)?
         .run(running)
         .await
+}
+
+fn options(common: &cli::Common) -> Options {
+    if common.relay_only {
+        Options::relay_only()
+    } else {
+        Options::default()
+    }
 }
 
 /// The page, for a person at a terminal who does not refuse it; a script gets one only when it says so.

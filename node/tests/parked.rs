@@ -9,7 +9,7 @@ use nat::Nat;
 use remora::{
     error::{Exit, Failure},
     event::{Event, Input},
-    node::Node,
+    node::{Node, Options},
 };
 use remora_proto::{
     id::RelayAddr,
@@ -26,7 +26,11 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_millis(20);
 
 async fn node(relay: &RelayAddr) -> Node {
-    within("connecting", Node::connect_for(relay, SOON))
+    let options = Options {
+        park_after: SOON,
+        ..Options::relay_only()
+    };
+    within("connecting", Node::connect(relay, options))
         .await
         .expect("a relay")
 }

@@ -114,6 +114,10 @@ const EVENTS = {
   cursor_at(state, event) {
     state.cursorAt = { x: event.x, y: event.y };
   },
+  path_moved(state, event) {
+    state.path = event.path === 'direct' ? `direct ${event.address}` : `${event.path} via ${event.relay}`;
+    state.rtt = event.rtt_ms;
+  },
   path(state, event) {
     Object.assign(state, { path: event.text, rtt: event.rtt_ms, bytes: event.bytes });
   },

@@ -22,7 +22,7 @@ use crate::{
     error::{Exit, Failure},
     event::{Event, Input},
     help::view::View,
-    node::{Node, Running},
+    node::{Node, Options, Running},
     share::desktop::Desktop,
     terminal::{
         console::{Console, Typed, print_data},
@@ -208,7 +208,8 @@ pub(super) async fn meet(
     findings: &mut Findings,
     quiet: bool,
 ) -> Result<(Player, Player), Failure> {
-    let node = Node::connect(relay).await?;
+    // What the demonstration shows is what a relay can read of a session: nothing. So all of it goes there.
+    let node = Node::connect(relay, Options::relay_only()).await?;
     let sam = person("Sam Okafor", "Service desk", "Contoso", "contoso.com")?;
     let mut helper = Player::new(Role::Helper, node.invite(sam, LIFETIME), page, quiet);
     let code = helper
@@ -217,7 +218,7 @@ pub(super) async fn meet(
             _ => None,
         })
         .await?;
-    let mut node = Node::connect(relay).await?;
+    let mut node = Node::connect(relay, Options::relay_only()).await?;
     let typed = code.to_uppercase().replace('-', " ");
     if !quiet {
         print_data(&format!(

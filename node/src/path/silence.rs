@@ -53,6 +53,15 @@ impl Silence {
         self.unanswered.store(0, Ordering::Relaxed);
     }
 
+    /// Whether nothing has been heard for so long, although something was sent, and again.
+    pub fn has_lasted(&self, duration: Duration, now: Instant) -> bool {
+        let [unanswered, sent] =
+            [&self.unanswered, &self.sent].map(|at| at.load(Ordering::Relaxed));
+        let is_repeated = Duration::from_nanos(sent.saturating_sub(unanswered)) >= REPEATED;
+        let lasted = Duration::from_nanos(self.at(now).saturating_sub(unanswered));
+        unanswered != 0 && is_repeated && lasted >= duration
+    }
+
     /// Whether the node should say where it is; once in a while.
     pub fn is_due(&self, now: Instant) -> bool {
         let [unanswered, sent, said] =
@@ -94,8 +103,10 @@ mod tests {
         assert!(silence.is_due(at(60_200)), "counted from the first");
         assert!(!silence.is_due(at(60_300)), "said already");
         assert!(silence.is_due(at(61_200)));
+        let long = Duration::from_secs(2);
+        assert!(!silence.has_lasted(long, at(61_999)) && silence.has_lasted(long, at(62_000)));
         silence.heard();
-        assert!(!silence.is_due(at(65_000)));
+        assert!(!silence.is_due(at(65_000)) && !silence.has_lasted(long, at(65_000)));
         silence.sent(at(65_000));
         assert!(!silence.is_due(at(66_000)), "an acknowledgement, maybe");
         silence.sent(at(66_000));

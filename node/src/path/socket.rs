@@ -13,15 +13,18 @@ use bytes::Bytes;
 use quinn::udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use remora_proto::{
     id::{SessionId, Side},
+    path::check,
     wire::{self, frame},
 };
 use tokio::{io::Interest, net::UdpSocket, sync::mpsc};
 
-use super::silence::Silence;
+use super::{mover::Arrived, silence::Silence};
 
 /// Packets waiting for quinn, per virtual socket. A burst of a screen frame is 40 packets; when quinn is that far
 /// behind, dropping is what a socket buffer would do, too.
 const QUEUE_PACKETS: usize = 1024;
+/// Checks waiting for a session's path: both sides' bursts, twice.
+const QUEUE_CHECKS: usize = 64;
 /// Datagrams waiting for a parked node: one at a time, and again when it is lost.
 const QUEUE_PARKED: usize = 8;
 /// Frames kept for a session that is about to open: the first flight of a handshake.
@@ -56,8 +59,22 @@ struct Route {
     relay: SocketAddr,
     /// Frames from our own side are not for us.
     peer: Side,
+    /// Where else the other node's frames come from: it has proven that it is there.
+    trusted: Vec<SocketAddr>,
     queue: mpsc::Sender<Packet>,
+    checks: mpsc::Sender<Arrived>,
     silence: Arc<Silence>,
+}
+
+/// A session's end of the socket.
+#[derive(Debug)]
+pub struct Opened {
+    /// The other node's packets.
+    pub packets: mpsc::Receiver<Packet>,
+    /// What is for the path's task.
+    pub arrived: mpsc::Receiver<Arrived>,
+    /// To be told of what is sent.
+    pub silence: Arc<Silence>,
 }
 
 /// The one UDP socket of a node.
@@ -97,6 +114,10 @@ impl MagicSocket {
         let domain = socket2::Domain::for_address(any);
         let socket =
             socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+        if any.is_ipv6() {
+            // Each address has one form: none is another's, mapped (RFC 4291 §2.5.5.2).
+            socket.set_only_v6(true)?;
+        }
         socket.set_nonblocking(true)?;
         socket.bind(&any.into())?;
         let io = UdpSocket::from_std(socket.into())?;
@@ -172,7 +193,9 @@ impl MagicSocket {
                 let datagram = Bytes::copy_from_slice(datagram);
                 self.parked.try_send(datagram).is_err()
             }
-            wire::Kind::Reflect | wire::Kind::Unknown => false,
+            wire::Kind::Check => self.lock().dispatch_check(datagram, meta.addr),
+            wire::Kind::Reflect => self.lock().dispatch_reflection(datagram, meta.addr),
+            wire::Kind::Unknown => false,
         };
         if full {
             tracing::trace!("packet dropped: queue full");
@@ -184,18 +207,16 @@ impl MagicSocket {
     }
 
     /// From now on, the session's frames from `relay` go to the returned queue; whoever sends some tells the silence.
-    pub fn open_route(
-        &self,
-        session: SessionId,
-        side: Side,
-        relay: SocketAddr,
-    ) -> (mpsc::Receiver<Packet>, Arc<Silence>) {
+    pub fn open_route(&self, session: SessionId, side: Side, relay: SocketAddr) -> Opened {
         let (queue, packets) = mpsc::channel(QUEUE_PACKETS);
+        let (checks, arrived) = mpsc::channel(QUEUE_CHECKS);
         let silence = Arc::new(Silence::new(Instant::now()));
         let route = Route {
             relay,
             peer: side.peer(),
+            trusted: Vec::new(),
             queue,
+            checks,
             silence: Arc::clone(&silence),
         };
         let mut routes = self.lock();
@@ -204,7 +225,18 @@ impl MagicSocket {
             routes.dispatch(header, packet);
         }
         drop(routes);
-        (packets, silence)
+        Opened {
+            packets,
+            arrived,
+            silence,
+        }
+    }
+
+    /// The session's frames may come from these addresses, too.
+    pub fn trust(&self, session: SessionId, addresses: Vec<SocketAddr>) {
+        if let Some(route) = self.lock().open.get_mut(&session) {
+            route.trusted = addresses;
+        }
     }
 
     /// Whether the session's frames have met with silence, so that the relay should hear where we are.
@@ -273,6 +305,17 @@ impl Routes {
         match self.open.get(&header.session) {
             Some(route) if route.relay == packet.from && route.peer == header.side => {
                 route.silence.heard();
+                if wire::kind(&packet.bytes) == wire::Kind::Check {
+                    let bytes = packet.bytes;
+                    return route
+                        .checks
+                        .try_send(Arrived { from: None, bytes })
+                        .is_err();
+                }
+                route.queue.try_send(packet).is_err()
+            }
+            Some(route) if route.trusted.contains(&packet.from) && route.peer == header.side => {
+                route.silence.heard();
                 route.queue.try_send(packet).is_err()
             }
             Some(_) => false,
@@ -282,6 +325,29 @@ impl Routes {
                 false
             }
         }
+    }
+}
+
+impl Routes {
+    /// Hands a check to its session; true when its queue is full.
+    fn dispatch_check(&self, datagram: &[u8], from: SocketAddr) -> bool {
+        let route = check::session(datagram).and_then(|session| self.open.get(&session));
+        route.is_some_and(|route| {
+            let bytes = Bytes::copy_from_slice(datagram);
+            let from = Some(from);
+            route.checks.try_send(Arrived { from, bytes }).is_err()
+        })
+    }
+
+    /// Hands what a relay answers to the sessions that go through it; true when a queue is full.
+    fn dispatch_reflection(&self, datagram: &[u8], from: SocketAddr) -> bool {
+        let mut is_full = false;
+        for route in self.open.values().filter(|route| route.relay == from) {
+            let bytes = Bytes::copy_from_slice(datagram);
+            let from = Some(from);
+            is_full |= route.checks.try_send(Arrived { from, bytes }).is_err();
+        }
+        is_full
     }
 }
 

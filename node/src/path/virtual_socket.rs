@@ -16,10 +16,14 @@ use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
-use remora_proto::wire::frame::{self, HEADER_LEN};
+use remora_proto::{
+    path::machine::Route,
+    wire::frame::{self, HEADER_LEN},
+};
 use tokio::sync::mpsc;
 
 use super::{
+    route::SharedRoute,
     silence::Silence,
     socket::{MagicSocket, Packet},
 };
@@ -32,7 +36,7 @@ pub const VIRTUAL_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(19
 pub enum Outgoing {
     /// To the address quinn says.
     Direct,
-    /// To the relay, each behind this header.
+    /// To the relay or where the route says, each behind this header.
     Framed {
         /// The relay's address.
         relay: SocketAddr,
@@ -40,6 +44,8 @@ pub enum Outgoing {
         header: frame::Header,
         /// Told of each.
         silence: Arc<Silence>,
+        /// Where else to.
+        route: Arc<SharedRoute>,
     },
 }
 
@@ -66,10 +72,11 @@ impl VirtualSocket {
         })
     }
 
+    /// To the other node, through the relay, or both.
     fn send_framed(
         &self,
         transmit: &Transmit<'_>,
-        relay: SocketAddr,
+        to: [Option<SocketAddr>; 2],
         header: frame::Header,
     ) -> io::Result<()> {
         let header = header.encode();
@@ -84,14 +91,26 @@ impl VirtualSocket {
             frames.extend_from_slice(&header);
             frames.extend_from_slice(packet);
         }
-        self.socket.try_send(&Transmit {
-            destination: relay,
-            ecn: transmit.ecn,
-            contents: &frames,
-            // As long as they were, and a header each: still a train, for the relay, too.
-            segment_size: transmit.segment_size.map(|size| size + HEADER_LEN),
-            src_ip: None,
-        })
+        let send = |destination| {
+            self.socket.try_send(&Transmit {
+                destination,
+                ecn: transmit.ecn,
+                contents: &frames,
+                // As long as they were, and a header each: still a train, for the relay, too.
+                segment_size: transmit.segment_size.map(|size| size + HEADER_LEN),
+                src_ip: None,
+            })
+        };
+        let [direct, relayed] = to;
+        let Some(direct) = direct else {
+            return relayed.map_or(Ok(()), send);
+        };
+        let sent = send(direct);
+        // A copy is for when the other does not arrive: whether there was room for it makes no difference.
+        if let Some(Err(error)) = relayed.map(send) {
+            tracing::trace!(%error, "a copy was not sent");
+        }
+        sent
     }
 }
 
@@ -110,9 +129,13 @@ impl AsyncUdpSocket for VirtualSocket {
                 relay,
                 header,
                 silence,
+                route,
             } => {
+                route.count();
+                let Route { direct, is_doubled } = route.get();
+                let relayed = (direct.is_none() || is_doubled).then_some(*relay);
                 silence.sent(Instant::now());
-                self.send_framed(transmit, *relay, *header)
+                self.send_framed(transmit, [direct, relayed], *header)
             }
         }
     }
@@ -218,6 +241,7 @@ mod tests {
             relay: address,
             header,
             silence: Arc::new(Silence::new(Instant::now())),
+            route: Arc::default(),
         };
         let socket = VirtualSocket::new(socket, outgoing, incoming.control);
         let train = [&[1; 1000][..], &[2; 1000], &[3; 10]].concat();

@@ -3,17 +3,19 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use quinn::{
     AckFrequencyConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream,
     TransportConfig,
 };
 use remora_proto::{
-    id::{SessionId, Side},
+    id::Side,
     identity::{Introduction, Role},
     noise::{
         self, Access, ClientConfig, PeerInfo, Profile, Psk, PskId, PskStore, Reject, ServerConfig,
         StaticKey,
     },
+    path::check::Keys,
     rendezvous::InnerKeys,
     session::{EndReason, Setup, T_JOIN},
     wire::{
@@ -25,10 +27,15 @@ use remora_proto::{
     },
 };
 
+use tokio::sync::mpsc;
+
 use crate::{
     control::Allocation,
     path::{
-        socket::MagicSocket,
+        congestion::{ByPath, Generation},
+        mover::{MAX_CANDIDATES_BYTES, Mover},
+        route::SharedRoute,
+        socket::{MagicSocket, Opened},
         virtual_socket::{Outgoing, VIRTUAL_PEER, VirtualSocket},
     },
 };
@@ -42,6 +49,9 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// Packets of the helper that the sharer may leave unacknowledged for a moment (draft-ietf-quic-ack-frequency).
 const ACK_ELICITING_THRESHOLD: u8 = 8;
+
+/// Messages with candidates on their way out; each replaces the one before, and few come.
+const QUEUE_CANDIDATES: usize = 8;
 
 /// One stream of messages.
 #[derive(Debug)]
@@ -70,6 +80,12 @@ pub struct Inner {
     pub chat: Messages,
     /// The helper's keys and pointer.
     pub input: Messages,
+    /// Looks for better paths, once it is driven.
+    pub mover: Mover,
+    /// With these keys.
+    pub path_keys: Keys,
+    /// What it tells the other node, and where that goes.
+    pub candidates: (mpsc::Receiver<Bytes>, SendStream),
     /// Owns the connection's driver.
     pub endpoint: Endpoint,
 }
@@ -83,6 +99,8 @@ pub struct Start {
     pub keys: InnerKeys,
     /// What to say of ourselves.
     pub introduction: Introduction,
+    /// How the relay saw us when we connected.
+    pub observed: Option<SocketAddr>,
 }
 
 /// Lets in whoever introduces itself properly.
@@ -121,8 +139,24 @@ pub async fn open(
     relay: SocketAddr,
 ) -> Result<(Inner, Setup), EndReason> {
     let Allocation { session, side, .. } = start.allocation;
-    let role = start.introduction.role;
-    let (endpoint, connection) = tokio::time::timeout(T_JOIN, connect(start, socket, relay))
+    let (role, observed) = (start.introduction.role, start.observed);
+    let ours = Arc::clone(&socket);
+    let opened = socket.open_route(session, side, relay);
+    let route = Arc::new(SharedRoute::default());
+    let Opened {
+        packets,
+        arrived,
+        silence,
+    } = opened;
+    let outgoing = Outgoing::Framed {
+        relay,
+        header: frame::Header { side, session },
+        silence: Arc::clone(&silence),
+        route: Arc::clone(&route),
+    };
+    let socket = VirtualSocket::new(socket, outgoing, packets);
+    let connecting = connect(start, socket, route.generation());
+    let (endpoint, connection) = tokio::time::timeout(T_JOIN, connecting)
         .await
         .unwrap_or(Err(EndReason::JoinTimeout))?;
     let peer = connection
@@ -132,13 +166,34 @@ pub async fn open(
     let introduction =
         Introduction::decode(&peer.payload, role.peer()).map_err(|_| EndReason::AuthFailed)?;
     let streams = tokio::time::timeout(T_JOIN, streams(&connection, side));
-    let (control, chat, input) = streams.await.unwrap_or(Err(EndReason::JoinTimeout))?;
+    let [control, chat, input, path] = streams.await.unwrap_or(Err(EndReason::JoinTimeout))?;
+    let path_keys = Keys::export(session, side, |out, label, context| {
+        connection.export_keying_material(out, label, context)
+    })
+    .map_err(|_| EndReason::Internal)?;
+    let (told, candidates) = mpsc::channel(QUEUE_CANDIDATES);
+    let mover = Mover {
+        session,
+        side,
+        relay,
+        socket: ours,
+        arrived,
+        observed,
+        route,
+        silence,
+        told,
+        recv: path.recv,
+        inbox: path.inbox,
+    };
     tracing::info!(%session, ?side, "inner connection");
     let inner = Inner {
         connection,
         control,
         chat,
         input,
+        mover,
+        path_keys,
+        candidates: (candidates, path.send),
         endpoint,
     };
     let setup = Setup {
@@ -153,11 +208,10 @@ pub async fn open(
 
 async fn connect(
     start: Start,
-    socket: Arc<MagicSocket>,
-    relay: SocketAddr,
+    socket: Arc<VirtualSocket>,
+    generation: Generation,
 ) -> Result<(Endpoint, Connection), EndReason> {
-    let Allocation { session, side, .. } = start.allocation;
-    let socket = framed(socket, relay, session, side);
+    let Allocation { side, .. } = start.allocation;
     let endpoint = |server| {
         let config = noise::endpoint_config(&[Profile::E2e, Profile::E2ePq]);
         Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(quinn::TokioRuntime))
@@ -165,34 +219,19 @@ async fn connect(
     };
     match side {
         Side::Host => {
-            let endpoint = endpoint(Some(server_config(start)))?;
+            let endpoint = endpoint(Some(server_config(start, generation)))?;
             let connection = accept(&endpoint).await?;
             Ok((endpoint, connection))
         }
         Side::Joiner => {
             let endpoint = endpoint(None)?;
             let connecting = endpoint
-                .connect_with(client_config(start), VIRTUAL_PEER, "peer")
+                .connect_with(client_config(start, generation), VIRTUAL_PEER, "peer")
                 .map_err(|_| EndReason::Internal)?;
             let connection = connecting.await.map_err(|error| reason(&error))?;
             Ok((endpoint, connection))
         }
     }
-}
-
-fn framed(
-    socket: Arc<MagicSocket>,
-    relay: SocketAddr,
-    session: SessionId,
-    side: Side,
-) -> Arc<VirtualSocket> {
-    let (packets, silence) = socket.open_route(session, side, relay);
-    let outgoing = Outgoing::Framed {
-        relay,
-        header: frame::Header { side, session },
-        silence,
-    };
-    VirtualSocket::new(socket, outgoing, packets)
 }
 
 /// Takes the first connection that holds the key. Whoever sends garbage, or a first message only, is passed over.
@@ -220,7 +259,7 @@ fn reason(error: &ConnectionError) -> EndReason {
     }
 }
 
-fn transport(role: Role) -> Arc<TransportConfig> {
+fn transport(role: Role, generation: Generation) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     if role == Role::Helper {
         // A key down and a key up would each be acknowledged at once, in packets larger than the letter that follows.
@@ -229,6 +268,7 @@ fn transport(role: Role) -> Arc<TransportConfig> {
         transport.ack_frequency_config(Some(seldom));
     }
     transport
+        .congestion_controller_factory(Arc::new(ByPath::new(generation)))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(
             IDLE_TIMEOUT.try_into().expect("7 s is a valid timeout"),
@@ -243,7 +283,7 @@ fn transport(role: Role) -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-fn server_config(start: Start) -> quinn::ServerConfig {
+fn server_config(start: Start, generation: Generation) -> quinn::ServerConfig {
     let role = start.introduction.role;
     // Which of the two the joiner's version asks for; both are keyed by the PSK, so nothing can be downgraded.
     let profiles = [Profile::E2e, Profile::E2ePq];
@@ -253,11 +293,13 @@ fn server_config(start: Start) -> quinn::ServerConfig {
     config.access = Arc::new(Introduced(start.introduction.role.peer()));
     config.payload = start.introduction.encode();
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(config));
-    config.transport_config(transport(role)).migration(false);
+    config
+        .transport_config(transport(role, generation))
+        .migration(false);
     config
 }
 
-fn client_config(start: Start) -> quinn::ClientConfig {
+fn client_config(start: Start, generation: Generation) -> quinn::ClientConfig {
     let role = start.introduction.role;
     let mut config = ClientConfig::new(Profile::E2ePq, StaticKey::generate(), ALPN_SESSION);
     config.psk = Some((start.keys.psk_id, start.keys.psk));
@@ -265,14 +307,11 @@ fn client_config(start: Start) -> quinn::ClientConfig {
     config.access = Arc::new(Introduced(start.introduction.role.peer()));
     config.payload = start.introduction.encode();
     let mut config = config.into_quinn();
-    config.transport_config(transport(role));
+    config.transport_config(transport(role, generation));
     config
 }
 
-async fn streams(
-    connection: &Connection,
-    side: Side,
-) -> Result<(Messages, Messages, Messages), EndReason> {
+async fn streams(connection: &Connection, side: Side) -> Result<[Messages; 4], EndReason> {
     let lost = |_: ConnectionError| EndReason::ConnectionLost;
     match side {
         Side::Joiner => {
@@ -290,11 +329,9 @@ async fn streams(
             };
             let control = open(StreamKind::Control, MAX_CONTROL_BYTES).await?;
             let chat = open(StreamKind::Chat, MAX_CHAT_BYTES).await?;
-            Ok((
-                control,
-                chat,
-                open(StreamKind::Input, MAX_CONTROL_BYTES).await?,
-            ))
+            let input = open(StreamKind::Input, MAX_CONTROL_BYTES).await?;
+            let path = open(StreamKind::Path, MAX_CANDIDATES_BYTES).await?;
+            Ok([control, chat, input, path])
         }
         Side::Host => {
             let accept = async |kind: StreamKind, max| {
@@ -313,11 +350,9 @@ async fn streams(
             };
             let control = accept(StreamKind::Control, MAX_CONTROL_BYTES).await?;
             let chat = accept(StreamKind::Chat, MAX_CHAT_BYTES).await?;
-            Ok((
-                control,
-                chat,
-                accept(StreamKind::Input, MAX_CONTROL_BYTES).await?,
-            ))
+            let input = accept(StreamKind::Input, MAX_CONTROL_BYTES).await?;
+            let path = accept(StreamKind::Path, MAX_CANDIDATES_BYTES).await?;
+            Ok([control, chat, input, path])
         }
     }
 }

@@ -144,6 +144,11 @@ impl Screen {
                 self.path = Some(path.clone());
                 vec![line]
             }
+            Event::Moved(path) => {
+                let line = style.dim(&format!("Path · {}", path.badge()));
+                self.path = Some(path.clone());
+                vec![line]
+            }
             Event::RelayDraining(within) => vec![style.warn(&format!(
                 "The relay goes away for maintenance in {}; this session will end then.",
                 clock(*within)

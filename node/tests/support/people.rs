@@ -5,7 +5,7 @@ use std::{fmt, future::Future, time::Duration};
 use remora::{
     error::Failure,
     event::{Event, Input},
-    node::{Node, Outcome, Running},
+    node::{Node, Options, Outcome, Running},
     share::desktop::Desktop,
 };
 use remora_proto::{
@@ -42,7 +42,7 @@ pub fn profile(name: &str) -> Profile {
 
 /// A connected node.
 pub async fn node(relay: &RelayAddr) -> Node {
-    within("connecting", Node::connect(relay))
+    within("connecting", Node::connect(relay, Options::relay_only()))
         .await
         .expect("a relay")
 }
@@ -227,6 +227,14 @@ pub async fn joins(relay: &RelayAddr, name: &str, code: &str) -> Result<Person, 
     joins_on(relay, name, code, Desktop::X11(None)).await
 }
 
+/// The same of a node that is there.
+///
+/// # Errors
+/// It does not work.
+pub async fn joins_with(node: Node, name: &str, code: &str) -> Result<Person, Failure> {
+    joins_at(node, name, code, Desktop::X11(None)).await
+}
+
 /// The same, at that screen.
 ///
 /// # Errors
@@ -237,7 +245,15 @@ pub async fn joins_on(
     code: &str,
     desktop: Desktop,
 ) -> Result<Person, Failure> {
-    let mut node = node(relay).await;
+    joins_at(node(relay).await, name, code, desktop).await
+}
+
+async fn joins_at(
+    mut node: Node,
+    name: &str,
+    code: &str,
+    desktop: Desktop,
+) -> Result<Person, Failure> {
     let code = code.parse().expect("a code");
     let introduced = within("the code", node.try_code(code)).await?;
     Ok(Person::new(

@@ -1,0 +1,104 @@
+//! The addresses of this computer's interfaces.
+
+use std::net::{IpAddr, SocketAddr};
+
+use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrStorage};
+use remora_proto::path::candidate::{Candidate, Kind, Subnet};
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Where a socket can be reached on it.
+    pub candidate: Candidate,
+    /// The network around it.
+    pub subnet: Subnet,
+}
+
+/// Where a socket that is bound to all addresses of its family, at `local`'s port, can be reached by those who can reach an
+/// interface of this computer. In the system's order, each once.
+pub fn hosts(local: SocketAddr) -> Vec<Host> {
+    let interfaces = match getifaddrs() {
+        Ok(interfaces) => interfaces,
+        Err(error) => {
+            tracing::warn!(%error, "the interfaces' addresses are not known");
+            return Vec::new();
+        }
+    };
+    let mut found = Vec::new();
+    for interface in interfaces {
+        if !interface
+            .flags
+            .contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING)
+        {
+            continue;
+        }
+        let Some(address) = interface.address else {
+            continue;
+        };
+        let ip = ip_of(&address);
+        let Some(ip) = ip.filter(|ip| ip.is_ipv4() == local.is_ipv4() && is_useful(*ip)) else {
+            continue;
+        };
+        let mask = interface.netmask.as_ref().and_then(ip_of);
+        found.push(Host {
+            candidate: Candidate {
+                kind: Kind::Host,
+                address: SocketAddr::new(ip, local.port()),
+            },
+            subnet: Subnet {
+                address: ip,
+                prefix: mask.map_or(u8::MAX, prefix),
+            },
+        });
+    }
+    found.dedup();
+    found
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    let v6 = address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));
+    v4.or(v6)
+}
+
+/// How many ones a mask begins with.
+fn prefix(mask: IpAddr) -> u8 {
+    let ones = match mask {
+        IpAddr::V4(mask) => mask.to_bits().leading_ones(),
+        IpAddr::V6(mask) => mask.to_bits().leading_ones(),
+    };
+    u8::try_from(ones).unwrap_or(u8::MAX)
+}
+
+/// Whether anybody else could reach it.
+fn is_useful(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local() && !ip.is_unspecified(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_others_can_reach_is_named() {
+        for local in ["0.0.0.0:4000", "[::]:4000"] {
+            let local: SocketAddr = local.parse().expect("an address");
+            for Host { candidate, subnet } in hosts(local) {
+                let Candidate { kind, address } = candidate;
+                assert!(
+                    subnet.contains(address.ip()) && subnet.prefix > 0,
+                    "{subnet:?}"
+                );
+                assert_eq!((kind, address.port()), (Kind::Host, 4000));
+                assert_eq!(address.is_ipv4(), local.is_ipv4());
+                assert!(is_useful(address.ip()), "{address}");
+            }
+        }
+        for ip in ["127.0.0.1", "169.254.3.4", "::1", "fe80::1", "0.0.0.0"] {
+            assert!(!is_useful(ip.parse().expect("an address")), "{ip}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A session's path: gathers, drives the machine, moves packets.
+//!
+//! ```text
+//!  interfaces, the relay's reflection ─▶ ┌──────────┐ ─▶ candidates ─▶ path stream ─▶ the other node
+//!  the other node's candidates ────────▶ │ Paths    │ ─▶ checks ─▶ magic socket
+//!  checks from the magic socket ───────▶ │          │ ─▶ SharedRoute ─▶ virtual socket
+//!                                        └──────────┘ ─▶ moves ─▶ people
+//! ```
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use quinn::RecvStream;
+use remora_proto::{
+    id::{SessionId, Side},
+    path::{
+        candidate::{self, Candidate, Kind, Policy},
+        check::Keys,
+        machine::{Moved, Paths},
+    },
+    random::Random,
+    wire::{
+        frame::Header,
+        message::{Inbox, encode, session::Candidates},
+        reflect,
+    },
+};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{
+    gather::{self, Host},
+    route::SharedRoute,
+    silence::Silence,
+    socket::MagicSocket,
+};
+
+/// How often one looks whether packets were sent, so that the machine knows that its path is in use.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often one looks whether the computer has other addresses now.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// A path on which the other node's checks arrive, and its frames do not, is left after this.
+const UNHEARD: Duration = Duration::from_millis(1500);
+/// How often the relay is asked how it sees us, until it has answered, and then.
+const REFLECT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(25)];
+
+/// A check, or the relay's answer to how it sees us.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Where from; `None`: through the relay, in a frame.
+    pub from: Option<SocketAddr>,
+    /// What.
+    pub bytes: Bytes,
+}
+
+/// What the task works with.
+#[derive(Debug)]
+pub struct Mover {
+    /// The session.
+    pub session: SessionId,
+    /// Our side of it.
+    pub side: Side,
+    /// The relay.
+    pub relay: SocketAddr,
+    /// Where packets leave.
+    pub socket: Arc<MagicSocket>,
+    /// What the socket has for us.
+    pub arrived: mpsc::Receiver<Arrived>,
+    /// How the relay saw us when we connected: to begin with, until it has been asked again.
+    pub observed: Option<SocketAddr>,
+    /// Written here.
+    pub route: Arc<SharedRoute>,
+    /// Whether the session's packets are answered.
+    pub silence: Arc<Silence>,
+    /// Candidates to the other node, as messages.
+    pub told: mpsc::Sender<Bytes>,
+    /// And from it.
+    pub recv: RecvStream,
+    /// What of those has arrived already.
+    pub inbox: Inbox,
+}
+
+impl Mover {
+    /// Until the session's task ends it; tells moves to `moved`.
+    pub async fn run(mut self, keys: Keys, policy: Policy, moved: mpsc::Sender<Moved>) {
+        let policy = Policy {
+            forbidden: vec![self.relay],
+            ..policy
+        };
+        let (may_move, allow_loopback) = (!policy.relay_only, policy.allow_loopback);
+        let mut paths = Paths::new(keys, policy, Instant::now());
+        let mut look = ticks(LOOK);
+        let mut look_around = ticks(LOOK_AROUND);
+        let mut reflexive = Reflexive {
+            seen: self.observed,
+            ..Reflexive::default()
+        };
+        let (mut hosts, mut sent, mut is_open) = (Vec::new(), 0, true);
+        loop {
+            let due = paths.poll_timeout();
+            tokio::select! { biased;
+                arrived = self.arrived.recv() => {
+                    let Some(arrived) = arrived else { return };
+                    if !paths.handle_datagram(&arrived.bytes, arrived.from, Instant::now()) {
+                        reflexive.handle(&arrived, self.relay);
+                    }
+                }
+                candidates = next(&mut self.recv, &mut self.inbox), if is_open => match candidates {
+                    Some(candidates) => {
+                        let mut candidates = candidate::decode(&candidates);
+                        tracing::debug!(?candidates, "the other node may be reached");
+                        // The socket is of one family.
+                        let is_v4 = self.relay.is_ipv4();
+                        candidates.retain(|candidate| candidate.address.is_ipv4() == is_v4);
+                        paths.handle_remote(&candidates, Instant::now());
+                    }
+                    None => is_open = false,
+                },
+                () = until(due) => {}
+                _ = look.tick() => {
+                    let now_sent = self.route.sent();
+                    if now_sent != sent {
+                        sent = now_sent;
+                        paths.handle_sent(Instant::now());
+                    }
+                    if self.silence.has_lasted(UNHEARD, Instant::now()) {
+                        paths.handle_unheard(Instant::now());
+                    }
+                }
+                _ = look_around.tick(), if may_move => {
+                    if let Ok(local) = self.socket.local_addr() {
+                        let found = gather::hosts(local);
+                        if found != hosts && !hosts.is_empty() {
+                            // Another network, another NAT.
+                            reflexive = Reflexive::default();
+                        }
+                        hosts = found;
+                    }
+                }
+            }
+            let now = Instant::now();
+            if may_move && reflexive.is_due(now) {
+                self.socket.send_to(&reflexive.ask(now), self.relay);
+            }
+            let own = hosts.iter().map(|host| host.subnet).collect();
+            paths.handle_local(reflexive.with(&hosts, allow_loopback), own, now);
+            paths.handle_timeout(now);
+            self.flush(&mut paths, &moved, now);
+        }
+    }
+
+    /// Everything the machine has to say. Nothing here waits: what it waited for might be what goes over the path.
+    fn flush(&self, paths: &mut Paths, moved: &mpsc::Sender<Moved>, now: Instant) {
+        self.socket
+            .trust(self.session, paths.trusted(now).collect());
+        self.route.set(paths.route(), paths.why_relayed(now));
+        while let Some(transmit) = paths.poll_transmit() {
+            let check = transmit.bytes();
+            match transmit.to {
+                Some(to) => self.socket.send_to(&check, to),
+                None => {
+                    let (session, side) = (self.session, self.side);
+                    let header = Header { side, session }.encode();
+                    self.socket
+                        .send_to(&[&header[..], &check].concat(), self.relay);
+                }
+            }
+        }
+        if let Some(candidates) = paths.poll_candidates() {
+            let message = encode(&candidate::encode(&candidates));
+            if let Err(error) = self.told.try_send(message) {
+                tracing::debug!(%error, "candidates were not told");
+            }
+        }
+        while let Some(step) = paths.poll_move() {
+            tracing::info!(session = %self.session, ?step, "path");
+            if let Err(error) = moved.try_send(step) {
+                tracing::debug!(%error, "a move was not told");
+            }
+        }
+    }
+}
+
+/// How the relay sees us.
+#[derive(Debug, Default)]
+struct Reflexive {
+    seen: Option<SocketAddr>,
+    transaction: u64,
+    next: Option<Instant>,
+}
+
+impl Reflexive {
+    fn is_due(&self, now: Instant) -> bool {
+        self.next.is_none_or(|next| next <= now)
+    }
+
+    fn ask(&mut self, now: Instant) -> [u8; reflect::LEN] {
+        let [until_known, then] = REFLECT;
+        let interval = if self.seen.is_some() {
+            then
+        } else {
+            until_known
+        };
+        self.next = Some(now + interval);
+        self.transaction = u64::from_be_bytes(Random::system().bytes());
+        reflect::request(self.transaction)
+    }
+
+    fn handle(&mut self, arrived: &Arrived, relay: SocketAddr) {
+        if arrived.from == Some(relay)
+            && let Some((transaction, seen)) = reflect::decode_response(&arrived.bytes)
+            && transaction == self.transaction
+        {
+            self.seen = Some(seen);
+        }
+    }
+
+    /// All candidates: the hosts' addresses, and how the relay sees us; from this computer that is no help to others.
+    fn with(&self, hosts: &[Host], allow_loopback: bool) -> Vec<Candidate> {
+        let address = self
+            .seen
+            .filter(|seen| allow_loopback || !seen.ip().is_loopback());
+        let reflexive = address.map(|address| Candidate {
+            kind: Kind::ServerReflexive,
+            address,
+        });
+        // First: of many, the last are not told. And once: who is not behind a NAT is seen as it is.
+        let hosts = hosts.iter().map(|host| host.candidate);
+        reflexive
+            .into_iter()
+            .chain(hosts.filter(|host| Some(host.address) != address))
+            .collect()
+    }
+}
+
+async fn next(recv: &mut RecvStream, inbox: &mut Inbox) -> Option<Candidates> {
+    loop {
+        match inbox.next() {
+            Ok(Some(candidates)) => return Some(candidates),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "on the path stream");
+                return None;
+            }
+        }
+        let chunk = recv.read_chunk(MAX_CANDIDATES_BYTES, true).await.ok()??;
+        inbox.push(&chunk.bytes);
+    }
+}
+
+/// Largest message on a path stream.
+pub const MAX_CANDIDATES_BYTES: usize = 512;
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,107 @@
+//! Sessions whose packets leave the relay's path, and come back to it.
+mod support;
+
+use std::time::Duration;
+
+use remora::{
+    event::Event,
+    node::{Node, Options},
+};
+use remora_proto::{
+    id::RelayAddr,
+    path::candidate::Policy,
+    rendezvous::LIFETIME,
+    session::{Command, EndReason, Mode},
+};
+use support::people::{Person, invites_with, joins_with, relay, start, within};
+
+/// Nodes that may reach each other on this computer itself.
+async fn node(relay: &RelayAddr) -> Node {
+    let policy = Policy {
+        allow_loopback: true,
+        ..Policy::default()
+    };
+    let options = Options {
+        policy,
+        ..Options::default()
+    };
+    within("connecting", Node::connect(relay, options))
+        .await
+        .expect("a relay")
+}
+
+async fn active(relay: &RelayAddr) -> (Person, Person) {
+    let (mut helper, code) = invites_with(node(relay).await, "Sam", LIFETIME).await;
+    let mut sharer = joins_with(node(relay).await, "Maria", &code)
+        .await
+        .expect("works");
+    assert_eq!(sharer.trust().await.1, helper.trust().await.1);
+    start(&mut helper, &mut sharer, Mode::View).await;
+    (helper, sharer)
+}
+
+async fn until_direct(person: &mut Person) {
+    let path = &mut person.running.path;
+    let direct = path.wait_for(|path| path.direct.is_some());
+    within("a direct path", direct).await.expect("alive");
+}
+
+async fn talk(helper: &mut Person, sharer: &mut Person) {
+    for n in 0..50 {
+        let line = format!("line {n}");
+        helper.does(Command::Chat(line.clone())).await;
+        assert_eq!(sharer.hears().await, line);
+        sharer.does(Command::Chat(line.clone())).await;
+        assert_eq!(helper.hears().await, line);
+    }
+}
+
+#[tokio::test]
+async fn two_who_can_reach_each_other_do_and_the_relay_carries_no_more() {
+    let relay = relay();
+    let (mut helper, mut sharer) = active(relay.address()).await;
+    until_direct(&mut helper).await;
+    until_direct(&mut sharer).await;
+    let before = relay.frames_forwarded();
+    talk(&mut helper, &mut sharer).await;
+    let carried = relay.frames_forwarded() - before;
+    assert!(carried <= 4, "{carried} frames, of a heartbeat each");
+    helper.does(Command::Leave).await;
+    assert_eq!(sharer.ended().await, EndReason::HelperLeft);
+}
+
+#[tokio::test]
+async fn a_move_is_told_to_both() {
+    let relay = relay();
+    let (mut helper, code) = invites_with(node(relay.address()).await, "Sam", LIFETIME).await;
+    let mut sharer = joins_with(node(relay.address()).await, "Maria", &code)
+        .await
+        .expect("works");
+    for person in [&mut helper, &mut sharer] {
+        let path = person.until(|event| {
+            if let Event::Moved(path) = event {
+                Some(path.clone())
+            } else {
+                None
+            }
+        });
+        let path = path.await;
+        let address = path.direct.expect("direct");
+        assert!(address.ip().is_loopback() || !address.ip().is_unspecified());
+        assert!(path.rtt < Duration::from_secs(1));
+        assert_eq!((path.kind(), path.why_relayed), ("direct", None));
+        assert!(path.badge().starts_with(&format!("direct {address} (")));
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_goes_directly_outlives_its_relay() {
+    let relay = relay();
+    let (mut helper, mut sharer) = active(relay.address()).await;
+    until_direct(&mut helper).await;
+    until_direct(&mut sharer).await;
+    drop(relay);
+    talk(&mut helper, &mut sharer).await;
+    sharer.does(Command::Leave).await;
+    assert_eq!(helper.ended().await, EndReason::SharerLeft);
+}
