@@ -13,6 +13,7 @@ use remora_proto::id::RelayAddr;
 
 use crate::{
     flood, forwarder,
+    natlab::edge::{Edge, Pair},
     relay::{self, Aim},
     subject::Rival,
     traffic::Mode,
@@ -48,6 +49,8 @@ pub enum Verb {
     Idle(Idle),
     /// Hold whole sessions by code, as people would: from the code to the first words and the picture
     Session(Session),
+    /// Let two nodes meet behind NATs of all kinds, in networks of this process: who reaches whom, and how soon
+    Natlab(Natlab),
     /// Make one HTML page of what the other verbs found
     Report(Report),
     /// Forward frames for the sessions on standard input, and nothing else
@@ -337,6 +340,34 @@ pub struct Session {
     /// Sessions, all at once
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(1, 200))]
     pub count: usize,
+}
+
+/// Flags of `natlab`.
+#[derive(Debug, clap::Args)]
+pub struct Natlab {
+    /// What the two are behind, A:B; several times for several, without it all pairs
+    #[arg(long = "pair", value_name = "A:B", long_help = pairs_help())]
+    pub pairs: Vec<Pair>,
+    /// Runs of each pair; every other one, the other of the two invites
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// How long a run waits for a direct path
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub patience: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn pairs_help() -> String {
+    let edges = Edge::value_variants().iter().filter_map(|edge| {
+        let value = edge.to_possible_value()?;
+        Some(format!("  {:<12} {}", value.get_name(), value.get_help()?))
+    });
+    let edges = edges.collect::<Vec<_>>().join("\n");
+    format!(
+        "What the two are behind, A:B; several times for several, without it all pairs\n\n{edges}"
+    )
 }
 
 /// Flags of `report`.

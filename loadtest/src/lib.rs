@@ -5,7 +5,8 @@
 //!               │          │ lanes, process
 //!               │          ▼
 //!               │       traffic: frames in, frames out ─▶ measure: medians ─▶ report: table, JSON
-//!               └─▶ crowd, setup: thousands of nodes, sessions by code ─────────┘
+//!               ├─▶ crowd, setup: thousands of nodes, sessions by code ─────────┤
+//!               └─▶ natlab: two nodes behind real NATs ─────────────────────────┘
 //! ```
 
 // Commands and flags.
@@ -36,6 +37,10 @@ pub mod mmsg;
 pub mod flood;
 // Frames in, frames out, counted.
 pub mod traffic;
+
+// --- networks ---
+// Two nodes behind real NATs.
+pub mod natlab;
 
 // --- what is said ---
 // Ctrl-C and SIGTERM.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use remora_loadtest::{
     cli::{Cli, Target, Verb},
-    forwarder, interrupt, page,
+    forwarder, interrupt, natlab, page,
     relay::Aim,
     report::say,
     scenario,
@@ -61,6 +61,12 @@ fn main() -> ExitCode {
             || Ok(()),
             |aim| scenario::session::run(&args, aim),
         ),
+        Verb::Natlab(args) => {
+            // Before there is a second thread.
+            let entered = natlab::lab::enter();
+            let watching = entered.and_then(|()| Ok(interrupt::watch()?));
+            exit(watching.and_then(|()| scenario::natlab::run(&args)))
+        }
         Verb::Report(args) => exit(page::write(&args.files, &args.out).map(|()| None)),
         Verb::Forwarder { kind } => exit(forwarder::run(kind).map(|()| None)),
     }

@@ -10,6 +10,8 @@ pub mod flood;
 pub mod forward;
 // Nodes that do nothing: memory and CPU of each.
 pub mod idle;
+// Two nodes behind real NATs: do they reach each other, and how soon?
+pub mod natlab;
 // Whole sessions of real nodes, from the code to the picture.
 pub mod session;
 

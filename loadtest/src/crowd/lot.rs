@@ -83,10 +83,10 @@ impl Lot {
         let now = Instant::now();
         let mut all = self.lock();
         let Everybody { by_ticket, due } = &mut *all;
-        for (ticket, parked) in by_ticket {
+        due.extend(by_ticket.iter_mut().map(|(ticket, parked)| {
             parked.leave(now);
-            due.insert((now, *ticket));
-        }
+            (now, *ticket)
+        }));
     }
 
     pub(super) fn len(&self) -> usize {

@@ -20,7 +20,7 @@ use remora::{
     error::Failure,
     event::{Event, Input},
     help::{decode::Canvas, view::View},
-    node::{Node, Running},
+    node::{Node, Options, Running},
     share::{capture::synthetic::Sheet, desktop::Desktop},
 };
 use remora_proto::{
@@ -114,7 +114,11 @@ async fn measure(args: &Session, relay: &Relay, bench: &Bench) -> anyhow::Result
 
 /// A session from its code to its end; why not, if not.
 async fn session(relay: RelayAddr, seed: u64) -> Result<Times, String> {
-    let connect = || async { Node::connect(&relay).await.map_err(name) };
+    let connect = || async {
+        Node::connect(&relay, Options::relay_only())
+            .await
+            .map_err(name)
+    };
     let mut helper = connect().await?.invite(person("Sam")?, LIFETIME);
     let code = until(&mut helper, "CODE", |event| match event {
         Event::Code { code, .. } => Some(code.clone()),

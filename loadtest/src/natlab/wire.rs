@@ -1,0 +1,167 @@
+//! A link with a delay. netem would do it, where the kernel has it; here frames pass through this process, everywhere the same.
+//!
+//! ```text
+//!  a host's namespace:   eth0 ═ veth ═ wire ──▶ here, for so long ──▶ uplink ═ veth ═ its router
+//! ```
+//!
+//! Frames are taken with the offloads they have (PACKET_VNET_HDR), so that trains of datagrams and checksums that are still to
+//! be computed go through as they are.
+
+/// A packet socket on an interface.
+mod port;
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, Read as _, Write as _},
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, ppoll},
+    sys::time::TimeSpec,
+};
+use patchbay::{Device, Router};
+
+use super::tool;
+
+/// What patchbay connects to the router.
+pub(super) const UPLINK: &str = "uplink";
+/// The longest frame: a train of datagrams in one, with its headers.
+const MAX_FRAME_BYTES: usize = 1 << 17;
+/// Frames on their way, each direction; what comes when there are as many is lost, as in a router's queue. 100 Mbit/s for 80 ms.
+const MAX_FRAMES: usize = 1000;
+
+/// The link of a host; gone with this.
+#[derive(Debug)]
+pub(super) struct Wire {
+    thread: Option<JoinHandle<()>>,
+    /// Closed to end the thread.
+    stop: Option<UnixStream>,
+}
+
+impl Wire {
+    /// Puts it between the host and `router`: the host's address moves from [`UPLINK`] to `eth0`.
+    ///
+    /// # Errors
+    /// What `ip` said, or the system of packet sockets.
+    pub(super) fn new(device: &Device, router: &Router, delay: Duration) -> anyhow::Result<Self> {
+        let address = device.ip().context("a host without an address")?;
+        let network = router
+            .downstream_cidr()
+            .context("a router without a network")?;
+        let gateway = router
+            .downstream_gw()
+            .context("a router without an address")?;
+        let prefix = network.prefix_len();
+        // Neither end of the wire may answer in the host's place.
+        let commands = format!(
+            "address flush dev {UPLINK}\n\
+             link set {UPLINK} arp off\n\
+             link add eth0 type veth peer name wire\n\
+             link set wire arp off up\n\
+             address add {address}/{prefix} dev eth0\n\
+             link set eth0 up\n\
+             route add default via {gateway}\n"
+        );
+        let spawn = |command| device.spawn_command_sync(command);
+        tool::run(spawn, "ip", &["-batch", "-"], &commands)?;
+        let ports = device.run_sync(|| Ok([port::open("wire")?, port::open(UPLINK)?]));
+        let ports = ports.context("no packet sockets")?;
+        let (stop, stopped) = UnixStream::pair()?;
+        let thread = thread::Builder::new().name("wire".to_owned());
+        let thread = thread.spawn(move || {
+            if let Err(error) = carry(&ports, &stopped, delay) {
+                tracing::error!(%error, "a link of the lab is down");
+            }
+        })?;
+        Ok(Self {
+            thread: Some(thread),
+            stop: Some(stop),
+        })
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a link of the lab has panicked");
+        }
+    }
+}
+
+/// A frame, and when it is at the other end.
+type Due = (Instant, Vec<u8>);
+
+/// Carries frames both ways until `stopped`.
+fn carry(ports: &[File; 2], stopped: &UnixStream, delay: Duration) -> io::Result<()> {
+    let mut queues = [VecDeque::<Due>::new(), VecDeque::new()];
+    let mut buffer = vec![0; MAX_FRAME_BYTES];
+    loop {
+        let due = queues
+            .iter()
+            .filter_map(|queue| queue.front())
+            .map(|(at, _)| *at);
+        let wait = due
+            .min()
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        let watched = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut watching = [
+            watched(ports[0].as_fd()),
+            watched(ports[1].as_fd()),
+            watched(stopped.as_fd()),
+        ];
+        match ppoll(&mut watching, wait.map(TimeSpec::from_duration), None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if watching[2].any().unwrap_or(false) {
+            return Ok(());
+        }
+        for (from, queue) in ports.iter().zip(&mut queues) {
+            take(from, queue, &mut buffer, delay)?;
+        }
+        for (to, queue) in ports.iter().rev().zip(&mut queues) {
+            give(to, queue);
+        }
+    }
+}
+
+/// All frames that are there.
+fn take(
+    mut from: &File,
+    queue: &mut VecDeque<Due>,
+    buffer: &mut [u8],
+    delay: Duration,
+) -> io::Result<()> {
+    loop {
+        match from.read(buffer) {
+            Ok(length) if queue.len() < MAX_FRAMES => {
+                queue.push_back((Instant::now() + delay, buffer[..length].to_vec()));
+            }
+            Ok(_) => tracing::debug!("a link of the lab is full"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Those that have been on their way for long enough. What an interface does not take is lost.
+fn give(mut to: &File, queue: &mut VecDeque<Due>) {
+    let now = Instant::now();
+    while queue.front().is_some_and(|(at, _)| *at <= now) {
+        let Some((_, frame)) = queue.pop_front() else {
+            return;
+        };
+        if let Err(error) = to.write_all(&frame) {
+            tracing::debug!(%error, bytes = frame.len(), "a link of the lab has lost a frame");
+        }
+    }
+}
