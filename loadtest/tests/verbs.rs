@@ -68,8 +68,8 @@ fn sessions_may_share_nodes_and_a_relay_have_two_workers() {
 
 #[test]
 fn idle_nodes_and_sessions_have_a_size() {
-    for (how, is_parked) in [("", true), ("--connected", false)] {
-        let found = figures(&format!("idle --nodes 20 --sessions 12 --seconds 1 {how}"));
+    for (how, is_parked) in [("--nodes 20", true), ("--nodes 20 --connected", false)] {
+        let found = figures(&format!("idle --sessions 12 --seconds 1 {how}"));
         assert_eq!(
             (number(&found, "/nodes"), number(&found, "/sessions")),
             (20.0, 12.0)

@@ -1,7 +1,7 @@
 //! Parking: an idle node gives its connection up and keeps its place.
 //!
 //! A QUIC connection costs a relay some ten kilobytes, whether anything is said on it or not, and nodes that wait for days
-//! say nothing. So a node that has been silent for a while asks to be parked: both ends export a [`Grant`] from the
+//! say nothing. So a node that has been silent for a while asks to be parked: both ends export a `Grant` from the
 //! connection and let the connection go. What is left are datagrams of 34 bytes, each with the grant's tag:
 //!
 //! ```text
@@ -17,7 +17,7 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 1 | type, 0x07 |
-//! | 1 | 1 | [`Saying`] |
+//! | 1 | 1 | what it says |
 //! | 2 | 8 | ticket, big endian |
 //! | 10 | 8 | counter, big endian |
 //! | 18 | 16 | tag: the first half of HMAC-SHA-256 over all before it (RFC 2104, truncated as in its section 5) |

@@ -10,7 +10,7 @@
 //! and its answer have crossed, which proves both directions. Each side chooses by itself what it sends on, and takes
 //! what comes from wherever the other has proven to be. So nobody has to nominate anything, and the two ways may differ.
 //!
-//! A check is sealed with a key that only the two ends of the inner connection have ([`check`]). Who does not hold it can hold up
+//! A check is sealed with a key that only the two ends of the inner connection have (`check`). Who does not hold it can hold up
 //! or send on what they say, as any router can, and so come to stand on their way; they read nothing there.
 
 /// Where a node may be reached, and what may be probed.

@@ -15,7 +15,7 @@
 //! answer is short: nobody gets more than was sent for it.
 //!
 //! Each side has a key to send, from the inner connection's exporter, so that nothing it says can be said to itself; the number
-//! is the nonce, and is taken once ([`Window`]).
+//! is the nonce, and is taken once (`Window`).
 
 use std::{
     fmt,
