@@ -11,6 +11,8 @@
 //!
 //! 4–15 are what RFC 9443 leaves unassigned between STUN, DTLS, TURN channels and QUIC.
 
+/// An address, as some datagrams have it.
+pub mod address;
 /// Frames: the fixed header before a relayed packet.
 pub mod frame;
 /// Protobuf messages on QUIC streams.

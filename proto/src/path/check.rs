@@ -7,7 +7,7 @@
 //! | 2 | 8 | session id, big endian: whose it is |
 //! | 10 | 8 | number of this check among the sender's, big endian, from 1 |
 //! | 18 | 8 | sealed: answer: the question's number; else 0 |
-//! | 26 | 19 | sealed: answer: family (4, 6), address (IPv4 in the first four bytes), port the question came from; else 0 |
+//! | 26 | 19 | sealed: answer: the address the question came from (`wire::address`); else 0 |
 //! | 45 | 16 | tag of ChaCha20-Poly1305 (RFC 8439); what is not sealed is authenticated |
 //! | 61 | 1,151 | question, but through a relay: 0 |
 //!
@@ -17,17 +17,14 @@
 //! Each side has a key to send, from the inner connection's exporter, so that nothing it says can be said to itself; the number
 //! is the nonce, and is taken once (`Window`).
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::{fmt, net::SocketAddr};
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
 use crate::{
     id::{SessionId, Side},
-    wire::{FIRST_BYTE_CHECK, frame::HEADER_LEN},
+    wire::{FIRST_BYTE_CHECK, address, frame::HEADER_LEN},
 };
 
 /// Length of a check, without what a question is filled up with.
@@ -118,7 +115,7 @@ impl Keys {
         if let Saying::Answer { of, seen } = saying {
             bytes[1] = 1;
             bytes[HEAD_LEN..HEAD_LEN + 8].copy_from_slice(&of.to_be_bytes());
-            write_address(&mut bytes[HEAD_LEN + 8..LEN - TAG_LEN], seen);
+            bytes[HEAD_LEN + 8..LEN - TAG_LEN].copy_from_slice(&address::encode(seen));
         }
         let (head, rest) = bytes.split_at_mut(HEAD_LEN);
         let (sealed, tag) = rest.split_at_mut(SEALED_LEN);
@@ -148,7 +145,7 @@ impl Keys {
         } else {
             Saying::Answer {
                 of: u64::from_be_bytes(*sealed.first_chunk()?),
-                seen: read_address(&sealed[8..])?,
+                seen: address::decode(&sealed[8..])?,
             }
         };
         self.window.take(number);
@@ -164,33 +161,6 @@ fn nonce(number: u64) -> Nonce {
     let mut bytes = [0; 12];
     bytes[4..].copy_from_slice(&number.to_be_bytes());
     Nonce::assume_unique_for_key(bytes)
-}
-
-fn write_address(out: &mut [u8], address: SocketAddr) {
-    match address.ip().to_canonical() {
-        IpAddr::V4(ip) => {
-            out[0] = 4;
-            out[1..5].copy_from_slice(&ip.octets());
-        }
-        IpAddr::V6(ip) => {
-            out[0] = 6;
-            out[1..17].copy_from_slice(&ip.octets());
-        }
-    }
-    out[17..].copy_from_slice(&address.port().to_be_bytes());
-}
-
-fn read_address(bytes: &[u8]) -> Option<SocketAddr> {
-    let bytes: &[u8; 19] = bytes.first_chunk()?;
-    let ip = match bytes[0] {
-        4 => IpAddr::V4(Ipv4Addr::from(*bytes[1..].first_chunk::<4>()?)),
-        6 => IpAddr::V6(Ipv6Addr::from(*bytes[1..].first_chunk::<16>()?)),
-        _ => return None,
-    };
-    Some(SocketAddr::new(
-        ip,
-        u16::from_be_bytes([bytes[17], bytes[18]]),
-    ))
 }
 
 /// Numbers that have come, of the last 64 (RFC 4303 §3.4.3): each is taken once.

@@ -5,16 +5,17 @@
 //! | 0 | 1 | 0x05 | 0x05 |
 //! | 1 | 1 | 0 | 1 |
 //! | 2 | 8 | transaction: random, chosen by the asker | the same |
-//! | 10 | 1 | 0 | family: 4 or 6 |
-//! | 11 | 16 | 0 | address, IPv4 in the first four bytes |
-//! | 27 | 2 | 0 | port, big endian |
+//! | 10 | 19 | 0 | the address, see `address` |
 //!
 //! Both are 29 bytes: the answer is never longer than the question.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+
+use super::address;
 
 /// Length of request and response.
-pub const LEN: usize = 29;
+pub const LEN: usize = ADDRESS_AT + address::LEN;
+const ADDRESS_AT: usize = 10;
 
 /// A request for `transaction`.
 pub fn request(transaction: u64) -> [u8; LEN] {
@@ -27,22 +28,14 @@ pub fn request(transaction: u64) -> [u8; LEN] {
 /// The response to a datagram from `source`, if it is a well-formed request.
 pub fn respond(datagram: &[u8], source: SocketAddr) -> Option<[u8; LEN]> {
     let mut out: [u8; LEN] = datagram.try_into().ok()?;
-    if out[0] != super::FIRST_BYTE_REFLECT || out[1] != 0 || out[10..].iter().any(|&byte| byte != 0)
+    if out[0] != super::FIRST_BYTE_REFLECT
+        || out[1] != 0
+        || out[ADDRESS_AT..].iter().any(|&byte| byte != 0)
     {
         return None;
     }
     out[1] = 1;
-    match source.ip().to_canonical() {
-        IpAddr::V4(ip) => {
-            out[10] = 4;
-            out[11..15].copy_from_slice(&ip.octets());
-        }
-        IpAddr::V6(ip) => {
-            out[10] = 6;
-            out[11..27].copy_from_slice(&ip.octets());
-        }
-    }
-    out[27..].copy_from_slice(&source.port().to_be_bytes());
+    out[ADDRESS_AT..].copy_from_slice(&address::encode(source));
     Some(out)
 }
 
@@ -53,15 +46,7 @@ pub fn decode_response(datagram: &[u8]) -> Option<(u64, SocketAddr)> {
         return None;
     }
     let transaction = u64::from_be_bytes(*bytes[2..].first_chunk()?);
-    let ip = match bytes[10] {
-        4 => IpAddr::V4(Ipv4Addr::from(*bytes[11..].first_chunk::<4>()?)),
-        6 => IpAddr::V6(Ipv6Addr::from(*bytes[11..].first_chunk::<16>()?)),
-        _ => return None,
-    };
-    Some((
-        transaction,
-        SocketAddr::new(ip, u16::from_be_bytes([bytes[27], bytes[28]])),
-    ))
+    Some((transaction, address::decode(&bytes[ADDRESS_AT..])?))
 }
 
 #[cfg(test)]
