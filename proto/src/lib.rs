@@ -25,6 +25,8 @@
 pub mod id;
 /// Randomness as a value, so that machines stay deterministic.
 pub mod random;
+/// Token buckets: how often something may be done.
+pub mod rate;
 /// What stands on the wire: first bytes, frames, reflection, protobuf messages on streams.
 pub mod wire;
 

@@ -11,12 +11,12 @@ use super::{
     check::{self, Keys, Saying},
     pair::{Pair, Use},
 };
+use crate::rate::{Rate, TokenBucket};
 
 /// Remote addresses that are tried: what the other side may name, and some that nobody named.
 const MAX_PAIRS: usize = 24;
-/// Checks of a session in the long run, a second, and at once; a NAT's table has room for these.
-const CHECKS_PER_SECOND: u64 = 50;
-const CHECKS_AT_ONCE: u32 = 10;
+/// Questions of a session, and answers; a NAT's table has room for these.
+const CHECKS: Rate = Rate::per_second(50, 10);
 /// Between two checks (RFC 8445 §14.2, Ta).
 const PACE: Duration = Duration::from_millis(5);
 /// A path whose answers are overdue for so long is left; packets have gone both ways meanwhile.
@@ -111,27 +111,6 @@ impl Transmit {
     }
 }
 
-/// How much of something there may be, as one moment (ITU-T I.371): when it will be whole again.
-#[derive(Clone, Copy, Debug)]
-struct Budget(Instant);
-
-impl Budget {
-    const INTERVAL: Duration = Duration::from_millis(1000 / CHECKS_PER_SECOND);
-
-    fn has_at(self) -> Instant {
-        let rest = Self::INTERVAL * (CHECKS_AT_ONCE - 1);
-        self.0.checked_sub(rest).unwrap_or(self.0)
-    }
-
-    fn has(self, now: Instant) -> bool {
-        self.has_at() <= now
-    }
-
-    fn spend(&mut self, now: Instant) {
-        self.0 = self.0.max(now) + Self::INTERVAL;
-    }
-}
-
 /// The machine.
 #[derive(Debug)]
 pub struct Paths {
@@ -139,11 +118,11 @@ pub struct Paths {
     policy: Policy,
     began: Instant,
     local: Vec<Candidate>,
+    /// What the other side knows of that.
+    told: Vec<Candidate>,
     own: Vec<Subnet>,
     /// What the other side has named, whether it may be probed or not: that changes with our networks.
     named: Vec<Candidate>,
-    /// What the other side knows of that.
-    told: Vec<Candidate>,
     /// The addresses from which relays see the other side.
     peer_reflexive_ips: Vec<IpAddr>,
     pairs: Vec<Pair>,
@@ -154,9 +133,9 @@ pub struct Paths {
     used_at: Option<Instant>,
     /// When the next check may leave.
     paced: Instant,
-    budget: Budget,
-    /// Of answers: whoever asks names their address, which may be another's.
-    answers: Budget,
+    questions: TokenBucket,
+    /// Whoever asks names their address, which may be another's.
+    answers: TokenBucket,
     has_local: bool,
     checks_sent: u64,
     /// While packets go directly: when the relay hears of us next.
@@ -183,8 +162,8 @@ impl Paths {
             has_gone_dark: false,
             used_at: None,
             paced: now,
-            budget: Budget(now),
-            answers: Budget(now),
+            questions: TokenBucket::new(now),
+            answers: TokenBucket::new(now),
             has_local: false,
             checks_sent: 0,
             relayed_at: now,
@@ -250,10 +229,12 @@ impl Paths {
                 // Whoever sealed it may have been overheard, or names an address that is not theirs: a question makes nobody a
                 // path. It is answered, and asked back.
                 let may_answer = from.is_none_or(|from| self.policy.allows(from, &self.own));
-                if !may_answer || self.policy.relay_only || !self.answers.has(now) {
+                if !may_answer
+                    || self.policy.relay_only
+                    || self.answers.take(CHECKS, 1, now).is_err()
+                {
                     return true;
                 }
-                self.answers.spend(now);
                 let seen = from.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
                 let (_, answer) = self.keys.seal(Saying::Answer { of: number, seen });
                 self.transmits.push_back(Transmit::short(from, answer));
@@ -310,18 +291,21 @@ impl Paths {
             let (_, question) = self.keys.seal(Saying::Question);
             self.transmits.push_back(Transmit::short(None, question));
         }
-        while self.paced <= now && self.budget.has(now) {
+        while self.paced <= now {
             let due = (0..self.pairs.len())
                 .filter(|&at| self.pairs[at].next <= now)
                 .min_by_key(|&at| (self.pairs[at].kind, self.pairs[at].next));
             let Some(at) = due else { break };
+            if let Err(wait) = self.questions.take(CHECKS, 1, now) {
+                self.paced = now + wait;
+                break;
+            }
             let used = self.used(self.pairs[at].address, now);
             let (number, question) = self.keys.seal(Saying::Question);
             let pair = &mut self.pairs[at];
             pair.ask(number, used, now);
             let to = pair.address;
             self.transmits.push_back(Transmit::question(to, question));
-            self.budget.spend(now);
             self.paced = now + PACE;
             self.checks_sent += 1;
         }
@@ -331,8 +315,8 @@ impl Paths {
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let ready = self.paced.max(self.budget.has_at());
-        let question = self.pairs.iter().map(|pair| pair.next.max(ready)).min();
+        let question = self.pairs.iter().map(|pair| pair.next.max(self.paced));
+        let question = question.min();
         let selected = self
             .selected
             .and_then(|selected| self.pairs.iter().find(|pair| pair.address == selected));
@@ -371,12 +355,7 @@ impl Paths {
         }
     }
 
-    /// Whether packets from `address` may be the other node's: it has proven that it can send from there.
-    pub fn trusts(&self, address: SocketAddr, now: Instant) -> bool {
-        self.trusted(now).any(|trusted| trusted == address)
-    }
-
-    /// All such addresses.
+    /// Where the other node's packets may come from, too: it has proven that it can send from there.
     pub fn trusted(&self, now: Instant) -> impl Iterator<Item = SocketAddr> {
         self.pairs.iter().filter_map(move |pair| {
             let heard = pair.heard_at?;
