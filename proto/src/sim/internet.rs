@@ -132,8 +132,6 @@ pub struct Internet {
     pub loss: f64,
     /// Hosts whose packets arrive nowhere.
     muted: Vec<(NetworkId, IpAddr)>,
-    /// Packets that no gateway let through.
-    pub filtered: u64,
 }
 
 impl Internet {
@@ -149,7 +147,6 @@ impl Internet {
             sequence: 0,
             loss: 0.0,
             muted: Vec::new(),
-            filtered: 0,
         }
     }
 
@@ -191,13 +188,6 @@ impl Internet {
         self.muted = hosts;
     }
 
-    /// Every mapping is forgotten, as by a router that restarts.
-    pub fn forget_mappings(&mut self) {
-        for gateway in &mut self.gateways {
-            gateway.by_port.clear();
-        }
-    }
-
     /// A host sends a packet.
     pub fn send(&mut self, now: Instant, from: Place, to: SocketAddr, bytes: Vec<u8>) {
         self.now = self.now.max(now);
@@ -212,7 +202,6 @@ impl Internet {
             return;
         }
         let Some((from, to)) = self.route(from, to) else {
-            self.filtered += 1;
             return;
         };
         let at = self.now + sent + delay(&self.hosts, to).unwrap_or_default();
@@ -227,15 +216,11 @@ impl Internet {
         self.route(from, to).map(|(seen, _)| seen)
     }
 
-    /// When the next packet arrives.
-    pub fn next_arrival(&self) -> Option<Instant> {
-        self.queue.first_key_value().map(|((at, _), _)| *at)
-    }
-
     /// A packet that has arrived by `now`.
     pub fn receive(&mut self, now: Instant) -> Option<Packet> {
-        self.next_arrival().filter(|at| *at <= now)?;
-        self.queue.pop_first().map(|(_, packet)| packet)
+        let next = self.queue.first_entry()?;
+        let (at, _) = *next.key();
+        (at <= now).then(|| next.remove())
     }
 
     /// Through gateways outwards and inwards, to a host; as it sees the packet.
