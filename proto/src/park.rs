@@ -39,6 +39,8 @@ use zeroize::Zeroizing;
 
 use crate::wire::FIRST_BYTE_PARK;
 
+/// The code with which a relay closes the connection of a node that it has parked.
+pub const CLOSE_CODE: u32 = 6;
 /// Length of every datagram.
 pub const LEN: usize = 34;
 /// How often a parked node says that it is there: NATs forget a mapping after 30 s (RFC 4787 §4.3 would have 2 minutes).

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use quinn::{Connection, ConnectionError, VarInt};
 use remora_proto::{
     id::{ExchangeId, SessionId, Side},
-    park::Grant,
+    park::{self, Grant},
     wire::message::{
         Inbox, MAX_CONTROL_BYTES, PROTOCOL,
         control::{
@@ -25,9 +25,6 @@ use tokio::{
 };
 
 use super::{Allocation, Asked, Notice, failure::HelloError};
-
-/// The code with which a relay closes the connection of a node that it has parked.
-const CLOSED_PARKED: VarInt = VarInt::from_u32(6);
 
 /// Why nothing more comes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +139,9 @@ impl Stream {
     /// Whether the relay has not said that it was something else that ended the connection.
     fn may_be_parked(&self) -> bool {
         match self.connection.close_reason() {
-            Some(ConnectionError::ApplicationClosed(close)) => close.error_code == CLOSED_PARKED,
+            Some(ConnectionError::ApplicationClosed(close)) => {
+                close.error_code == VarInt::from_u32(park::CLOSE_CODE)
+            }
             _ => true,
         }
     }

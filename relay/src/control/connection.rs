@@ -19,7 +19,7 @@ use quinn_proto::{
 use remora_proto::{
     id::NodeId,
     noise::PeerInfo,
-    park::Grant,
+    park::{self, Grant},
     wire::message::{Inbox, MAX_CONTROL_BYTES, control::Hello, encode},
 };
 
@@ -37,7 +37,7 @@ pub const CLOSED_TOO_SLOW: VarInt = VarInt::from_u32(4);
 /// The node's Hello was refused, and it was told why.
 pub const CLOSED_REFUSED: VarInt = VarInt::from_u32(5);
 /// The node asked to be parked, and is.
-pub const CLOSED_PARKED: VarInt = VarInt::from_u32(6);
+pub const CLOSED_PARKED: VarInt = VarInt::from_u32(park::CLOSE_CODE);
 /// The node is gone, or says so.
 pub const CLOSED_BYE: VarInt = VarInt::from_u32(0);
 

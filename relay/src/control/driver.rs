@@ -836,34 +836,41 @@ impl Nodes {
     }
 }
 
-/// What the system does not take now is lost, as on any network: to be told of room again, the socket would have to be
-/// watched, and each frame that the workers send would wake whoever watches it.
+/// Sends what QUIC has for a node.
 fn send(socket: &Socket, transmit: &Transmit, buffer: &[u8]) {
-    let transmit = udp::Transmit {
-        destination: transmit.destination,
-        ecn: transmit
-            .ecn
-            .and_then(|ecn| udp::EcnCodepoint::from_bits(ecn as u8)),
-        contents: &buffer[..transmit.size],
-        segment_size: transmit.segment_size,
-        src_ip: transmit.src_ip,
-    };
-    if let Err(error) = socket.try_send(&transmit) {
-        tracing::trace!(%error, to = %transmit.destination, "a QUIC packet was not sent");
-    }
+    send_now(
+        socket,
+        &udp::Transmit {
+            destination: transmit.destination,
+            ecn: transmit
+                .ecn
+                .and_then(|ecn| udp::EcnCodepoint::from_bits(ecn as u8)),
+            contents: &buffer[..transmit.size],
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        },
+    );
 }
 
-/// The same for a datagram of or to a parked node.
+/// Sends a datagram to a parked node.
 fn send_park(socket: &Socket, leg: Leg, bytes: &[u8]) {
-    let transmit = udp::Transmit {
-        destination: leg.remote,
-        ecn: None,
-        contents: bytes,
-        segment_size: None,
-        src_ip: leg.local,
-    };
-    if let Err(error) = socket.try_send(&transmit) {
-        tracing::trace!(%error, to = %leg.remote, "a parked node's datagram was not sent");
+    send_now(
+        socket,
+        &udp::Transmit {
+            destination: leg.remote,
+            ecn: None,
+            contents: bytes,
+            segment_size: None,
+            src_ip: leg.local,
+        },
+    );
+}
+
+/// What the system does not take now is lost, as on any network: to be told of room again, the socket would have to be
+/// watched, and each frame that the workers send would wake whoever watches it.
+fn send_now(socket: &Socket, transmit: &udp::Transmit<'_>) {
+    if let Err(error) = socket.try_send(transmit) {
+        tracing::trace!(%error, to = %transmit.destination, "a datagram was not sent");
     }
 }
 
