@@ -25,6 +25,8 @@ pub mod error;
 // --- the node ---
 /// The control connection to the relay.
 pub mod control;
+/// Waiting for a machine's next deadline.
+mod deadline;
 /// What a person or a script is told, step by step.
 pub mod event;
 /// What of the screen goes over the network, as bytes.

@@ -21,10 +21,11 @@ use remora_proto::{
         Admit, Dismiss, Gone, Reason, Signal, Withdraw, node_to_relay::Body as Request,
     },
 };
-use tokio::{sync::mpsc, time::sleep_until};
+use tokio::sync::mpsc;
 
 use crate::{
     control::{Allocation, Control, Notice, RequestError, relay_lost, unix_ms},
+    deadline::until,
     error::{Exit, Failure},
     event::{Event, Input},
 };
@@ -53,12 +54,6 @@ pub enum Waited {
     NewCode,
     /// It admits nobody any more.
     Ended(CodeEnd),
-}
-
-fn sleep_until_some(deadline: Option<Instant>) -> impl Future<Output = ()> {
-    let far = Duration::from_secs(86_400);
-    let deadline = deadline.map_or_else(|| tokio::time::Instant::now() + far, Into::into);
-    sleep_until(deadline)
 }
 
 /// Publishes a code and waits for the one who has it.
@@ -112,7 +107,7 @@ pub async fn wait_with_code(
                 }
                 Some(Input::Session(_) | Input::Keys(_)) => tell(events, Event::NotPossible("nobody is here yet".into())).await,
             },
-            () = sleep_until_some(host.poll_timeout()) => host.handle_timeout(Instant::now()),
+            () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
         }
     }
 }
@@ -247,7 +242,7 @@ pub async fn join(
                 }
                 Notice::Offer(..) | Notice::Released(_) | Notice::Draining(_) => {}
             },
-            () = sleep_until_some(joiner.poll_timeout()) => joiner.handle_timeout(Instant::now()),
+            () = until(joiner.poll_timeout()) => joiner.handle_timeout(Instant::now()),
         }
     }
 }
