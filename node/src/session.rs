@@ -34,13 +34,15 @@ use remora_proto::{
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
-    time::{Instant as Deadline, MissedTickBehavior, sleep_until},
+    time::MissedTickBehavior,
 };
 
 use self::inner::{Inner, Messages};
 use crate::{
+    deadline::until,
     event::{Event, Input, PathSnapshot},
     help::incoming,
+    path::mover,
     share::sharing::{self, Sharing, ToScreen, ToSession},
 };
 
@@ -93,17 +95,20 @@ pub async fn run(
         control,
         chat,
         input,
+        path,
         mover,
         path_keys,
-        candidates,
         endpoint,
     } = inner;
     let mut tasks = JoinSet::new();
     let route = Arc::clone(&mover.route);
     let (moved, mut moves) = mpsc::channel(QUEUE_MESSAGES);
-    tasks.spawn(mover.run(path_keys, policy, moved));
-    let (told, send) = candidates;
-    tasks.spawn(write(send, told));
+    let (told, candidates) = mpsc::channel(QUEUE_MESSAGES);
+    tasks.spawn(write(path.send, candidates));
+    let (to, named) = mpsc::channel(QUEUE_MESSAGES);
+    tasks.spawn(read(path.recv, path.inbox, to));
+    let links = mover::Links { named, told, moved };
+    tasks.spawn(mover.run(path_keys, policy, links));
     let (to, mut controls) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(read(control.recv, control.inbox, to));
     let (to, mut chats) = mpsc::channel(QUEUE_MESSAGES);
@@ -167,7 +172,7 @@ pub async fn run(
         // A person who types faster than the network takes is made to wait; the other side is not.
         let may_command = chat_tx.capacity() > 0;
         tokio::select! { biased;
-            () = sleep_until(deadline(&session)) => session.handle_timeout(Instant::now()),
+            () = until(session.poll_timeout()) => session.handle_timeout(Instant::now()),
             message = controls.recv(), if !controls_over => match message {
                 Some(Ok(message)) => warn_of(session.handle_control(message, Instant::now())),
                 Some(Err(_)) => session.handle_malformed(Instant::now()),
@@ -239,13 +244,6 @@ fn warn_of(handled: Result<(), BadState>) {
     if let Err(error) = handled {
         tracing::warn!(%error, "from the other side: BAD_STATE");
     }
-}
-
-fn deadline(session: &Session) -> Deadline {
-    let far = Duration::from_secs(86_400);
-    session
-        .poll_timeout()
-        .map_or_else(|| Deadline::now() + far, Into::into)
 }
 
 /// Passes events on; the receipt when the session is over.

@@ -14,7 +14,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn::RecvStream;
 use remora_proto::{
     id::{SessionId, Side},
     path::{
@@ -25,13 +24,13 @@ use remora_proto::{
     random::Random,
     wire::{
         frame::Header,
-        message::{Inbox, encode, session::Candidates},
+        message::{InvalidMessage, encode, session::Candidates},
         reflect,
     },
 };
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval, sleep_until},
+    time::{MissedTickBehavior, interval},
 };
 
 use super::{
@@ -40,6 +39,7 @@ use super::{
     silence::Silence,
     socket::MagicSocket,
 };
+use crate::deadline::until;
 
 /// How often one looks whether packets were sent, so that the machine knows that its path is in use.
 const LOOK: Duration = Duration::from_millis(100);
@@ -78,17 +78,22 @@ pub struct Mover {
     pub route: Arc<SharedRoute>,
     /// Whether the session's packets are answered.
     pub silence: Arc<Silence>,
-    /// Candidates to the other node, as messages.
+}
+
+/// Whom the task talks to.
+#[derive(Debug)]
+pub struct Links {
+    /// The other node's candidates; an error is the last.
+    pub named: mpsc::Receiver<Result<Candidates, InvalidMessage>>,
+    /// Ours, as messages for it.
     pub told: mpsc::Sender<Bytes>,
-    /// And from it.
-    pub recv: RecvStream,
-    /// What of those has arrived already.
-    pub inbox: Inbox,
+    /// Moves, for people.
+    pub moved: mpsc::Sender<Moved>,
 }
 
 impl Mover {
-    /// Until the session's task ends it; tells moves to `moved`.
-    pub async fn run(mut self, keys: Keys, policy: Policy, moved: mpsc::Sender<Moved>) {
+    /// Until the session's task ends it.
+    pub async fn run(mut self, keys: Keys, policy: Policy, mut links: Links) {
         let policy = Policy {
             forbidden: vec![self.relay],
             ..policy
@@ -101,7 +106,7 @@ impl Mover {
             seen: self.observed,
             ..Reflexive::default()
         };
-        let (mut hosts, mut sent, mut is_open) = (Vec::new(), 0, true);
+        let (mut hosts, mut sent, mut is_open) = (Vec::new(), None, true);
         loop {
             let due = paths.poll_timeout();
             tokio::select! { biased;
@@ -111,8 +116,8 @@ impl Mover {
                         reflexive.handle(&arrived, self.relay);
                     }
                 }
-                candidates = next(&mut self.recv, &mut self.inbox), if is_open => match candidates {
-                    Some(candidates) => {
+                candidates = links.named.recv(), if is_open => match candidates {
+                    Some(Ok(candidates)) => {
                         let mut candidates = candidate::decode(&candidates);
                         tracing::debug!(?candidates, "the other node may be reached");
                         // The socket is of one family.
@@ -120,13 +125,14 @@ impl Mover {
                         candidates.retain(|candidate| candidate.address.is_ipv4() == is_v4);
                         paths.handle_remote(&candidates, Instant::now());
                     }
+                    Some(Err(error)) => tracing::warn!(%error, "on the path stream"),
                     None => is_open = false,
                 },
                 () = until(due) => {}
                 _ = look.tick() => {
-                    let now_sent = self.route.sent();
-                    if now_sent != sent {
-                        sent = now_sent;
+                    let last = self.silence.last_sent();
+                    if last != sent {
+                        sent = last;
                         paths.handle_sent(Instant::now());
                     }
                     if self.silence.has_lasted(UNHEARD, Instant::now()) {
@@ -151,12 +157,12 @@ impl Mover {
             let own = hosts.iter().map(|host| host.subnet).collect();
             paths.handle_local(reflexive.with(&hosts, allow_loopback), own, now);
             paths.handle_timeout(now);
-            self.flush(&mut paths, &moved, now);
+            self.flush(&mut paths, &links, now);
         }
     }
 
     /// Everything the machine has to say. Nothing here waits: what it waited for might be what goes over the path.
-    fn flush(&self, paths: &mut Paths, moved: &mpsc::Sender<Moved>, now: Instant) {
+    fn flush(&self, paths: &mut Paths, links: &Links, now: Instant) {
         self.socket
             .trust(self.session, paths.trusted(now).collect());
         self.route.set(paths.route(), paths.why_relayed(now));
@@ -174,13 +180,13 @@ impl Mover {
         }
         if let Some(candidates) = paths.poll_candidates() {
             let message = encode(&candidate::encode(&candidates));
-            if let Err(error) = self.told.try_send(message) {
+            if let Err(error) = links.told.try_send(message) {
                 tracing::debug!(%error, "candidates were not told");
             }
         }
         while let Some(step) = paths.poll_move() {
             tracing::info!(session = %self.session, ?step, "path");
-            if let Err(error) = moved.try_send(step) {
+            if let Err(error) = links.moved.try_send(step) {
                 tracing::debug!(%error, "a move was not told");
             }
         }
@@ -239,33 +245,8 @@ impl Reflexive {
     }
 }
 
-async fn next(recv: &mut RecvStream, inbox: &mut Inbox) -> Option<Candidates> {
-    loop {
-        match inbox.next() {
-            Ok(Some(candidates)) => return Some(candidates),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(%error, "on the path stream");
-                return None;
-            }
-        }
-        let chunk = recv.read_chunk(MAX_CANDIDATES_BYTES, true).await.ok()??;
-        inbox.push(&chunk.bytes);
-    }
-}
-
-/// Largest message on a path stream.
-pub const MAX_CANDIDATES_BYTES: usize = 512;
-
 fn ticks(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
 }

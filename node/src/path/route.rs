@@ -2,10 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use remora_proto::path::machine::{Route, WhyRelayed};
@@ -16,8 +13,6 @@ use super::congestion::Generation;
 #[derive(Debug, Default)]
 pub struct SharedRoute {
     current: Mutex<Current>,
-    /// Packets sent, by whatever way.
-    sent: AtomicU64,
     /// Changes with the way.
     generation: Generation,
 }
@@ -54,17 +49,7 @@ impl SharedRoute {
         Generation::clone(&self.generation)
     }
 
-    /// A packet was sent.
-    pub fn count(&self) {
-        self.sent.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many were.
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
+    fn lock(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -57,28 +57,30 @@ impl Silence {
     pub fn has_lasted(&self, duration: Duration, now: Instant) -> bool {
         let [unanswered, sent] =
             [&self.unanswered, &self.sent].map(|at| at.load(Ordering::Relaxed));
+        // Nobody answers an acknowledgement; whatever else is not answered, QUIC sends again.
         let is_repeated = Duration::from_nanos(sent.saturating_sub(unanswered)) >= REPEATED;
-        let lasted = Duration::from_nanos(self.at(now).saturating_sub(unanswered));
-        unanswered != 0 && is_repeated && lasted >= duration
+        unanswered != 0 && is_repeated && self.since(unanswered, now) >= duration
+    }
+
+    /// When something was sent last.
+    pub fn last_sent(&self) -> Option<Instant> {
+        let sent = self.sent.load(Ordering::Relaxed);
+        (sent != 0).then(|| self.began + Duration::from_nanos(sent))
     }
 
     /// Whether the node should say where it is; once in a while.
     pub fn is_due(&self, now: Instant) -> bool {
-        let [unanswered, sent, said] =
-            [&self.unanswered, &self.sent, &self.said].map(|at| at.load(Ordering::Relaxed));
-        let is_longer = |since: u64, than: Duration| {
-            Duration::from_nanos(self.at(now).saturating_sub(since)) >= than
-        };
-        // Nobody answers an acknowledgement; whatever else is not answered, QUIC sends again.
-        let is_repeated = Duration::from_nanos(sent.saturating_sub(unanswered)) >= REPEATED;
-        let is_due = unanswered != 0
-            && is_repeated
-            && is_longer(unanswered, SUSPICIOUS)
-            && (said == 0 || is_longer(said, AGAIN));
+        let said = self.said.load(Ordering::Relaxed);
+        let is_due =
+            self.has_lasted(SUSPICIOUS, now) && (said == 0 || self.since(said, now) >= AGAIN);
         if is_due {
             self.said.store(self.at(now), Ordering::Relaxed);
         }
         is_due
+    }
+
+    fn since(&self, at: u64, now: Instant) -> Duration {
+        Duration::from_nanos(self.at(now).saturating_sub(at))
     }
 
     fn at(&self, now: Instant) -> u64 {

@@ -131,7 +131,6 @@ impl AsyncUdpSocket for VirtualSocket {
                 silence,
                 route,
             } => {
-                route.count();
                 let Route { direct, is_doubled } = route.get();
                 let relayed = (direct.is_none() || is_doubled).then_some(*relay);
                 silence.sent(Instant::now());

@@ -3,7 +3,6 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use quinn::{
     AckFrequencyConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream,
     TransportConfig,
@@ -21,19 +20,17 @@ use remora_proto::{
     wire::{
         frame,
         message::{
-            ALPN_SESSION, Inbox, MAX_CHAT_BYTES, MAX_CONTROL_BYTES, encode,
+            ALPN_SESSION, Inbox, MAX_CANDIDATES_BYTES, MAX_CHAT_BYTES, MAX_CONTROL_BYTES, encode,
             session::{StreamHeader, StreamKind},
         },
     },
 };
 
-use tokio::sync::mpsc;
-
 use crate::{
     control::Allocation,
     path::{
         congestion::{ByPath, Generation},
-        mover::{MAX_CANDIDATES_BYTES, Mover},
+        mover::Mover,
         route::SharedRoute,
         socket::{MagicSocket, Opened},
         virtual_socket::{Outgoing, VIRTUAL_PEER, VirtualSocket},
@@ -49,9 +46,6 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// Packets of the helper that the sharer may leave unacknowledged for a moment (draft-ietf-quic-ack-frequency).
 const ACK_ELICITING_THRESHOLD: u8 = 8;
-
-/// Messages with candidates on their way out; each replaces the one before, and few come.
-const QUEUE_CANDIDATES: usize = 8;
 
 /// One stream of messages.
 #[derive(Debug)]
@@ -80,12 +74,12 @@ pub struct Inner {
     pub chat: Messages,
     /// The helper's keys and pointer.
     pub input: Messages,
+    /// Where each may be reached.
+    pub path: Messages,
     /// Looks for better paths, once it is driven.
     pub mover: Mover,
     /// With these keys.
     pub path_keys: Keys,
-    /// What it tells the other node, and where that goes.
-    pub candidates: (mpsc::Receiver<Bytes>, SendStream),
     /// Owns the connection's driver.
     pub endpoint: Endpoint,
 }
@@ -171,7 +165,6 @@ pub async fn open(
         connection.export_keying_material(out, label, context)
     })
     .map_err(|_| EndReason::Internal)?;
-    let (told, candidates) = mpsc::channel(QUEUE_CANDIDATES);
     let mover = Mover {
         session,
         side,
@@ -181,9 +174,6 @@ pub async fn open(
         observed,
         route,
         silence,
-        told,
-        recv: path.recv,
-        inbox: path.inbox,
     };
     tracing::info!(%session, ?side, "inner connection");
     let inner = Inner {
@@ -191,9 +181,9 @@ pub async fn open(
         control,
         chat,
         input,
+        path,
         mover,
         path_keys,
-        candidates: (candidates, path.send),
         endpoint,
     };
     let setup = Setup {

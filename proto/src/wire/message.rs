@@ -57,6 +57,8 @@ pub const MAX_CHAT_TEXT_BYTES: usize = 16 * 1024;
 pub const CURSOR_STREAM: u8 = 2;
 /// Ids of windows among a screen's sources begin here; below are monitors.
 pub const FIRST_WINDOW: u32 = 0x8000;
+/// Largest message on a path stream: ten candidates and some.
+pub const MAX_CANDIDATES_BYTES: usize = 512;
 /// Largest message on a chat stream.
 pub const MAX_CHAT_BYTES: usize = MAX_CHAT_TEXT_BYTES + 16;
 
