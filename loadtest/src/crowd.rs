@@ -188,23 +188,17 @@ impl Crowd {
         progress: &Progress,
     ) -> anyhow::Result<Vec<Member>> {
         let mut members = Vec::with_capacity(count);
-        let mut connecting = JoinSet::new();
-        for number in 0.. {
-            if number < count {
-                let crowd = Arc::clone(self);
-                connecting.spawn(async move { crowd.connect().await });
-            }
-            if connecting.len() < CONNECTS_AT_ONCE && number < count {
-                continue;
-            }
-            let Some(connected) = connecting.join_next().await else {
-                break;
-            };
+        let connecting = (0..count).map(|_| {
+            let crowd = Arc::clone(self);
+            async move { crowd.connect().await }
+        });
+        some_at_a_time(connecting, |connected| {
             let number = members.len() + 1;
-            let member = connected?.with_context(|| format!("node {number} of {count}"))?;
-            members.push(member);
+            members.push(connected.with_context(|| format!("node {number} of {count}"))?);
             progress.show(&format!("nodes {number}/{count}"));
-        }
+            Ok(())
+        })
+        .await?;
         Ok(members)
     }
 
@@ -214,23 +208,14 @@ impl Crowd {
     /// What went wrong with the first that failed.
     pub async fn park_all(&self, members: Vec<Member>, progress: &Progress) -> anyhow::Result<()> {
         let count = members.len();
-        let (mut members, mut parking) = (members.into_iter(), JoinSet::new());
-        for number in 1.. {
-            parking.spawn(match members.next() {
-                Some(member) => member.park(),
-                None => break,
-            });
-            if parking.len() >= CONNECTS_AT_ONCE
-                && let Some(parked) = parking.join_next().await
-            {
-                parked?.with_context(|| format!("a node of {count} cannot be parked"))?;
-                progress.show(&format!("parked {number}/{count}"));
-            }
-        }
-        while let Some(parked) = parking.join_next().await {
-            parked?.with_context(|| format!("a node of {count} cannot be parked"))?;
-        }
-        Ok(())
+        let mut number = 0;
+        some_at_a_time(members.into_iter().map(Member::park), |parked| {
+            number += 1;
+            parked.with_context(|| format!("node {number} of {count} cannot be parked"))?;
+            progress.show(&format!("parked {number}/{count}"));
+            Ok(())
+        })
+        .await
     }
 
     /// Parked members whose place the relay did not keep.
@@ -424,14 +409,29 @@ fn name(reason: Reason) -> &'static str {
 }
 
 /// Lets all of them leave, and waits until that is done.
-pub async fn leave_all(crowd: &Crowd, members: impl Iterator<Item = Member>) {
-    let mut leaving = JoinSet::new();
-    for member in members {
-        leaving.spawn(member.leave());
-        if leaving.len() >= CONNECTS_AT_ONCE {
-            leaving.join_next().await;
-        }
-    }
-    leaving.join_all().await;
+///
+/// # Errors
+/// When one of them fails in a way that it cannot.
+pub async fn leave_all(crowd: &Crowd, members: impl Iterator<Item = Member>) -> anyhow::Result<()> {
+    some_at_a_time(members.map(Member::leave), |()| Ok(())).await?;
     crowd.wait_idle().await;
+    Ok(())
+}
+
+/// Does these, a handful at a time, and `then` with what comes of each, as it comes; until one of those fails.
+async fn some_at_a_time<T: Send + 'static>(
+    mut tasks: impl Iterator<Item = impl Future<Output = T> + Send + 'static>,
+    mut then: impl FnMut(T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut running = JoinSet::new();
+    loop {
+        let room = CONNECTS_AT_ONCE - running.len();
+        for task in tasks.by_ref().take(room) {
+            running.spawn(task);
+        }
+        let Some(done) = running.join_next().await else {
+            return Ok(());
+        };
+        then(done?)?;
+    }
 }

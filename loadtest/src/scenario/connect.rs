@@ -93,7 +93,7 @@ async fn measure(args: &Connect, relay: &Relay, bench: &Bench) -> anyhow::Result
     let crowd = Arc::new(Crowd::new(&relay.address, relay.at)?);
     let first = crowd.connect().await.context("the relay does not answer")?;
     let mut codes = Prepared::draw_different(args.count + args.live, &first.realm)?;
-    crowd::leave_all(&crowd, [first].into_iter()).await;
+    crowd::leave_all(&crowd, [first].into_iter()).await?;
     let sizes = Sizes::of_a_real_exchange()?;
     let members = crowd
         .connect_many(Standing::nodes(args.live), progress)
@@ -135,7 +135,7 @@ async fn measure(args: &Connect, relay: &Relay, bench: &Bench) -> anyhow::Result
     found.rss_bytes = relay.meter.map(Meter::rss_bytes).transpose()?;
     if !relay.is_own() {
         let pairs = running.pairs.into_iter().flatten();
-        crowd::leave_all(&crowd, pairs.chain(standing.into_members())).await;
+        crowd::leave_all(&crowd, pairs.chain(standing.into_members())).await?;
     }
     Ok(found)
 }

@@ -70,7 +70,7 @@ async fn measure(args: &Idle, relay: &Relay, bench: &Bench) -> anyhow::Result<Fo
     // What the first connection costs, all of them share.
     let first = crowd.connect().await.context("the relay does not answer")?;
     let realm = first.realm.clone();
-    crowd::leave_all(&crowd, [first].into_iter()).await;
+    crowd::leave_all(&crowd, [first].into_iter()).await?;
     found.rss_before = rss()?;
     let mut members = crowd.connect_many(args.nodes, progress).await?;
     progress.show("settling");
@@ -111,7 +111,7 @@ async fn measure(args: &Idle, relay: &Relay, bench: &Bench) -> anyhow::Result<Fo
     };
     found.lost = crowd.lost() + members.iter().filter(|member| member.is_lost()).count();
     crowd.leave_parked().await;
-    crowd::leave_all(&crowd, members.into_iter()).await;
+    crowd::leave_all(&crowd, members.into_iter()).await?;
     wait(settle, None).await?;
     found.rss_after = rss()?;
     Ok(found)
