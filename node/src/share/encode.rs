@@ -142,6 +142,8 @@ struct Tile {
     unknown: bool,
     /// The newest frame under way that touches it.
     under_way: Option<u32>,
+    /// The one after which that is drawn, if it touches the tile, too, and is still under way.
+    before: Option<u32>,
     /// Sequence of the frame it was last in: what was sent longest ago goes first, so that a letter never waits behind
     /// a video, and a video's tiles take turns.
     last_sent: u32,
@@ -156,6 +158,7 @@ impl Tile {
         lossy: false,
         unknown: true,
         under_way: None,
+        before: None,
         last_sent: 0,
         sent_us: 0,
     };
@@ -229,7 +232,9 @@ impl Encoder {
     pub fn seen(&mut self, sequence: u32) {
         for tile in &mut self.tiles {
             if tile.under_way == Some(sequence) {
-                tile.under_way = None;
+                (tile.under_way, tile.before) = (None, None);
+            } else if tile.before == Some(sequence) {
+                tile.before = None;
             }
         }
     }
@@ -242,11 +247,15 @@ impl Encoder {
         }
         for tile in &mut self.tiles {
             if tile.under_way == Some(sequence) {
+                // The one before may still arrive, and be drawn over what is sent from now on.
                 *tile = Tile {
+                    under_way: tile.before,
                     last_sent: tile.last_sent,
                     sent_us: tile.sent_us,
                     ..Tile::UNKNOWN
                 };
+            } else if tile.before == Some(sequence) {
+                tile.before = None;
             }
         }
     }
@@ -667,9 +676,11 @@ impl Body {
     fn touch(&mut self, tile: &mut Tile) {
         if let Some(before) = tile.under_way.replace(self.sequence)
             && before != self.sequence
-            && (self.after == self.sequence || is_newer(before, self.after))
         {
-            self.after = before;
+            tile.before = Some(before);
+            if self.after == self.sequence || is_newer(before, self.after) {
+                self.after = before;
+            }
         }
     }
 
