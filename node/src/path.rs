@@ -1,4 +1,4 @@
-//! Where packets go. One UDP socket carries the control connection's packets as they are and the inner
+//! Where packets go. The node's UDP sockets carry the control connection's packets as they are and the inner
 //! connection's packets in frames, through the relay or to the other node itself; quinn sees two virtual sockets and one stable
 //! virtual address.
 //!
@@ -18,7 +18,9 @@ pub mod mover;
 pub mod route;
 /// Whether what is sent is answered.
 pub mod silence;
-/// The real socket, and who gets what arrives on it.
+/// The real sockets, and who gets what arrives on them.
 pub mod socket;
+/// One of them.
+mod udp;
 /// quinn's view of it.
 pub mod virtual_socket;

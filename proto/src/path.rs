@@ -19,5 +19,7 @@ pub mod candidate;
 pub mod check;
 /// The machine.
 pub mod machine;
-/// One remote address: when it is asked, and how it answers.
+/// A candidate pair: when it is asked, and how it answers.
 mod pair;
+/// From where to where.
+pub mod way;

@@ -14,6 +14,7 @@ use remora_proto::{
         candidate::{Candidate, Kind, Policy, Subnet},
         check::{self, Keys},
         machine::{Moved, Paths, Route, WhyRelayed},
+        way::Way,
     },
     sim::{
         edge,
@@ -191,7 +192,7 @@ impl World {
         while let Some(packet) = self.internet.receive(now) {
             if let Some(node) = self.nodes.iter_mut().find(|node| node.at == packet.to) {
                 node.paths
-                    .handle_datagram(&packet.bytes, Some(packet.from), now);
+                    .handle_datagram(&packet.bytes, Some(Way::main(packet.from)), now);
             }
         }
         for node in 0..2 {
@@ -213,7 +214,7 @@ impl World {
             }
             while let Some(transmit) = paths.poll_transmit() {
                 let (to, bytes) = (transmit.to, transmit.bytes());
-                let Some(to) = to else { continue };
+                let Some(Way { to, .. }) = to else { continue };
                 self.internet.send(now, *at, to, bytes);
             }
             while let Some(moved) = paths.poll_move() {
@@ -317,9 +318,8 @@ fn two_behind_one_nat_use_their_own_network() {
         assert!(world.run(Duration::from_secs(2), |world| {
             world.nodes.iter().all(|node| {
                 let direct = node.paths.route().direct;
-                direct.is_some_and(|address| {
-                    hairpin || address.ip().to_string().starts_with("192.168.1.")
-                })
+                direct
+                    .is_some_and(|way| hairpin || way.to.ip().to_string().starts_with("192.168.1."))
             })
         }));
     }
@@ -480,7 +480,7 @@ fn a_node_that_changes_its_network_is_found_again() {
     let since = world.now;
     assert!(world.run(Duration::from_secs(3), |world| {
         let seen = world.nodes[0].paths.route().direct;
-        world.is_direct() && seen.is_some_and(|address| address.ip() == ip("203.0.113.99"))
+        world.is_direct() && seen.is_some_and(|way| way.to.ip() == ip("203.0.113.99"))
     }));
     assert!(
         world.now - since <= Duration::from_millis(2000),
@@ -517,7 +517,7 @@ fn a_shorter_path_is_taken_when_it_stays_shorter() {
             let Some((of, _)) = peer.open(&bytes) else {
                 continue;
             };
-            let Some(to) = to else { continue };
+            let Some(Way { to, .. }) = to else { continue };
             let rtt = if to == far { 60 } else { near_ms };
             let (_, answer) = peer.seal(check::Saying::Answer { of, seen: far });
             arriving.push((now + Duration::from_millis(rtt), to, answer.to_vec()));
@@ -525,15 +525,16 @@ fn a_shorter_path_is_taken_when_it_stays_shorter() {
         arriving.retain(|(at, from, bytes)| {
             let is_there = *at <= now;
             if is_there {
-                node.handle_datagram(bytes, Some(*from), now);
+                node.handle_datagram(bytes, Some(Way::main(*from)), now);
             }
             !is_there
         });
         if ms == 2900 {
-            assert_eq!(node.route().direct, Some(far), "the shorter one, as it is");
+            let way = node.route().direct;
+            assert_eq!(way, Some(Way::main(far)), "the shorter one, as it is");
         }
     }
-    assert_eq!(node.route().direct, Some(near));
+    assert_eq!(node.route().direct, Some(Way::main(near)));
     let moves = std::iter::from_fn(|| node.poll_move()).count();
     assert_eq!(moves, 2, "to one, and to the other");
 }
@@ -553,7 +554,7 @@ fn who_wants_no_direct_path_gets_none_and_says_nothing() {
     node.handle_local(vec![candidate], Vec::new(), now);
     node.handle_remote(&[candidate], now);
     let (_, question) = keys(Side::Joiner).seal(check::Saying::Question);
-    node.handle_datagram(&question, Some(candidate.address), now);
+    node.handle_datagram(&question, Some(Way::main(candidate.address)), now);
     node.handle_timeout(now);
     assert_eq!(
         (
@@ -588,7 +589,7 @@ proptest! {
                 let at = world.nodes[node].at;
                 while let Some(transmit) = world.nodes[node].paths.poll_transmit() {
                     let (to, bytes) = (transmit.to, transmit.bytes());
-                    let Some(to) = to else { continue };
+                    let Some(Way { to, .. }) = to else { continue };
                     heard.push(bytes.clone());
                     world.internet.send(now, at, to, bytes);
                 }
@@ -603,11 +604,11 @@ proptest! {
             let from = if what & 2 == 2 { evil } else { "203.0.113.1:40000".parse().expect("an address") };
             let now = world.now;
             let node = &mut world.nodes[usize::from(what >> 2 & 1)];
-            node.paths.handle_datagram(&forged, Some(from), now);
+            node.paths.handle_datagram(&forged, Some(Way::main(from)), now);
         }
         for (node, before) in world.nodes.iter().zip(before) {
             prop_assert_eq!(node.paths.route(), before);
-            prop_assert!(node.paths.trusted(world.now).all(|trusted| trusted != evil));
+            prop_assert!(node.paths.trusted(world.now).all(|trusted| trusted.to != evil));
             prop_assert_eq!(node.moves.len(), 1);
         }
     }
@@ -631,7 +632,7 @@ proptest! {
                 node.handle_timeout(now);
                 while let Some(transmit) = node.poll_transmit() {
                     let to = transmit.to;
-                    prop_assert!(to.is_some_and(|to| policy.allows(to, &[])));
+                    prop_assert!(to.is_some_and(|way| policy.allows(way.to, &[])));
                     sent += 1;
                 }
             }

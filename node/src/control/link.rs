@@ -12,6 +12,7 @@ use remora_proto::{
     id::RelayAddr,
     noise::{self, Profile},
     park::{Event, FORGOTTEN_AFTER, Grant, Parked},
+    path::way::Way,
     wire::message::control::{Reason, Welcome},
 };
 use tokio::{
@@ -76,7 +77,8 @@ impl Link {
         park_after: Duration,
     ) -> Result<Self, Failure> {
         let Incoming { control, parked } = incoming;
-        let packets = VirtualSocket::new(Arc::clone(&socket), Outgoing::Direct, control);
+        let outgoing = Outgoing::Direct { relay: address };
+        let packets = VirtualSocket::new(Arc::clone(&socket), outgoing, control);
         let config = noise::lone_endpoint_config(&[Profile::Hop]);
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(config, None, packets, runtime)
@@ -153,7 +155,7 @@ impl Link {
         let (mut first, mut is_leaving) = (None, false);
         loop {
             while let Some(datagram) = parked.poll_transmit(Instant::now()) {
-                self.socket.send_to(&datagram, self.address);
+                self.socket.send_to(&datagram, Way::main(self.address));
             }
             let due = parked.poll_timeout()?;
             let event = tokio::select! { biased;

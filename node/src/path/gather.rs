@@ -14,9 +14,9 @@ pub struct Host {
     pub subnet: Subnet,
 }
 
-/// Where a socket that is bound to all addresses of its family, at `local`'s port, can be reached by those who can reach an
+/// Where sockets that are bound to all addresses of their family, at these ports, can be reached by those who can reach an
 /// interface of this computer. In the system's order, each once.
-pub fn hosts(local: SocketAddr) -> Vec<Host> {
+pub fn hosts(bases: &[SocketAddr]) -> Vec<Host> {
     let interfaces = match getifaddrs() {
         Ok(interfaces) => interfaces,
         Err(error) => {
@@ -36,14 +36,16 @@ pub fn hosts(local: SocketAddr) -> Vec<Host> {
             continue;
         };
         let ip = ip_of(&address);
-        let Some(ip) = ip.filter(|ip| ip.is_ipv4() == local.is_ipv4() && is_useful(*ip)) else {
+        let Some(ip) = ip.filter(|ip| is_useful(*ip)) else {
             continue;
         };
+        let base = bases.iter().find(|base| base.is_ipv4() == ip.is_ipv4());
+        let Some(base) = base else { continue };
         let mask = interface.netmask.as_ref().and_then(ip_of);
         found.push(Host {
             candidate: Candidate {
                 kind: Kind::Host,
-                address: SocketAddr::new(ip, local.port()),
+                address: SocketAddr::new(ip, base.port()),
             },
             subnet: Subnet {
                 address: ip,
@@ -84,16 +86,22 @@ mod tests {
 
     #[test]
     fn only_what_others_can_reach_is_named() {
-        for local in ["0.0.0.0:4000", "[::]:4000"] {
-            let local: SocketAddr = local.parse().expect("an address");
-            for Host { candidate, subnet } in hosts(local) {
+        let both = ["0.0.0.0:4000", "[::]:6000"].map(|base| base.parse().expect("an address"));
+        for bases in [&both[..], &both[..1], &both[1..], &[]] {
+            for Host { candidate, subnet } in hosts(bases) {
                 let Candidate { kind, address } = candidate;
                 assert!(
                     subnet.contains(address.ip()) && subnet.prefix > 0,
                     "{subnet:?}"
                 );
-                assert_eq!((kind, address.port()), (Kind::Host, 4000));
-                assert_eq!(address.is_ipv4(), local.is_ipv4());
+                assert_eq!(kind, Kind::Host);
+                let mut of_family = bases
+                    .iter()
+                    .filter(|base| base.is_ipv4() == address.is_ipv4());
+                assert!(
+                    of_family.any(|base| base.port() == address.port()),
+                    "{address}"
+                );
                 assert!(is_useful(address.ip()), "{address}");
             }
         }

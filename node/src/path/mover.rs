@@ -20,6 +20,7 @@ use remora_proto::{
         candidate::{self, Candidate, Kind, Policy},
         check::Keys,
         machine::{Moved, Paths},
+        way::Way,
     },
     random::Random,
     wire::{
@@ -53,8 +54,8 @@ const REFLECT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(
 /// A check, or the relay's answer to how it sees us.
 #[derive(Debug)]
 pub struct Arrived {
-    /// Where from; `None`: through the relay, in a frame.
-    pub from: Option<SocketAddr>,
+    /// The way that an answer goes; `None`: through the relay, in a frame.
+    pub from: Option<Way>,
     /// What.
     pub bytes: Bytes,
 }
@@ -99,6 +100,9 @@ impl Mover {
             ..policy
         };
         let (may_move, allow_loopback) = (!policy.relay_only, policy.allow_loopback);
+        if may_move {
+            self.socket.open_sibling();
+        }
         let mut paths = Paths::new(keys, policy, Instant::now());
         let mut look = ticks(LOOK);
         let mut look_around = ticks(LOOK_AROUND);
@@ -118,11 +122,8 @@ impl Mover {
                 }
                 candidates = links.named.recv(), if is_open => match candidates {
                     Some(Ok(candidates)) => {
-                        let mut candidates = candidate::decode(&candidates);
+                        let candidates = candidate::decode(&candidates);
                         tracing::debug!(?candidates, "the other node may be reached");
-                        // The socket is of one family.
-                        let is_v4 = self.relay.is_ipv4();
-                        candidates.retain(|candidate| candidate.address.is_ipv4() == is_v4);
                         paths.handle_remote(&candidates, Instant::now());
                     }
                     Some(Err(error)) => tracing::warn!(%error, "on the path stream"),
@@ -140,19 +141,18 @@ impl Mover {
                     }
                 }
                 _ = look_around.tick(), if may_move => {
-                    if let Ok(local) = self.socket.local_addr() {
-                        let found = gather::hosts(local);
-                        if found != hosts && !hosts.is_empty() {
-                            // Another network, another NAT.
-                            reflexive = Reflexive::default();
-                        }
-                        hosts = found;
+                    let found = gather::hosts(&self.socket.bases());
+                    if found != hosts && !hosts.is_empty() {
+                        // Another network, another NAT.
+                        reflexive = Reflexive::default();
                     }
+                    hosts = found;
                 }
             }
             let now = Instant::now();
             if may_move && reflexive.is_due(now) {
-                self.socket.send_to(&reflexive.ask(now), self.relay);
+                self.socket
+                    .send_to(&reflexive.ask(now), Way::main(self.relay));
             }
             let own = hosts.iter().map(|host| host.subnet).collect();
             paths.handle_local(reflexive.with(&hosts, allow_loopback), own, now);
@@ -174,7 +174,7 @@ impl Mover {
                     let (session, side) = (self.session, self.side);
                     let header = Header { side, session }.encode();
                     self.socket
-                        .send_to(&[&header[..], &check].concat(), self.relay);
+                        .send_to(&[&header[..], &check].concat(), Way::main(self.relay));
                 }
             }
         }
@@ -219,7 +219,7 @@ impl Reflexive {
     }
 
     fn handle(&mut self, arrived: &Arrived, relay: SocketAddr) {
-        if arrived.from == Some(relay)
+        if arrived.from == Some(Way::main(relay))
             && let Some((transaction, seen)) = reflect::decode_response(&arrived.bytes)
             && transaction == self.transaction
         {

@@ -32,7 +32,7 @@ impl SharedRoute {
     /// Where they go, and if through the relay, why.
     pub fn explain(&self) -> (Option<SocketAddr>, Option<WhyRelayed>) {
         let Current { route, why_relayed } = *self.lock();
-        (route.direct, why_relayed)
+        (route.direct.map(|way| way.to), why_relayed)
     }
 
     /// They go there from now on.

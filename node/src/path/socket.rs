@@ -1,24 +1,27 @@
 //! The magic socket: a datagram's first byte and session id say whose it is.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    io::{self, IoSliceMut},
+    collections::{BTreeMap, HashMap, VecDeque},
+    io,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Instant,
 };
 
 use bytes::Bytes;
-use quinn::udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use remora_proto::{
     id::{SessionId, Side},
-    path::check,
+    path::{
+        check,
+        way::{Base, Way},
+    },
     wire::{self, frame},
 };
-use tokio::{io::Interest, net::UdpSocket, sync::mpsc};
+use tokio::{sync::mpsc, task::AbortHandle};
 
-use super::{mover::Arrived, silence::Silence};
+use super::{mover::Arrived, silence::Silence, udp::Udp};
 
 /// Packets waiting for quinn, per virtual socket. A burst of a screen frame is 40 packets; when quinn is that far
 /// behind, dropping is what a socket buffer would do, too.
@@ -29,11 +32,6 @@ const QUEUE_CHECKS: usize = 64;
 const QUEUE_PARKED: usize = 8;
 /// Frames kept for a session that is about to open: the first flight of a handshake.
 const MAX_EARLY_PACKETS: usize = 8;
-/// Largest datagram; GRO hands over up to 64 KiB at once.
-const RECEIVE_BYTES: usize = 65_536;
-/// For bursts that arrive while the process is not running.
-const SOCKET_BUFFER_BYTES: usize = 2 << 20;
-
 /// One packet for quinn.
 #[derive(Debug)]
 pub struct Packet {
@@ -60,7 +58,7 @@ struct Route {
     /// Frames from our own side are not for us.
     peer: Side,
     /// Where else the other node's frames come from: it has proven that it is there.
-    trusted: Vec<SocketAddr>,
+    trusted: Vec<Way>,
     queue: mpsc::Sender<Packet>,
     checks: mpsc::Sender<Arrived>,
     silence: Arc<Silence>,
@@ -77,14 +75,35 @@ pub struct Opened {
     pub silence: Arc<Silence>,
 }
 
-/// The one UDP socket of a node.
+/// The UDP sockets of a node, as one. The main one is of the family that the relay is reached by, and always there; a session
+/// adds its sibling of the other family, and others when a NAT has to be met from many ports.
 pub struct MagicSocket {
-    io: UdpSocket,
-    state: UdpSocketState,
+    main: Udp,
+    is_v4: bool,
+    others: Mutex<Others>,
     control: mpsc::Sender<Packet>,
     parked: mpsc::Sender<Bytes>,
     // Touched once a packet and never across an await; written twice a session.
     routes: Mutex<Routes>,
+}
+
+#[derive(Default)]
+struct Others {
+    /// Of the family that the main one is not of; its base is the main one's.
+    sibling: Option<Other>,
+    numbered: BTreeMap<Base, Other>,
+}
+
+/// A socket with a task that receives from it, for as long as this is there.
+struct Other {
+    udp: Arc<Udp>,
+    task: AbortHandle,
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 #[derive(Default)]
@@ -96,7 +115,24 @@ struct Routes {
 
 impl std::fmt::Debug for MagicSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "MagicSocket({:?})", self.io.local_addr())
+        write!(f, "MagicSocket({:?})", self.main)
+    }
+}
+
+/// Which socket a datagram leaves by.
+enum Chosen<'a> {
+    Main(&'a Udp),
+    Other(Arc<Udp>),
+}
+
+impl std::ops::Deref for Chosen<'_> {
+    type Target = Udp;
+
+    fn deref(&self) -> &Udp {
+        match self {
+            Self::Main(udp) => udp,
+            Self::Other(udp) => udp,
+        }
     }
 }
 
@@ -106,37 +142,13 @@ impl MagicSocket {
     /// # Errors
     /// What the system says.
     pub fn bind(relay: SocketAddr) -> io::Result<(Arc<Self>, Incoming)> {
-        let any: SocketAddr = if relay.is_ipv4() {
-            ([0, 0, 0, 0], 0).into()
-        } else {
-            ([0u16; 8], 0).into()
-        };
-        let domain = socket2::Domain::for_address(any);
-        let socket =
-            socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
-        if any.is_ipv6() {
-            // Each address has one form: none is another's, mapped (RFC 4291 §2.5.5.2).
-            socket.set_only_v6(true)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&any.into())?;
-        let io = UdpSocket::from_std(socket.into())?;
-        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
-        // Best effort: the system may cap it, and smaller buffers only lose more packets under bursts.
-        for result in [
-            state.set_recv_buffer_size(UdpSockRef::from(&io), SOCKET_BUFFER_BYTES),
-            state.set_send_buffer_size(UdpSockRef::from(&io), SOCKET_BUFFER_BYTES),
-        ] {
-            if let Err(error) = result {
-                tracing::debug!(%error, "socket buffer size");
-            }
-        }
         let (control, control_queue) = mpsc::channel(QUEUE_PACKETS);
         let (parked, parked_queue) = mpsc::channel(QUEUE_PARKED);
         Ok((
             Arc::new(Self {
-                io,
-                state,
+                main: Udp::bind(relay.is_ipv4())?,
+                is_v4: relay.is_ipv4(),
+                others: Mutex::default(),
                 control,
                 parked,
                 routes: Mutex::default(),
@@ -148,53 +160,84 @@ impl MagicSocket {
         ))
     }
 
-    /// Receives until the socket fails; owned by the node as a task.
+    /// Receives from the main socket until it fails; owned by the node as a task.
     pub async fn receive(self: Arc<Self>) -> io::Result<()> {
-        let mut buffers: Vec<Vec<u8>> = (0..BATCH_SIZE).map(|_| vec![0; RECEIVE_BYTES]).collect();
-        let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        loop {
-            self.io.readable().await?;
-            let received = self.io.try_io(Interest::READABLE, || {
-                let mut slices: Vec<IoSliceMut<'_>> = buffers
-                    .iter_mut()
-                    .map(|buffer| IoSliceMut::new(buffer))
-                    .collect();
-                self.state
-                    .recv(UdpSockRef::from(&self.io), &mut slices, &mut metas)
-            });
-            let count = match received {
-                Ok(count) => count,
-                Err(error) if is_transient(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            for (buffer, meta) in buffers.iter().zip(&metas[..count]) {
-                for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                    self.dispatch(datagram, meta);
-                }
-            }
+        let receiving = self
+            .main
+            .receive(|datagram, meta| self.dispatch(datagram, meta, Base::MAIN));
+        receiving.await
+    }
+
+    /// Opens the sibling of the other family; where the system has none, nothing is lost.
+    pub fn open_sibling(self: &Arc<Self>) {
+        match self.open_other(!self.is_v4, Base::MAIN) {
+            Ok(other) => self.others().sibling = Some(other),
+            Err(error) => tracing::debug!(%error, "no socket of the other family"),
         }
     }
 
-    fn dispatch(&self, datagram: &[u8], meta: &RecvMeta) {
+    /// Opens an IPv4 socket of that number.
+    ///
+    /// # Errors
+    /// What the system says: there are too many.
+    pub fn open(self: &Arc<Self>, base: Base) -> io::Result<()> {
+        let other = self.open_other(true, base)?;
+        self.others().numbered.insert(base, other);
+        Ok(())
+    }
+
+    /// Closes it.
+    pub fn close(&self, base: Base) {
+        self.others().numbered.remove(&base);
+    }
+
+    fn open_other(self: &Arc<Self>, is_v4: bool, base: Base) -> io::Result<Other> {
+        let udp = Arc::new(Udp::bind(is_v4)?);
+        let (receiving, to) = (Arc::clone(&udp), Arc::downgrade(self));
+        let task = tokio::spawn(async move {
+            let take = |datagram: &[u8], meta: &RecvMeta| {
+                if let Some(to) = Weak::upgrade(&to) {
+                    to.dispatch(datagram, meta, base);
+                }
+            };
+            if let Err(error) = receiving.receive(take).await {
+                tracing::warn!(%error, ?base, "a UDP socket failed");
+            }
+        });
+        let task = task.abort_handle();
+        Ok(Other { udp, task })
+    }
+
+    fn others(&self) -> MutexGuard<'_, Others> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dispatch(&self, datagram: &[u8], meta: &RecvMeta, base: Base) {
         let packet = |bytes| Packet {
             from: meta.addr,
             ecn: meta.ecn,
             bytes: Bytes::copy_from_slice(bytes),
         };
+        let way = Way {
+            base,
+            to: meta.addr,
+        };
         let full = match wire::kind(datagram) {
-            wire::Kind::Quic => self.control.try_send(packet(datagram)).is_err(),
+            wire::Kind::Quic => {
+                base == Base::MAIN && self.control.try_send(packet(datagram)).is_err()
+            }
             wire::Kind::Frame => {
                 let Ok((header, inner)) = frame::Header::decode(datagram) else {
                     return;
                 };
-                self.lock().dispatch(header, packet(inner))
+                self.lock().dispatch(header, packet(inner), base)
             }
             wire::Kind::Park => {
                 let datagram = Bytes::copy_from_slice(datagram);
                 self.parked.try_send(datagram).is_err()
             }
-            wire::Kind::Check => self.lock().dispatch_check(datagram, meta.addr),
-            wire::Kind::Reflect => self.lock().dispatch_reflection(datagram, meta.addr),
+            wire::Kind::Check => self.lock().dispatch_check(datagram, way),
+            wire::Kind::Reflect => self.lock().dispatch_reflection(datagram, way),
             wire::Kind::Unknown => false,
         };
         if full {
@@ -222,7 +265,7 @@ impl MagicSocket {
         let mut routes = self.lock();
         routes.open.insert(session, route);
         for (header, packet) in std::mem::take(&mut routes.early).into_iter().rev() {
-            routes.dispatch(header, packet);
+            routes.dispatch(header, packet, Base::MAIN);
         }
         drop(routes);
         Opened {
@@ -232,10 +275,10 @@ impl MagicSocket {
         }
     }
 
-    /// The session's frames may come from these addresses, too.
-    pub fn trust(&self, session: SessionId, addresses: Vec<SocketAddr>) {
+    /// The session's frames may come by these ways, too.
+    pub fn trust(&self, session: SessionId, ways: Vec<Way>) {
         if let Some(route) = self.lock().open.get_mut(&session) {
-            route.trusted = addresses;
+            route.trusted = ways;
         }
     }
 
@@ -246,47 +289,76 @@ impl MagicSocket {
         route.is_some_and(|route| route.silence.is_due(Instant::now()))
     }
 
-    /// The session's frames are nobody's any more.
+    /// The session's frames are nobody's any more, and what was opened for it is closed.
     pub fn close_route(&self, session: SessionId) {
         self.lock().open.remove(&session);
+        *self.others() = Others::default();
     }
 
-    /// What the network does not take, a route that is gone for a moment, say, is as good as lost to quinn: it sends again, and
-    /// ends the session when that has not helped for long. Errors are of a full buffer only.
-    pub(super) fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Interest::WRITABLE, || {
-            self.state.send(UdpSockRef::from(&self.io), transmit)
-        })
+    /// The socket by which a way goes; `None` when it is closed, or was never there.
+    fn by(&self, way: Way) -> Option<Chosen<'_>> {
+        if way.base == Base::MAIN && way.to.is_ipv4() == self.is_v4 {
+            return Some(Chosen::Main(&self.main));
+        }
+        let others = self.others();
+        let other = if way.base == Base::MAIN {
+            others.sibling.as_ref()
+        } else {
+            others.numbered.get(&way.base)
+        };
+        other.map(|other| Chosen::Other(Arc::clone(&other.udp)))
+    }
+
+    /// From that socket; what has none is lost, as by a network that does not take it.
+    pub(super) fn try_send(&self, base: Base, transmit: &Transmit<'_>) -> io::Result<()> {
+        let to = transmit.destination;
+        self.by(Way { base, to })
+            .map_or(Ok(()), |udp| udp.try_send(transmit))
     }
 
     /// Sends a datagram, if there is room for it; whoever needs it to arrive says it again.
-    pub(crate) fn send_to(&self, bytes: &[u8], to: SocketAddr) {
+    pub(crate) fn send_to(&self, bytes: &[u8], way: Way) {
         let transmit = Transmit {
-            destination: to,
+            destination: way.to,
             ecn: None,
             contents: bytes,
             segment_size: None,
             src_ip: None,
         };
-        if let Err(error) = self.try_send(&transmit) {
-            tracing::trace!(%error, "a datagram was not sent");
+        if let Err(error) = self.try_send(way.base, &transmit) {
+            tracing::trace!(%error, ?way, "a datagram was not sent");
         }
     }
 
-    pub(super) async fn writable(&self) -> io::Result<()> {
-        self.io.writable().await
+    /// Until there is room for what goes that way.
+    pub(super) async fn writable(&self, way: Way) -> io::Result<()> {
+        match self.by(way) {
+            Some(udp) => udp.writable().await,
+            None => Ok(()),
+        }
     }
 
     pub(super) fn max_gso_segments(&self) -> usize {
-        self.state.max_gso_segments()
+        self.main.max_gso_segments()
     }
 
-    /// The bound address.
+    /// The main socket's address.
     ///
     /// # Errors
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
+        self.main.local_addr()
+    }
+
+    /// Where candidates are: the main socket's address, and its sibling's, if there is one.
+    pub fn bases(&self) -> Vec<SocketAddr> {
+        let others = self.others();
+        let sibling = others.sibling.as_ref().map(|other| other.udp.local_addr());
+        [Some(self.main.local_addr()), sibling]
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+            .collect()
     }
 }
 
@@ -295,15 +367,19 @@ impl MagicSocket {
 /// Whoever receives from it takes packets from the node: only while [`MagicSocket::receive`] is not polled.
 impl AsFd for MagicSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.io.as_fd()
+        self.main.as_fd()
     }
 }
 
 impl Routes {
     /// Hands the packet to its session; true when its queue is full.
-    fn dispatch(&mut self, header: frame::Header, packet: Packet) -> bool {
+    fn dispatch(&mut self, header: frame::Header, packet: Packet, base: Base) -> bool {
+        let way = Way {
+            base,
+            to: packet.from,
+        };
         match self.open.get(&header.session) {
-            Some(route) if route.relay == packet.from && route.peer == header.side => {
+            Some(route) if Way::main(route.relay) == way && route.peer == header.side => {
                 route.silence.heard();
                 if wire::kind(&packet.bytes) == wire::Kind::Check {
                     let bytes = packet.bytes;
@@ -314,7 +390,7 @@ impl Routes {
                 }
                 route.queue.try_send(packet).is_err()
             }
-            Some(route) if route.trusted.contains(&packet.from) && route.peer == header.side => {
+            Some(route) if route.trusted.contains(&way) && route.peer == header.side => {
                 route.silence.heard();
                 route.queue.try_send(packet).is_err()
             }
@@ -330,7 +406,7 @@ impl Routes {
 
 impl Routes {
     /// Hands a check to its session; true when its queue is full.
-    fn dispatch_check(&self, datagram: &[u8], from: SocketAddr) -> bool {
+    fn dispatch_check(&self, datagram: &[u8], from: Way) -> bool {
         let route = check::session(datagram).and_then(|session| self.open.get(&session));
         route.is_some_and(|route| {
             let bytes = Bytes::copy_from_slice(datagram);
@@ -339,27 +415,15 @@ impl Routes {
         })
     }
 
-    /// Hands what a relay answers to the sessions that go through it; true when a queue is full.
-    fn dispatch_reflection(&self, datagram: &[u8], from: SocketAddr) -> bool {
+    /// Hands what an observer answers to the sessions that go through a relay at its address; true when a queue is full.
+    fn dispatch_reflection(&self, datagram: &[u8], from: Way) -> bool {
         let mut is_full = false;
-        for route in self.open.values().filter(|route| route.relay == from) {
+        let routes = self.open.values();
+        for route in routes.filter(|route| route.relay.ip() == from.to.ip()) {
             let bytes = Bytes::copy_from_slice(datagram);
             let from = Some(from);
             is_full |= route.checks.try_send(Arrived { from, bytes }).is_err();
         }
         is_full
     }
-}
-
-/// Errors of one datagram (an ICMP message on its way back, say), not of the socket.
-fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-    )
 }

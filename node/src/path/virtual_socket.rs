@@ -17,7 +17,10 @@ use quinn::{
     udp::{RecvMeta, Transmit},
 };
 use remora_proto::{
-    path::machine::Route,
+    path::{
+        machine::Route,
+        way::{Base, Way},
+    },
     wire::frame::{self, HEADER_LEN},
 };
 use tokio::sync::mpsc;
@@ -35,7 +38,10 @@ pub const VIRTUAL_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(19
 #[derive(Clone, Debug)]
 pub enum Outgoing {
     /// To the address quinn says.
-    Direct,
+    Direct {
+        /// The relay's.
+        relay: SocketAddr,
+    },
     /// To the relay or where the route says, each behind this header.
     Framed {
         /// The relay's address.
@@ -72,11 +78,21 @@ impl VirtualSocket {
         })
     }
 
+    async fn writable(&self) -> io::Result<()> {
+        let way = match &self.outgoing {
+            Outgoing::Direct { relay } => Way::main(*relay),
+            Outgoing::Framed { relay, route, .. } => {
+                route.get().direct.unwrap_or_else(|| Way::main(*relay))
+            }
+        };
+        self.socket.writable(way).await
+    }
+
     /// To the other node, through the relay, or both.
     fn send_framed(
         &self,
         transmit: &Transmit<'_>,
-        to: [Option<SocketAddr>; 2],
+        to: [Option<Way>; 2],
         header: frame::Header,
     ) -> io::Result<()> {
         let header = header.encode();
@@ -91,15 +107,16 @@ impl VirtualSocket {
             frames.extend_from_slice(&header);
             frames.extend_from_slice(packet);
         }
-        let send = |destination| {
-            self.socket.try_send(&Transmit {
-                destination,
+        let send = |way: Way| {
+            let transmit = Transmit {
+                destination: way.to,
                 ecn: transmit.ecn,
                 contents: &frames,
                 // As long as they were, and a header each: still a train, for the relay, too.
                 segment_size: transmit.segment_size.map(|size| size + HEADER_LEN),
                 src_ip: None,
-            })
+            };
+            self.socket.try_send(way.base, &transmit)
         };
         let [direct, relayed] = to;
         let Some(direct) = direct else {
@@ -117,14 +134,14 @@ impl VirtualSocket {
 impl AsyncUdpSocket for VirtualSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Box::pin(Writable {
-            socket: self.socket.clone(),
+            socket: self,
             waiting: None,
         })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         match &self.outgoing {
-            Outgoing::Direct => self.socket.try_send(transmit),
+            Outgoing::Direct { .. } => self.socket.try_send(Base::MAIN, transmit),
             Outgoing::Framed {
                 relay,
                 header,
@@ -132,7 +149,7 @@ impl AsyncUdpSocket for VirtualSocket {
                 route,
             } => {
                 let Route { direct, is_doubled } = route.get();
-                let relayed = (direct.is_none() || is_doubled).then_some(*relay);
+                let relayed = (direct.is_none() || is_doubled).then_some(Way::main(*relay));
                 silence.sent(Instant::now());
                 self.send_framed(transmit, [direct, relayed], *header)
             }
@@ -156,7 +173,7 @@ impl AsyncUdpSocket for VirtualSocket {
             let len = packet.bytes.len().min(buf.len());
             buf[..len].copy_from_slice(&packet.bytes[..len]);
             let addr = match self.outgoing {
-                Outgoing::Direct => packet.from,
+                Outgoing::Direct { .. } => packet.from,
                 Outgoing::Framed { .. } => VIRTUAL_PEER,
             };
             *meta = RecvMeta {
@@ -177,7 +194,7 @@ impl AsyncUdpSocket for VirtualSocket {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         match self.outgoing {
-            Outgoing::Direct => self.socket.local_addr(),
+            Outgoing::Direct { .. } => self.socket.local_addr(),
             Outgoing::Framed { .. } => Ok(VIRTUAL_PEER),
         }
     }
@@ -191,9 +208,9 @@ impl AsyncUdpSocket for VirtualSocket {
     }
 }
 
-/// Waits for the real socket's send buffer.
+/// Waits for the send buffer of the real socket that packets leave by just now.
 struct Writable {
-    socket: Arc<MagicSocket>,
+    socket: Arc<VirtualSocket>,
     waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
 }
 
@@ -245,7 +262,7 @@ mod tests {
         let socket = VirtualSocket::new(socket, outgoing, incoming.control);
         let train = [&[1; 1000][..], &[2; 1000], &[3; 10]].concat();
         for segment_size in [Some(1000), None] {
-            socket.socket.writable().await.expect("room");
+            socket.writable().await.expect("room");
             let transmit = Transmit {
                 destination: VIRTUAL_PEER,
                 ecn: None,

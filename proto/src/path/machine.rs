@@ -10,6 +10,7 @@ use super::{
     candidate::{Candidate, Kind, MAX_CANDIDATES, Policy, Subnet, is_private},
     check::{self, Keys, Saying},
     pair::{Pair, Use},
+    way::Way,
 };
 use crate::rate::{Rate, TokenBucket};
 
@@ -37,7 +38,7 @@ const TRUSTED: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Route {
     /// To the other node itself; `None`: through the relay.
-    pub direct: Option<SocketAddr>,
+    pub direct: Option<Way>,
     /// Through the relay, too: the direct path does not answer.
     pub is_doubled: bool,
 }
@@ -73,7 +74,7 @@ pub enum Moved {
     /// Packets go to the other node itself now.
     Direct {
         /// There.
-        address: SocketAddr,
+        way: Way,
         /// And back.
         rtt: Duration,
     },
@@ -85,7 +86,7 @@ pub enum Moved {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
     /// Where to; `None`: through the relay, in a frame.
-    pub to: Option<SocketAddr>,
+    pub to: Option<Way>,
     /// What, but for what it is filled up with.
     pub check: [u8; check::LEN],
     /// With zeros, to this length.
@@ -93,12 +94,12 @@ pub struct Transmit {
 }
 
 impl Transmit {
-    fn question(to: SocketAddr, check: [u8; check::LEN]) -> Self {
+    fn question(to: Way, check: [u8; check::LEN]) -> Self {
         let (to, length) = (Some(to), check::QUESTION_LEN);
         Self { to, check, length }
     }
 
-    fn short(to: Option<SocketAddr>, check: [u8; check::LEN]) -> Self {
+    fn short(to: Option<Way>, check: [u8; check::LEN]) -> Self {
         let length = check::LEN;
         Self { to, check, length }
     }
@@ -126,8 +127,8 @@ pub struct Paths {
     /// The addresses from which relays see the other side.
     peer_reflexive_ips: Vec<IpAddr>,
     pairs: Vec<Pair>,
-    /// By address: pairs come and go.
-    selected: Option<SocketAddr>,
+    /// By what it is: pairs come and go.
+    selected: Option<Way>,
     is_doubled: bool,
     has_gone_dark: bool,
     used_at: Option<Instant>,
@@ -205,22 +206,18 @@ impl Paths {
         self.pairs.retain(|pair| {
             let is_named = named
                 .iter()
-                .any(|candidate| candidate.address == pair.address);
+                .any(|candidate| candidate.address == pair.way.to);
             let works = pair
                 .answered_at
                 .is_some_and(|at| now.saturating_duration_since(at) < TRUSTED);
-            is_named || works || selected == Some(pair.address) || pair.kind == Kind::PeerReflexive
+            is_named || works || selected == Some(pair.way) || pair.kind == Kind::PeerReflexive
         });
         self.add_named(now);
     }
 
-    /// A datagram that claims to be a check of this session, from there or, `None`, through the relay; false when it is none.
-    pub fn handle_datagram(
-        &mut self,
-        datagram: &[u8],
-        from: Option<SocketAddr>,
-        now: Instant,
-    ) -> bool {
+    /// A datagram that claims to be a check of this session, by the way that an answer goes or, `None`, through the relay; false
+    /// when it is none.
+    pub fn handle_datagram(&mut self, datagram: &[u8], from: Option<Way>, now: Instant) -> bool {
         let Some((number, saying)) = self.keys.open(datagram) else {
             return false;
         };
@@ -228,21 +225,19 @@ impl Paths {
             Saying::Question => {
                 // Whoever sealed it may have been overheard, or names an address that is not theirs: a question makes nobody a
                 // path. It is answered, and asked back.
-                let may_answer = from.is_none_or(|from| self.policy.allows(from, &self.own));
+                let may_answer = from.is_none_or(|from| self.policy.allows(from.to, &self.own));
                 if !may_answer
                     || self.policy.relay_only
                     || self.answers.take(CHECKS, 1, now).is_err()
                 {
                     return true;
                 }
-                let seen = from.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+                let seen = from.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |from| from.to);
                 let (_, answer) = self.keys.seal(Saying::Answer { of: number, seen });
                 self.transmits.push_back(Transmit::short(from, answer));
                 let Some(from) = from else { return true };
                 if self.pair(from).is_none() {
-                    let kind = Kind::PeerReflexive;
-                    let address = from;
-                    self.add(Candidate { kind, address }, now);
+                    self.add(from, Kind::PeerReflexive, now);
                 }
                 if let Some(pair) = self.pair(from) {
                     pair.heard(now);
@@ -300,12 +295,12 @@ impl Paths {
                 self.paced = now + wait;
                 break;
             }
-            let used = self.used(self.pairs[at].address, now);
+            let used = self.used(self.pairs[at].way, now);
             let (number, question) = self.keys.seal(Saying::Question);
             let pair = &mut self.pairs[at];
             pair.ask(number, used, now);
-            let to = pair.address;
-            self.transmits.push_back(Transmit::question(to, question));
+            let way = pair.way;
+            self.transmits.push_back(Transmit::question(way, question));
             self.paced = now + PACE;
             self.checks_sent += 1;
         }
@@ -319,7 +314,7 @@ impl Paths {
         let question = question.min();
         let selected = self
             .selected
-            .and_then(|selected| self.pairs.iter().find(|pair| pair.address == selected));
+            .and_then(|selected| self.pairs.iter().find(|pair| pair.way == selected));
         let overdue = selected
             .and_then(Pair::overdue_at)
             .map(|at| if self.is_doubled { at + LEFT_AFTER } else { at });
@@ -356,10 +351,10 @@ impl Paths {
     }
 
     /// Where the other node's packets may come from, too: it has proven that it can send from there.
-    pub fn trusted(&self, now: Instant) -> impl Iterator<Item = SocketAddr> {
+    pub fn trusted(&self, now: Instant) -> impl Iterator<Item = Way> {
         self.pairs.iter().filter_map(move |pair| {
             let heard = pair.heard_at?;
-            (now.saturating_duration_since(heard) < TRUSTED).then_some(pair.address)
+            (now.saturating_duration_since(heard) < TRUSTED).then_some(pair.way)
         })
     }
 
@@ -381,34 +376,38 @@ impl Paths {
 
     // --- within ---
 
-    fn pair(&mut self, address: SocketAddr) -> Option<&mut Pair> {
-        self.pairs.iter_mut().find(|pair| pair.address == address)
+    fn pair(&mut self, way: Way) -> Option<&mut Pair> {
+        self.pairs.iter_mut().find(|pair| pair.way == way)
     }
 
     fn add_named(&mut self, now: Instant) {
         let shares_a_site = self.shares_a_site();
         for candidate in self.named.clone() {
-            if is_private(candidate.address.ip()) && !shares_a_site {
+            let is_v4 = candidate.address.is_ipv4();
+            let of_family = |own: &Candidate| own.address.is_ipv4() == is_v4;
+            let has_family = self.local.is_empty() || self.local.iter().any(of_family);
+            let is_near = shares_a_site || !is_private(candidate.address.ip());
+            if !has_family || !is_near {
                 continue;
             }
-            let is_new = self.pair(candidate.address).is_none();
+            let way = Way::main(candidate.address);
+            let is_new = self.pair(way).is_none();
             if is_new && self.policy.allows(candidate.address, &self.own) {
-                self.add(candidate, now);
+                self.add(way, candidate.kind, now);
             }
         }
     }
 
-    /// One more address; when there are too many, the one that has not worked for longest makes room.
-    fn add(&mut self, candidate: Candidate, now: Instant) {
+    /// One more pair; when there are too many, the one that has not worked for longest makes room.
+    fn add(&mut self, way: Way, kind: Kind, now: Instant) {
         if self.pairs.len() >= MAX_PAIRS {
             let spare = (0..self.pairs.len())
-                .filter(|&at| Some(self.pairs[at].address) != self.selected)
+                .filter(|&at| Some(self.pairs[at].way) != self.selected)
                 .min_by_key(|&at| self.pairs[at].answered_at);
             let Some(spare) = spare else { return };
             self.pairs.remove(spare);
         }
-        let pair = Pair::new(candidate.address, candidate.kind, now);
-        self.pairs.push(pair);
+        self.pairs.push(Pair::new(way, kind, now));
     }
 
     /// Whether the other side seems to be at this site: relays see both come from one address, or it says so.
@@ -439,8 +438,8 @@ impl Paths {
             .is_some_and(|used| now.saturating_duration_since(used) < IN_USE)
     }
 
-    fn used(&self, address: SocketAddr, now: Instant) -> Use {
-        if self.selected != Some(address) {
+    fn used(&self, way: Way, now: Instant) -> Use {
+        if self.selected != Some(way) {
             Use::Spare
         } else if self.is_in_use(now) {
             Use::Active
@@ -450,10 +449,10 @@ impl Paths {
     }
 
     /// Chooses again; `answered` is a pair with a new answer.
-    fn select(&mut self, answered: Option<SocketAddr>, now: Instant) {
+    fn select(&mut self, answered: Option<Way>, now: Instant) {
         let current = self
             .selected
-            .and_then(|selected| self.pairs.iter().position(|pair| pair.address == selected));
+            .and_then(|selected| self.pairs.iter().position(|pair| pair.way == selected));
         let overdue = current.and_then(|at| self.pairs[at].overdue_since(now));
         match (current, overdue) {
             (Some(at), Some(since)) => {
@@ -486,13 +485,13 @@ impl Paths {
     }
 
     /// Whether the pair that has just answered is so much better than the one in use that packets should move.
-    fn compare(&mut self, current: usize, answered: Option<SocketAddr>, now: Instant) {
+    fn compare(&mut self, current: usize, answered: Option<Way>, now: Instant) {
         let (Some(rtt), kind) = (self.pairs[current].rtt, self.pairs[current].kind) else {
             return;
         };
         let margin = BETTER_BY.max(rtt / 5);
         let Some(other) = answered
-            .filter(|answered| *answered != self.pairs[current].address)
+            .filter(|answered| *answered != self.pairs[current].way)
             .and_then(|answered| self.pair(answered))
         else {
             return;
@@ -504,23 +503,23 @@ impl Paths {
         other.better = if is_better { other.better + 1 } else { 0 };
         if other.better >= 2 {
             other.better = 0;
-            let address = other.address;
-            self.go(Some(address), now);
+            let way = other.way;
+            self.go(Some(way), now);
         }
     }
 
     /// The valid pair with the shortest way, of those that have answered after `since`.
-    fn best(&self, now: Instant, since: Option<Instant>) -> Option<SocketAddr> {
+    fn best(&self, now: Instant, since: Option<Instant>) -> Option<Way> {
         let valid = self.pairs.iter().filter(|pair| {
             pair.is_valid(now)
-                && Some(pair.address) != self.selected
+                && Some(pair.way) != self.selected
                 && (since.is_none() || pair.answered_at > since)
         });
         let best = valid.min_by_key(|pair| (pair.rtt, pair.kind))?;
-        Some(best.address)
+        Some(best.way)
     }
 
-    fn go(&mut self, to: Option<SocketAddr>, now: Instant) {
+    fn go(&mut self, to: Option<Way>, now: Instant) {
         self.is_doubled = false;
         if to.is_none() {
             self.has_gone_dark = true;
@@ -534,11 +533,11 @@ impl Paths {
         } else {
             Use::Selected
         };
-        let moved = match to.and_then(|address| self.pair(address)) {
+        let moved = match to.and_then(|way| self.pair(way)) {
             Some(pair) => {
                 pair.reschedule(in_use, now);
                 Moved::Direct {
-                    address: pair.address,
+                    way: pair.way,
                     rtt: pair.rtt.unwrap_or_default(),
                 }
             }

@@ -1,12 +1,11 @@
-//! One remote address: when it is asked, and how it answers.
+//! A candidate pair: when it is asked, and how it answers.
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use super::candidate::Kind;
+use super::{candidate::Kind, way::Way};
 
 /// When questions go out after the start: packets of both sides cross before either's NAT forgets that it let one out, and one
 /// that is lost costs little.
@@ -47,7 +46,7 @@ pub(super) enum Use {
 
 #[derive(Debug)]
 pub(super) struct Pair {
-    pub(super) address: SocketAddr,
+    pub(super) way: Way,
     pub(super) kind: Kind,
     /// Of the schedule.
     started: Instant,
@@ -70,9 +69,9 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    pub(super) fn new(address: SocketAddr, kind: Kind, now: Instant) -> Self {
+    pub(super) fn new(way: Way, kind: Kind, now: Instant) -> Self {
         Self {
-            address,
+            way,
             kind,
             started: now,
             asked: 0,
