@@ -44,6 +44,8 @@ const DEFAULT_LOOKUPS_PER_MINUTE: u64 = 10;
 const LOOKUP_BURST: u64 = 5;
 /// Long enough for nodes to move, short enough for an update at night.
 const DEFAULT_DRAIN_TIMEOUT_S: u64 = 60;
+/// As many as `Welcome` names.
+const MAX_OBSERVERS: usize = 4;
 /// Longest name of a realm or relay in a message.
 const MAX_NAME_BYTES: usize = 64;
 
@@ -94,6 +96,15 @@ pub struct ServeArgs {
     /// UDP address for nodes; `[::]` takes IPv4 too, and means 0.0.0.0 where there is no IPv6
     #[arg(long, value_name = "ADDR:PORT", env = "REMORA_RELAY_LISTEN", default_value_t = DEFAULT_LISTEN)]
     pub listen: SocketAddr,
+    /// UDP address of a second port, by which nodes find out what their NAT does; best of another address of this machine, too.
+    /// Up to four [default: the address of --listen, and the next port]
+    #[arg(
+        long = "observer",
+        value_name = "ADDR:PORT",
+        env = "REMORA_RELAY_OBSERVERS",
+        value_delimiter = ','
+    )]
+    pub observers: Vec<SocketAddr>,
     /// TCP address for /livez, /readyz and /metrics
     #[arg(long, value_name = "ADDR:PORT", env = "REMORA_RELAY_ADMIN", default_value_t = DEFAULT_ADMIN)]
     pub admin: SocketAddr,
@@ -182,6 +193,11 @@ pub enum ConfigError {
         /// What works.
         minimum: u64,
     },
+    /// More than nodes are told of.
+    #[error(
+        "--observer can be given {MAX_OBSERVERS} times; two addresses are all that a NAT has to be told apart by"
+    )]
+    Observers,
     /// More than one relay is made for.
     #[error("--{flag} must be at most {maximum}; run more relays for more")]
     TooLarge {
@@ -197,6 +213,8 @@ pub enum ConfigError {
 pub struct Config {
     /// UDP address for nodes.
     pub listen: SocketAddr,
+    /// UDP addresses of other ports that say how they see a node; none: the next after `listen`'s.
+    pub observers: Vec<SocketAddr>,
     /// TCP address for probes and metrics.
     pub admin: SocketAddr,
     /// Who it is.
@@ -229,6 +247,7 @@ impl Config {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self {
             listen: loopback,
+            observers: Vec::new(),
             admin: loopback,
             key,
             advertise: None,
@@ -253,6 +272,7 @@ impl Config {
         args.check()?;
         Ok(Self {
             listen: args.listen,
+            observers: args.observers.clone(),
             admin: args.admin,
             key,
             advertise: args.advertise.clone(),
@@ -266,6 +286,22 @@ impl Config {
             lookup_rate: lookup_rate(args.lookups_per_minute),
             drain_timeout: Duration::from_secs(args.drain_timeout),
         })
+    }
+
+    /// Where to observe nodes from, beside `listen`.
+    pub fn observers(&self) -> Vec<SocketAddr> {
+        if !self.observers.is_empty() {
+            return self.observers.clone();
+        }
+        let port = self.listen.port();
+        // The system chooses both, or after the last there is none.
+        let next = if port == 0 {
+            Some(0)
+        } else {
+            port.checked_add(1)
+        };
+        let next = next.map(|port| SocketAddr::new(self.listen.ip(), port));
+        next.into_iter().collect()
     }
 
     /// The address to give out, once `bound` is known.
@@ -306,6 +342,9 @@ impl ServeArgs {
     pub fn check(&self) -> Result<(), ConfigError> {
         if let Some(advertise) = &self.advertise {
             check_host_port(advertise)?;
+        }
+        if self.observers.len() > MAX_OBSERVERS {
+            return Err(ConfigError::Observers);
         }
         for (flag, value) in [("realm", &self.realm), ("name", &self.name)] {
             if value.is_empty() || value.len() > MAX_NAME_BYTES {
@@ -439,6 +478,11 @@ mod tests {
         assert_eq!(
             with(|args| args.name = String::new()),
             Err(ConfigError::Name { flag: "name" })
+        );
+        let many = vec![DEFAULT_LISTEN; MAX_OBSERVERS + 1];
+        assert_eq!(
+            with(|args| args.observers = many),
+            Err(ConfigError::Observers)
         );
         assert!(with(|args| args.session_burst = 1000).is_err());
         assert!(with(|args| args.max_nodes = 0).is_err());

@@ -26,6 +26,8 @@ pub mod identity;
 // --- datagram → demux → session table → forward → datagram ---
 // The threads that receive and forward.
 pub mod datapath;
+// Other ports that say how they see a node, so that it learns what its NAT does.
+pub mod observer;
 // Token buckets: bytes of a session, look-ups of a source, requests of a connection.
 pub mod rate;
 

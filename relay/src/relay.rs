@@ -31,6 +31,7 @@ use crate::{
         self, Datapath, DropReason, Stop, Worker, reflect::Reflector, socket::Socket, table::Table,
     },
     drain::{Drain, State},
+    observer::Observer,
     rendezvous::{MemoryRendezvous, Rendezvous},
 };
 
@@ -151,7 +152,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Binds both ports, then starts. Call within a tokio runtime.
+    /// Binds all ports, then starts. Call within a tokio runtime.
     ///
     /// # Errors
     /// [`StartError`], when nothing runs yet.
@@ -192,6 +193,7 @@ impl Relay {
                 relay_name: config.name.clone(),
                 max_nodes: config.max_nodes,
                 max_nodes_per_network: config.max_nodes_per_network,
+                observers: bound.observed_from.clone(),
             },
         );
         let admin = Admin {
@@ -204,13 +206,18 @@ impl Relay {
         let mut tasks = JoinSet::new();
         tasks.spawn(finishing(driver.run(drain.clone(), closing.clone())));
         tasks.spawn(admin::serve(bound.admin, admin, closing.clone()));
+        let reflector = Arc::new(Mutex::new(Reflector::new(now)));
+        for observer in bound.observers {
+            let (reflector, metrics) = (Arc::clone(&reflector), Arc::clone(&metrics));
+            tasks.spawn(observer.run(reflector, metrics, closing.clone()));
+        }
         let mut datapath = JoinSet::new();
         let shared = Datapath {
             table,
             metrics: Arc::clone(&metrics),
             quic,
             openings,
-            reflector: Arc::new(Mutex::new(Reflector::new(now))),
+            reflector,
         };
         let stop = Stop::default();
         for socket in bound.sockets {
@@ -339,10 +346,13 @@ fn registry(config: &Config, table: Arc<Table>, metrics: Arc<Metrics>) -> Regist
     )
 }
 
-/// Both ports, before anything runs.
+/// All ports, before anything runs.
 struct Bound {
     sockets: Vec<Arc<Socket>>,
     local_addr: SocketAddr,
+    observers: Vec<Observer>,
+    /// As nodes are told: `:PORT` is of this relay's own address.
+    observed_from: Vec<String>,
     admin: tokio::net::TcpListener,
     admin_addr: SocketAddr,
 }
@@ -354,9 +364,23 @@ impl Bound {
         let admin = admin::bind(config.admin)
             .map_err(|source| StartError::bind("TCP", config.admin, "--admin", source))?;
         let (local_addr, admin_addr) = (sockets[0].local_addr()?, admin.local_addr()?);
+        let (mut observers, mut observed_from) = (Vec::new(), Vec::new());
+        for at in config.observers() {
+            let observer = Observer::bind(at)
+                .map_err(|source| StartError::bind("UDP", at, "--observer", source))?;
+            let port = observer.local_addr()?.port();
+            observed_from.push(if at.ip() == config.listen.ip() {
+                format!(":{port}")
+            } else {
+                SocketAddr::new(at.ip(), port).to_string()
+            });
+            observers.push(observer);
+        }
         Ok(Self {
             sockets: sockets.into_iter().map(Arc::new).collect(),
             local_addr,
+            observers,
+            observed_from,
             admin,
             admin_addr,
         })

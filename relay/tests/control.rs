@@ -12,17 +12,20 @@ use remora_proto::{
     park::Saying,
     random::Random,
     record::Record,
-    wire::message::{
-        ALPN_RELAY, ALPN_SESSION, MAX_CONTROL_BYTES, MAX_SIGNAL_BYTES,
-        control::{
-            Admit, Dismiss, Gone, Lookup, NodeToRelay, Park, Publish, Reason, Release,
-            ReleaseCause, Signal, Withdraw, node_to_relay::Body as Request,
-            relay_to_node::Body as Reply,
+    wire::{
+        message::{
+            ALPN_RELAY, ALPN_SESSION, MAX_CONTROL_BYTES, MAX_SIGNAL_BYTES,
+            control::{
+                Admit, Dismiss, Gone, Lookup, NodeToRelay, Park, Publish, Reason, Release,
+                ReleaseCause, Signal, Withdraw, node_to_relay::Body as Request,
+                relay_to_node::Body as Reply,
+            },
+            encode,
         },
-        encode,
+        reflect,
     },
 };
-use remora_relay::{control::connection, rate::Rate, relay::Relay};
+use remora_relay::{control::connection, datapath::DropReason, rate::Rate, relay::Relay};
 use support::{
     Code, Node, Port, admit, code, code_with, connect, connect_to, get, hello, introduce,
     noise_bytes, pair, relay, relay_with, unix_ms, within,
@@ -64,6 +67,33 @@ async fn a_node_is_welcomed_and_told_where_it_is_seen() {
     assert!(welcome.unix_ms.abs_diff(unix_ms()) < 60_000);
     relay.shutdown().await;
     assert_eq!(node.closed().await, connection::CLOSED_DRAINED.into_inner());
+}
+
+#[tokio::test]
+async fn a_node_may_ask_elsewhere_how_it_is_seen() {
+    let relay = relay();
+    let (node, welcome) = Node::welcomed(&relay).await;
+    let [observer] = &welcome.observers[..] else {
+        panic!("{:?}", welcome.observers)
+    };
+    let port = observer.strip_prefix(':').expect("of the relay's address");
+    let port: u16 = port.parse().expect("a port");
+    assert_ne!(port, relay.local_addr().port());
+    let asker = tokio::net::UdpSocket::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let observer = (relay.local_addr().ip(), port);
+    // What is no question has no answer, and does no harm.
+    for bytes in [&b""[..], &[5; 29], &[0; 2000], &reflect::request(7)] {
+        asker.send_to(bytes, observer).await.expect("sent");
+    }
+    let mut answer = [0; 100];
+    let (length, _) = asker.recv_from(&mut answer).await.expect("an answer");
+    let own = asker.local_addr().expect("bound");
+    assert_eq!(reflect::decode_response(&answer[..length]), Some((7, own)));
+    assert_eq!(relay.dropped(DropReason::ReflectMalformed), 3);
+    drop(node);
+    relay.shutdown().await;
 }
 
 #[tokio::test]

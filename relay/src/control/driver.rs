@@ -72,6 +72,8 @@ pub struct Settings {
     pub max_nodes: usize,
     /// Of one network.
     pub max_nodes_per_network: usize,
+    /// Where else nodes may ask how they are seen, as `Welcome` says it.
+    pub observers: Vec<String>,
 }
 
 /// The sides on which the driver touches the world.
@@ -610,6 +612,7 @@ impl Office {
                     .to_string(),
                 realm: self.desk.realm().to_owned(),
                 relay_name: self.settings.relay_name.clone(),
+                observers: self.settings.observers.clone(),
             })
         });
         let is_refused = welcome.is_err();

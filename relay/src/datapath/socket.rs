@@ -60,6 +60,11 @@ impl Socket {
         self.io.local_addr()
     }
 
+    /// The socket without what workers add.
+    pub fn into_io(self) -> UdpSocket {
+        self.io
+    }
+
     /// Takes what has arrived; waits a moment for it, see [`batch::WAIT`].
     ///
     /// # Errors
