@@ -14,6 +14,8 @@ pub mod congestion;
 pub mod gather;
 /// The task that looks for better paths, and leaves those that go dark.
 pub mod mover;
+/// A port of the gateway's.
+pub mod portmap;
 /// Where a session's packets go just now.
 pub mod route;
 /// Whether what is sent is answered.

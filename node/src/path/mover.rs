@@ -1,14 +1,14 @@
 //! A session's path: gathers, drives the machine, moves packets.
 //!
 //! ```text
-//!  interfaces, the relay's reflection ─▶ ┌──────────┐ ─▶ candidates ─▶ path stream ─▶ the other node
+//!  interfaces, gateway, reflections ───▶ ┌──────────┐ ─▶ candidates ─▶ path stream ─▶ the other node
 //!  the other node's candidates ────────▶ │ Paths    │ ─▶ checks ─▶ magic socket
 //!  checks from the magic socket ───────▶ │          │ ─▶ SharedRoute ─▶ virtual socket
 //!                                        └──────────┘ ─▶ moves ─▶ people
 //! ```
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, SocketAddrV4},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -36,6 +36,7 @@ use tokio::{
 
 use super::{
     gather::{self, Host},
+    portmap::PortMap,
     route::SharedRoute,
     silence::Silence,
     socket::MagicSocket,
@@ -90,6 +91,8 @@ pub struct Links {
     pub told: mpsc::Sender<Bytes>,
     /// Moves, for people.
     pub moved: mpsc::Sender<Moved>,
+    /// The gateway's port.
+    pub port_map: PortMap,
 }
 
 impl Mover {
@@ -102,6 +105,7 @@ impl Mover {
         let (may_move, allow_loopback) = (!policy.relay_only, policy.allow_loopback);
         if may_move {
             self.socket.open_sibling();
+            self.want_port(&links.port_map);
         }
         let mut paths = Paths::new(keys, policy, Instant::now());
         let mut look = ticks(LOOK);
@@ -130,6 +134,7 @@ impl Mover {
                     None => is_open = false,
                 },
                 () = until(due) => {}
+                () = links.port_map.changed() => {}
                 _ = look.tick() => {
                     let last = self.silence.last_sent();
                     if last != sent {
@@ -145,6 +150,7 @@ impl Mover {
                     if found != hosts && !hosts.is_empty() {
                         // Another network, another NAT.
                         reflexive = Reflexive::default();
+                        self.want_port(&links.port_map);
                     }
                     hosts = found;
                 }
@@ -155,9 +161,18 @@ impl Mover {
                     .send_to(&reflexive.ask(now), Way::main(self.relay));
             }
             let own = hosts.iter().map(|host| host.subnet).collect();
-            paths.handle_local(reflexive.with(&hosts, allow_loopback), own, now);
+            let mapped = links.port_map.mapped();
+            paths.handle_local(reflexive.with(&hosts, mapped, allow_loopback), own, now);
             paths.handle_timeout(now);
             self.flush(&mut paths, &links, now);
+        }
+    }
+
+    /// Wants a port of the gateway's that leads to the IPv4 socket's.
+    fn want_port(&self, port_map: &PortMap) {
+        let v4 = self.socket.bases().into_iter().find(SocketAddr::is_ipv4);
+        if let Some(v4) = v4 {
+            port_map.want(v4.port());
         }
     }
 
@@ -227,8 +242,14 @@ impl Reflexive {
         }
     }
 
-    /// All candidates: the hosts' addresses, and how the relay sees us; from this computer that is no help to others.
-    fn with(&self, hosts: &[Host], allow_loopback: bool) -> Vec<Candidate> {
+    /// All candidates: the hosts' addresses, the gateway's port, and how the relay sees us; from this computer that is no help
+    /// to others.
+    fn with(
+        &self,
+        hosts: &[Host],
+        mapped: Option<SocketAddrV4>,
+        allow_loopback: bool,
+    ) -> Vec<Candidate> {
         let address = self
             .seen
             .filter(|seen| allow_loopback || !seen.ip().is_loopback());
@@ -236,11 +257,16 @@ impl Reflexive {
             kind: Kind::ServerReflexive,
             address,
         });
+        let mapped = mapped.map(|mapped| Candidate {
+            kind: Kind::PortMapped,
+            address: mapped.into(),
+        });
         // First: of many, the last are not told. And once: who is not behind a NAT is seen as it is.
         let hosts = hosts.iter().map(|host| host.candidate);
+        let others = mapped.into_iter().chain(hosts);
         reflexive
             .into_iter()
-            .chain(hosts.filter(|host| Some(host.address) != address))
+            .chain(others.filter(|other| Some(other.address) != address))
             .collect()
     }
 }
