@@ -151,6 +151,7 @@ pub async fn run(
             relay: relay.clone(),
             rtt: connection.rtt(),
             bytes: stats.udp_tx.bytes + stats.udp_rx.bytes,
+            received: stats.udp_rx.bytes,
             direct,
             why_relayed,
         }
