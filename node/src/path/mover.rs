@@ -35,6 +35,7 @@ use tokio::{
 };
 
 use super::{
+    changes::Changes,
     gather::{self, Host},
     route::SharedRoute,
     silence::Silence,
@@ -44,8 +45,6 @@ use crate::deadline::until;
 
 /// How often one looks whether packets were sent, so that the machine knows that its path is in use.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often one looks whether the computer has other addresses now.
-const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// A path on which the other node's checks arrive, and its frames do not, is left after this.
 const UNHEARD: Duration = Duration::from_millis(1500);
 /// How often the relay is asked how it sees us, until it has answered, and then.
@@ -105,7 +104,7 @@ impl Mover {
         }
         let mut paths = Paths::new(keys, policy, Instant::now());
         let mut look = ticks(LOOK);
-        let mut look_around = ticks(LOOK_AROUND);
+        let mut changes = Changes::new();
         let mut reflexive = Reflexive {
             seen: self.observed,
             ..Reflexive::default()
@@ -140,11 +139,12 @@ impl Mover {
                         paths.handle_unheard(Instant::now());
                     }
                 }
-                _ = look_around.tick(), if may_move => {
+                () = changes.next() => {
                     let found = gather::hosts(&self.socket.bases());
                     if found != hosts && !hosts.is_empty() {
                         // Another network, another NAT.
                         reflexive = Reflexive::default();
+                        self.silence.suspect();
                     }
                     hosts = found;
                 }
