@@ -17,7 +17,7 @@ use bytes::Bytes;
 use remora_proto::{
     id::{SessionId, Side},
     path::{
-        candidate::{self, Candidate, Kind, Policy},
+        candidate::{self, Candidate, Policy},
         check::Keys,
         machine::{Moved, Paths},
         way::Way,
@@ -34,13 +34,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{
-    changes::Changes,
-    gather::{self, Host},
-    route::SharedRoute,
-    silence::Silence,
-    socket::MagicSocket,
-};
+use super::{changes::Changes, gather, route::SharedRoute, silence::Silence, socket::MagicSocket};
 use crate::deadline::until;
 
 /// How often one looks whether packets were sent, so that the machine knows that its path is in use.
@@ -74,6 +68,8 @@ pub struct Mover {
     pub arrived: mpsc::Receiver<Arrived>,
     /// How the relay saw us when we connected: to begin with, until it has been asked again.
     pub observed: Option<SocketAddr>,
+    /// Where the other node said in the handshake that it may be reached.
+    pub named: Vec<Candidate>,
     /// Written here.
     pub route: Arc<SharedRoute>,
     /// Whether the session's packets are answered.
@@ -99,9 +95,6 @@ impl Mover {
             ..policy
         };
         let (may_move, allow_loopback) = (!policy.relay_only, policy.allow_loopback);
-        if may_move {
-            self.socket.open_sibling();
-        }
         let mut paths = Paths::new(keys, policy, Instant::now());
         let mut look = ticks(LOOK);
         let mut changes = Changes::new();
@@ -109,7 +102,8 @@ impl Mover {
             seen: self.observed,
             ..Reflexive::default()
         };
-        let (mut hosts, mut sent, mut is_open) = (Vec::new(), None, true);
+        paths.handle_remote(&self.named, Instant::now());
+        let (mut hosts, mut sent, mut is_open) = (gather::hosts(&self.socket.bases()), None, true);
         loop {
             let due = paths.poll_timeout();
             tokio::select! { biased;
@@ -155,7 +149,8 @@ impl Mover {
                     .send_to(&reflexive.ask(now), Way::main(self.relay));
             }
             let own = hosts.iter().map(|host| host.subnet).collect();
-            paths.handle_local(reflexive.with(&hosts, allow_loopback), own, now);
+            let candidates = gather::candidates(&hosts, reflexive.seen, allow_loopback);
+            paths.handle_local(candidates, own, now);
             paths.handle_timeout(now);
             self.flush(&mut paths, &links, now);
         }
@@ -225,23 +220,6 @@ impl Reflexive {
         {
             self.seen = Some(seen);
         }
-    }
-
-    /// All candidates: the hosts' addresses, and how the relay sees us; from this computer that is no help to others.
-    fn with(&self, hosts: &[Host], allow_loopback: bool) -> Vec<Candidate> {
-        let address = self
-            .seen
-            .filter(|seen| allow_loopback || !seen.ip().is_loopback());
-        let reflexive = address.map(|address| Candidate {
-            kind: Kind::ServerReflexive,
-            address,
-        });
-        // First: of many, the last are not told. And once: who is not behind a NAT is seen as it is.
-        let hosts = hosts.iter().map(|host| host.candidate);
-        reflexive
-            .into_iter()
-            .chain(hosts.filter(|host| Some(host.address) != address))
-            .collect()
     }
 }
 
