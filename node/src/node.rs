@@ -255,6 +255,7 @@ impl Node {
             role,
             profile,
             commitment: nonce.commitment(),
+            candidates: Vec::new(),
         };
         let start = inner::Start {
             allocation,
@@ -262,6 +263,7 @@ impl Node {
             introduction,
             // Whatever it says, it is only tried.
             observed: self.control.welcome.observed_address.parse().ok(),
+            policy: self.policy.clone(),
         };
         let opened = inner::open(start, nonce, self.socket.clone(), self.control.relay).await;
         let outcome = match opened {

@@ -8,6 +8,8 @@
 //!                          mover ◀─ checks, candidates (proto::path) ─▶
 //! ```
 
+/// Interfaces come and go.
+mod changes;
 /// What quinn knows of a path's width is forgotten with the path.
 pub mod congestion;
 /// The addresses of this computer.

@@ -7,6 +7,7 @@ use prost::Message;
 
 use crate::{
     noise::MAX_CLIENT_PAYLOAD,
+    path::candidate::{self, Candidate},
     sas::Commitment,
     wire::message::{PROTOCOL, session as schema},
 };
@@ -15,6 +16,9 @@ use crate::{
 pub const MAX_FIELD_BYTES: usize = 128;
 /// Longest domain name (RFC 1035 §2.3.4).
 pub const MAX_DOMAIN_BYTES: usize = 253;
+
+/// Candidates of an introduction: what fits beside the longest profile.
+pub const MAX_CANDIDATES: usize = 4;
 
 /// Gives help, or gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +124,8 @@ pub struct Introduction {
     pub profile: Profile,
     /// To the sender's SAS nonce.
     pub commitment: Commitment,
+    /// Where the sender may be reached by anybody; at most [`MAX_CANDIDATES`].
+    pub candidates: Vec<Candidate>,
 }
 
 /// An introduction that cannot be accepted.
@@ -142,7 +148,7 @@ pub enum InvalidIntroduction {
 }
 
 impl Introduction {
-    /// As it goes into the handshake: at most [`MAX_CLIENT_PAYLOAD`] bytes, which the profile's limits guarantee.
+    /// As it goes into the handshake: at most [`MAX_CLIENT_PAYLOAD`] bytes, which the limits of profile and candidates guarantee.
     pub fn encode(&self) -> Vec<u8> {
         let Profile {
             full_name,
@@ -164,6 +170,10 @@ impl Introduction {
                 domain,
             }),
             sas_commitment: Bytes::copy_from_slice(&self.commitment.0),
+            candidates: candidate::encode(
+                &self.candidates[..self.candidates.len().min(MAX_CANDIDATES)],
+            )
+            .candidates,
         }
         .encode_to_vec()
     }
@@ -190,6 +200,10 @@ impl Introduction {
             return Err(InvalidIntroduction::Role);
         }
         let profile = raw.profile.unwrap_or_default();
+        let mut candidates = candidate::decode(&schema::Candidates {
+            candidates: raw.candidates,
+        });
+        candidates.truncate(MAX_CANDIDATES);
         Ok(Self {
             role,
             profile: Profile::new(
@@ -203,6 +217,7 @@ impl Introduction {
                     .try_into()
                     .map_err(|_| InvalidIntroduction::Malformed)?,
             ),
+            candidates,
         })
     }
 }
@@ -220,6 +235,13 @@ mod tests {
             role: Role::Sharer,
             profile,
             commitment: Commitment([9; 32]),
+            candidates: vec![
+                Candidate {
+                    kind: candidate::Kind::ServerReflexive,
+                    address: "[2001:db8::1]:65535".parse().expect("an address"),
+                };
+                MAX_CANDIDATES
+            ],
         };
         let bytes = introduction.encode();
         assert!(bytes.len() <= MAX_CLIENT_PAYLOAD, "{}", bytes.len());

@@ -275,6 +275,7 @@ impl World {
                     role: peer,
                     profile: profile(peer),
                     commitment,
+                    candidates: Vec::new(),
                 },
                 handshake_hash: [1; 32],
             };

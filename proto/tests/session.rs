@@ -38,6 +38,7 @@ fn session(role: Role, side: Side, nonces: [&Nonce; 2], now: Instant) -> Session
         role: role.peer(),
         profile: profile(role.peer()),
         commitment: theirs.commitment(),
+        candidates: Vec::new(),
     };
     Session::new(
         Setup {

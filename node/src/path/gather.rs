@@ -57,6 +57,25 @@ pub fn hosts(bases: &[SocketAddr]) -> Vec<Host> {
     found
 }
 
+/// All candidates of these hosts, and how the relay sees us; from this computer that is no help to others.
+pub fn candidates(
+    hosts: &[Host],
+    seen: Option<SocketAddr>,
+    allow_loopback: bool,
+) -> Vec<Candidate> {
+    let seen = seen.filter(|seen| allow_loopback || !seen.ip().is_loopback());
+    let reflexive = seen.map(|address| Candidate {
+        kind: Kind::ServerReflexive,
+        address,
+    });
+    // First: of many, the last are not told. And once: who is not behind a NAT is seen as it is.
+    let hosts = hosts.iter().map(|host| host.candidate);
+    reflexive
+        .into_iter()
+        .chain(hosts.filter(|host| Some(host.address) != seen))
+        .collect()
+}
+
 fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
     let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
     let v6 = address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));

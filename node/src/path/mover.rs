@@ -8,7 +8,7 @@
 //! ```
 
 use std::{
-    net::{SocketAddr, SocketAddrV4},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use remora_proto::{
     id::{SessionId, Side},
     path::{
-        candidate::{self, Candidate, Kind, Policy},
+        candidate::{self, Candidate, Policy},
         check::Keys,
         machine::{Moved, Paths},
         way::Way,
@@ -35,18 +35,13 @@ use tokio::{
 };
 
 use super::{
-    gather::{self, Host},
-    portmap::PortMap,
-    route::SharedRoute,
-    silence::Silence,
+    changes::Changes, gather, portmap::PortMap, route::SharedRoute, silence::Silence,
     socket::MagicSocket,
 };
 use crate::deadline::until;
 
 /// How often one looks whether packets were sent, so that the machine knows that its path is in use.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often one looks whether the computer has other addresses now.
-const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// A path on which the other node's checks arrive, and its frames do not, is left after this.
 const UNHEARD: Duration = Duration::from_millis(1500);
 /// How often the relay is asked how it sees us, until it has answered, and then.
@@ -76,6 +71,8 @@ pub struct Mover {
     pub arrived: mpsc::Receiver<Arrived>,
     /// How the relay saw us when we connected: to begin with, until it has been asked again.
     pub observed: Option<SocketAddr>,
+    /// Where the other node said in the handshake that it may be reached.
+    pub named: Vec<Candidate>,
     /// Written here.
     pub route: Arc<SharedRoute>,
     /// Whether the session's packets are answered.
@@ -104,17 +101,17 @@ impl Mover {
         };
         let (may_move, allow_loopback) = (!policy.relay_only, policy.allow_loopback);
         if may_move {
-            self.socket.open_sibling();
             self.want_port(&links.port_map);
         }
         let mut paths = Paths::new(keys, policy, Instant::now());
         let mut look = ticks(LOOK);
-        let mut look_around = ticks(LOOK_AROUND);
+        let mut changes = Changes::new();
         let mut reflexive = Reflexive {
             seen: self.observed,
             ..Reflexive::default()
         };
-        let (mut hosts, mut sent, mut is_open) = (Vec::new(), None, true);
+        paths.handle_remote(&self.named, Instant::now());
+        let (mut hosts, mut sent, mut is_open) = (gather::hosts(&self.socket.bases()), None, true);
         loop {
             let due = paths.poll_timeout();
             tokio::select! { biased;
@@ -145,12 +142,15 @@ impl Mover {
                         paths.handle_unheard(Instant::now());
                     }
                 }
-                _ = look_around.tick(), if may_move => {
+                () = changes.next() => {
                     let found = gather::hosts(&self.socket.bases());
                     if found != hosts && !hosts.is_empty() {
                         // Another network, another NAT.
                         reflexive = Reflexive::default();
-                        self.want_port(&links.port_map);
+                        self.silence.suspect();
+                        if may_move {
+                            self.want_port(&links.port_map);
+                        }
                     }
                     hosts = found;
                 }
@@ -161,8 +161,12 @@ impl Mover {
                     .send_to(&reflexive.ask(now), Way::main(self.relay));
             }
             let own = hosts.iter().map(|host| host.subnet).collect();
-            let mapped = links.port_map.mapped();
-            paths.handle_local(reflexive.with(&hosts, mapped, allow_loopback), own, now);
+            let mapped = links.port_map.mapped().map(|mapped| Candidate {
+                kind: Kind::PortMapped,
+                address: mapped.into(),
+            });
+            let others = gather::candidates(&hosts, reflexive.seen, allow_loopback);
+            paths.handle_local(mapped.into_iter().chain(others).collect(), own, now);
             paths.handle_timeout(now);
             self.flush(&mut paths, &links, now);
         }
@@ -240,34 +244,6 @@ impl Reflexive {
         {
             self.seen = Some(seen);
         }
-    }
-
-    /// All candidates: the hosts' addresses, the gateway's port, and how the relay sees us; from this computer that is no help
-    /// to others.
-    fn with(
-        &self,
-        hosts: &[Host],
-        mapped: Option<SocketAddrV4>,
-        allow_loopback: bool,
-    ) -> Vec<Candidate> {
-        let address = self
-            .seen
-            .filter(|seen| allow_loopback || !seen.ip().is_loopback());
-        let reflexive = address.map(|address| Candidate {
-            kind: Kind::ServerReflexive,
-            address,
-        });
-        let mapped = mapped.map(|mapped| Candidate {
-            kind: Kind::PortMapped,
-            address: mapped.into(),
-        });
-        // First: of many, the last are not told. And once: who is not behind a NAT is seen as it is.
-        let hosts = hosts.iter().map(|host| host.candidate);
-        let others = mapped.into_iter().chain(hosts);
-        reflexive
-            .into_iter()
-            .chain(others.filter(|other| Some(other.address) != address))
-            .collect()
     }
 }
 

@@ -5,7 +5,7 @@
 //! of that. It can only notice the silence, and say where it is.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,8 @@ pub struct Silence {
     sent: AtomicU64,
     /// When [`Silence::is_due`] said so last, in the same way.
     said: AtomicU64,
+    /// The computer's addresses have changed.
+    is_suspicious: AtomicBool,
 }
 
 impl Silence {
@@ -36,6 +38,7 @@ impl Silence {
             unanswered: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             said: AtomicU64::new(0),
+            is_suspicious: AtomicBool::new(false),
         }
     }
 
@@ -51,6 +54,11 @@ impl Silence {
     /// Something was heard.
     pub fn heard(&self) {
         self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    /// The computer's addresses have changed: nobody has to wait for the silence that follows.
+    pub fn suspect(&self) {
+        self.is_suspicious.store(true, Ordering::Relaxed);
     }
 
     /// Whether nothing has been heard for so long, although something was sent, and again.
@@ -71,8 +79,9 @@ impl Silence {
     /// Whether the node should say where it is; once in a while.
     pub fn is_due(&self, now: Instant) -> bool {
         let said = self.said.load(Ordering::Relaxed);
-        let is_due =
+        let is_silent =
             self.has_lasted(SUSPICIOUS, now) && (said == 0 || self.since(said, now) >= AGAIN);
+        let is_due = self.is_suspicious.swap(false, Ordering::Relaxed) || is_silent;
         if is_due {
             self.said.store(self.at(now), Ordering::Relaxed);
         }
@@ -113,5 +122,7 @@ mod tests {
         assert!(!silence.is_due(at(66_000)), "an acknowledgement, maybe");
         silence.sent(at(66_000));
         assert!(silence.is_due(at(66_000)));
+        silence.suspect();
+        assert!(silence.is_due(at(66_001)) && !silence.is_due(at(66_002)));
     }
 }

@@ -14,7 +14,10 @@ use remora_proto::{
         self, Access, ClientConfig, PeerInfo, Profile, Psk, PskId, PskStore, Reject, ServerConfig,
         StaticKey,
     },
-    path::check::Keys,
+    path::{
+        candidate::{Policy, is_open},
+        check::Keys,
+    },
     rendezvous::InnerKeys,
     session::{EndReason, Setup, T_JOIN},
     wire::{
@@ -30,6 +33,7 @@ use crate::{
     control::Allocation,
     path::{
         congestion::{ByPath, Generation},
+        gather,
         mover::Mover,
         route::SharedRoute,
         socket::{MagicSocket, Opened},
@@ -95,6 +99,8 @@ pub struct Start {
     pub introduction: Introduction,
     /// How the relay saw us when we connected.
     pub observed: Option<SocketAddr>,
+    /// Which paths the session may take.
+    pub policy: Policy,
 }
 
 /// Lets in whoever introduces itself properly.
@@ -127,7 +133,7 @@ impl PskStore for OneKey {
 /// # Errors
 /// The reason with which the session ends before it began.
 pub async fn open(
-    start: Start,
+    mut start: Start,
     nonce: remora_proto::sas::Nonce,
     socket: Arc<MagicSocket>,
     relay: SocketAddr,
@@ -135,6 +141,12 @@ pub async fn open(
     let Allocation { session, side, .. } = start.allocation;
     let (role, observed) = (start.introduction.role, start.observed);
     let ours = Arc::clone(&socket);
+    if !start.policy.relay_only {
+        socket.open_sibling();
+        let hosts = gather::hosts(&socket.bases());
+        let candidates = gather::candidates(&hosts, observed, start.policy.allow_loopback);
+        start.introduction.candidates = candidates.into_iter().filter(is_open).collect();
+    }
     let opened = socket.open_route(session, side, relay);
     let route = Arc::new(SharedRoute::default());
     let Opened {
@@ -172,6 +184,7 @@ pub async fn open(
         socket: ours,
         arrived,
         observed,
+        named: introduction.candidates.clone(),
         route,
         silence,
     };

@@ -104,6 +104,11 @@ pub fn is_private(ip: IpAddr) -> bool {
 /// A carrier's own, behind its NAT (RFC 6598): 100.64.0.0/10.
 const SHARED: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
 
+/// What strangers can use, which may be told to anybody whom one has a session with.
+pub fn is_open(candidate: &Candidate) -> bool {
+    candidate.kind != Kind::Host || !is_private(candidate.address.ip())
+}
+
 /// As it is told to the other side.
 pub fn encode(candidates: &[Candidate]) -> schema::Candidates {
     let encoded = candidates.iter().take(MAX_CANDIDATES).map(|candidate| {

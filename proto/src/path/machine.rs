@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    candidate::{Candidate, Kind, MAX_CANDIDATES, Policy, Subnet, is_private},
+    candidate::{Candidate, Kind, MAX_CANDIDATES, Policy, Subnet, is_open, is_private},
     check::{self, Keys, Saying},
     pair::{Pair, Use},
     way::Way,
@@ -424,9 +424,7 @@ impl Paths {
         let mut open: Vec<_> = self
             .local
             .iter()
-            .filter(|candidate| {
-                shares_a_site || candidate.kind != Kind::Host || !is_private(candidate.address.ip())
-            })
+            .filter(|candidate| shares_a_site || is_open(candidate))
             .copied()
             .collect();
         open.truncate(MAX_CANDIDATES);

@@ -236,6 +236,7 @@ impl Party {
             role: self.role,
             profile: profile(self.role),
             commitment,
+            candidates: Vec::new(),
         }
         .encode()
     }
