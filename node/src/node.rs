@@ -106,8 +106,8 @@ pub struct Running {
     pub outcome: JoinHandle<Outcome>,
 }
 
-/// The first address of `HOST:PORT`, IPv4 before IPv6: on dual-stack names both work, and more networks carry v4.
-async fn resolve(relay: &RelayAddr) -> Result<SocketAddr, Failure> {
+/// The addresses of `HOST:PORT`: at least one, IPv4 before IPv6, for on dual-stack names both work, and more networks carry v4.
+pub(crate) async fn addresses(relay: &RelayAddr) -> Result<Vec<SocketAddr>, Failure> {
     let host_port = &relay.host_port;
     let unknown = |why: String| {
         let line = format!(
@@ -118,9 +118,12 @@ async fn resolve(relay: &RelayAddr) -> Result<SocketAddr, Failure> {
     let addresses = tokio::net::lookup_host(host_port)
         .await
         .map_err(|error| unknown(error.to_string()))?;
-    addresses
-        .min_by_key(|address| !address.is_ipv4())
-        .ok_or_else(|| unknown("no address".into()))
+    let mut addresses: Vec<_> = addresses.collect();
+    addresses.sort_by_key(|address| !address.is_ipv4());
+    if addresses.is_empty() {
+        return Err(unknown("no address".into()));
+    }
+    Ok(addresses)
 }
 
 impl Node {
@@ -130,7 +133,7 @@ impl Node {
     /// What is wrong, and what to do about it.
     pub async fn connect(relay: &RelayAddr, options: Options) -> Result<Self, Failure> {
         let Options { park_after, policy } = options;
-        let address = resolve(relay).await?;
+        let address = addresses(relay).await?[0];
         let (socket, incoming) = MagicSocket::bind(address)
             .map_err(|error| Failure::internal("cannot open a UDP socket", error))?;
         let mut receiving = JoinSet::new();

@@ -390,9 +390,15 @@ fn status_shows_a_session_while_it_lives() {
         (&json!("helper"), &json!("view"))
     );
     assert_eq!(session["peer"], "Maria Lopez");
-    assert!(
-        session["bytes"].as_u64().is_some_and(|bytes| bytes > 0),
-        "{during}"
+    for field in ["bytes", "bytes_sent", "bytes_received"] {
+        assert!(
+            session[field].as_u64().is_some_and(|bytes| bytes > 0),
+            "{field} in {during}"
+        );
+    }
+    assert_eq!(
+        (&session["way"], &session["why_relayed"]),
+        (&json!("relayed"), &json!("POLICY_RELAY_ONLY"))
     );
     assert!(
         !during.to_string().contains("hello"),
@@ -402,6 +408,62 @@ fn status_shows_a_session_while_it_lives() {
     helper.say("/leave");
     assert_eq!(helper.end(PATIENCE).code, Some(0));
     assert_eq!(status()["sessions"], json!([]));
+}
+
+#[test]
+fn ping_says_which_way_a_session_goes_and_why_until_it_has_said_so_often_enough() {
+    let scene = Scene::new();
+    let ping = |args: &[&str]| run(scene.helper_home.remora(&[&["ping"], args].concat()));
+    let alone = ping(&[]);
+    assert_eq!(alone.code, Some(1), "{alone:?}");
+    assert!(alone.line().contains("NO_SESSION"), "{alone:?}");
+
+    let (mut helper, mut sharer) = scene.active();
+    sharer.say("hello");
+    helper.expect("chat");
+    let said = ping(&["maria", "--count", "1"]);
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+    let [line] = &said.stdout[..] else {
+        panic!("one line: {said:?}")
+    };
+    assert!(
+        line.starts_with("pong from Maria Lopez via relay(relay) in ")
+            && line.ends_with(" ms (POLICY_RELAY_ONLY)"),
+        "{line}"
+    );
+    let pongs = ping(&["--count", "2", "--json"]);
+    assert_eq!(pongs.stdout.len(), 2, "{pongs:?}");
+    for (number, line) in (1..).zip(&pongs.stdout) {
+        let pong: Value = serde_json::from_str(line).expect("an object");
+        assert!(
+            pong["rtt_ms"].as_f64().is_some_and(|rtt| rtt > 0.0),
+            "{pong}"
+        );
+        for (field, value) in [
+            ("v", json!(1)),
+            ("event", json!("pong")),
+            ("number", json!(number)),
+            ("peer", json!("Maria Lopez")),
+            ("pid", json!(helper.pid())),
+            ("way", json!("relayed")),
+            ("relay", json!("relay")),
+            ("address", Value::Null),
+            ("why_relayed", json!("POLICY_RELAY_ONLY")),
+        ] {
+            assert_eq!(pong[field], value, "{field} in {pong}");
+        }
+    }
+    let unknown = ping(&["sam"]);
+    assert_eq!(unknown.code, Some(1));
+    assert!(unknown.line().contains("NO_SESSION"), "{unknown:?}");
+
+    let mut longer = Script::start(scene.helper_home.remora(&["ping", "--json"]));
+    longer.expect("pong");
+    helper.say("/leave");
+    assert_eq!(helper.end(PATIENCE).code, Some(0));
+    let end = longer.end(PATIENCE);
+    assert_eq!(end.code, Some(5), "{end:?}");
+    assert!(end.line().contains("SESSION_ENDED"), "{end:?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use remora_proto::{
     id::{SessionId, Side},
     path::{
-        candidate::{self, Candidate, Policy},
+        candidate::{self, Candidate, Kind, Policy},
         check::Keys,
         machine::{Moved, Paths},
         way::Way,
@@ -100,7 +100,9 @@ impl Mover {
             ..policy
         };
         let (may_move, allow_loopback) = (!policy.relay_only, policy.allow_loopback);
-        if may_move {
+        // Nodes of one computer have no gateway between them.
+        let may_map = may_move && !allow_loopback;
+        if may_map {
             self.want_port(&links.port_map);
         }
         let mut paths = Paths::new(keys, policy, Instant::now());
@@ -148,7 +150,7 @@ impl Mover {
                         // Another network, another NAT.
                         reflexive = Reflexive::default();
                         self.silence.suspect();
-                        if may_move {
+                        if may_map {
                             self.want_port(&links.port_map);
                         }
                     }

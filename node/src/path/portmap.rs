@@ -68,6 +68,9 @@ impl Protocol {
 /// Why there is no mapping that strangers could use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unmapped {
+    /// It would be of no use: all is on this computer.
+    #[error("not asked for, with a relay on this computer")]
+    NotAsked,
     /// The system knows none, or not how to find out.
     #[error("no gateway is known")]
     NoGateway,

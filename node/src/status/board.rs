@@ -95,6 +95,7 @@ pub(crate) fn sessions() -> Vec<Value> {
     };
     let mut sessions: Vec<Value> = entries
         .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|name| name == "json"))
         .filter_map(|entry| live_session(&entry.path()))
         .collect();
     sessions.sort_by_key(|session| session["pid"].as_i64());

@@ -30,9 +30,7 @@ pub async fn run(args: cli::Ping) -> Result<Exit, Failure> {
         let session = sessions()
             .into_iter()
             .find(|session| session["pid"] == pid)
-            .ok_or_else(|| {
-                Failure::new(Exit::Offline, "SESSION_ENDED", "the session has ended")
-            })?;
+            .ok_or_else(|| Failure::new(Exit::Offline, "SESSION_ENDED", "the session has ended"))?;
         pongs += 1;
         print_data(&if args.json {
             object(&session, pongs).to_string()
@@ -52,7 +50,8 @@ fn choose(sessions: &[Value], named: Option<&str>) -> Result<Value, Failure> {
     let is_meant = |session: &&Value| {
         wanted.as_ref().is_none_or(|wanted| {
             let peer = text(session, "peer").to_lowercase();
-            peer.contains(wanted) || session["pid"].to_string() == *wanted
+            let is_number = |number: u64| session["pid"] == number;
+            peer.contains(wanted) || wanted.parse().is_ok_and(is_number)
         })
     };
     let meant: Vec<&Value> = sessions.iter().filter(is_meant).collect();
