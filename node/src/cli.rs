@@ -30,6 +30,8 @@ pub enum Command {
     Status(Status),
     /// Measure the way to the other person's computer, until packets go there directly
     Ping(Ping),
+    /// Say what this network lets through, and with which others a direct path is likely
+    Netcheck(Netcheck),
     /// Say what this computer lacks for sharing its screen, and how to mend it
     Preflight(Preflight),
     /// Play a whole session on this computer: relay, helper and sharer in one process

@@ -8,6 +8,7 @@ use remora::{
     config::{File, FileProfile},
     demo,
     error::{Exit, Failure},
+    netcheck,
     node::{Node, Options},
     status::{self, ping},
     terminal::{self, style::Style},
@@ -74,6 +75,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Join(args) => terminal::join(&File::load(named)?, args).await,
         Command::Status(args) => status::run(&File::load(named)?, args).await,
         Command::Ping(args) => ping::run(args).await,
+        Command::Netcheck(args) => netcheck::run(&File::load(named)?, args).await,
         Command::Preflight(args) => status::preflight(&args),
         Command::Demo(args) => demo::run(args).await,
     }
@@ -128,6 +130,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Join(args) => args.common.json,
         Command::Status(args) => args.common.json,
         Command::Ping(args) => args.json,
+        Command::Netcheck(args) => args.json,
         Command::Preflight(args) => args.json,
         Command::Demo(args) => args.json,
         Command::Setup(_) => false,

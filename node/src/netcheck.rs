@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
+pub(crate) use self::{look::nat, report::nat_name};
+
 use self::report::Report;
 use crate::{
     cli,

@@ -14,6 +14,7 @@ use crate::{
     config::File,
     control::unix_ms,
     error::{Exit, Failure},
+    netcheck,
     node::{Node, Options},
     share::preflight,
     terminal::console::print_data,
@@ -29,12 +30,14 @@ pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
     let sessions = sessions();
     let report = match &node {
         Ok(node) => {
+            let nat = netcheck::nat(node.control()).await;
             let (control, welcome) = (node.control(), &node.control().welcome);
             json!({
                 "v": 1, "relay": {
                     "address": relay.host_port, "name": welcome.relay_name, "reachable": true,
                     "rtt_ms": control.rtt().as_secs_f64() * 1e3, "observed_address": welcome.observed_address,
-                    "realm": welcome.realm, "protocol": welcome.protocol,
+                    "realm": welcome.realm, "protocol": welcome.protocol, "udp": true,
+                    "nat": netcheck::nat_name(&nat),
                 }, "sessions": sessions,
             })
         }
@@ -115,10 +118,11 @@ fn print_report(report: &Value, failure: Option<&Failure>) -> Result<(), Failure
             trouble(failure)
         ))?,
         None => print_data(&format!(
-            "relay {} at {} · {:.1} ms · udp ok · seen as {} · realm {}",
+            "relay {} at {} · {:.1} ms · udp ok · nat: {} · seen as {} · realm {}",
             text(relay, "name"),
             text(relay, "address"),
             relay["rtt_ms"].as_f64().unwrap_or_default(),
+            text(relay, "nat"),
             text(relay, "observed_address"),
             text(relay, "realm"),
         ))?,

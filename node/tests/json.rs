@@ -377,6 +377,10 @@ fn status_shows_a_session_while_it_lives() {
     assert_eq!(before["v"], 1);
     assert_eq!(before["relay"]["reachable"], true);
     assert_eq!(before["relay"]["name"], "relay");
+    assert_eq!(
+        (&before["relay"]["udp"], &before["relay"]["nat"]),
+        (&json!(true), &json!("independent"))
+    );
     assert_eq!(before["sessions"], json!([]));
 
     let (mut helper, mut sharer) = scene.active();
@@ -505,4 +509,71 @@ fn the_demo_prints_one_object_that_says_all_went_well() {
             "{field} in {summary}"
         );
     }
+}
+
+#[test]
+fn netcheck_says_what_the_network_lets_through() {
+    let relay = RelayProcess::start(&[]);
+    let home = Home::new();
+    let netcheck = |address: &str| run(home.remora(&["netcheck", "--json", "--relay", address]));
+    let end = netcheck(&relay.address);
+    assert_eq!((end.code, end.stderr.as_str()), (Some(0), ""));
+    let [line] = &end.stdout[..] else {
+        panic!("one object: {end:?}")
+    };
+    let report: Value = serde_json::from_str(line).expect("an object");
+    for (field, value) in [
+        ("v", json!(1)),
+        ("udp", json!(true)),
+        ("tcp", Value::Null),
+        (
+            "nat",
+            json!({"mapping_varies_by_destination": false, "allocation": null}),
+        ),
+        (
+            "port_mapping",
+            json!({"protocol": null, "address": null, "why_not": "NOT_ASKED"}),
+        ),
+        (
+            "direct_likely_with",
+            json!(["independent", "sequential", "block", "random"]),
+        ),
+        ("relay_needed_with", json!([])),
+    ] {
+        assert_eq!(report[field], value, "{field} in {report}");
+    }
+    let v4 = &report["ipv4"];
+    assert_eq!(
+        (&v4["works"], &v4["has_nat"], &report["ipv6"]["works"]),
+        (&json!(true), &json!(false), &Value::Null)
+    );
+    let seen = v4["address"].as_str().expect("an address");
+    assert!(seen.starts_with("127.0.0.1:"), "{report}");
+    let of_relay = &report["relays"][0];
+    assert_eq!(
+        (&of_relay["name"], &of_relay["state"]),
+        (&json!("relay"), &json!("ok"))
+    );
+    assert!(
+        of_relay["rtt_ms"].as_f64().is_some_and(|rtt| rtt > 0.0),
+        "{report}"
+    );
+
+    let address = relay.address.clone();
+    drop(relay);
+    let end = netcheck(&address);
+    assert_eq!(end.code, Some(5), "{end:?}");
+    assert!(end.line().contains("RELAY_UNREACHABLE"), "{end:?}");
+    let report: Value = serde_json::from_str(&end.stdout[0]).expect("an object");
+    for (field, value) in [
+        ("udp", json!(false)),
+        ("direct_likely_with", json!([])),
+        (
+            "relay_needed_with",
+            json!(["independent", "sequential", "block", "random"]),
+        ),
+    ] {
+        assert_eq!(report[field], value, "{field} in {report}");
+    }
+    assert_eq!(report["relays"][0]["state"], "RELAY_UNREACHABLE");
 }

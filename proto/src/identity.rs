@@ -171,7 +171,7 @@ impl Introduction {
             }),
             sas_commitment: Bytes::copy_from_slice(&self.commitment.0),
             candidates: candidate::encode(
-                &self.candidates[..self.candidates.len().min(MAX_CANDIDATES)],
+                &self.candidates[..self.candidates.len().min(MAX_CANDIDATES)].into(),
             )
             .candidates,
         }
@@ -202,7 +202,9 @@ impl Introduction {
         let profile = raw.profile.unwrap_or_default();
         let mut candidates = candidate::decode(&schema::Candidates {
             candidates: raw.candidates,
-        });
+            ..schema::Candidates::default()
+        })
+        .candidates;
         candidates.truncate(MAX_CANDIDATES);
         Ok(Self {
             role,

@@ -116,7 +116,7 @@ async fn seen(relay: Option<SocketAddr>) -> Option<SocketAddr> {
 }
 
 /// What the NAT does that packets to the relay go through.
-pub(super) async fn nat(control: &Control) -> Nat {
+pub(crate) async fn nat(control: &Control) -> Nat {
     let surveying = survey(&observers(control), control.relay.is_ipv4());
     let survey = timeout(SURVEYING, surveying).await.ok();
     survey

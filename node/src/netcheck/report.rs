@@ -177,7 +177,11 @@ impl Report {
         let mut lines = vec![
             format!(
                 "UDP           {}",
-                if self.has_udp { "yes" } else { "no: nothing came back" }
+                if self.has_udp {
+                    "yes"
+                } else {
+                    "no: nothing came back"
+                }
             ),
             format!("IPv4          {}", self.v4.words()),
             format!("IPv6          {}", self.v6.words()),
@@ -198,7 +202,9 @@ impl Report {
     fn nat_words(&self) -> String {
         let is_local = self.v4.is_local || (self.v4.seen.is_none() && self.v6.is_local);
         match self.nat.mapping {
-            NatMapping::Unknown => "not known: the relay sees this computer from one place only".into(),
+            NatMapping::Unknown => {
+                "not known: the relay sees this computer from one place only".into()
+            }
             NatMapping::Independent if is_local => "none".into(),
             NatMapping::Independent => "the same port for all destinations (independent)".into(),
             NatMapping::Dependent(allocation) => {
@@ -245,7 +251,9 @@ impl Family {
             (Some(seen), ..) => format!("yes, seen as {seen}"),
             (None, true, true) => "no answer, but this computer has an address".into(),
             (None, true, false) => "no: this computer has no address".into(),
-            (None, false, true) => "not known: the relay has no address of this kind, this computer has".into(),
+            (None, false, true) => {
+                "not known: the relay has no address of this kind, this computer has".into()
+            }
             (None, false, false) => "no: neither this computer nor the relay has an address".into(),
         }
     }

@@ -112,7 +112,7 @@ impl Mover {
             seen: self.observed,
             ..Reflexive::default()
         };
-        paths.handle_remote(&self.named, Instant::now());
+        paths.handle_remote(&self.named[..].into(), Instant::now());
         let (mut hosts, mut sent, mut is_open) = (gather::hosts(&self.socket.bases()), None, true);
         loop {
             let due = paths.poll_timeout();
