@@ -255,6 +255,7 @@ impl Behaves {
         let mut ports = nats().map(|nat| match nat.ports {
             Ports::Preserved => Allocation::Preserved,
             Ports::Sequential(_) => Allocation::Sequential,
+            Ports::Block(_) => Allocation::Block,
             Ports::Random => Allocation::Random,
         });
         let ports = ports.find(|ports| *ports != Allocation::Preserved);
