@@ -11,7 +11,10 @@ use remora_proto::{
     code::Code,
     id::RelayAddr,
     identity::{Introduction, Profile, Role},
-    path::{candidate::Policy, machine::WhyRelayed},
+    path::{
+        candidate::{Named, Policy},
+        machine::WhyRelayed,
+    },
     random::Random,
     sas::Nonce,
     session::{EndReason, Receipt},
@@ -258,7 +261,7 @@ impl Node {
             role,
             profile,
             commitment: nonce.commitment(),
-            candidates: Vec::new(),
+            named: Named::default(),
         };
         let start = inner::Start {
             allocation,
@@ -266,6 +269,7 @@ impl Node {
             introduction,
             // Whatever it says, it is only tried.
             observed: self.control.welcome.observed_address.parse().ok(),
+            observers: observers(&self.control),
             policy: self.policy.clone(),
         };
         let opened = inner::open(start, nonce, self.socket.clone(), self.control.relay).await;
@@ -345,6 +349,18 @@ async fn receive(socket: Arc<MagicSocket>) {
     if let Err(error) = socket.receive().await {
         tracing::error!(%error, "the UDP socket failed");
     }
+}
+
+/// Who says how they see this node: the relay, and what else it names. Whatever that is, it is only asked.
+fn observers(control: &Control) -> Vec<SocketAddr> {
+    let named = control.welcome.observers.iter();
+    let others = named.filter_map(|observer| match observer.strip_prefix(':') {
+        Some(port) => Some(SocketAddr::new(control.relay.ip(), port.parse().ok()?)),
+        None => observer.parse().ok(),
+    });
+    std::iter::once(control.relay)
+        .chain(others.filter(|other| *other != control.relay))
+        .collect()
 }
 
 async fn tell(events: &mpsc::Sender<Event>, event: Event) {
