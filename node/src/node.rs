@@ -352,7 +352,7 @@ async fn receive(socket: Arc<MagicSocket>) {
 }
 
 /// Who says how they see this node: the relay, and what else it names. Whatever that is, it is only asked.
-fn observers(control: &Control) -> Vec<SocketAddr> {
+pub(crate) fn observers(control: &Control) -> Vec<SocketAddr> {
     let named = control.welcome.observers.iter();
     let others = named.filter_map(|observer| match observer.strip_prefix(':') {
         Some(port) => Some(SocketAddr::new(control.relay.ip(), port.parse().ok()?)),

@@ -27,7 +27,7 @@ use crate::{
     control::Control,
     deadline::until,
     error::{Exit, Failure},
-    node::{Node, Options, addresses},
+    node::{Node, Options, addresses, observers},
     path::{
         gather,
         portmap::{self, Gateway, Protocol, Unmapped},
@@ -57,12 +57,9 @@ pub(super) async fn around(relay: &RelayAddr) -> (Report, Option<Failure>) {
     };
     let (node, seen_v4, seen_v6, mapped) =
         tokio::join!(connecting, seen(v4), seen(v6), port_mapping(&addresses));
-    let (mut report, failure) = match &node {
-        Ok(node) => {
-            let nat = nat(node.control()).await;
-            (Report::of(relay, node.control(), nat), None)
-        }
-        Err(failure) => (Report::nothing(relay, failure), None),
+    let mut report = match &node {
+        Ok(node) => Report::of(relay, node.control(), nat(node.control()).await),
+        Err(failure) => Report::nothing(relay, failure),
     };
     report.has_udp = node.is_ok() || seen_v4.is_some() || seen_v6.is_some();
     report.v4 = family(true, v4, seen_v4);
@@ -71,7 +68,7 @@ pub(super) async fn around(relay: &RelayAddr) -> (Report, Option<Failure>) {
     let failure = match node {
         Ok(node) => {
             node.close().await;
-            failure
+            None
         }
         Err(failure) => Some(failure),
     };
@@ -117,26 +114,15 @@ async fn seen(relay: Option<SocketAddr>) -> Option<SocketAddr> {
 
 /// What the NAT does that packets to the relay go through.
 pub(crate) async fn nat(control: &Control) -> Nat {
-    let surveying = survey(&observers(control), control.relay.is_ipv4());
+    let is_v4 = control.relay.is_ipv4();
+    let mut observers = observers(control);
+    observers.retain(|observer| observer.is_ipv4() == is_v4);
+    let surveying = survey(&observers, is_v4);
     let survey = timeout(SURVEYING, surveying).await.ok();
     survey
         .and_then(log)
         .map(|survey| survey.nat())
         .unwrap_or_default()
-}
-
-/// The relay, and where else it says that it can be asked: of its own addresses and of others that anybody may have.
-fn observers(control: &Control) -> Vec<SocketAddr> {
-    let relay = control.relay;
-    let others = control.welcome.observers.iter().filter_map(|other| {
-        let other = match other.strip_prefix(':') {
-            Some(port) => SocketAddr::new(relay.ip(), port.parse().ok()?),
-            None => other.parse().ok()?,
-        };
-        let is_fit = other.ip() == relay.ip() || Policy::default().allows(other, &[]);
-        (is_fit && other.is_ipv4() == relay.is_ipv4()).then_some(other)
-    });
-    [relay].into_iter().chain(others).collect()
 }
 
 fn log(survey: io::Result<Survey>) -> Option<Survey> {
@@ -173,7 +159,8 @@ async fn survey(observers: &[SocketAddr], is_v4: bool) -> io::Result<Survey> {
         while let Some(change) = survey.poll_socket() {
             match change {
                 SocketChange::Open(base) => sockets.open(base).await?,
-                SocketChange::Close(base) => sockets.close(base),
+                // With all of them, in a moment.
+                SocketChange::Close(_) => {}
             }
         }
         while let Some((base, to, question)) = survey.poll_transmit() {
@@ -224,11 +211,7 @@ impl Sockets {
         let tell = self.tell.clone();
         self.receiving.spawn(async move {
             let mut answer = [0; reflect::LEN + 1];
-            loop {
-                // An error is of one datagram, that did not find anybody.
-                let Ok((length, from)) = socket.recv_from(&mut answer).await else {
-                    continue;
-                };
+            while let Ok((length, from)) = socket.recv_from(&mut answer).await {
                 if let Some((transaction, seen)) = reflect::decode_response(&answer[..length])
                     && tell.send((base, from, transaction, seen)).await.is_err()
                 {
@@ -237,10 +220,6 @@ impl Sockets {
             }
         });
         Ok(())
-    }
-
-    fn close(&mut self, base: Base) {
-        self.by_base.remove(&base);
     }
 
     async fn send(&self, base: Base, to: SocketAddr, question: &[u8]) {

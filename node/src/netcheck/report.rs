@@ -317,27 +317,27 @@ mod tests {
         let dependent = NatMapping::Dependent;
         let sequential = Allocation::Sequential { step: 1 };
         for (mapping, direct, relayed) in [
-            (NatMapping::Unknown, &[][..], &[][..]),
+            (NatMapping::Unknown, vec![], vec![]),
             (
                 NatMapping::Independent,
-                &["independent", "sequential", "block", "random"],
-                &[],
+                vec!["independent", "sequential", "block", "random"],
+                vec![],
             ),
             (
                 dependent(sequential),
-                &["independent", "sequential"],
-                &["block", "random"],
+                vec!["independent", "sequential"],
+                vec!["block", "random"],
             ),
             (
                 dependent(Allocation::Random),
-                &["independent"],
-                &["sequential", "block", "random"],
+                vec!["independent"],
+                vec!["sequential", "block", "random"],
             ),
         ] {
             let report = report(mapping);
             assert_eq!(
                 report.prediction(),
-                (direct.to_vec(), relayed.to_vec()),
+                (direct.clone(), relayed.clone()),
                 "{mapping:?}"
             );
             let json = report.json();
