@@ -160,7 +160,9 @@ impl Mover {
     fn flush(&self, paths: &mut Paths, links: &Links, now: Instant) {
         self.socket
             .trust(self.session, paths.trusted(now).collect());
-        self.route.set(paths.route(), paths.why_relayed(now));
+        let by_stream = self.socket.is_by_stream();
+        self.route
+            .set(paths.route(), paths.why_relayed(now), by_stream);
         while let Some(transmit) = paths.poll_transmit() {
             let check = transmit.bytes();
             match transmit.to {

@@ -54,6 +54,8 @@ pub enum WhyRelayed {
     Unreachable,
     /// There was one, and it went dark.
     WentDark,
+    /// Not even the relay is reached by UDP; who drives the machine knows.
+    UdpBlocked,
 }
 
 impl WhyRelayed {
@@ -64,6 +66,7 @@ impl WhyRelayed {
             Self::PolicyRelayOnly => "POLICY_RELAY_ONLY",
             Self::Unreachable => "UNREACHABLE",
             Self::WentDark => "FIREWALL_TIMEOUT",
+            Self::UdpBlocked => "UDP_BLOCKED",
         }
     }
 }
