@@ -13,7 +13,10 @@ use remora_proto::id::RelayAddr;
 
 use crate::{
     flood, forwarder,
-    natlab::edge::{Edge, Pair},
+    natlab::{
+        edge::{Edge, Pair},
+        living::Ordeal,
+    },
     relay::{self, Aim},
     subject::Rival,
     traffic::Mode,
@@ -354,9 +357,34 @@ pub struct Natlab {
     /// How long a run waits for a direct path
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub patience: u64,
-    /// Print one JSON object instead of a table
+    /// Of the frames on each node's link, so many are lost, each way
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = loss_percent)]
+    pub loss: f64,
+    /// Which frames are lost
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Let this happen to a session instead of measuring how it begins; several times for several
+    #[arg(long = "trial", value_name = "NAME")]
+    pub trials: Vec<Ordeal>,
+    /// In the trial `keys`, through the relay
     #[arg(long)]
+    pub relay_only: bool,
+    /// Print one JSON object instead of a table
+    #[arg(long, conflicts_with = "markdown")]
     pub json: bool,
+    /// Print the table in Markdown
+    #[arg(long)]
+    pub markdown: bool,
+}
+
+fn loss_percent(text: &str) -> Result<f64, String> {
+    let percent: f64 = text
+        .parse()
+        .map_err(|_: std::num::ParseFloatError| "say a number of percent".to_owned())?;
+    (0.0..=50.0)
+        .contains(&percent)
+        .then_some(percent)
+        .ok_or_else(|| "from 0 to 50 percent".to_owned())
 }
 
 fn pairs_help() -> String {

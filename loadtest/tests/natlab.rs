@@ -8,13 +8,18 @@ use std::process::Command;
 use remora_loadtest::natlab::edge::Pair;
 use serde_json::Value;
 
-/// One of each: both mappings the same for everybody, one NAT behind another, one side that lets others in, and neither.
-const PAIRS: [&str; 6] = [
+/// One of each: both mappings the same for everybody, one NAT behind another, one side that lets others in, ports
+/// in a row and from a block, IPv6, and none of these.
+const PAIRS: [&str; 10] = [
     "public:eim-apdf",
     "eim-apdf:eim-apdf",
     "eim-adf:apdm-random",
     "eim-apdf:cgn",
     "same-nat:same-nat",
+    "same-nat-hairpin:same-nat-hairpin",
+    "public:apdm-sequential",
+    "eim-eif:apdm-block",
+    "v6-firewall:v6-firewall",
     "eim-apdf:apdm-random",
 ];
 
@@ -60,6 +65,33 @@ fn nodes_reach_each_other_where_the_simulation_predicts_it() {
             count("probes_max") > 0,
             "{name}: nobody looked for a direct path"
         );
+    }
+}
+
+#[test]
+fn a_living_session_is_tried() {
+    let run = Command::new(env!("CARGO_BIN_EXE_remora-loadtest"))
+        .args(["natlab", "--json", "--trial", "blackhole", "--loss", "0.5"])
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{said}");
+    let found: Value = serde_json::from_slice(&run.stdout).expect("one object");
+    let trial = &found["trials"][0];
+    assert_eq!(trial["trial"], "blackhole");
+    assert!(trial["figures"]["longest_gap_ms"].is_number(), "{trial}");
+}
+
+#[test]
+fn a_network_without_udp_is_proven_to_be_one() {
+    for pair in ["udp-blocked:public", "public:proxy-only"] {
+        let run = Command::new(env!("CARGO_BIN_EXE_remora-loadtest"))
+            .args(["natlab", "--runs", "1", "--pair", pair])
+            .output()
+            .expect("the binary runs");
+        let said = String::from_utf8_lossy(&run.stderr);
+        // Whether there is a session is the product's to say; that the lab is not what it should be, nobody may.
+        assert!(!said.contains("the lab's"), "{said}");
     }
 }
 

@@ -15,7 +15,10 @@ use remora_proto::{
     code::Code,
     id::RelayAddr,
     identity::{Introduction, Profile, Role},
-    path::{candidate::Policy, machine::WhyRelayed},
+    path::{
+        candidate::{Named, Policy},
+        machine::WhyRelayed,
+    },
     random::Random,
     sas::Nonce,
     session::{EndReason, Receipt},
@@ -51,7 +54,7 @@ const QUEUE_FRAMES: usize = 8;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// A name that takes longer is none: somebody waits.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
-/// Where a relay is whose name only the proxy knows; nothing is ever sent there (192.0.2.0/24, RFC 5737).
+/// Where a relay is whose name only the proxy knows: nowhere (192.0.2.0/24, RFC 5737). What is asked there by UDP is lost.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 1);
 /// How often a session's node looks whether it is heard.
 const LISTEN: Duration = Duration::from_millis(100);
@@ -311,7 +314,7 @@ impl Node {
             role,
             profile,
             commitment: nonce.commitment(),
-            candidates: Vec::new(),
+            named: Named::default(),
         };
         let start = inner::Start {
             allocation,
@@ -322,6 +325,7 @@ impl Node {
                 true => None,
                 false => self.control.welcome.observed_address.parse().ok(),
             },
+            observers: observers(&self.control),
             policy: self.policy.clone(),
         };
         let opened = inner::open(start, nonce, self.socket.clone(), self.control.relay).await;
@@ -424,6 +428,18 @@ async fn receive(socket: Arc<MagicSocket>) {
     if let Err(error) = socket.receive().await {
         tracing::error!(%error, "the UDP socket failed");
     }
+}
+
+/// Who says how they see this node: the relay, and what else it names. Whatever that is, it is only asked.
+fn observers(control: &Control) -> Vec<SocketAddr> {
+    let named = control.welcome.observers.iter();
+    let others = named.filter_map(|observer| match observer.strip_prefix(':') {
+        Some(port) => Some(SocketAddr::new(control.relay.ip(), port.parse().ok()?)),
+        None => observer.parse().ok(),
+    });
+    std::iter::once(control.relay)
+        .chain(others.filter(|other| *other != control.relay))
+        .collect()
 }
 
 async fn tell(events: &mpsc::Sender<Event>, event: Event) {

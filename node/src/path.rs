@@ -22,6 +22,8 @@ pub mod keeper;
 pub mod mover;
 /// Where a session's packets go just now.
 pub mod route;
+/// What the NAT does, and how the node is seen.
+mod seen;
 /// Whether what is sent is answered.
 pub mod silence;
 /// The real sockets, and who gets what arrives on them.

@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::{
     noise::MAX_CLIENT_PAYLOAD,
-    path::candidate::{self, Candidate},
+    path::candidate::{self, Named},
     sas::Commitment,
     wire::message::{PROTOCOL, session as schema},
 };
@@ -125,7 +125,7 @@ pub struct Introduction {
     /// To the sender's SAS nonce.
     pub commitment: Commitment,
     /// Where the sender may be reached by anybody; at most [`MAX_CANDIDATES`].
-    pub candidates: Vec<Candidate>,
+    pub named: Named,
 }
 
 /// An introduction that cannot be accepted.
@@ -170,10 +170,7 @@ impl Introduction {
                 domain,
             }),
             sas_commitment: Bytes::copy_from_slice(&self.commitment.0),
-            candidates: candidate::encode(
-                &self.candidates[..self.candidates.len().min(MAX_CANDIDATES)],
-            )
-            .candidates,
+            named: Some(candidate::encode(&first(self.named.clone()))),
         }
         .encode_to_vec()
     }
@@ -200,10 +197,7 @@ impl Introduction {
             return Err(InvalidIntroduction::Role);
         }
         let profile = raw.profile.unwrap_or_default();
-        let mut candidates = candidate::decode(&schema::Candidates {
-            candidates: raw.candidates,
-        });
-        candidates.truncate(MAX_CANDIDATES);
+        let named = raw.named.as_ref().map(candidate::decode);
         Ok(Self {
             role,
             profile: Profile::new(
@@ -217,14 +211,22 @@ impl Introduction {
                     .try_into()
                     .map_err(|_| InvalidIntroduction::Malformed)?,
             ),
-            candidates,
+            named: first(named.unwrap_or_default()),
         })
     }
+}
+
+/// No more than an introduction has room for.
+fn first(mut named: Named) -> Named {
+    named.candidates.truncate(MAX_CANDIDATES);
+    named.attempt = None;
+    named
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::nat::{Allocation, Mapping, Nat};
 
     #[test]
     fn the_largest_introduction_fits_the_handshake() {
@@ -235,13 +237,22 @@ mod tests {
             role: Role::Sharer,
             profile,
             commitment: Commitment([9; 32]),
-            candidates: vec![
-                Candidate {
-                    kind: candidate::Kind::ServerReflexive,
-                    address: "[2001:db8::1]:65535".parse().expect("an address"),
-                };
-                MAX_CANDIDATES
-            ],
+            named: Named {
+                candidates: vec![
+                    candidate::Candidate {
+                        kind: candidate::Kind::ServerReflexive,
+                        address: "[2001:db8::1]:65535".parse().expect("an address"),
+                    };
+                    MAX_CANDIDATES
+                ],
+                nat: Nat {
+                    mapping: Mapping::Dependent(Allocation::Block {
+                        first: 60_000,
+                        size: 4096,
+                    }),
+                },
+                attempt: None,
+            },
         };
         let bytes = introduction.encode();
         assert!(bytes.len() <= MAX_CLIENT_PAYLOAD, "{}", bytes.len());

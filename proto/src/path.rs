@@ -10,6 +10,10 @@
 //! and its answer have crossed, which proves both directions. Each side chooses by itself what it sends on, and takes
 //! what comes from wherever the other has proven to be. So nobody has to nominate anything, and the two ways may differ.
 //!
+//! A NAT that has another port for each destination lets nothing in that has been named. Each side finds out what its own does
+//! (`survey`, `nat`), tells the other, and when checks have found nothing both carry out the same plan (`plan`): many sockets, many
+//! ports, few of which meet.
+//!
 //! A check is sealed with a key that only the two ends of the inner connection have (`check`). Who does not hold it can hold up
 //! or send on what they say, as any router can, and so come to stand on their way; they read nothing there.
 
@@ -21,7 +25,13 @@ pub mod candidate;
 pub mod check;
 /// The machine.
 pub mod machine;
+/// What a node's NAT does.
+pub mod nat;
 /// A candidate pair: when it is asked, and how it answers.
 mod pair;
+/// What is done about two NATs that checks alone do not get through.
+pub mod plan;
+/// Finds out what a NAT does.
+pub mod survey;
 /// From where to where.
 pub mod way;

@@ -28,9 +28,13 @@
 //! ```
 
 /// What two nodes' gateways let one expect.
+#[cfg(feature = "end-to-end")]
 pub mod edge;
 /// Links, NATs and firewalls between any two nodes.
 pub mod internet;
+/// Two nodes with everything between them.
+#[cfg(feature = "end-to-end")]
+pub mod nodes;
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -11,14 +11,17 @@ use proptest::prelude::*;
 use remora_proto::{
     id::{SessionId, Side},
     path::{
-        candidate::{Candidate, Kind, Policy, Subnet},
+        candidate::{Candidate, Kind, Named, Policy, Subnet},
         check::{self, Keys},
         machine::{Moved, Paths, Route, WhyRelayed},
         way::Way,
     },
     sim::{
         edge,
-        internet::{Behaviour, CORE, DependsOn, FIREWALL, HOME, Internet, NetworkId, Place, Ports},
+        internet::{
+            ADF, APDM_RANDOM, Behaviour, CORE, EIF, FIREWALL, HOME, Internet, NetworkId, Place,
+            Ports, SHORT_LIVED,
+        },
     },
 };
 
@@ -49,20 +52,6 @@ fn keys(side: Side) -> Keys {
 #[derive(Clone, Debug)]
 struct Edge(&'static str, Vec<Behaviour>);
 
-const EIF: Behaviour = Behaviour {
-    filtering: DependsOn::Nothing,
-    ..HOME
-};
-const ADF: Behaviour = Behaviour {
-    filtering: DependsOn::Address,
-    ..HOME
-};
-const RANDOM: Behaviour = Behaviour {
-    mapping: DependsOn::AddressAndPort,
-    ports: Ports::Random,
-    ..HOME
-};
-
 fn edges() -> Vec<Edge> {
     vec![
         Edge("public", vec![]),
@@ -80,7 +69,7 @@ fn edges() -> Vec<Edge> {
                 },
             ],
         ),
-        Edge("APDM random", vec![RANDOM]),
+        Edge("APDM random", vec![APDM_RANDOM]),
     ]
 }
 
@@ -94,7 +83,7 @@ struct Node {
     paths: Paths,
     at: Place,
     moves: Vec<(Duration, Moved)>,
-    inbox: Vec<(Instant, Vec<Candidate>)>,
+    inbox: Vec<(Instant, Named)>,
 }
 
 struct World {
@@ -332,12 +321,11 @@ fn private_addresses_are_told_to_nobody_elsewhere() {
     let mut told = Vec::new();
     for _ in 0..3000 {
         world.step();
-        told.extend(
-            world
-                .nodes
+        told.extend(world.nodes.iter().flat_map(|node| {
+            node.inbox
                 .iter()
-                .flat_map(|node| node.inbox.iter().flat_map(|(_, all)| all.clone())),
-        );
+                .flat_map(|(_, all)| all.candidates.clone())
+        }));
     }
     assert!(
         !told.is_empty()
@@ -350,13 +338,7 @@ fn private_addresses_are_told_to_nobody_elsewhere() {
 
 #[test]
 fn an_idle_path_keeps_its_mappings_for_ten_minutes() {
-    let short = Edge(
-        "30 s",
-        vec![Behaviour {
-            expiry: Duration::from_secs(30),
-            ..HOME
-        }],
-    );
+    let short = Edge("30 s", vec![SHORT_LIVED]);
     let mut world = World::new(&short, &short, 4);
     assert!(world.run(Duration::from_secs(2), World::is_direct));
     world.run(Duration::from_secs(600), |_| false);
@@ -502,7 +484,7 @@ fn a_shorter_path_is_taken_when_it_stays_shorter() {
         kind: Kind::Host,
         address,
     });
-    node.handle_remote(&candidates, now);
+    node.handle_remote(&candidates[..].into(), now);
     let mut now = now;
     let mut arriving: Vec<(Instant, SocketAddr, Vec<u8>)> = Vec::new();
     let mut near_ms = 100;
@@ -552,7 +534,7 @@ fn who_wants_no_direct_path_gets_none_and_says_nothing() {
         address: "203.0.113.7:1111".parse().expect("an address"),
     };
     node.handle_local(vec![candidate], Vec::new(), now);
-    node.handle_remote(&[candidate], now);
+    node.handle_remote(&[candidate][..].into(), now);
     let (_, question) = keys(Side::Joiner).seal(check::Saying::Question);
     node.handle_datagram(&question, Some(Way::main(candidate.address)), now);
     node.handle_timeout(now);
@@ -626,7 +608,7 @@ proptest! {
                 .iter()
                 .map(|(ip, port)| Candidate { kind: Kind::Host, address: SocketAddr::from((*ip, *port)) })
                 .collect();
-            node.handle_remote(&all, now);
+            node.handle_remote(&all[..].into(), now);
             for _ in 0..100 {
                 now += TICK;
                 node.handle_timeout(now);

@@ -17,6 +17,7 @@ use remora_proto::{
     code::Code,
     id::{ExchangeId, Side},
     identity::{Introduction, Role},
+    path::candidate::Named,
     random::Random,
     rendezvous::{
         CodeEnd, Host, HostEvent, HostTransmit, Joiner, JoinerEvent, JoinerTransmit, LIFETIME,
@@ -275,7 +276,7 @@ impl World {
                     role: peer,
                     profile: profile(peer),
                     commitment,
-                    candidates: Vec::new(),
+                    named: Named::default(),
                 },
                 handshake_hash: [1; 32],
             };

@@ -13,6 +13,7 @@ use people::{epoch, profile};
 use remora_proto::{
     id::Side,
     identity::{Introduction, Role},
+    path::candidate::Named,
     random::Random,
     sas::Nonce,
     session::{
@@ -38,7 +39,7 @@ fn session(role: Role, side: Side, nonces: [&Nonce; 2], now: Instant) -> Session
         role: role.peer(),
         profile: profile(role.peer()),
         commitment: theirs.commitment(),
-        candidates: Vec::new(),
+        named: Named::default(),
     };
     Session::new(
         Setup {

@@ -1,18 +1,29 @@
 //! What plain sockets say of a NAT: a node's socket, two ports of one host, and one of another (RFC 5780, without its servers,
 //! for both ends are ours).
 
+/// What lets no UDP through.
+mod closed;
+/// What makes mappings for the asking.
+mod mapped;
+
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
 use patchbay::Device;
 use remora_proto::sim::internet::{Behaviour, DependsOn, Ports};
-use tokio::{net::UdpSocket, time::timeout};
+use tokio::{
+    net::UdpSocket,
+    time::{sleep, timeout},
+};
 
-use super::lab::{NODE_DELAY, Network, RELAY_DELAY, Side, address};
+use super::{
+    edge::Outwards,
+    lab::{NODE_DELAY, Network, RELAY_DELAY, Side, address, v6_address},
+};
 
 /// Nothing is lost in the lab: what has not arrived after so long will not.
 const ARRIVES: Duration = Duration::from_secs(2);
@@ -28,6 +39,8 @@ const FROM_PORT: u8 = b'p';
 const FROM_ADDRESS: u8 = b'a';
 const FROM_ITSELF: u8 = b'i';
 const LAST: u8 = b'z';
+/// How exactly it is known when a mapping is forgotten.
+const EXPIRY_WITHIN: Duration = Duration::from_secs(3);
 /// A lab whose links are slower measures the machine that it runs on; so many packets more may show that it can be faster.
 const SLOWEST: Duration = Duration::from_millis(10);
 const MORE: usize = 20;
@@ -65,28 +78,134 @@ pub enum Allocation {
 /// # Errors
 /// It is not as the edge's name says.
 pub async fn prove(network: &Network) -> anyhow::Result<()> {
-    let observers = [
-        Observer::new(&network.relay_at).await?,
-        Observer::new(&network.relay_at).await?,
-        Observer::new(&network.observer).await?,
-    ];
+    let own = address(&network.observer)?;
+    let observers = observers(network, own).await?;
     for side in &network.sides {
         let name = side.edge.name();
-        let expected = Behaves::expected(&side.edge.gateways());
-        let (found, outer) = classify(side, &observers)
-            .await
-            .with_context(|| format!("the lab's `{name}` lets nothing through"))?;
-        ensure!(
-            found == expected,
-            "the lab's `{name}` does not behave as its name says: {found}, instead of {expected}; is another firewall active here?"
-        );
-        ensure!(
-            outer == side.outer,
-            "the lab's `{name}` is seen as {outer} instead of {}",
-            side.outer
-        );
+        if side.edge.outwards() != Outwards::Everything {
+            closed::prove(network, side)
+                .await
+                .with_context(|| format!("the lab's `{name}` does not behave as its name says"))?;
+            continue;
+        }
+        let own = address(&side.device)?;
+        prove_one(side, own, side.outer, &side.edge.gateways(), &observers).await?;
+        if side.edge.maps_ports() {
+            mapped::prove(side, &observers[2])
+                .await
+                .with_context(|| format!("the lab's `{name}` makes no mappings"))?;
+        }
+    }
+    if network.pair.is_v6() {
+        let own = v6_address(&network.observer).context("the lab has no IPv6")?;
+        let v6_observers = self::observers(network, own).await?;
+        for side in &network.sides {
+            let own = v6_address(&side.device).context("a node without IPv6")?;
+            let firewall: Vec<_> = side.edge.v6().into_iter().collect();
+            prove_one(side, own, own, &firewall, &v6_observers).await?;
+        }
     }
     Ok(())
+}
+
+/// How long the first side's mappings live when nothing uses them: at least the first, less than the second. Takes as long.
+///
+/// # Errors
+/// They live shorter or longer than the edge says.
+pub async fn expiry(network: &Network) -> anyhow::Result<[Duration; 2]> {
+    let side = &network.sides[0];
+    let own = address(&side.device)?;
+    let observers = [
+        Observer::new(&network.observer, own).await?,
+        Observer::new(&network.observer, own).await?,
+    ];
+    let node = Node {
+        device: &side.device,
+        own,
+    };
+    let gateways = side.edge.gateways();
+    let lives = gateways.iter().map(|gateway| gateway.expiry).min();
+    let lives = lives.context("nothing here forgets")?;
+    let around = [lives - EXPIRY_WITHIN, lives + EXPIRY_WITHIN];
+    let [first, second] = observers;
+    let early = outlives(node, first, around[0]);
+    let late = outlives(node, second, around[1]);
+    let (early, late) = tokio::try_join!(early, late)?;
+    ensure!(early, "a mapping was forgotten before {:?}", around[0]);
+    ensure!(!late, "a mapping was not forgotten after {:?}", around[1]);
+    Ok(around)
+}
+
+/// Whether an answer gets in after so long.
+async fn outlives(node: Node<'_>, other: Observer, idle: Duration) -> anyhow::Result<bool> {
+    let [node, fresh] = [node.bind().await?, node.bind().await?];
+    let mark = node.local_addr()?.port().to_be_bytes();
+    node.send_to(&mark, other.address).await?;
+    let (_, seen) = timeout(ARRIVES, other.socket.recv_from(&mut [0; 64]))
+        .await
+        .context("a packet did not arrive")??;
+    sleep(idle).await;
+    other.socket.send_to(&[LAST], seen).await?;
+    // What is sent afterwards, through a new mapping, arrives.
+    fresh.send_to(&mark, other.address).await?;
+    let (_, seen) = timeout(ARRIVES, other.socket.recv_from(&mut [0; 64]))
+        .await
+        .context("a packet did not arrive")??;
+    other.socket.send_to(&[LAST], seen).await?;
+    timeout(ARRIVES, fresh.recv_from(&mut [0; 64]))
+        .await
+        .context("an answer did not arrive")??;
+    Ok(node.try_recv_from(&mut [0; 64]).is_ok())
+}
+
+async fn prove_one(
+    side: &Side,
+    own: IpAddr,
+    seen_as: IpAddr,
+    gateways: &[Behaviour],
+    observers: &[Observer; 3],
+) -> anyhow::Result<()> {
+    let name = side.edge.name();
+    let expected = Behaves::expected(gateways);
+    let node = Node {
+        device: &side.device,
+        own,
+    };
+    let (found, outer) = classify(node, observers)
+        .await
+        .with_context(|| format!("the lab's `{name}` lets nothing through"))?;
+    ensure!(
+        found == expected,
+        "the lab's `{name}` does not behave as its name says: {found}, instead of {expected}; is another firewall active here?"
+    );
+    ensure!(
+        outer == seen_as,
+        "the lab's `{name}` is seen as {outer} instead of {seen_as}"
+    );
+    Ok(())
+}
+
+/// Two ports of the relay's host, and one of the other's, in the family of `like`.
+async fn observers(network: &Network, like: IpAddr) -> anyhow::Result<[Observer; 3]> {
+    Ok([
+        Observer::new(&network.relay_at, like).await?,
+        Observer::new(&network.relay_at, like).await?,
+        Observer::new(&network.observer, like).await?,
+    ])
+}
+
+/// Whose NAT is asked about.
+#[derive(Clone, Copy, Debug)]
+struct Node<'a> {
+    device: &'a Device,
+    /// Its address, of the family that is asked about.
+    own: IpAddr,
+}
+
+impl Node<'_> {
+    async fn bind(self) -> anyhow::Result<UdpSocket> {
+        bind(self.device, self.own).await
+    }
 }
 
 /// A host's port that is asked, with its address.
@@ -96,9 +215,14 @@ struct Observer {
 }
 
 impl Observer {
-    async fn new(device: &Device) -> anyhow::Result<Self> {
-        let socket = bind(device).await?;
-        let address = SocketAddr::new(address(device)?, socket.local_addr()?.port());
+    async fn new(device: &Device, like: IpAddr) -> anyhow::Result<Self> {
+        let own = if like.is_ipv4() {
+            address(device)?
+        } else {
+            v6_address(device).context("a host without IPv6")?
+        };
+        let socket = bind(device, own).await?;
+        let address = SocketAddr::new(own, socket.local_addr()?.port());
         Ok(Self { socket, address })
     }
 
@@ -119,28 +243,28 @@ impl Observer {
 }
 
 /// A socket in a host's namespace, wherever it is used.
-async fn bind(device: &Device) -> anyhow::Result<UdpSocket> {
-    let binding = device.spawn(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+async fn bind(device: &Device, own: IpAddr) -> anyhow::Result<UdpSocket> {
+    let binding = device.spawn(move |_| UdpSocket::bind((own, 0)))?;
     Ok(binding.await??)
 }
 
-async fn classify(side: &Side, observers: &[Observer; 3]) -> anyhow::Result<(Behaves, IpAddr)> {
-    let (mapping, outer) = mapping(side, observers).await?;
-    let is_translated = outer != address(&side.device)?;
-    let (filtering, hairpin) = filtering(side, observers, is_translated).await?;
+async fn classify(node: Node<'_>, observers: &[Observer; 3]) -> anyhow::Result<(Behaves, IpAddr)> {
+    let (mapping, outer) = mapping(node, observers).await?;
+    let is_translated = outer != node.own;
+    let (filtering, hairpin) = filtering(node, observers, is_translated).await?;
     let behaves = Behaves {
         is_translated,
         mapping,
         filtering,
-        ports: allocation(side, &observers[0]).await?,
+        ports: allocation(node, &observers[0]).await?,
         hairpin,
     };
     Ok((behaves, outer))
 }
 
 /// One socket, three destinations.
-async fn mapping(side: &Side, observers: &[Observer; 3]) -> anyhow::Result<(DependsOn, IpAddr)> {
-    let node = bind(&side.device).await?;
+async fn mapping(node: Node<'_>, observers: &[Observer; 3]) -> anyhow::Result<(DependsOn, IpAddr)> {
+    let node = node.bind().await?;
     let mut seen = [node.local_addr()?; 3];
     let mut fastest = Duration::MAX;
     for (seen, observer) in seen.iter_mut().zip(observers) {
@@ -172,19 +296,16 @@ async fn mapping(side: &Side, observers: &[Observer; 3]) -> anyhow::Result<(Depe
 
 /// One socket that has sent to one destination only; others send to where that sees it.
 async fn filtering(
-    side: &Side,
+    of: Node<'_>,
     [near, other_port, other_address]: &[Observer; 3],
     is_translated: bool,
 ) -> anyhow::Result<(DependsOn, Option<bool>)> {
-    let node = bind(&side.device).await?;
+    let node = of.bind().await?;
     let (seen, _) = near.sees(&node).await?;
     other_address.socket.send_to(&[FROM_ADDRESS], seen).await?;
     other_port.socket.send_to(&[FROM_PORT], seen).await?;
     if is_translated {
-        bind(&side.device)
-            .await?
-            .send_to(&[FROM_ITSELF], seen)
-            .await?;
+        of.bind().await?.send_to(&[FROM_ITSELF], seen).await?;
     }
     // One way later; and as long again before it is there, when all others are, or never will be. A NAT whose mapping depends
     // on the destination has this one still.
@@ -209,11 +330,11 @@ async fn filtering(
 }
 
 /// Some sockets, one destination.
-async fn allocation(side: &Side, observer: &Observer) -> anyhow::Result<Allocation> {
+async fn allocation(of: Node<'_>, observer: &Observer) -> anyhow::Result<Allocation> {
     let (mut inner, mut outer) = (Vec::new(), Vec::new());
     let mut sockets = Vec::new();
     for _ in 0..SOCKETS {
-        let node = bind(&side.device).await?;
+        let node = of.bind().await?;
         inner.push(node.local_addr()?.port());
         outer.push(observer.sees(&node).await?.0.port());
         // Its port stays taken.
@@ -255,6 +376,7 @@ impl Behaves {
         let mut ports = nats().map(|nat| match nat.ports {
             Ports::Preserved => Allocation::Preserved,
             Ports::Sequential(_) => Allocation::Sequential,
+            Ports::Block(_) => Allocation::Block,
             Ports::Random => Allocation::Random,
         });
         let ports = ports.find(|ports| *ports != Allocation::Preserved);

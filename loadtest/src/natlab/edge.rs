@@ -5,7 +5,9 @@ use std::{fmt, str::FromStr};
 use clap::ValueEnum;
 use remora_proto::sim::{
     edge::reaches,
-    internet::{Behaviour, DependsOn, FIREWALL, HOME, Ports},
+    internet::{
+        ADF, APDM_BLOCK, APDM_RANDOM, APDM_SEQUENTIAL, Behaviour, EIF, FIREWALL, HOME, SHORT_LIVED,
+    },
 };
 
 /// What stands there. EIM, APDM: endpoint-independent, address- and port-dependent mapping; EIF, ADF, APDF: endpoint-independent,
@@ -22,12 +24,29 @@ pub enum Edge {
     EimAdf,
     /// A NAT that lets in what answers: most homes.
     EimApdf,
-    /// A NAT with another mapping for each destination, on any port.
+    /// The same, and forgets a mapping that is idle for 30 s.
+    #[value(name = "home-30s")]
+    Home30s,
+    /// A NAT with another mapping for each destination, each on the next port.
+    ApdmSequential,
+    /// The same, on any of 512 ports.
+    ApdmBlock,
+    /// The same, on any port.
     ApdmRandom,
+    /// The same, which makes mappings for those who ask for them (NAT-PMP).
+    Mapped,
     /// A home's NAT behind a carrier's.
     Cgn,
+    /// IPv6 behind a firewall that lets in what answers; IPv4 as with apdm-random.
+    V6Firewall,
+    /// A home's NAT that lets no UDP out.
+    UdpBlocked,
+    /// A site that lets nothing out but what goes through its HTTP proxy.
+    ProxyOnly,
     /// The same NAT that the other node is behind, EIM and APDF, without hairpinning.
     SameNat,
+    /// The same, with hairpinning.
+    SameNatHairpin,
 }
 
 /// Both nodes' edges.
@@ -39,28 +58,62 @@ pub struct Pair {
     pub b: Edge,
 }
 
+/// What a gateway lets out at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outwards {
+    /// Everything.
+    Everything,
+    /// No UDP.
+    Tcp,
+    /// Nothing: there is a proxy.
+    Proxy,
+}
+
 impl Edge {
-    /// What packets go through, from the inside out.
+    /// What IPv4 packets go through, from the inside out.
     pub fn gateways(self) -> Vec<Behaviour> {
         match self {
             Self::Public => vec![],
             Self::Firewall => vec![FIREWALL],
-            Self::EimEif => vec![Behaviour {
-                filtering: DependsOn::Nothing,
-                ..HOME
-            }],
-            Self::EimAdf => vec![Behaviour {
-                filtering: DependsOn::Address,
-                ..HOME
-            }],
-            Self::EimApdf | Self::SameNat => vec![HOME],
-            Self::ApdmRandom => vec![Behaviour {
-                mapping: DependsOn::AddressAndPort,
-                ports: Ports::Random,
-                ..HOME
-            }],
+            Self::EimEif => vec![EIF],
+            Self::EimAdf => vec![ADF],
+            Self::EimApdf | Self::UdpBlocked | Self::ProxyOnly | Self::SameNat => vec![HOME],
+            Self::Home30s => vec![SHORT_LIVED],
+            Self::ApdmSequential => vec![APDM_SEQUENTIAL],
+            Self::ApdmBlock => vec![APDM_BLOCK],
+            Self::ApdmRandom | Self::Mapped | Self::V6Firewall => vec![APDM_RANDOM],
             Self::Cgn => vec![HOME, HOME],
+            Self::SameNatHairpin => vec![Behaviour {
+                hairpin: true,
+                ..HOME
+            }],
         }
+    }
+
+    /// What the node has besides IPv4: its firewall for IPv6.
+    pub fn v6(self) -> Option<Behaviour> {
+        (self == Self::V6Firewall).then_some(FIREWALL)
+    }
+
+    /// What gets out.
+    pub fn outwards(self) -> Outwards {
+        if self == Self::UdpBlocked {
+            Outwards::Tcp
+        } else if self == Self::ProxyOnly {
+            Outwards::Proxy
+        } else {
+            Outwards::Everything
+        }
+    }
+
+    /// Whether the node can have a mapping for the asking.
+    pub fn maps_ports(self) -> bool {
+        self == Self::Mapped
+    }
+
+    /// Whether both nodes are behind it.
+    pub fn is_shared(self) -> bool {
+        matches!(self, Self::SameNat | Self::SameNatHairpin)
     }
 
     /// As it is typed.
@@ -74,27 +127,42 @@ impl Pair {
     /// All of them, each once.
     pub fn all() -> Vec<Self> {
         let edges = Edge::value_variants().iter().copied();
-        let edges: Vec<_> = edges.filter(|edge| *edge != Edge::SameNat).collect();
+        let (shared, edges): (Vec<_>, Vec<_>) = edges.partition(|edge| edge.is_shared());
         let apart = edges.iter().enumerate().flat_map(|(at, a)| {
             let others = edges[at..].iter();
             others.map(|b| Self { a: *a, b: *b })
         });
-        apart.chain([Self::SAME_NAT]).collect()
+        let same = shared.iter().map(|edge| Self { a: *edge, b: *edge });
+        apart.chain(same).collect()
     }
-
-    const SAME_NAT: Self = Self {
-        a: Edge::SameNat,
-        b: Edge::SameNat,
-    };
 
     /// Whether both are behind one gateway.
     pub fn shares_a_gateway(self) -> bool {
-        self == Self::SAME_NAT
+        self.a.is_shared()
     }
 
-    /// Whether ordinary checks make a path, by what the gateways are alone.
+    /// Whether there is an IPv6 path.
+    pub fn is_v6(self) -> bool {
+        self.a.v6().is_some() && self.b.v6().is_some()
+    }
+
+    /// Whether UDP reaches both nodes at all.
+    pub fn has_udp(self) -> bool {
+        let edges = [self.a, self.b];
+        edges
+            .iter()
+            .all(|edge| edge.outwards() == Outwards::Everything)
+    }
+
+    /// Whether ordinary checks make a path, by what stands between them alone: once a node that can have a mapping has one, to
+    /// which anybody may send, and both use all addresses that they have.
     pub fn is_direct(self) -> bool {
-        self.shares_a_gateway() || reaches(&self.a.gateways(), &self.b.gateways())
+        self.has_udp()
+            && (self.shares_a_gateway()
+                || self.is_v6()
+                || self.a.maps_ports()
+                || self.b.maps_ports()
+                || reaches(&self.a.gateways(), &self.b.gateways()))
     }
 }
 
@@ -116,7 +184,7 @@ impl FromStr for Pair {
             a: edge(a)?,
             b: edge(b)?,
         };
-        if (pair.a == Edge::SameNat) != (pair.b == Edge::SameNat) {
+        if (pair.a.is_shared() || pair.b.is_shared()) && pair.a != pair.b {
             return Err(
                 "both are behind the same NAT, or neither is: same-nat:same-nat".to_owned(),
             );
@@ -138,7 +206,7 @@ mod tests {
     #[test]
     fn pairs_are_read_as_they_are_written() {
         let all = Pair::all();
-        assert_eq!(all.len(), 7 * 8 / 2 + 1);
+        assert_eq!(all.len(), 14 * 15 / 2 + 2);
         for pair in all {
             assert_eq!(pair.to_string().parse(), Ok(pair));
         }
@@ -149,6 +217,7 @@ mod tests {
             "public:moon",
             "same-nat:public",
             "public:same-nat",
+            "same-nat:same-nat-hairpin",
         ] {
             assert!(text.parse::<Pair>().is_err(), "{text}");
         }
@@ -156,14 +225,24 @@ mod tests {
 
     #[test]
     fn the_pairs_that_need_more_than_checks_are_known() {
-        let relayed = Pair::all().into_iter().filter(|pair| !pair.is_direct());
-        let relayed: Vec<_> = relayed.map(|pair| pair.to_string()).collect();
-        let expected = [
-            "firewall:apdm-random",
-            "eim-apdf:apdm-random",
-            "apdm-random:apdm-random",
-            "apdm-random:cgn",
-        ];
-        assert_eq!(relayed, expected);
+        let hard = ["apdm-sequential", "apdm-block", "apdm-random"];
+        let strict = ["firewall", "eim-apdf", "home-30s", "cgn"];
+        for pair in Pair::all().into_iter().filter(|pair| pair.has_udp()) {
+            let is_any = |names: &[&str], edge: Edge| names.contains(&&*edge.name());
+            let is_hard = |edge| is_any(&hard, edge) || edge == Edge::V6Firewall;
+            let is_strict = |edge| is_any(&strict, edge) || is_hard(edge);
+            let needs_more =
+                is_hard(pair.a) && is_strict(pair.b) || is_strict(pair.a) && is_hard(pair.b);
+            let has_more = pair.is_v6();
+            assert_eq!(pair.is_direct(), !needs_more || has_more, "{pair}");
+        }
+    }
+
+    #[test]
+    fn without_udp_nothing_is_direct() {
+        let pairs: Vec<Pair> = ["public:udp-blocked", "proxy-only:mapped"]
+            .map(|pair| pair.parse().expect("a pair"))
+            .to_vec();
+        assert!(!pairs.iter().any(|pair| pair.is_direct()));
     }
 }

@@ -11,23 +11,19 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, bail};
-use patchbay::{
-    Device, Firewall, IpSupport, Ipv4Net, Lab, Nat, NatConfig, NatFiltering, NatMapping, NodeId,
-    Router,
-};
-use remora_proto::{
-    id::RelayAddr,
-    noise::StaticKey,
-    sim::internet::{Behaviour, DependsOn, Ports},
-};
+use anyhow::{Context as _, anyhow};
+use patchbay::{Device, IpSupport, Ipv4Net, Lab, Nat, Router};
+use remora_proto::{id::RelayAddr, noise::StaticKey};
 use remora_relay::{config::Config, rate::Rate, relay::Relay};
 
 use super::{
     counter,
-    edge::{Edge, Pair},
+    edge::{Edge, Outwards, Pair},
+    gateway::{self, Duties, mapping},
+    proxy,
+    service::Service,
     tool,
-    wire::{UPLINK, Wire},
+    wire::{Link, Wire, uplink},
 };
 
 /// Of each node's link, one way.
@@ -40,29 +36,10 @@ const RELAY_PORT: u16 = 4433;
 const HOME: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24);
 /// Between homes and a carrier's NAT (RFC 6598).
 const CARRIER: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 24);
-/// Address-dependent filtering, for each inner port by itself; patchbay's opens all ports to whom one has sent. What goes out is
-/// seen before its source is translated, what comes in after its destination is.
-const ADDRESS_DEPENDENT: &str = "table ip natlab {
-    set contacted {
-        type ipv4_addr . ipv4_addr . inet_service
-        flags dynamic,timeout
-        timeout EXPIRYs
-        size 65536
-    }
-    chain forward {
-        type filter hook forward priority 0; policy accept;
-        iif WAN ct state established,related accept
-        iif WAN ip saddr . ip daddr . udp dport @contacted accept
-        iif WAN drop
-    }
-    chain postrouting {
-        type filter hook postrouting priority 0; policy accept;
-        oif WAN update @contacted { ip daddr . ip saddr . udp sport }
-    }
-}";
-
 /// Two nodes' places, and what is between them.
 pub struct Network {
+    /// What the nodes are behind.
+    pub pair: Pair,
     /// First to go: its threads are in the lab.
     relay: Relay,
     /// Where the relay runs.
@@ -71,14 +48,36 @@ pub struct Network {
     pub observer: Device,
     /// Where the nodes run.
     pub sides: [Side; 2],
+    link: Link,
     _wires: [Wire; 2],
+    _services: Vec<Service>,
     lab: Lab,
+}
+
+/// A network that a node may go to.
+pub(super) struct Roaming<'a> {
+    device: &'a Device,
+    gateway: Router,
+    link: Link,
+}
+
+impl Roaming<'_> {
+    /// The node's interface is gone, and it has another one, for as long as the wire.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub(super) fn go(&self) -> anyhow::Result<Wire> {
+        let spawn = |command| self.device.spawn_command_sync(command);
+        tool::run(spawn, "ip", &["link", "delete", "eth0"], "")?;
+        Wire::new(self.device, 1, &self.gateway, self.link)
+    }
 }
 
 /// A lab has no words for itself.
 impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Network")
+            .field("pair", &self.pair)
             .field("relay", &self.relay)
             .field("sides", &self.sides)
             .finish_non_exhaustive()
@@ -94,6 +93,10 @@ pub struct Side {
     pub device: Device,
     /// The address under which others see what it sends.
     pub outer: IpAddr,
+    /// The nearest router.
+    pub gateway: Router,
+    /// The HTTP proxy of its network, if it has one.
+    pub proxy: Option<SocketAddr>,
     _wire: Wire,
 }
 
@@ -113,34 +116,60 @@ pub fn enter() -> anyhow::Result<()> {
 }
 
 impl Network {
-    /// Builds it, and starts the relay.
+    /// Builds it, and starts the relay. Of the frames on each node's link, so many are lost; `seed` says which.
     ///
     /// # Errors
     /// What could not be built.
-    pub async fn new(pair: Pair) -> anyhow::Result<Self> {
+    pub async fn new(pair: Pair, loss: f64, seed: u64) -> anyhow::Result<Self> {
         let lab = Lab::builder().outdir_from_env().label(pair.to_string());
         let lab = lab.build().await.context("no network namespaces")?;
         let core = lab.add_router("core").nat(Nat::None);
-        let core = core.ip_support(IpSupport::V4Only).build().await?;
-        let (relay_at, relay_wire) = host(&lab, "relay", &core, RELAY_DELAY).await?;
-        let (observer, observer_wire) = host(&lab, "observer", &core, RELAY_DELAY).await?;
-        let (inside_a, outer_a) = edge(&lab, "a", pair.a).await?;
-        let (inside_b, outer_b) = if pair.shares_a_gateway() {
-            (inside_a.clone(), outer_a)
+        let core = core.ip_support(if pair.is_v6() {
+            IpSupport::DualStack
         } else {
-            edge(&lab, "b", pair.b).await?
+            IpSupport::V4Only
+        });
+        let core = core.build().await?;
+        let link = Link {
+            delay: RELAY_DELAY,
+            loss: 0.0,
+            seed,
+            has_trains: loss == 0.0,
+        };
+        let (relay_at, relay_wire) = host(&lab, "relay", &core, link).await?;
+        let (observer, observer_wire) = host(&lab, "observer", &core, link).await?;
+        let mut sites = vec![Site::new(&lab, "a", pair.a).await?];
+        if !pair.shares_a_gateway() {
+            sites.push(Site::new(&lab, "b", pair.b).await?);
+        }
+        let (first, last) = (&sites[0], &sites[sites.len() - 1]);
+        let link = Link {
+            delay: NODE_DELAY,
+            loss,
+            ..link
         };
         let sides = [
-            Side::new(&lab, "node-a", pair.a, &inside_a, outer_a).await?,
-            Side::new(&lab, "node-b", pair.b, &inside_b, outer_b).await?,
+            first.side(&lab, "node-a", link).await?,
+            last.side(
+                &lab,
+                "node-b",
+                Link {
+                    seed: seed + 1,
+                    ..link
+                },
+            )
+            .await?,
         ];
         let relay = start_relay(&relay_at).await?;
         Ok(Self {
+            pair,
             relay,
             relay_at,
             observer,
             sides,
+            link,
             _wires: [relay_wire, observer_wire],
+            _services: sites.into_iter().flat_map(|site| site.services).collect(),
             lab,
         })
     }
@@ -150,30 +179,28 @@ impl Network {
         self.relay.address()
     }
 
+    /// Another network, behind most homes' NAT, that the second node may go to.
+    ///
+    /// # Errors
+    /// What could not be built.
+    pub(super) async fn roaming(&self) -> anyhow::Result<Roaming<'_>> {
+        let site = Site::new(&self.lab, "roaming", Edge::EimApdf).await?;
+        let [_, side] = &self.sides;
+        side.device.add_iface(&uplink(1), site.gateway.id()).await?;
+        // Not yet: homes have the same addresses.
+        let spawn = |command| side.device.spawn_command_sync(command);
+        tool::run(spawn, "ip", &["address", "flush", "dev", &uplink(1)], "")?;
+        Ok(Roaming {
+            device: &side.device,
+            gateway: site.gateway,
+            link: self.link,
+        })
+    }
+
     /// Ends everything in it, the relay in order.
     pub async fn close(self) {
         self.relay.shutdown().await;
         drop(self.lab);
-    }
-}
-
-impl Side {
-    async fn new(
-        lab: &Lab,
-        name: &str,
-        edge: Edge,
-        inside: &Router,
-        outer: Option<IpAddr>,
-    ) -> anyhow::Result<Self> {
-        let (device, wire) = host(lab, name, inside, NODE_DELAY).await?;
-        counter::install(&device)?;
-        let own = address(&device)?;
-        Ok(Self {
-            edge,
-            outer: outer.unwrap_or(own),
-            device,
-            _wire: wire,
-        })
     }
 }
 
@@ -186,93 +213,129 @@ pub fn address(device: &Device) -> anyhow::Result<IpAddr> {
     Ok(address.into())
 }
 
+/// Its IPv6 address, which others see, too.
+pub fn v6_address(device: &Device) -> Option<IpAddr> {
+    device.ip6().map(IpAddr::V6)
+}
+
 /// A host behind `router`, and its link.
 async fn host(
     lab: &Lab,
     name: &str,
     router: &Router,
-    delay: Duration,
+    link: Link,
 ) -> anyhow::Result<(Device, Wire)> {
-    let device = lab.add_device(name).iface(UPLINK, router.id());
+    let device = lab.add_device(name).iface(&uplink(0), router.id());
     let device = device.build().await?;
-    let wire = Wire::new(&device, router, delay)?;
+    let wire = Wire::new(&device, 0, router, link)?;
     Ok((device, wire))
 }
 
-/// The innermost router of an edge, and what outer address it gives, if it translates.
-async fn edge(lab: &Lab, name: &str, edge: Edge) -> anyhow::Result<(Router, Option<IpAddr>)> {
-    let gateways = edge.gateways();
-    let Some((innermost, outwards)) = gateways.split_first() else {
-        let router = lab.add_router(name).nat(Nat::None);
-        let router = router.ip_support(IpSupport::V4Only).build().await?;
-        return Ok((router, None));
-    };
-    let (mut outside, mut outer) = (None, None);
-    for behaviour in outwards.iter().rev() {
-        let router = gateway(lab, &format!("{name}-carrier"), behaviour, CARRIER, outside).await?;
-        (outside, outer) = (
-            Some(router.id()),
-            outer.or_else(|| translated(&router, behaviour)),
-        );
-    }
-    let router = gateway(lab, name, innermost, HOME, outside).await?;
-    outer = outer.or_else(|| translated(&router, innermost));
-    Ok((router, outer))
+/// What stands at an edge.
+#[derive(Debug)]
+struct Site {
+    edge: Edge,
+    /// The innermost router.
+    gateway: Router,
+    /// What outer address it gives, if it translates.
+    outer: Option<IpAddr>,
+    proxy: Option<SocketAddr>,
+    services: Vec<Service>,
 }
 
-fn translated(router: &Router, behaviour: &Behaviour) -> Option<IpAddr> {
-    let outer = router.uplink_ip().filter(|_| !behaviour.is_firewall);
-    outer.map(IpAddr::V4)
+impl Site {
+    async fn new(lab: &Lab, name: &str, edge: Edge) -> anyhow::Result<Self> {
+        let gateways = edge.gateways();
+        let Some((innermost, outwards)) = gateways.split_first() else {
+            let router = lab.add_router(name).nat(Nat::None);
+            return Ok(Self {
+                edge,
+                gateway: router.ip_support(IpSupport::V4Only).build().await?,
+                outer: None,
+                proxy: None,
+                services: Vec::new(),
+            });
+        };
+        let (mut outside, mut outer) = (None, None);
+        for behaviour in outwards.iter().rev() {
+            let duties = Duties {
+                behaviour: *behaviour,
+                outwards: Outwards::Everything,
+                maps_ports: false,
+                has_v6: false,
+            };
+            let name = format!("{name}-carrier");
+            let router = gateway(lab, &name, &duties, CARRIER, outside.as_ref()).await?;
+            outer = outer.or_else(|| gateway::outer(&router, behaviour));
+            outside = Some(router);
+        }
+        let duties = Duties {
+            behaviour: *innermost,
+            outwards: edge.outwards(),
+            maps_ports: edge.maps_ports(),
+            has_v6: edge.v6().is_some(),
+        };
+        let router = gateway(lab, name, &duties, HOME, outside.as_ref()).await?;
+        let mut services = Vec::new();
+        if edge.maps_ports() {
+            services.push(mapping::start(&router).await?);
+        }
+        let mut proxy = None;
+        if edge.outwards() == Outwards::Proxy {
+            let (service, at) = proxy::start(&router).await?;
+            services.push(service);
+            proxy = Some(at);
+        }
+        Ok(Self {
+            edge,
+            outer: outer.or_else(|| gateway::outer(&router, innermost)),
+            gateway: router,
+            proxy,
+            services,
+        })
+    }
+
+    /// With a node in it.
+    async fn side(&self, lab: &Lab, name: &str, link: Link) -> anyhow::Result<Side> {
+        let (device, wire) = host(lab, name, &self.gateway, link).await?;
+        counter::install(&device)?;
+        let own = address(&device)?;
+        Ok(Side {
+            edge: self.edge,
+            outer: self.outer.unwrap_or(own),
+            device,
+            gateway: self.gateway.clone(),
+            proxy: self.proxy,
+            _wire: wire,
+        })
+    }
 }
 
 async fn gateway(
     lab: &Lab,
     name: &str,
-    behaviour: &Behaviour,
+    duties: &Duties,
     inside: Ipv4Net,
-    outside: Option<NodeId>,
+    outside: Option<&Router>,
 ) -> anyhow::Result<Router> {
-    let mut router = lab.add_router(name).ip_support(IpSupport::V4Only);
+    let mut router = lab.add_router(name);
     if let Some(outside) = outside {
-        router = router.upstream(outside);
+        router = router.upstream(outside.id());
     }
-    router = if behaviour.is_firewall {
-        router.nat(Nat::None).firewall(Firewall::BlockInbound)
+    if !duties.behaviour.is_firewall {
+        router = router.downstream_cidr(inside);
+    }
+    // To patchbay, what translates IPv4 has no public IPv6 inside, either.
+    let is_private = !duties.behaviour.is_firewall && !duties.has_v6;
+    router = router.nat(if is_private { Nat::Open } else { Nat::None });
+    let router = router.ip_support(if duties.has_v6 {
+        IpSupport::DualStack
     } else {
-        router.nat(nat(behaviour)?).downstream_cidr(inside)
-    };
+        IpSupport::V4Only
+    });
     let router = router.build().await?;
-    if !behaviour.is_firewall && behaviour.filtering == DependsOn::Address {
-        let wan = if outside.is_some() { "wan" } else { "ix" };
-        let rules = ADDRESS_DEPENDENT
-            .replace("WAN", wan)
-            .replace("EXPIRY", &behaviour.expiry.as_secs().to_string());
-        let spawn = |command| router.spawn_command_sync(command);
-        tool::run(spawn, "nft", &["-f", "-"], &rules)?;
-    }
+    gateway::install(&router, duties)?;
     Ok(router)
-}
-
-/// As nftables are told.
-fn nat(behaviour: &Behaviour) -> anyhow::Result<NatConfig> {
-    let mapping = match (behaviour.mapping, behaviour.ports) {
-        (DependsOn::Nothing, Ports::Preserved) => NatMapping::EndpointIndependent,
-        (DependsOn::AddressAndPort, Ports::Random) => NatMapping::EndpointDependent,
-        other => bail!("the lab has no NAT whose mapping is {other:?}"),
-    };
-    let filtering = match behaviour.filtering {
-        // The latter by rules of our own.
-        DependsOn::Nothing | DependsOn::Address => NatFiltering::EndpointIndependent,
-        DependsOn::AddressAndPort => NatFiltering::AddressAndPortDependent,
-    };
-    let expiry_s = u32::try_from(behaviour.expiry.as_secs())?;
-    let config = NatConfig::builder()
-        .mapping(mapping)
-        .filtering(filtering)
-        .udp_timeout(expiry_s)
-        .udp_stream_timeout(expiry_s)
-        .hairpin(behaviour.hairpin);
-    Ok(config.build()?)
 }
 
 async fn start_relay(at: &Device) -> anyhow::Result<Relay> {

@@ -3,27 +3,19 @@
 use std::time::{Duration, Instant};
 
 use remora::{
-    error::Failure,
-    event::{Event, Input, PathSnapshot},
-    node::{Node, Options, Running},
-    share::{capture::synthetic::Sheet, desktop::Desktop},
+    event::{Event, PathSnapshot},
+    node::{Options, Running},
+    share::capture::synthetic::Sheet,
 };
-use remora_proto::{
-    code::Code, identity::Profile, path::machine::WhyRelayed, rendezvous::LIFETIME,
-    session::Command,
-};
-use tokio::{
-    task::JoinHandle,
-    time::{sleep_until, timeout},
-};
+use remora_proto::path::machine::WhyRelayed;
+use tokio::time::{sleep_until, timeout};
 
 use super::{
     counter,
-    lab::{Network, Side},
+    lab::Network,
+    meeting::{Met, STEP, lab, leave, named},
 };
 
-/// How long nodes may take to get a connection through the relay, or to end it.
-const STEP: Duration = Duration::from_secs(20);
 /// How long a node may go on to say that it is looking, after we have stopped waiting.
 const EXPLAINS: Duration = Duration::from_secs(3);
 
@@ -53,9 +45,14 @@ pub async fn run(network: &Network, helper: usize, patience: Duration) -> Result
     for side in &network.sides {
         counter::take(&side.device).map_err(lab)?;
     }
-    let mut helper = invite(network, inviting).await?;
-    let code = code(&mut helper).await?;
-    let (typed, mut sharer) = join(network, joining, code).await?;
+    let sheet = Sheet::new(1);
+    sheet.rest(true);
+    let met = Met::new(network, [inviting, joining], &Options::default(), sheet).await?;
+    let Met {
+        typed,
+        mut helper,
+        mut sharer,
+    } = met;
 
     let mut watched = [Watched::default(), Watched::default()];
     let connected = timeout(
@@ -142,51 +139,6 @@ async fn watch(
     }
 }
 
-async fn invite(network: &Network, at: &Side) -> Result<Running, String> {
-    let (relay, profile) = (network.relay().clone(), person("Sam")?);
-    let inviting = at.device.spawn(move |_| async move {
-        let node = Node::connect(&relay, Options::default()).await?;
-        Ok(node.invite(profile, LIFETIME))
-    });
-    finish(inviting).await
-}
-
-async fn code(helper: &mut Running) -> Result<Code, String> {
-    let waiting = async {
-        loop {
-            match helper.events.recv().await {
-                Some(Event::Code { code, .. }) => return code.parse().map_err(named("CODE")),
-                Some(_) => {}
-                None => return Err("CODE".to_owned()),
-            }
-        }
-    };
-    timeout(STEP, waiting).await.map_err(named("CODE"))?
-}
-
-/// Also says when the code was typed: the sharer's node is connected by then, as it is while a person types.
-async fn join(network: &Network, at: &Side, code: Code) -> Result<(Instant, Running), String> {
-    let (relay, profile) = (network.relay().clone(), person("Maria")?);
-    let joining = at.device.spawn(move |_| async move {
-        let mut node = Node::connect(&relay, Options::default()).await?;
-        let typed = Instant::now();
-        let introduced = node.try_code(code).await?;
-        let sheet = Sheet::new(1);
-        sheet.rest(true);
-        let running = node.join(introduced, profile, Desktop::Synthetic(sheet));
-        Ok((typed, running))
-    });
-    finish(joining).await
-}
-
-async fn finish<T>(spawned: anyhow::Result<JoinHandle<Result<T, Failure>>>) -> Result<T, String> {
-    let finished = timeout(STEP, spawned.map_err(lab)?).await;
-    let finished = finished.map_err(named("TIMEOUT"))?;
-    finished
-        .map_err(named("PANIC"))?
-        .map_err(|failure| failure.code.to_owned())
-}
-
 /// What a node says in the end: not that it is still looking.
 async fn explained(running: &mut Running) -> Option<WhyRelayed> {
     let has_looked = |path: &PathSnapshot| path.why_relayed != Some(WhyRelayed::Probing);
@@ -195,27 +147,4 @@ async fn explained(running: &mut Running) -> Option<WhyRelayed> {
         Ok(Ok(path)) => path.why_relayed,
         Ok(Err(_)) | Err(_) => Some(WhyRelayed::Probing),
     }
-}
-
-async fn leave(helper: Running, sharer: Running) -> Result<(), String> {
-    let leaving = helper.input.send(Input::Session(Command::Leave)).await;
-    leaving.map_err(named("ENDED"))?;
-    for running in [helper, sharer] {
-        let Running { outcome, .. } = running;
-        finish(Ok(outcome)).await?;
-    }
-    Ok(())
-}
-
-fn person(name: &str) -> Result<Profile, String> {
-    Profile::new(name, "", "", "").map_err(named("PROFILE"))
-}
-
-fn named<E>(name: &'static str) -> impl FnOnce(E) -> String {
-    move |_| name.to_owned()
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn lab(error: anyhow::Error) -> String {
-    format!("LAB ({error:#})")
 }

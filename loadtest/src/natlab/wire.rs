@@ -1,7 +1,7 @@
-//! A link with a delay. netem would do it, where the kernel has it; here frames pass through this process, everywhere the same.
+//! A link with a delay, and with loss. netem would do it, where the kernel has it; here frames pass through this process, everywhere the same.
 //!
 //! ```text
-//!  a host's namespace:   eth0 ═ veth ═ wire ──▶ here, for so long ──▶ uplink ═ veth ═ its router
+//!  a host's namespace:   eth0 ═ veth ═ wire0 ──▶ here, for so long ──▶ uplink0 ═ veth ═ its router
 //! ```
 //!
 //! Frames are taken with the offloads they have (PACKET_VNET_HDR), so that trains of datagrams and checksums that are still to
@@ -26,15 +26,32 @@ use nix::{
     sys::time::TimeSpec,
 };
 use patchbay::{Device, Router};
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use super::tool;
 
-/// What patchbay connects to the router.
-pub(super) const UPLINK: &str = "uplink";
 /// The longest frame: a train of datagrams in one, with its headers.
 const MAX_FRAME_BYTES: usize = 1 << 17;
 /// Frames on their way, each direction; what comes when there are as many is lost, as in a router's queue. 100 Mbit/s for 80 ms.
 const MAX_FRAMES: usize = 1000;
+
+/// What patchbay connects to the router, as the host's interface of this number.
+pub(super) fn uplink(number: usize) -> String {
+    format!("uplink{number}")
+}
+
+/// How a link is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    /// One way.
+    pub(super) delay: Duration,
+    /// Of all frames, each way, each on its own.
+    pub(super) loss: f64,
+    /// Which.
+    pub(super) seed: u64,
+    /// Whether what the host sends goes in trains of datagrams, which a link loses as one.
+    pub(super) has_trains: bool,
+}
 
 /// The link of a host; gone with this.
 #[derive(Debug)]
@@ -45,12 +62,20 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Puts it between the host and `router`: the host's address moves from [`UPLINK`] to `eth0`.
+    /// Puts it between the host and `router`: the host's address moves from its [`uplink`] of this number to its `eth`.
     ///
     /// # Errors
     /// What `ip` said, or the system of packet sockets.
-    pub(super) fn new(device: &Device, router: &Router, delay: Duration) -> anyhow::Result<Self> {
-        let address = device.ip().context("a host without an address")?;
+    pub(super) fn new(
+        device: &Device,
+        number: usize,
+        router: &Router,
+        link: Link,
+    ) -> anyhow::Result<Self> {
+        let uplink = uplink(number);
+        let (eth, wire) = (format!("eth{number}"), format!("wire{number}"));
+        let interface = device.iface(&uplink).context("a host without a link")?;
+        let address = interface.ip().context("a host without an address")?;
         let network = router
             .downstream_cidr()
             .context("a router without a network")?;
@@ -59,23 +84,36 @@ impl Wire {
             .context("a router without an address")?;
         let prefix = network.prefix_len();
         // Neither end of the wire may answer in the host's place.
-        let commands = format!(
-            "address flush dev {UPLINK}\n\
-             link set {UPLINK} arp off\n\
-             link add eth0 type veth peer name wire\n\
-             link set wire arp off up\n\
-             address add {address}/{prefix} dev eth0\n\
-             link set eth0 up\n\
-             route add default via {gateway}\n"
+        let mut commands = format!(
+            "address flush dev {uplink}\n\
+             link set {uplink} arp off addrgenmode none\n\
+             link add {eth} type veth peer name {wire}\n\
+             link set {wire} arp off addrgenmode none up\n\
+             address add {address}/{prefix} dev {eth}\n\
+             link set {eth} up\n\
+             route replace default via {gateway}\n"
         );
+        if let (Some(address), Some(gateway)) = (interface.ip6(), router.downstream_gw_v6()) {
+            let network = router.downstream_cidr_v6();
+            let prefix = network
+                .context("a router without an IPv6 network")?
+                .prefix_len();
+            commands += &format!(
+                "address add {address}/{prefix} dev {eth} nodad\n\
+                 route replace default via {gateway}\n"
+            );
+        }
+        if !link.has_trains {
+            commands += &format!("link set {eth} gso_max_segs 1\n");
+        }
         let spawn = |command| device.spawn_command_sync(command);
         tool::run(spawn, "ip", &["-batch", "-"], &commands)?;
-        let ports = device.run_sync(|| Ok([port::open("wire")?, port::open(UPLINK)?]));
+        let ports = device.run_sync(move || Ok([port::open(&wire)?, port::open(&uplink)?]));
         let ports = ports.context("no packet sockets")?;
         let (stop, stopped) = UnixStream::pair()?;
         let thread = thread::Builder::new().name("wire".to_owned());
         let thread = thread.spawn(move || {
-            if let Err(error) = carry(&ports, &stopped, delay) {
+            if let Err(error) = carry(&ports, &stopped, link) {
                 tracing::error!(%error, "a link of the lab is down");
             }
         })?;
@@ -101,7 +139,8 @@ impl Drop for Wire {
 type Due = (Instant, Vec<u8>);
 
 /// Carries frames both ways until `stopped`.
-fn carry(ports: &[File; 2], stopped: &UnixStream, delay: Duration) -> io::Result<()> {
+fn carry(ports: &[File; 2], stopped: &UnixStream, link: Link) -> io::Result<()> {
+    let mut dice = SmallRng::seed_from_u64(link.seed);
     let mut queues = [VecDeque::<Due>::new(), VecDeque::new()];
     let mut buffer = vec![0; MAX_FRAME_BYTES];
     loop {
@@ -126,7 +165,7 @@ fn carry(ports: &[File; 2], stopped: &UnixStream, delay: Duration) -> io::Result
             return Ok(());
         }
         for (from, queue) in ports.iter().zip(&mut queues) {
-            take(from, queue, &mut buffer, delay)?;
+            take(from, queue, &mut buffer, link, &mut dice)?;
         }
         for (to, queue) in ports.iter().rev().zip(&mut queues) {
             give(to, queue);
@@ -139,12 +178,14 @@ fn take(
     mut from: &File,
     queue: &mut VecDeque<Due>,
     buffer: &mut [u8],
-    delay: Duration,
+    link: Link,
+    dice: &mut SmallRng,
 ) -> io::Result<()> {
     loop {
         match from.read(buffer) {
+            Ok(_) if dice.random_bool(link.loss) => {}
             Ok(length) if queue.len() < MAX_FRAMES => {
-                queue.push_back((Instant::now() + delay, buffer[..length].to_vec()));
+                queue.push_back((Instant::now() + link.delay, buffer[..length].to_vec()));
             }
             Ok(_) => tracing::debug!("a link of the lab is full"),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),

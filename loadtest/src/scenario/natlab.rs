@@ -3,6 +3,9 @@
 //! Each pair gets a network of its own, which first has to prove that it behaves as its name says; then the nodes meet in it, by
 //! code, as people's do. The relay is the same crate that `remora-relay` is, the nodes are the library that `remora` is.
 
+/// What a session bears.
+mod ordeals;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -42,6 +45,9 @@ pub fn run(args: &Natlab) -> anyhow::Result<Option<String>> {
     let began = Instant::now();
     let progress = Progress::new();
     let runtime = Builder::new_current_thread().enable_all().build()?;
+    if !args.trials.is_empty() {
+        return ordeals::run(args, &runtime, &progress);
+    }
     let pairs = if args.pairs.is_empty() {
         Pair::all()
     } else {
@@ -62,7 +68,9 @@ pub fn run(args: &Natlab) -> anyhow::Result<Option<String>> {
     }
     progress.clear();
     print(&if args.json {
-        json(&cells, began.elapsed()).to_string()
+        json(&cells, args, began.elapsed()).to_string()
+    } else if args.markdown {
+        markdown(&cells, args)
     } else {
         table(&cells, args)
     })?;
@@ -70,7 +78,7 @@ pub fn run(args: &Natlab) -> anyhow::Result<Option<String>> {
 }
 
 async fn measure(pair: Pair, args: &Natlab, show: impl Fn(u32)) -> anyhow::Result<Cell> {
-    let network = Network::new(pair).await?;
+    let network = Network::new(pair, args.loss / 100.0, args.seed).await?;
     classify::prove(&network).await?;
     let mut cell = Cell {
         pair,
@@ -162,25 +170,35 @@ impl Cell {
         })
     }
 
-    fn row(&self) -> String {
+    fn columns(&self) -> [String; 8] {
         let why = [reasons(&self.why_not()), reasons(&self.faults)];
         let why: Vec<_> = why.into_iter().filter(|why| !why.is_empty()).collect();
-        row([
-            &self.pair.to_string(),
-            &self.runs().to_string(),
-            &self.trials.len().to_string(),
-            &self.direct().count().to_string(),
-            &self.relayed().text(),
-            &Times::of(self.direct()).text(),
-            &self
-                .checks_max()
+        [
+            self.pair.to_string(),
+            self.runs().to_string(),
+            self.trials.len().to_string(),
+            self.direct().count().to_string(),
+            self.relayed().text(),
+            Times::of(self.direct()).text(),
+            self.checks_max()
                 .map_or_else(|| "-".to_owned(), |checks| checks.to_string()),
-            &why.join(", "),
-        ])
+            why.join(", "),
+        ]
     }
 }
 
-fn row(columns: [&str; 8]) -> String {
+const COLUMNS: [&str; 8] = [
+    "pair",
+    "runs",
+    "connected",
+    "direct",
+    "first byte",
+    "to direct",
+    "checks",
+    "why relayed",
+];
+
+fn row(columns: &[String; 8]) -> String {
     let [
         pair,
         runs,
@@ -192,37 +210,52 @@ fn row(columns: [&str; 8]) -> String {
         why,
     ] = columns;
     let line = format!(
-        "{pair:<24}{runs:>5}{connected:>11}{direct:>8}{relayed:>16}{to_direct:>16}{checks:>8}  {why}"
+        "{pair:<34}{runs:>5}{connected:>11}{direct:>8}{relayed:>16}{to_direct:>16}{checks:>8}  {why}"
     );
     line.trim_end().to_owned() + "\n"
 }
 
-fn table(cells: &[Cell], args: &Natlab) -> String {
-    let mut text = format!(
-        "natlab · {NODE_DELAY:?} one way on each node's link, {RELAY_DELAY:?} on the relay's · waits {} s for a direct path\n\
+fn about(args: &Natlab) -> String {
+    let loss = if args.loss > 0.0 {
+        format!(" and {} % lost each way", args.loss)
+    } else {
+        String::new()
+    };
+    format!(
+        "natlab · {NODE_DELAY:?} one way{loss} on each node's link, {RELAY_DELAY:?} on the relay's · waits {} s for a direct path\n\
          first byte: from the typed code until both have a connection through the relay; to direct: from then until both send\n\
          directly; median / worst, ms; checks: most that one node sent\n\n",
         args.patience
-    );
-    text += &row([
-        "pair",
-        "runs",
-        "connected",
-        "direct",
-        "first byte",
-        "to direct",
-        "checks",
-        "why relayed",
-    ]);
+    )
+}
+
+fn table(cells: &[Cell], args: &Natlab) -> String {
+    let mut text = about(args) + &row(&COLUMNS.map(str::to_owned));
     for cell in cells {
-        text += &cell.row();
+        text += &row(&cell.columns());
     }
     text.trim_end().to_owned()
 }
 
-fn json(cells: &[Cell], took: Duration) -> Value {
+fn markdown(cells: &[Cell], args: &Natlab) -> String {
+    let line = |columns: &[String]| format!("| {} |\n", columns.join(" | "));
+    let mut text = about(args) + &line(&COLUMNS.map(str::to_owned));
+    text += "|---|--:|--:|--:|--:|--:|--:|---|\n";
+    for cell in cells {
+        text += &line(&cell.columns());
+    }
+    text.trim_end().to_owned()
+}
+
+fn json(cells: &[Cell], args: &Natlab, took: Duration) -> Value {
     let cells: Vec<_> = cells.iter().map(Cell::json).collect();
-    json!({"verb": "natlab", "duration_s": rounded(took.as_secs_f64(), 3), "cells": cells})
+    json!({
+        "verb": "natlab",
+        "duration_s": rounded(took.as_secs_f64(), 3),
+        "loss_percent": args.loss,
+        "seed": args.seed,
+        "cells": cells,
+    })
 }
 
 fn fault(cells: &[Cell]) -> Option<String> {

@@ -1,7 +1,7 @@
 //! A session's path: gathers, drives the machine, moves packets.
 //!
 //! ```text
-//!  interfaces, the relay's reflection ─▶ ┌──────────┐ ─▶ candidates ─▶ path stream ─▶ the other node
+//!  interfaces, observers' reflection ──▶ ┌──────────┐ ─▶ candidates ─▶ path stream ─▶ the other node
 //!  the other node's candidates ────────▶ │ Paths    │ ─▶ checks ─▶ magic socket
 //!  checks from the magic socket ───────▶ │          │ ─▶ SharedRoute ─▶ virtual socket
 //!                                        └──────────┘ ─▶ moves ─▶ people
@@ -17,16 +17,15 @@ use bytes::Bytes;
 use remora_proto::{
     id::{SessionId, Side},
     path::{
-        candidate::{self, Candidate, Policy},
+        candidate::{self, Named, Policy},
         check::Keys,
         machine::{Moved, Paths},
-        way::Way,
+        way::{SocketChange, Way},
     },
     random::Random,
     wire::{
         frame::Header,
         message::{InvalidMessage, encode, session::Candidates},
-        reflect,
     },
 };
 use tokio::{
@@ -34,17 +33,17 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{changes::Changes, gather, route::SharedRoute, silence::Silence, socket::MagicSocket};
+use super::{
+    changes::Changes, gather, route::SharedRoute, seen::Seen, silence::Silence, socket::MagicSocket,
+};
 use crate::deadline::until;
 
 /// How often one looks whether packets were sent, so that the machine knows that its path is in use.
 const LOOK: Duration = Duration::from_millis(100);
 /// A path on which the other node's checks arrive, and its frames do not, is left after this.
 const UNHEARD: Duration = Duration::from_millis(1500);
-/// How often the relay is asked how it sees us, until it has answered, and then.
-const REFLECT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(25)];
 
-/// A check, or the relay's answer to how it sees us.
+/// A check, or an observer's answer to how it sees us.
 #[derive(Debug)]
 pub struct Arrived {
     /// The way that an answer goes; `None`: through the relay, in a frame.
@@ -62,6 +61,8 @@ pub struct Mover {
     pub side: Side,
     /// The relay.
     pub relay: SocketAddr,
+    /// Who says how they see us; the relay first.
+    pub observers: Vec<SocketAddr>,
     /// Where packets leave.
     pub socket: Arc<MagicSocket>,
     /// What the socket has for us.
@@ -69,7 +70,7 @@ pub struct Mover {
     /// How the relay saw us when we connected: to begin with, until it has been asked again.
     pub observed: Option<SocketAddr>,
     /// Where the other node said in the handshake that it may be reached.
-    pub named: Vec<Candidate>,
+    pub named: Named,
     /// Written here.
     pub route: Arc<SharedRoute>,
     /// Whether the session's packets are answered.
@@ -91,26 +92,35 @@ impl Mover {
     /// Until the session's task ends it.
     pub async fn run(mut self, keys: Keys, policy: Policy, mut links: Links) {
         let policy = Policy {
-            forbidden: vec![self.relay],
+            forbidden: self.observers.clone(),
             ..policy
         };
         let (may_move, allow_loopback) = (!policy.relay_only, policy.allow_loopback);
         let mut paths = Paths::new(keys, policy, Instant::now());
         let mut look = ticks(LOOK);
         let mut changes = Changes::new();
-        let mut reflexive = Reflexive {
-            seen: self.observed,
-            ..Reflexive::default()
+        let observers = if may_move {
+            self.observers.clone()
+        } else {
+            Vec::new()
         };
+        let mut seen = Seen::new(observers, self.observed, Random::system(), Instant::now());
         paths.handle_remote(&self.named, Instant::now());
         let (mut hosts, mut sent, mut is_open) = (gather::hosts(&self.socket.bases()), None, true);
         loop {
-            let due = paths.poll_timeout();
+            let due = paths
+                .poll_timeout()
+                .into_iter()
+                .chain([seen.poll_timeout()])
+                .min();
             tokio::select! { biased;
                 arrived = self.arrived.recv() => {
                     let Some(arrived) = arrived else { return };
-                    if !paths.handle_datagram(&arrived.bytes, arrived.from, Instant::now()) {
-                        reflexive.handle(&arrived, self.relay);
+                    let now = Instant::now();
+                    if !paths.handle_datagram(&arrived.bytes, arrived.from, now)
+                        && let Some((base, address)) = seen.handle(&arrived, now)
+                    {
+                        paths.handle_observed(base, address, now);
                     }
                 }
                 candidates = links.named.recv(), if is_open => match candidates {
@@ -137,27 +147,45 @@ impl Mover {
                     let found = gather::hosts(&self.socket.bases());
                     if found != hosts && !hosts.is_empty() {
                         // Another network, another NAT.
-                        reflexive = Reflexive::default();
+                        seen.restart(Instant::now());
                         self.silence.suspect();
                     }
                     hosts = found;
                 }
             }
             let now = Instant::now();
-            if may_move && reflexive.is_due(now) {
-                self.socket
-                    .send_to(&reflexive.ask(now), Way::main(self.relay));
-            }
+            seen.handle_timeout(now);
             let own = hosts.iter().map(|host| host.subnet).collect();
-            let candidates = gather::candidates(&hosts, reflexive.seen, allow_loopback);
+            let candidates = gather::candidates(&hosts, seen.main(), allow_loopback);
             paths.handle_local(candidates, own, now);
+            paths.handle_nat(seen.nat(), now);
             paths.handle_timeout(now);
-            self.flush(&mut paths, &links, now);
+            self.flush(&mut paths, &mut seen, &links, now);
         }
     }
 
-    /// Everything the machine has to say. Nothing here waits: what it waited for might be what goes over the path.
-    fn flush(&self, paths: &mut Paths, links: &Links, now: Instant) {
+    fn change(&self, change: SocketChange) {
+        match change {
+            SocketChange::Open(base) => {
+                if let Err(error) = self.socket.open(base) {
+                    tracing::debug!(%error, "no socket for a path");
+                }
+            }
+            SocketChange::Close(base) => self.socket.close(base),
+        }
+    }
+
+    /// Everything the machines have to say. Nothing here waits: what it waited for might be what goes over the path.
+    fn flush(&self, paths: &mut Paths, seen: &mut Seen, links: &Links, now: Instant) {
+        while let Some(base) = paths.poll_observe() {
+            seen.ask(base);
+        }
+        while let Some(change) = seen.poll_socket().or_else(|| paths.poll_socket()) {
+            self.change(change);
+        }
+        while let Some((base, to, question)) = seen.poll_transmit() {
+            self.socket.send_to(&question, Way { base, to });
+        }
         self.socket
             .trust(self.session, paths.trusted(now).collect());
         let by_stream = self.socket.is_by_stream();
@@ -186,41 +214,6 @@ impl Mover {
             if let Err(error) = links.moved.try_send(step) {
                 tracing::debug!(%error, "a move was not told");
             }
-        }
-    }
-}
-
-/// How the relay sees us.
-#[derive(Debug, Default)]
-struct Reflexive {
-    seen: Option<SocketAddr>,
-    transaction: u64,
-    next: Option<Instant>,
-}
-
-impl Reflexive {
-    fn is_due(&self, now: Instant) -> bool {
-        self.next.is_none_or(|next| next <= now)
-    }
-
-    fn ask(&mut self, now: Instant) -> [u8; reflect::LEN] {
-        let [until_known, then] = REFLECT;
-        let interval = if self.seen.is_some() {
-            then
-        } else {
-            until_known
-        };
-        self.next = Some(now + interval);
-        self.transaction = u64::from_be_bytes(Random::system().bytes());
-        reflect::request(self.transaction)
-    }
-
-    fn handle(&mut self, arrived: &Arrived, relay: SocketAddr) {
-        if arrived.from == Some(Way::main(relay))
-            && let Some((transaction, seen)) = reflect::decode_response(&arrived.bytes)
-            && transaction == self.transaction
-        {
-            self.seen = Some(seen);
         }
     }
 }

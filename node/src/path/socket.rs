@@ -57,6 +57,8 @@ struct Route {
     relay: SocketAddr,
     /// Frames from our own side are not for us.
     peer: Side,
+    /// Who says how they see us.
+    observers: Vec<SocketAddr>,
     /// Where else the other node's frames come from: it has proven that it is there.
     trusted: Vec<Way>,
     queue: mpsc::Sender<Packet>,
@@ -298,13 +300,20 @@ impl MagicSocket {
     }
 
     /// From now on, the session's frames from `relay` go to the returned queue; whoever sends some tells the silence.
-    pub fn open_route(&self, session: SessionId, side: Side, relay: SocketAddr) -> Opened {
+    pub fn open_route(
+        &self,
+        session: SessionId,
+        side: Side,
+        relay: SocketAddr,
+        observers: Vec<SocketAddr>,
+    ) -> Opened {
         let (queue, packets) = mpsc::channel(QUEUE_PACKETS);
         let (checks, arrived) = mpsc::channel(QUEUE_CHECKS);
         let silence = Arc::new(Silence::new(Instant::now()));
         let route = Route {
             relay,
             peer: side.peer(),
+            observers,
             trusted: Vec::new(),
             queue,
             checks,
@@ -473,11 +482,11 @@ impl Routes {
         })
     }
 
-    /// Hands what an observer answers to the sessions that go through a relay at its address; true when a queue is full.
+    /// Hands what an observer answers to the sessions that ask it; true when a queue is full.
     fn dispatch_reflection(&self, datagram: &[u8], from: Way) -> bool {
         let mut is_full = false;
         let routes = self.open.values();
-        for route in routes.filter(|route| route.relay.ip() == from.to.ip()) {
+        for route in routes.filter(|route| route.observers.contains(&from.to)) {
             let bytes = Bytes::copy_from_slice(datagram);
             let from = Some(from);
             is_full |= route.checks.try_send(Arrived { from, bytes }).is_err();

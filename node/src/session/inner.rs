@@ -99,6 +99,8 @@ pub struct Start {
     pub introduction: Introduction,
     /// How the relay saw us when we connected.
     pub observed: Option<SocketAddr>,
+    /// Who says how they see us; the relay first.
+    pub observers: Vec<SocketAddr>,
     /// Which paths the session may take.
     pub policy: Policy,
 }
@@ -138,6 +140,7 @@ pub async fn open(
     socket: Arc<MagicSocket>,
     relay: SocketAddr,
 ) -> Result<(Inner, Setup), EndReason> {
+    let observers = std::mem::take(&mut start.observers);
     let Allocation { session, side, .. } = start.allocation;
     let (role, observed) = (start.introduction.role, start.observed);
     let ours = Arc::clone(&socket);
@@ -145,9 +148,9 @@ pub async fn open(
         socket.open_sibling();
         let hosts = gather::hosts(&socket.bases());
         let candidates = gather::candidates(&hosts, observed, start.policy.allow_loopback);
-        start.introduction.candidates = candidates.into_iter().filter(is_open).collect();
+        start.introduction.named.candidates = candidates.into_iter().filter(is_open).collect();
     }
-    let opened = socket.open_route(session, side, relay);
+    let opened = socket.open_route(session, side, relay, observers.clone());
     let route = Arc::new(SharedRoute::default());
     let Opened {
         packets,
@@ -184,7 +187,8 @@ pub async fn open(
         socket: ours,
         arrived,
         observed,
-        named: introduction.candidates.clone(),
+        named: introduction.named.clone(),
+        observers,
         route,
         silence,
     };

@@ -12,7 +12,7 @@ use remora_proto::{
     identity::{Introduction, Profile, Role},
     noise::payload::Payload,
     park::{Datagram, Grant, Saying},
-    path::candidate::{Candidate, Kind},
+    path::candidate::{Candidate, Kind, Named},
     random::Random,
     record::{EPOCH_MS, HostRole, LocatorKey, MAX_LIFETIME_MS, Record},
     sas::Nonce,
@@ -172,10 +172,13 @@ fn message() -> std::io::Result<()> {
             role,
             profile,
             commitment,
-            candidates: vec![Candidate {
-                kind: Kind::ServerReflexive,
-                address: ([203, 0, 113, 7], 40_000).into(),
-            }],
+            named: Named {
+                candidates: vec![Candidate {
+                    kind: Kind::ServerReflexive,
+                    address: ([203, 0, 113, 7], 40_000).into(),
+                }],
+                ..Named::default()
+            },
         }
         .encode();
         seed(

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 
+use super::nat::{self, Nat};
 use crate::wire::message::session as schema;
 
 /// Most that one side tells the other.
@@ -29,6 +30,36 @@ pub struct Candidate {
     pub kind: Kind,
     /// Where.
     pub address: SocketAddr,
+}
+
+/// One side tells that it begins its part of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Another one each time.
+    pub number: u32,
+    /// That its NAT has just given; 0 if that does not matter.
+    pub port: u16,
+}
+
+/// What one side tells the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Where it may be reached.
+    pub candidates: Vec<Candidate>,
+    /// What stands before it.
+    pub nat: Nat,
+    /// What it does about that.
+    pub attempt: Option<Attempt>,
+}
+
+/// Of who does not know what stands before them.
+impl From<&[Candidate]> for Named {
+    fn from(candidates: &[Candidate]) -> Self {
+        Self {
+            candidates: candidates.to_vec(),
+            ..Self::default()
+        }
+    }
 }
 
 /// A network that an interface of this computer is in.
@@ -110,33 +141,52 @@ pub fn is_open(candidate: &Candidate) -> bool {
 }
 
 /// As it is told to the other side.
-pub fn encode(candidates: &[Candidate]) -> schema::Candidates {
-    let encoded = candidates.iter().take(MAX_CANDIDATES).map(|candidate| {
-        let ip = match candidate.address.ip().to_canonical() {
-            IpAddr::V4(ip) => Bytes::copy_from_slice(&ip.octets()),
-            IpAddr::V6(ip) => Bytes::copy_from_slice(&ip.octets()),
-        };
-        let kind = match candidate.kind {
-            Kind::Host => schema::CandidateKind::Host,
-            Kind::PortMapped => schema::CandidateKind::PortMapped,
-            Kind::ServerReflexive => schema::CandidateKind::ServerReflexive,
-            Kind::PeerReflexive => schema::CandidateKind::PeerReflexive,
-        };
-        schema::Candidate {
-            ip,
-            port: candidate.address.port().into(),
-            kind: kind.into(),
-        }
-    });
+pub fn encode(named: &Named) -> schema::Candidates {
+    let candidates = named.candidates.iter().take(MAX_CANDIDATES);
     schema::Candidates {
-        candidates: encoded.collect(),
+        candidates: candidates.map(encode_one).collect(),
+        nat: Some(nat::encode(&named.nat)),
+        attempt: named
+            .attempt
+            .map(|Attempt { number, port }| schema::Attempt {
+                number,
+                port: port.into(),
+            }),
+    }
+}
+
+fn encode_one(candidate: &Candidate) -> schema::Candidate {
+    let ip = match candidate.address.ip().to_canonical() {
+        IpAddr::V4(ip) => Bytes::copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => Bytes::copy_from_slice(&ip.octets()),
+    };
+    let kind = match candidate.kind {
+        Kind::Host => schema::CandidateKind::Host,
+        Kind::PortMapped => schema::CandidateKind::PortMapped,
+        Kind::ServerReflexive => schema::CandidateKind::ServerReflexive,
+        Kind::PeerReflexive => schema::CandidateKind::PeerReflexive,
+    };
+    schema::Candidate {
+        ip,
+        port: candidate.address.port().into(),
+        kind: kind.into(),
     }
 }
 
 /// What the other side told; what makes no sense is left out, and so is what comes after the tenth.
-pub fn decode(message: &schema::Candidates) -> Vec<Candidate> {
+pub fn decode(message: &schema::Candidates) -> Named {
     let candidates = message.candidates.iter().take(MAX_CANDIDATES);
-    candidates.filter_map(decode_one).collect()
+    let attempt = message.attempt.as_ref().and_then(|attempt| {
+        Some(Attempt {
+            number: attempt.number,
+            port: u16::try_from(attempt.port).ok()?,
+        })
+    });
+    Named {
+        candidates: candidates.filter_map(decode_one).collect(),
+        nat: message.nat.as_ref().map_or_else(Nat::default, nat::decode),
+        attempt,
+    }
 }
 
 fn decode_one(candidate: &schema::Candidate) -> Option<Candidate> {
@@ -160,8 +210,13 @@ fn decode_one(candidate: &schema::Candidate) -> Option<Candidate> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message;
 
     use super::*;
+    use crate::{
+        path::nat::{Allocation, MAX_BLOCK, Mapping},
+        wire::message::MAX_CANDIDATES_BYTES,
+    };
 
     fn address(text: &str) -> SocketAddr {
         text.parse().expect("an address")
@@ -285,21 +340,55 @@ mod tests {
             kind,
             address: address(at),
         });
-        assert_eq!(decode(&encode(&all)), all);
-        let many = [all[0]; 20];
-        assert_eq!(decode(&encode(&many)).len(), MAX_CANDIDATES);
+        let nat = Nat {
+            mapping: Mapping::Dependent(Allocation::Sequential { step: 2 }),
+        };
+        let attempt = Some(Attempt {
+            number: u32::MAX,
+            port: u16::MAX,
+        });
+        let named = Named {
+            nat,
+            attempt,
+            ..Named::from(&all[..])
+        };
+        assert_eq!(decode(&encode(&named)), named);
+    }
+
+    #[test]
+    fn the_most_that_is_told_fits_its_message() {
+        let candidate = Candidate {
+            kind: Kind::PortMapped,
+            address: address("[2001:db8::1]:65535"),
+        };
+        let many = Named {
+            candidates: vec![candidate; 20],
+            nat: Nat {
+                mapping: Mapping::Dependent(Allocation::Block {
+                    first: 50_000,
+                    size: MAX_BLOCK,
+                }),
+            },
+            attempt: Some(Attempt {
+                number: u32::MAX,
+                port: u16::MAX,
+            }),
+        };
+        assert_eq!(decode(&encode(&many)).candidates.len(), MAX_CANDIDATES);
+        assert!(encode(&many).encoded_len() <= MAX_CANDIDATES_BYTES);
     }
 
     proptest! {
         #[test]
         fn what_makes_no_sense_is_left_out(
             parts in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..18), any::<u32>(), any::<i32>()), 0..20),
+            attempt: Option<(u32, u32)>,
         ) {
             let candidates = parts.into_iter().map(|(ip, port, kind)| schema::Candidate { ip: ip.into(), port, kind });
-            let message = schema::Candidates { candidates: candidates.collect() };
-            for candidate in decode(&message) {
-                prop_assert_eq!(decode(&encode(&[candidate])), [candidate]);
-            }
+            let attempt = attempt.map(|(number, port)| schema::Attempt { number, port });
+            let message = schema::Candidates { candidates: candidates.collect(), nat: None, attempt };
+            let named = decode(&message);
+            prop_assert_eq!(decode(&encode(&named)), named);
         }
     }
 }

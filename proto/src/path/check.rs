@@ -66,6 +66,7 @@ pub fn session(datagram: &[u8]) -> Option<SessionId> {
 /// One side's keys for the checks of a session.
 pub struct Keys {
     session: SessionId,
+    side: Side,
     own: LessSafeKey,
     peer: LessSafeKey,
     /// Of the last check sealed.
@@ -98,11 +99,17 @@ impl Keys {
         };
         Ok(Self {
             session,
+            side,
             own: key(own),
             peer: key(peer),
             number: 0,
             window: Window::default(),
         })
+    }
+
+    /// Whose they are.
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     /// The next check, and its number.

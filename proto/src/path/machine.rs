@@ -7,10 +7,12 @@ use std::{
 };
 
 use super::{
-    candidate::{Candidate, Kind, MAX_CANDIDATES, Policy, Subnet, is_open, is_private},
+    candidate::{Candidate, Kind, MAX_CANDIDATES, Named, Policy, Subnet, is_open, is_private},
     check::{self, Keys, Saying},
+    nat::Nat,
     pair::{Pair, Use},
-    way::Way,
+    plan::{Choice, Plan, Planner, Situation},
+    way::{Base, SocketChange, Way},
 };
 use crate::rate::{Rate, TokenBucket};
 
@@ -28,6 +30,14 @@ const BETTER_BY: Duration = Duration::from_millis(10);
 const IN_USE: Duration = Duration::from_millis(600);
 /// How long the search counts as going on, when nothing has been found.
 const PROBING: Duration = Duration::from_secs(10);
+/// The same when both NATs are known, and that nothing can be found.
+const PROBING_HOPELESS: Duration = Duration::from_secs(2);
+/// Ways that a plan has found and that are tried at once: of those that are there one is needed.
+const MAX_HITS: usize = 3;
+/// Something came by such a way so lately that it may yet work.
+const HIT: Duration = Duration::from_secs(2);
+/// What a plan has found and is not used stays for so long after the other side used it last: longer than two heartbeats.
+const KEPT: Duration = Duration::from_secs(40);
 /// The relay forgets a session that it carries nothing of for a minute, and NATs forget relays sooner; so often a check goes
 /// that way while packets do not.
 const KEEP_RELAYED: Duration = Duration::from_secs(25);
@@ -56,6 +66,10 @@ pub enum WhyRelayed {
     WentDark,
     /// Not even the relay is reached by UDP; who drives the machine knows.
     UdpBlocked,
+    /// Both NATs have another port for each destination, of which one at least cannot be foreseen.
+    BothSymmetric,
+    /// One NAT has another port for each destination, which was not found.
+    SymmetricVsRestricted,
 }
 
 impl WhyRelayed {
@@ -67,6 +81,8 @@ impl WhyRelayed {
             Self::Unreachable => "UNREACHABLE",
             Self::WentDark => "FIREWALL_TIMEOUT",
             Self::UdpBlocked => "UDP_BLOCKED",
+            Self::BothSymmetric => "BOTH_SYMMETRIC",
+            Self::SymmetricVsRestricted => "SYMMETRIC_VS_RESTRICTED",
         }
     }
 }
@@ -122,16 +138,19 @@ pub struct Paths {
     policy: Policy,
     began: Instant,
     local: Vec<Candidate>,
+    /// What stands before this node.
+    nat: Nat,
     /// What the other side knows of that.
-    told: Vec<Candidate>,
+    told: Named,
     own: Vec<Subnet>,
     /// What the other side has named, whether it may be probed or not: that changes with our networks.
-    named: Vec<Candidate>,
+    named: Named,
     /// The addresses from which relays see the other side.
     peer_reflexive_ips: Vec<IpAddr>,
     pairs: Vec<Pair>,
     /// By what it is: pairs come and go.
     selected: Option<Way>,
+    planner: Planner,
     is_doubled: bool,
     has_gone_dark: bool,
     used_at: Option<Instant>,
@@ -151,17 +170,20 @@ pub struct Paths {
 impl Paths {
     /// For an inner connection that stands, at `now`; packets go through the relay.
     pub fn new(keys: Keys, policy: Policy, now: Instant) -> Self {
+        let planner = Planner::new(keys.side(), now);
         Self {
             keys,
             policy,
             began: now,
             local: Vec::new(),
+            nat: Nat::default(),
             own: Vec::new(),
-            named: Vec::new(),
-            told: Vec::new(),
+            named: Named::default(),
+            told: Named::default(),
             peer_reflexive_ips: Vec::new(),
             pairs: Vec::new(),
             selected: None,
+            planner,
             is_doubled: false,
             has_gone_dark: false,
             used_at: None,
@@ -192,22 +214,36 @@ impl Paths {
         }
         self.has_local = true;
         self.add_named(now);
+        self.consider(now);
     }
 
-    /// Addresses at which the other node may be reached.
-    pub fn handle_remote(&mut self, candidates: &[Candidate], now: Instant) {
-        for candidate in candidates {
+    /// What a survey has found out of the NAT that this node is behind now.
+    pub fn handle_nat(&mut self, nat: Nat, now: Instant) {
+        self.nat = nat;
+        self.consider(now);
+    }
+
+    /// Addresses at which the other node may be reached, and what stands before it.
+    pub fn handle_remote(&mut self, named: &Named, now: Instant) {
+        for candidate in &named.candidates {
             let ip = candidate.address.ip();
             if candidate.kind == Kind::ServerReflexive && !self.peer_reflexive_ips.contains(&ip) {
                 self.peer_reflexive_ips.push(ip);
                 self.peer_reflexive_ips.truncate(MAX_PAIRS);
             }
         }
-        self.named = candidates.to_vec();
-        self.named.truncate(MAX_CANDIDATES);
-        let (named, selected) = (&self.named, self.selected);
+        if self.named.candidates != named.candidates
+            && let Some(selected) = self.selected
+            && let Some(pair) = self.pair(selected)
+        {
+            // It may be elsewhere now.
+            pair.hurry(now);
+        }
+        self.named.clone_from(named);
+        self.named.candidates.truncate(MAX_CANDIDATES);
+        let (candidates, selected) = (&self.named.candidates, self.selected);
         self.pairs.retain(|pair| {
-            let is_named = named
+            let is_named = candidates
                 .iter()
                 .any(|candidate| candidate.address == pair.way.to);
             let works = pair
@@ -216,6 +252,17 @@ impl Paths {
             is_named || works || selected == Some(pair.way) || pair.kind == Kind::PeerReflexive
         });
         self.add_named(now);
+        self.consider(now);
+        if let Some(attempt) = named.attempt {
+            self.planner.handle_attempt(attempt, now);
+        }
+    }
+
+    /// How the relay sees a socket that [`Self::poll_observe`] asked for.
+    pub fn handle_observed(&mut self, base: Base, seen: SocketAddr, now: Instant) {
+        if self.may_plan() {
+            self.planner.handle_observed(base, seen, now);
+        }
     }
 
     /// A datagram that claims to be a check of this session, by the way that an answer goes or, `None`, through the relay; false
@@ -231,6 +278,7 @@ impl Paths {
                 let may_answer = from.is_none_or(|from| self.policy.allows(from.to, &self.own));
                 if !may_answer
                     || self.policy.relay_only
+                    || from.is_some_and(|from| self.is_one_too_many(from, now))
                     || self.answers.take(CHECKS, 1, now).is_err()
                 {
                     return true;
@@ -239,20 +287,25 @@ impl Paths {
                 let (_, answer) = self.keys.seal(Saying::Answer { of: number, seen });
                 self.transmits.push_back(Transmit::short(from, answer));
                 let Some(from) = from else { return true };
-                if self.pair(from).is_none() {
-                    self.add(from, Kind::PeerReflexive, now);
-                }
+                self.add_heard(from, now);
                 if let Some(pair) = self.pair(from) {
                     pair.heard(now);
                 }
             }
             Saying::Answer { of, .. } => {
                 // From elsewhere it says nothing of a path.
-                if let Some(from) = from
-                    && let Some(pair) = self.pair(from)
-                    && pair.answer(of, now)
-                {
+                let Some(from) = from else { return true };
+                if self.pair(from).is_some_and(|pair| pair.answer(of, now)) {
                     self.select(Some(from), now);
+                } else if self.planner.may_hit(from)
+                    && self.policy.allows(from.to, &self.own)
+                    && !self.is_one_too_many(from, now)
+                {
+                    // To a short question; a long one follows.
+                    self.add_heard(from, now);
+                    if let Some(pair) = self.pair(from) {
+                        pair.heard(now);
+                    }
                 }
             }
         }
@@ -289,9 +342,21 @@ impl Paths {
             let (_, question) = self.keys.seal(Saying::Question);
             self.transmits.push_back(Transmit::short(None, question));
         }
+        if self.may_plan() {
+            self.planner.handle_timeout(self.heard_at(), now);
+        }
+        while let Some(way) = self.planner.poll_way() {
+            if self.policy.allows(way.to, &self.own) {
+                let (_, question) = self.keys.seal(Saying::Question);
+                self.transmits
+                    .push_back(Transmit::short(Some(way), question));
+                self.checks_sent += 1;
+            }
+        }
+        self.tidy(now);
         while self.paced <= now {
             let due = (0..self.pairs.len())
-                .filter(|&at| self.pairs[at].next <= now)
+                .filter(|&at| self.pairs[at].next <= now && !self.is_quiet(&self.pairs[at]))
                 .min_by_key(|&at| (self.pairs[at].kind, self.pairs[at].next));
             let Some(at) = due else { break };
             if let Err(wait) = self.questions.take(CHECKS, 1, now) {
@@ -313,8 +378,12 @@ impl Paths {
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let question = self.pairs.iter().map(|pair| pair.next.max(self.paced));
-        let question = question.min();
+        let asked = self.pairs.iter().filter(|pair| !self.is_quiet(pair));
+        let question = asked.map(|pair| pair.next.max(self.paced)).min();
+        let spare = self.pairs.iter().filter(|pair| self.is_spare(pair));
+        let spare = spare.map(|pair| pair.sign_at() + KEPT).min();
+        let plan = self.planner.poll_timeout(self.heard_at());
+        let plan = plan.filter(|_| self.may_plan());
         let selected = self
             .selected
             .and_then(|selected| self.pairs.iter().find(|pair| pair.way == selected));
@@ -322,7 +391,8 @@ impl Paths {
             .and_then(Pair::overdue_at)
             .map(|at| if self.is_doubled { at + LEFT_AFTER } else { at });
         let relayed = self.selected.map(|_| self.relayed_at);
-        [question, overdue, relayed].into_iter().flatten().min()
+        let all = [question, overdue, relayed, spare, plan];
+        all.into_iter().flatten().min()
     }
 
     /// A check to send; call until `None`.
@@ -330,9 +400,23 @@ impl Paths {
         self.transmits.pop_front()
     }
 
-    /// Candidates that the other side is to be told, all of them anew.
-    pub fn poll_candidates(&mut self) -> Option<Vec<Candidate>> {
-        let open = self.disclosed();
+    /// A socket to open or to close, before anything is sent; call until `None`.
+    pub fn poll_socket(&mut self) -> Option<SocketChange> {
+        self.planner.poll_socket()
+    }
+
+    /// A socket of which [`Self::handle_observed`] is to be told how the relay sees it: it is to be asked, once; call until `None`.
+    pub fn poll_observe(&mut self) -> Option<Base> {
+        self.planner.poll_observe()
+    }
+
+    /// Candidates that the other side is to be told, all of them anew, and what goes with them.
+    pub fn poll_candidates(&mut self) -> Option<Named> {
+        let open = Named {
+            candidates: self.disclosed(),
+            nat: self.nat,
+            attempt: self.planner.told(),
+        };
         if self.policy.relay_only || open == self.told {
             return None;
         }
@@ -363,11 +447,23 @@ impl Paths {
 
     /// Why packets go through the relay; `None` when they do not.
     pub fn why_relayed(&self, now: Instant) -> Option<WhyRelayed> {
+        let age = now.saturating_duration_since(self.began);
+        let choice = self.planner.choice();
         Some(match self.selected {
             Some(_) => return None,
             None if self.policy.relay_only => WhyRelayed::PolicyRelayOnly,
+            None if self.planner.is_running() => WhyRelayed::Probing,
+            None if self.planner.has_failed() => match choice {
+                Choice::Plan(Plan::Bursts { .. }, _) => WhyRelayed::BothSymmetric,
+                Choice::Plan(..) | Choice::Checks | Choice::Hopeless => {
+                    WhyRelayed::SymmetricVsRestricted
+                }
+            },
             None if self.has_gone_dark => WhyRelayed::WentDark,
-            None if now.saturating_duration_since(self.began) < PROBING => WhyRelayed::Probing,
+            None if choice == Choice::Hopeless && age >= PROBING_HOPELESS => {
+                WhyRelayed::BothSymmetric
+            }
+            None if age < PROBING => WhyRelayed::Probing,
             None => WhyRelayed::Unreachable,
         })
     }
@@ -383,9 +479,82 @@ impl Paths {
         self.pairs.iter_mut().find(|pair| pair.way == way)
     }
 
+    /// What there is to plan with.
+    fn consider(&mut self, now: Instant) {
+        let reflexive = |candidates: &[Candidate]| {
+            let seen = candidates.iter().find(|candidate| {
+                candidate.kind == Kind::ServerReflexive && candidate.address.is_ipv4()
+            });
+            seen.map(|candidate| candidate.address)
+        };
+        let peer_at = reflexive(&self.named.candidates);
+        let situation = Situation {
+            own: self.nat,
+            own_ip: reflexive(&self.local).map(|seen| seen.ip()),
+            peer: self.named.nat,
+            peer_at: peer_at.filter(|at| self.policy.allows(*at, &self.own)),
+        };
+        self.planner.handle_situation(situation, now);
+    }
+
+    fn may_plan(&self) -> bool {
+        self.selected.is_none() && !self.policy.relay_only
+    }
+
+    /// When something has come from the other side itself.
+    fn heard_at(&self) -> Option<Instant> {
+        let heard = |pair: &Pair| pair.heard_at.max(pair.answered_at);
+        self.pairs.iter().filter_map(heard).max()
+    }
+
+    /// Whether a pair is one that a plan has found, and is not used.
+    fn is_spare(&self, pair: &Pair) -> bool {
+        pair.is_planned && self.selected != Some(pair.way)
+    }
+
+    /// Whether nothing is asked there: another way works, and the other side keeps this one up while it uses it.
+    fn is_quiet(&self, pair: &Pair) -> bool {
+        self.selected.is_some() && !self.is_doubled && self.is_spare(pair)
+    }
+
+    /// Whether a plan has found more than it can use.
+    fn is_one_too_many(&self, from: Way, now: Instant) -> bool {
+        let mut known = self.pairs.iter();
+        let hits = self
+            .pairs
+            .iter()
+            .filter(|pair| pair.is_planned && now.saturating_duration_since(pair.sign_at()) < HIT);
+        self.planner.may_hit(from)
+            && !known.any(|pair| pair.way == from)
+            && hits.count() >= MAX_HITS
+    }
+
+    /// Something came by a way that nobody may have named.
+    fn add_heard(&mut self, from: Way, now: Instant) {
+        if self.pair(from).is_none() {
+            self.add(from, Kind::PeerReflexive, now);
+            let is_planned = self.planner.may_hit(from);
+            if let Some(pair) = self.pair(from) {
+                pair.is_planned = is_planned;
+            }
+        }
+    }
+
+    /// Forgets what plans have found and nobody uses.
+    fn tidy(&mut self, now: Instant) {
+        let selected = self.selected;
+        self.pairs.retain(|pair| {
+            let is_spare = pair.is_planned && selected != Some(pair.way);
+            !is_spare || now.saturating_duration_since(pair.sign_at()) < KEPT
+        });
+        let pairs = &self.pairs;
+        self.planner
+            .tidy(|base| pairs.iter().any(|pair| pair.way.base == base));
+    }
+
     fn add_named(&mut self, now: Instant) {
         let shares_a_site = self.shares_a_site();
-        for candidate in self.named.clone() {
+        for candidate in self.named.candidates.clone() {
             let is_v4 = candidate.address.is_ipv4();
             let of_family = |own: &Candidate| own.address.is_ipv4() == is_v4;
             let has_family = self.local.is_empty() || self.local.iter().any(of_family);
@@ -529,6 +698,10 @@ impl Paths {
             }
         }
         self.selected = to;
+        match to {
+            Some(_) => self.planner.handle_found(),
+            None => self.planner.handle_lost(now),
+        }
         let in_use = if self.is_in_use(now) {
             Use::Active
         } else {

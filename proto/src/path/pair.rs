@@ -64,6 +64,8 @@ pub(super) struct Pair {
     held_for: Duration,
     /// When the other side's check came from there last.
     pub(super) heard_at: Option<Instant>,
+    /// A plan has found it.
+    pub(super) is_planned: bool,
     /// How often in succession it has been better than the one that is used.
     pub(super) better: u32,
 }
@@ -83,6 +85,7 @@ impl Pair {
             held_until: None,
             held_for: HELD[0],
             heard_at: None,
+            is_planned: false,
             better: 0,
         }
     }
@@ -164,6 +167,12 @@ impl Pair {
         if self.answered_at.is_none() && !is_fresh {
             self.next = now;
         }
+    }
+
+    /// When something came from there last; or since when it is tried.
+    pub(super) fn sign_at(&self) -> Instant {
+        let sign = self.heard_at.max(self.answered_at);
+        sign.map_or(self.started, |sign| sign.max(self.started))
     }
 
     /// Whether packets that go there arrive, as far as is known: an answer has come, and none has failed to come since.

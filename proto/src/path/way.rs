@@ -27,3 +27,12 @@ impl Way {
         Self { base, to }
     }
 }
+
+/// What is to become of a socket that is not the main one: a fresh one for IPv4, on any port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketChange {
+    /// It is opened. If that fails, nothing comes of it.
+    Open(Base),
+    /// It is closed; the number may be used again.
+    Close(Base),
+}

@@ -39,8 +39,10 @@ pub enum DependsOn {
 pub enum Ports {
     /// As it is inside, if it is free.
     Preserved,
-    /// The next one, with others' mappings in between: so many at most.
+    /// The next one; others take so many a second.
     Sequential(u16),
+    /// Any of so many that follow each other.
+    Block(u16),
     /// Any.
     Random,
 }
@@ -78,6 +80,49 @@ pub const FIREWALL: Behaviour = Behaviour {
     ..HOME
 };
 
+/// A NAT that lets in everybody.
+pub const EIF: Behaviour = Behaviour {
+    filtering: DependsOn::Nothing,
+    ..HOME
+};
+
+/// A NAT that lets in whoever's address was sent to.
+pub const ADF: Behaviour = Behaviour {
+    filtering: DependsOn::Address,
+    ..HOME
+};
+
+/// A NAT with another mapping for each destination, on any port.
+pub const APDM_RANDOM: Behaviour = Behaviour {
+    mapping: DependsOn::AddressAndPort,
+    ports: Ports::Random,
+    ..HOME
+};
+
+/// The same, on ports in turn.
+pub const APDM_SEQUENTIAL: Behaviour = Behaviour {
+    ports: Ports::Sequential(0),
+    ..APDM_RANDOM
+};
+
+/// The same, on any port of a small block.
+pub const APDM_BLOCK: Behaviour = Behaviour {
+    ports: Ports::Block(512),
+    ..APDM_RANDOM
+};
+
+/// The same, on any port of as large a block as carriers give to a subscriber.
+pub const APDM_WIDE_BLOCK: Behaviour = Behaviour {
+    ports: Ports::Block(4096),
+    ..APDM_RANDOM
+};
+
+/// A router at home that forgets a mapping after 30 s, which is as soon as any is known to.
+pub const SHORT_LIVED: Behaviour = Behaviour {
+    expiry: Duration::from_secs(30),
+    ..HOME
+};
+
 #[derive(Debug)]
 struct Mapping {
     inner: SocketAddr,
@@ -94,7 +139,10 @@ struct Gateway {
     inside: NetworkId,
     address: IpAddr,
     by_port: BTreeMap<u16, Mapping>,
-    next_port: u16,
+    /// The one after which the next in turn comes; the first of its block.
+    port: u16,
+    /// When others have taken theirs.
+    others_at: Instant,
 }
 
 /// A host's port: networks may have the same addresses inside.
@@ -159,14 +207,15 @@ impl Internet {
     ) -> NetworkId {
         let inside = NetworkId(self.networks);
         self.networks += 1;
-        let next_port = 20_000 + u16::try_from(self.dice.below(20_000)).unwrap_or(0);
+        let port = 20_000 + u16::try_from(self.dice.below(20_000)).unwrap_or(0);
         self.gateways.push(Gateway {
             behaviour,
             outside,
             inside,
             address,
             by_port: BTreeMap::new(),
-            next_port,
+            port,
+            others_at: self.now,
         });
         inside
     }
@@ -312,7 +361,7 @@ impl Gateway {
                 *port
             }
             None => {
-                let port = self.choose_port(from.port(), dice);
+                let port = self.choose_port(from.port(), now, dice);
                 let mapping = Mapping {
                     inner: from,
                     key,
@@ -330,19 +379,37 @@ impl Gateway {
         }
     }
 
-    fn choose_port(&mut self, inner: u16, dice: &mut Dice) -> u16 {
-        let is_free = |port: &u16| *port >= 1024 && !self.by_port.contains_key(port);
+    fn choose_port(&mut self, inner: u16, now: Instant, dice: &mut Dice) -> u16 {
+        let below =
+            |end: u16, dice: &mut Dice| u16::try_from(dice.below(usize::from(end))).unwrap_or(0);
         let wanted = match self.behaviour.ports {
             Ports::Preserved => inner,
-            Ports::Sequential(others) => {
-                let others = u16::try_from(dice.below(usize::from(others) + 1)).unwrap_or(0);
-                self.next_port = self.next_port.wrapping_add(1 + others).max(1024);
-                self.next_port
+            Ports::Sequential(others_per_s) => {
+                let others = self.others(others_per_s, now, dice);
+                self.port = self.port.wrapping_add(1 + others).max(1024);
+                self.port
             }
-            Ports::Random => 1024 + u16::try_from(dice.below(64_000)).unwrap_or(0),
+            Ports::Block(size) => self.port + below(size, dice),
+            Ports::Random => 1024 + below(64_512, dice),
         };
-        let mut ports = (wanted..=u16::MAX).chain(1024..wanted);
+        let is_free = |port: &u16| *port >= 1024 && !self.by_port.contains_key(port);
+        let mut ports = match self.behaviour.ports {
+            Ports::Block(size) => (wanted..self.port + size).chain(self.port..wanted),
+            Ports::Preserved | Ports::Sequential(_) | Ports::Random => {
+                (wanted..u16::MAX).chain(1024..wanted)
+            }
+        };
         ports.find(is_free).unwrap_or(wanted)
+    }
+
+    /// Mappings of others since the last time, of up to ten seconds: in each millisecond there is one or none.
+    fn others(&mut self, per_s: u16, now: Instant, dice: &mut Dice) -> u16 {
+        let since = now.saturating_duration_since(self.others_at);
+        self.others_at = now;
+        let moments = 0..since.as_millis().min(10_000);
+        let probability = f64::from(per_s) / 1000.0;
+        let taken = moments.filter(|_| dice.chance(probability)).count();
+        u16::try_from(taken).unwrap_or(u16::MAX)
     }
 
     /// A packet wants in; its destination, as the inside sees it, if it may.

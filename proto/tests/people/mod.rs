@@ -23,6 +23,7 @@ use remora_proto::{
         ClientConfig, PeerInfo, Profile as Noise, Psk, PskId, PskStore, ServerConfig, StaticKey,
         endpoint_config,
     },
+    path::candidate::Named,
     random::Random,
     record::HostRole,
     rendezvous::{
@@ -236,7 +237,7 @@ impl Party {
             role: self.role,
             profile: profile(self.role),
             commitment,
-            candidates: Vec::new(),
+            named: Named::default(),
         }
         .encode()
     }
