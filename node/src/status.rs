@@ -16,9 +16,9 @@ use crate::{
     control::unix_ms,
     error::{Exit, Failure},
     event::role_name,
-    node::{Node, Options},
+    node::Node,
     share::preflight,
-    terminal::{console::print_data, screen::Screen},
+    terminal::{self, console::print_data, screen::Screen},
 };
 
 /// `$XDG_RUNTIME_DIR/remora`, or a folder of the user's own below the temporary one.
@@ -124,8 +124,8 @@ fn live_session(path: &std::path::Path) -> Option<Value> {
 /// # Errors
 /// The relay cannot be reached; the sessions are printed all the same.
 pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
-    let relay = file.relay(args.common.relay)?;
-    let node = Node::connect(&relay, Options::default()).await;
+    let relay = file.relay(args.common.relay.clone())?;
+    let node = Node::connect(&relay, terminal::options(&args.common)).await;
     let sessions = sessions();
     let report = match &node {
         Ok(node) => {
@@ -134,6 +134,7 @@ pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
                 "v": 1, "relay": {
                     "address": relay.host_port, "name": welcome.relay_name, "reachable": true,
                     "rtt_ms": control.rtt().as_secs_f64() * 1e3, "observed_address": welcome.observed_address,
+                    "transport": if node.is_by_tcp() { "tcp" } else { "udp" },
                     "realm": welcome.realm, "protocol": welcome.protocol,
                 }, "sessions": sessions,
             })
@@ -215,10 +216,14 @@ fn print_report(report: &Value, failure: Option<&Failure>) -> Result<(), Failure
             trouble(failure)
         ))?,
         None => print_data(&format!(
-            "relay {} at {} · {:.1} ms · udp ok · seen as {} · realm {}",
+            "relay {} at {} · {:.1} ms · {} · seen as {} · realm {}",
             text(relay, "name"),
             text(relay, "address"),
             relay["rtt_ms"].as_f64().unwrap_or_default(),
+            match text(relay, "transport") {
+                "tcp" => "by tcp",
+                _ => "udp ok",
+            },
             text(relay, "observed_address"),
             text(relay, "realm"),
         ))?,

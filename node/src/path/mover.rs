@@ -197,7 +197,9 @@ impl Mover {
         }
         self.socket
             .trust(self.session, paths.trusted(now).collect());
-        self.route.set(paths.route(), paths.why_relayed(now));
+        let by_stream = self.socket.is_by_stream();
+        self.route
+            .set(paths.route(), paths.why_relayed(now), by_stream);
         while let Some(transmit) = paths.poll_transmit() {
             let check = transmit.bytes();
             match transmit.to {
