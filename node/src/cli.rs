@@ -28,6 +28,10 @@ pub enum Command {
     Join(Join),
     /// Show the relay, how well it can be reached, and the sessions on this computer
     Status(Status),
+    /// Measure the way to the other person's computer, until packets go there directly
+    Ping(Ping),
+    /// Say what this network lets through, and with which others a direct path is likely
+    Netcheck(Netcheck),
     /// Say what this computer lacks for sharing its screen, and how to mend it
     Preflight(Preflight),
     /// Play a whole session on this computer: relay, helper and sharer in one process
@@ -134,6 +138,34 @@ pub struct Status {
     /// Which relay, how to print.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// `remora ping`
+#[derive(Debug, Args)]
+pub struct Ping {
+    /// The other person's name, or a part of it, or the number of the session's process [default: the only session]
+    #[arg(value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Stop after so many, even if packets go through the relay
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Print one JSON object a line on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `remora netcheck`
+#[derive(Debug, Args)]
+pub struct Netcheck {
+    /// The relay's address, as `remora-relay` prints it
+    #[arg(long, env = "REMORA_RELAY", value_name = "HOST:PORT/KEY")]
+    pub relay: Option<RelayAddr>,
+    /// Print one JSON object a line on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
+    /// Again and again, with so much time between, until Ctrl-C
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub every: Option<u64>,
 }
 
 /// `remora preflight`

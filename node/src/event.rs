@@ -20,6 +20,8 @@ pub struct PathSnapshot {
     pub rtt: Duration,
     /// UDP payload of the inner connection, sent and received.
     pub bytes: u64,
+    /// What of it was received.
+    pub received: u64,
     /// The other node's address, when packets go there and not through the relay.
     pub direct: Option<SocketAddr>,
     /// Why they do not.

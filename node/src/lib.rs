@@ -47,6 +47,8 @@ pub mod share;
 // --- what people see ---
 /// Plays a whole session in one process.
 pub mod demo;
+/// What the network lets through.
+pub mod netcheck;
 /// The relay, and the sessions that live on this machine.
 pub mod status;
 /// `invite` and `join` in a terminal, in a pipe, and for scripts.

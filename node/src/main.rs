@@ -8,8 +8,9 @@ use remora::{
     config::{File, FileProfile},
     demo,
     error::{Exit, Failure},
+    netcheck,
     node::{Node, Options},
-    status,
+    status::{self, ping},
     terminal::{self, style::Style},
 };
 use serde_json::json;
@@ -73,6 +74,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Invite(args) => terminal::invite(&File::load(named)?, args).await,
         Command::Join(args) => terminal::join(&File::load(named)?, args).await,
         Command::Status(args) => status::run(&File::load(named)?, args).await,
+        Command::Ping(args) => ping::run(args).await,
+        Command::Netcheck(args) => netcheck::run(&File::load(named)?, args).await,
         Command::Preflight(args) => status::preflight(&args),
         Command::Demo(args) => demo::run(args).await,
     }
@@ -126,6 +129,8 @@ fn wants_json(command: &Command) -> bool {
         Command::Invite(args) => args.common.json,
         Command::Join(args) => args.common.json,
         Command::Status(args) => args.common.json,
+        Command::Ping(args) => args.json,
+        Command::Netcheck(args) => args.json,
         Command::Preflight(args) => args.json,
         Command::Demo(args) => args.json,
         Command::Setup(_) => false,
@@ -163,7 +168,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         say(
-            "remora: USAGE: say what to do: setup, invite, join, status, preflight or demo; see `remora --help`",
+            "remora: USAGE: say what to do: setup, invite, join, status, ping, netcheck, preflight or demo; see `remora --help`",
         );
         return ExitCode::from(Exit::Usage as u8);
     }

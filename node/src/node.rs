@@ -38,6 +38,7 @@ use crate::{
         keeper::Keeper,
         socket::MagicSocket,
         stream::{Dialer, proxy::Proxy},
+        survey::{self, Surveyed},
     },
     rendezvous::{self, Introduced, Waited},
     session::{self, Channels, Picture, inner},
@@ -73,6 +74,8 @@ pub struct Node {
     /// The control stream's task; ends by itself once no handle is left.
     talking: JoinSet<()>,
     policy: Policy,
+    /// What the NAT does, once it is known.
+    surveyed: watch::Receiver<Surveyed>,
 }
 
 /// How a node behaves.
@@ -136,8 +139,8 @@ pub struct Running {
     pub outcome: JoinHandle<Outcome>,
 }
 
-/// The first address of `HOST:PORT`, IPv4 before IPv6: on dual-stack names both work, and more networks carry v4.
-async fn resolve(relay: &RelayAddr) -> Result<SocketAddr, Failure> {
+/// The addresses of `HOST:PORT`: at least one, IPv4 before IPv6, for on dual-stack names both work, and more networks carry v4.
+pub(crate) async fn addresses(relay: &RelayAddr) -> Result<Vec<SocketAddr>, Failure> {
     let host_port = &relay.host_port;
     let unknown = |why: String| {
         let line = format!(
@@ -149,9 +152,12 @@ async fn resolve(relay: &RelayAddr) -> Result<SocketAddr, Failure> {
         .await
         .map_err(|_| unknown("no answer".into()))?
         .map_err(|error| unknown(error.to_string()))?;
-    addresses
-        .min_by_key(|address| !address.is_ipv4())
-        .ok_or_else(|| unknown("no address".into()))
+    let mut addresses: Vec<_> = addresses.collect();
+    addresses.sort_by_key(|address| !address.is_ipv4());
+    if addresses.is_empty() {
+        return Err(unknown("no address".into()));
+    }
+    Ok(addresses)
 }
 
 impl Node {
@@ -167,8 +173,8 @@ impl Node {
             proxy,
         } = options;
         let proxy = proxy.or_else(|| Proxy::from_environment(&relay.host_port));
-        let (address, tcp_only) = match resolve(relay).await {
-            Ok(address) => (address, tcp_only),
+        let (address, tcp_only) = match addresses(relay).await {
+            Ok(addresses) => (addresses[0], tcp_only),
             // Behind some proxies there are no names.
             Err(failure) if proxy.is_none() => return Err(failure),
             Err(_) => (NOWHERE, true),
@@ -196,6 +202,14 @@ impl Node {
             .map_err(|failure| unreached(failure, relay, tcp_only, trouble.borrow().as_deref()))?;
         let mut talking = JoinSet::new();
         talking.spawn(task);
+        let (found, surveyed) = watch::channel(Surveyed::default());
+        if !policy.relay_only && !socket.is_by_stream() {
+            // Not the handle: as long as there is one, the connection is.
+            let observers = survey::observers(&control);
+            receiving.spawn(async move {
+                found.send_replace(survey::nat(&observers).await);
+            });
+        }
         Ok(Self {
             control,
             notices,
@@ -203,6 +217,7 @@ impl Node {
             receiving,
             talking,
             policy,
+            surveyed,
         })
     }
 
@@ -314,7 +329,10 @@ impl Node {
             role,
             profile,
             commitment: nonce.commitment(),
-            named: Named::default(),
+            named: Named {
+                nat: self.surveyed.borrow().nat(),
+                ..Named::default()
+            },
         };
         let start = inner::Start {
             allocation,
@@ -325,7 +343,7 @@ impl Node {
                 true => None,
                 false => self.control.welcome.observed_address.parse().ok(),
             },
-            observers: observers(&self.control),
+            observers: survey::observers(&self.control),
             policy: self.policy.clone(),
         };
         let opened = inner::open(start, nonce, self.socket.clone(), self.control.relay).await;
@@ -388,6 +406,7 @@ impl Node {
             receiving,
             socket,
             policy: _,
+            surveyed: _,
         } = self;
         drop((control, notices));
         let ended = async { while talking.join_next().await.is_some() {} };
@@ -428,18 +447,6 @@ async fn receive(socket: Arc<MagicSocket>) {
     if let Err(error) = socket.receive().await {
         tracing::error!(%error, "the UDP socket failed");
     }
-}
-
-/// Who says how they see this node: the relay, and what else it names. Whatever that is, it is only asked.
-fn observers(control: &Control) -> Vec<SocketAddr> {
-    let named = control.welcome.observers.iter();
-    let others = named.filter_map(|observer| match observer.strip_prefix(':') {
-        Some(port) => Some(SocketAddr::new(control.relay.ip(), port.parse().ok()?)),
-        None => observer.parse().ok(),
-    });
-    std::iter::once(control.relay)
-        .chain(others.filter(|other| *other != control.relay))
-        .collect()
 }
 
 async fn tell(events: &mpsc::Sender<Event>, event: Event) {

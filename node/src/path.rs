@@ -20,6 +20,8 @@ pub mod gather;
 pub mod keeper;
 /// The task that looks for better paths, and leaves those that go dark.
 pub mod mover;
+/// A port of the gateway's.
+pub mod portmap;
 /// Where a session's packets go just now.
 pub mod route;
 /// What the NAT does, and how the node is seen.
@@ -30,6 +32,8 @@ pub mod silence;
 pub mod socket;
 /// The relay by 443/tcp.
 pub mod stream;
+/// What the NAT does, before there is a session.
+pub(crate) mod survey;
 /// One of them.
 mod udp;
 /// quinn's view of it.

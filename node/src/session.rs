@@ -34,7 +34,7 @@ use remora_proto::{
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
-    time::MissedTickBehavior,
+    time::{MissedTickBehavior, timeout},
 };
 
 use self::inner::{Inner, Messages};
@@ -42,7 +42,10 @@ use crate::{
     deadline::until,
     event::{Event, Input, PathSnapshot},
     help::incoming,
-    path::mover,
+    path::{
+        mover,
+        portmap::{self, Gateway},
+    },
     share::sharing::{self, Sharing, ToScreen, ToSession},
 };
 
@@ -107,7 +110,15 @@ pub async fn run(
     tasks.spawn(write(path.send, candidates));
     let (to, named) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(read(path.recv, path.inbox, to));
-    let links = mover::Links { named, told, moved };
+    let (port_map, keep_port) = portmap::port_map(policy.clone(), Gateway::of_system);
+    let mut port = JoinSet::new();
+    port.spawn(keep_port);
+    let links = mover::Links {
+        named,
+        told,
+        moved,
+        port_map,
+    };
     tasks.spawn(mover.run(path_keys, policy, links));
     let (to, mut controls) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(read(control.recv, control.inbox, to));
@@ -140,6 +151,7 @@ pub async fn run(
             relay: relay.clone(),
             rtt: connection.rtt(),
             bytes: stats.udp_tx.bytes + stats.udp_rx.bytes,
+            received: stats.udp_rx.bytes,
             direct,
             why_relayed,
             is_by_tcp: false,
@@ -232,11 +244,12 @@ pub async fn run(
     channels.path.send_replace(snapshot());
     take_leave(&connection, writers, receipt.reason.name()).await;
     tasks.shutdown().await;
+    // The mover wants it no more.
+    if timeout(LINGER, port.join_next()).await.is_err() {
+        tracing::debug!("the gateway's port was not given back in time");
+    }
     // The close packet leaves before the endpoint's socket does.
-    if tokio::time::timeout(LINGER, endpoint.wait_idle())
-        .await
-        .is_err()
-    {
+    if timeout(LINGER, endpoint.wait_idle()).await.is_err() {
         tracing::debug!("the inner connection did not drain in time");
     }
     receipt
@@ -343,7 +356,7 @@ impl Beside {
             task.abort();
         }
         drop(screen);
-        if tokio::time::timeout(LINGER, &mut task).await.is_err() {
+        if timeout(LINGER, &mut task).await.is_err() {
             tracing::warn!("the screen did not close in time");
         }
     }
@@ -395,7 +408,7 @@ async fn write(mut stream: SendStream, mut messages: mpsc::Receiver<Bytes>) {
 /// The last words are delivered, then the one who hears them last closes the connection.
 async fn take_leave(connection: &Connection, mut writers: JoinSet<()>, reason: &str) {
     let delivered = async { while writers.join_next().await.is_some() {} };
-    if tokio::time::timeout(LINGER, delivered).await.is_err() {
+    if timeout(LINGER, delivered).await.is_err() {
         tracing::debug!("the last words were not acknowledged in time");
     }
     connection.close(0u32.into(), reason.as_bytes());

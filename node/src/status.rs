@@ -1,123 +1,25 @@
-//! `remora status`: the relay, and the sessions on this computer. Each running session keeps a small file in the
-//! user's runtime folder, which only the user can read; it holds no code and no key.
+//! `remora status`: the relay, and the sessions on this computer. `remora preflight`.
 
-use std::{
-    env, fs,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::PathBuf,
-};
+/// What a session tells of itself.
+pub mod board;
+/// `remora ping`.
+pub mod ping;
 
-use remora_proto::identity::Role;
 use serde_json::{Value, json};
+
+use self::board::sessions;
 
 use crate::{
     cli,
     config::File,
     control::unix_ms,
     error::{Exit, Failure},
-    event::role_name,
+    netcheck,
     node::Node,
+    path::survey,
     share::preflight,
-    terminal::{self, console::print_data, screen::Screen},
+    terminal::{self, console::print_data},
 };
-
-/// `$XDG_RUNTIME_DIR/remora`, or a folder of the user's own below the temporary one.
-fn folder() -> PathBuf {
-    match env::var_os("XDG_RUNTIME_DIR") {
-        Some(runtime) => PathBuf::from(runtime).join("remora"),
-        None => env::temp_dir().join(format!("remora-{}", nix::unistd::getuid())),
-    }
-}
-
-/// What this process tells about its session; taken down when dropped.
-#[derive(Debug)]
-pub struct Board {
-    path: PathBuf,
-    role: Role,
-    shown: Option<String>,
-    since_unix_ms: u64,
-}
-
-impl Board {
-    /// A board for this process.
-    pub fn new(role: Role) -> Self {
-        let path = folder().join(format!("{}.json", std::process::id()));
-        Self {
-            path,
-            role,
-            shown: None,
-            since_unix_ms: unix_ms(),
-        }
-    }
-
-    /// Shows what `screen` shows, when that has changed. Best effort: a full disk must not end a session.
-    pub fn show(&mut self, screen: &Screen) {
-        let Some(mut session) = screen.summary() else {
-            return;
-        };
-        session["pid"] = std::process::id().into();
-        session["role"] = role_name(self.role).into();
-        session["since_unix_ms"] = self.since_unix_ms.into();
-        let text = session.to_string();
-        if self.shown.as_ref() == Some(&text) {
-            return;
-        }
-        if let Err(error) = self.write(&text) {
-            tracing::debug!(%error, "status file");
-        }
-        self.shown = Some(text);
-    }
-
-    fn write(&self, text: &str) -> std::io::Result<()> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder())?;
-        let mut options = fs::OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&self.path)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())
-    }
-}
-
-impl Drop for Board {
-    fn drop(&mut self) {
-        if self.shown.is_some()
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::debug!(%error, "status file");
-        }
-    }
-}
-
-/// Sessions of processes that are still there; what a killed process left behind is swept.
-fn sessions() -> Vec<Value> {
-    let Ok(entries) = fs::read_dir(folder()) else {
-        return Vec::new();
-    };
-    let mut sessions: Vec<Value> = entries
-        .flatten()
-        .filter_map(|entry| live_session(&entry.path()))
-        .collect();
-    sessions.sort_by_key(|session| session["pid"].as_i64());
-    sessions
-}
-
-fn live_session(path: &std::path::Path) -> Option<Value> {
-    let session: Value = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(session["pid"].as_i64()?).ok()?);
-    if nix::sys::signal::kill(pid, None).is_ok() {
-        return Some(session);
-    }
-    if let Err(error) = fs::remove_file(path) {
-        tracing::debug!(%error, "stale status file");
-    }
-    None
-}
 
 /// `remora status`
 ///
@@ -129,13 +31,15 @@ pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
     let sessions = sessions();
     let report = match &node {
         Ok(node) => {
+            let nat = survey::nat(&survey::observers(node.control())).await.nat();
             let (control, welcome) = (node.control(), &node.control().welcome);
             json!({
                 "v": 1, "relay": {
                     "address": relay.host_port, "name": welcome.relay_name, "reachable": true,
                     "rtt_ms": control.rtt().as_secs_f64() * 1e3, "observed_address": welcome.observed_address,
                     "transport": if node.is_by_tcp() { "tcp" } else { "udp" },
-                    "realm": welcome.realm, "protocol": welcome.protocol,
+                    "realm": welcome.realm, "protocol": welcome.protocol, "udp": !node.is_by_tcp(),
+                    "nat": netcheck::nat_name(&nat),
                 }, "sessions": sessions,
             })
         }
@@ -216,7 +120,7 @@ fn print_report(report: &Value, failure: Option<&Failure>) -> Result<(), Failure
             trouble(failure)
         ))?,
         None => print_data(&format!(
-            "relay {} at {} · {:.1} ms · {} · seen as {} · realm {}",
+            "relay {} at {} · {:.1} ms · {} · nat: {} · seen as {} · realm {}",
             text(relay, "name"),
             text(relay, "address"),
             relay["rtt_ms"].as_f64().unwrap_or_default(),
@@ -224,6 +128,7 @@ fn print_report(report: &Value, failure: Option<&Failure>) -> Result<(), Failure
                 "tcp" => "by tcp",
                 _ => "udp ok",
             },
+            text(relay, "nat"),
             text(relay, "observed_address"),
             text(relay, "realm"),
         ))?,
@@ -236,19 +141,63 @@ fn print_report(report: &Value, failure: Option<&Failure>) -> Result<(), Failure
         return print_data("no session on this computer");
     }
     for session in sessions {
-        let seconds =
-            unix_ms().saturating_sub(session["since_unix_ms"].as_u64().unwrap_or_default()) / 1000;
-        print_data(&format!(
-            "pid {}  as {}  with {}  {}  {}  {} bytes  {}:{:02}",
-            session["pid"],
-            text(session, "role"),
-            text(session, "peer"),
-            text(session, "mode"),
-            text(session, "path"),
-            session["bytes"],
-            seconds / 60,
-            seconds % 60,
-        ))?;
+        print_data(&session_line(session))?;
     }
     Ok(())
+}
+
+/// `Maria Lopez  view  as helper  direct 203.0.113.7:41641 (8 ms)  tx 4.1 MB  rx 212.0 MB  2:14  pid 4711`
+fn session_line(session: &Value) -> String {
+    let number = |key: &str| session[key].as_u64().unwrap_or_default();
+    let seconds = unix_ms().saturating_sub(number("since_unix_ms")) / 1000;
+    let why = session["why_relayed"].as_str();
+    let why = why.map(|why| format!(", {why}")).unwrap_or_default();
+    let [sent, received] = ["bytes_sent", "bytes_received"].map(|key| size(number(key)));
+    let (minutes, seconds) = (seconds / 60, seconds % 60);
+    format!(
+        "{}  {}  as {}  {}{why}  tx {sent}  rx {received}  {minutes}:{seconds:02}  pid {}",
+        text(session, "peer"),
+        text(session, "mode"),
+        text(session, "role"),
+        text(session, "path"),
+        session["pid"],
+    )
+}
+
+/// `999 B`, `4.1 MB`
+fn size(bytes: u64) -> String {
+    let mut tenths = u128::from(bytes) * 10;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if tenths < 10_000 {
+            let whole = if unit == "B" {
+                String::new()
+            } else {
+                format!(".{}", tenths % 10)
+            };
+            return format!("{}{whole} {unit}", tenths / 10);
+        }
+        tenths /= 1000;
+    }
+    format!("{}.{} TB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_said_in_their_unit() {
+        for (bytes, said) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (4_149_999, "4.1 MB"),
+            (212_000_000, "212.0 MB"),
+            (999_999_999, "999.9 MB"),
+            (1_000_000_000, "1.0 GB"),
+            (7_000_000_000_000, "7.0 TB"),
+        ] {
+            assert_eq!(size(bytes), said);
+        }
+    }
 }

@@ -41,7 +41,7 @@ use crate::{
     node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
     share::{desktop::Desktop, preflight},
-    status::Board,
+    status::board::Board,
 };
 
 /// How often the countdown and the path badge are renewed.

@@ -377,6 +377,10 @@ fn status_shows_a_session_while_it_lives() {
     assert_eq!(before["v"], 1);
     assert_eq!(before["relay"]["reachable"], true);
     assert_eq!(before["relay"]["name"], "relay");
+    assert_eq!(
+        (&before["relay"]["udp"], &before["relay"]["nat"]),
+        (&json!(true), &json!("independent"))
+    );
     assert_eq!(before["sessions"], json!([]));
 
     let (mut helper, mut sharer) = scene.active();
@@ -390,9 +394,15 @@ fn status_shows_a_session_while_it_lives() {
         (&json!("helper"), &json!("view"))
     );
     assert_eq!(session["peer"], "Maria Lopez");
-    assert!(
-        session["bytes"].as_u64().is_some_and(|bytes| bytes > 0),
-        "{during}"
+    for field in ["bytes", "bytes_sent", "bytes_received"] {
+        assert!(
+            session[field].as_u64().is_some_and(|bytes| bytes > 0),
+            "{field} in {during}"
+        );
+    }
+    assert_eq!(
+        (&session["way"], &session["why_relayed"]),
+        (&json!("relayed"), &json!("POLICY_RELAY_ONLY"))
     );
     assert!(
         !during.to_string().contains("hello"),
@@ -402,6 +412,62 @@ fn status_shows_a_session_while_it_lives() {
     helper.say("/leave");
     assert_eq!(helper.end(PATIENCE).code, Some(0));
     assert_eq!(status()["sessions"], json!([]));
+}
+
+#[test]
+fn ping_says_which_way_a_session_goes_and_why_until_it_has_said_so_often_enough() {
+    let scene = Scene::new();
+    let ping = |args: &[&str]| run(scene.helper_home.remora(&[&["ping"], args].concat()));
+    let alone = ping(&[]);
+    assert_eq!(alone.code, Some(1), "{alone:?}");
+    assert!(alone.line().contains("NO_SESSION"), "{alone:?}");
+
+    let (mut helper, mut sharer) = scene.active();
+    sharer.say("hello");
+    helper.expect("chat");
+    let said = ping(&["maria", "--count", "1"]);
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+    let [line] = &said.stdout[..] else {
+        panic!("one line: {said:?}")
+    };
+    assert!(
+        line.starts_with("pong from Maria Lopez via relay(relay) in ")
+            && line.ends_with(" ms (POLICY_RELAY_ONLY)"),
+        "{line}"
+    );
+    let pongs = ping(&["--count", "2", "--json"]);
+    assert_eq!(pongs.stdout.len(), 2, "{pongs:?}");
+    for (number, line) in (1..).zip(&pongs.stdout) {
+        let pong: Value = serde_json::from_str(line).expect("an object");
+        assert!(
+            pong["rtt_ms"].as_f64().is_some_and(|rtt| rtt > 0.0),
+            "{pong}"
+        );
+        for (field, value) in [
+            ("v", json!(1)),
+            ("event", json!("pong")),
+            ("number", json!(number)),
+            ("peer", json!("Maria Lopez")),
+            ("pid", json!(helper.pid())),
+            ("way", json!("relayed")),
+            ("relay", json!("relay")),
+            ("address", Value::Null),
+            ("why_relayed", json!("POLICY_RELAY_ONLY")),
+        ] {
+            assert_eq!(pong[field], value, "{field} in {pong}");
+        }
+    }
+    let unknown = ping(&["sam"]);
+    assert_eq!(unknown.code, Some(1));
+    assert!(unknown.line().contains("NO_SESSION"), "{unknown:?}");
+
+    let mut longer = Script::start(scene.helper_home.remora(&["ping", "--json"]));
+    longer.expect("pong");
+    helper.say("/leave");
+    assert_eq!(helper.end(PATIENCE).code, Some(0));
+    let end = longer.end(PATIENCE);
+    assert_eq!(end.code, Some(5), "{end:?}");
+    assert!(end.line().contains("SESSION_ENDED"), "{end:?}");
 }
 
 #[test]
@@ -443,4 +509,71 @@ fn the_demo_prints_one_object_that_says_all_went_well() {
             "{field} in {summary}"
         );
     }
+}
+
+#[test]
+fn netcheck_says_what_the_network_lets_through() {
+    let relay = RelayProcess::start(&[]);
+    let home = Home::new();
+    let netcheck = |address: &str| run(home.remora(&["netcheck", "--json", "--relay", address]));
+    let end = netcheck(&relay.address);
+    assert_eq!((end.code, end.stderr.as_str()), (Some(0), ""));
+    let [line] = &end.stdout[..] else {
+        panic!("one object: {end:?}")
+    };
+    let report: Value = serde_json::from_str(line).expect("an object");
+    for (field, value) in [
+        ("v", json!(1)),
+        ("udp", json!(true)),
+        ("tcp", Value::Null),
+        (
+            "nat",
+            json!({"mapping_varies_by_destination": false, "allocation": null}),
+        ),
+        (
+            "port_mapping",
+            json!({"protocol": null, "address": null, "why_not": "NOT_ASKED"}),
+        ),
+        (
+            "direct_likely_with",
+            json!(["independent", "sequential", "block", "random"]),
+        ),
+        ("relay_needed_with", json!([])),
+    ] {
+        assert_eq!(report[field], value, "{field} in {report}");
+    }
+    let v4 = &report["ipv4"];
+    assert_eq!(
+        (&v4["works"], &v4["has_nat"], &report["ipv6"]["works"]),
+        (&json!(true), &json!(false), &Value::Null)
+    );
+    let seen = v4["address"].as_str().expect("an address");
+    assert!(seen.starts_with("127.0.0.1:"), "{report}");
+    let of_relay = &report["relays"][0];
+    assert_eq!(
+        (&of_relay["name"], &of_relay["state"]),
+        (&json!("relay"), &json!("ok"))
+    );
+    assert!(
+        of_relay["rtt_ms"].as_f64().is_some_and(|rtt| rtt > 0.0),
+        "{report}"
+    );
+
+    let address = relay.address.clone();
+    drop(relay);
+    let end = netcheck(&address);
+    assert_eq!(end.code, Some(5), "{end:?}");
+    assert!(end.line().contains("RELAY_UNREACHABLE"), "{end:?}");
+    let report: Value = serde_json::from_str(&end.stdout[0]).expect("an object");
+    for (field, value) in [
+        ("udp", json!(false)),
+        ("direct_likely_with", json!([])),
+        (
+            "relay_needed_with",
+            json!(["independent", "sequential", "block", "random"]),
+        ),
+    ] {
+        assert_eq!(report[field], value, "{field} in {report}");
+    }
+    assert_eq!(report["relays"][0]["state"], "RELAY_UNREACHABLE");
 }

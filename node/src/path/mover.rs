@@ -1,7 +1,7 @@
 //! A session's path: gathers, drives the machine, moves packets.
 //!
 //! ```text
-//!  interfaces, observers' reflection ──▶ ┌──────────┐ ─▶ candidates ─▶ path stream ─▶ the other node
+//!  interfaces, gateway, observers ─────▶ ┌──────────┐ ─▶ candidates ─▶ path stream ─▶ the other node
 //!  the other node's candidates ────────▶ │ Paths    │ ─▶ checks ─▶ magic socket
 //!  checks from the magic socket ───────▶ │          │ ─▶ SharedRoute ─▶ virtual socket
 //!                                        └──────────┘ ─▶ moves ─▶ people
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use remora_proto::{
     id::{SessionId, Side},
     path::{
-        candidate::{self, Named, Policy},
+        candidate::{self, Candidate, Kind, Named, Policy},
         check::Keys,
         machine::{Moved, Paths},
         nat::Nat,
@@ -35,7 +35,8 @@ use tokio::{
 };
 
 use super::{
-    changes::Changes, gather, route::SharedRoute, seen::Seen, silence::Silence, socket::MagicSocket,
+    changes::Changes, gather, portmap::PortMap, route::SharedRoute, seen::Seen, silence::Silence,
+    socket::MagicSocket,
 };
 use crate::deadline::until;
 
@@ -89,6 +90,8 @@ pub struct Links {
     pub told: mpsc::Sender<Bytes>,
     /// Moves, for people.
     pub moved: mpsc::Sender<Moved>,
+    /// The gateway's port.
+    pub port_map: PortMap,
 }
 
 impl Mover {
@@ -99,6 +102,11 @@ impl Mover {
             ..policy
         };
         let (may_move, allow_loopback) = (!policy.relay_only, policy.allow_loopback);
+        // Nodes of one computer have no gateway between them.
+        let may_map = may_move && !allow_loopback;
+        if may_map {
+            self.want_port(&links.port_map);
+        }
         let mut paths = Paths::new(keys, policy, Instant::now());
         let mut look = ticks(LOOK);
         let mut changes = Changes::new();
@@ -142,6 +150,7 @@ impl Mover {
                     None => is_open = false,
                 },
                 () = until(due) => {}
+                () = links.port_map.changed() => {}
                 _ = look.tick() => {
                     let last = self.silence.last_sent();
                     if last != sent {
@@ -158,6 +167,9 @@ impl Mover {
                         // Another network, another NAT.
                         seen.restart(Instant::now());
                         self.silence.suspect();
+                        if may_map {
+                            self.want_port(&links.port_map);
+                        }
                     }
                     hosts = found;
                 }
@@ -165,11 +177,23 @@ impl Mover {
             let now = Instant::now();
             seen.handle_timeout(now);
             let own = hosts.iter().map(|host| host.subnet).collect();
-            let candidates = gather::candidates(&hosts, seen.main(), allow_loopback);
-            paths.handle_local(candidates, own, now);
+            let mapped = links.port_map.mapped().map(|mapped| Candidate {
+                kind: Kind::PortMapped,
+                address: mapped.into(),
+            });
+            let others = gather::candidates(&hosts, seen.main(), allow_loopback);
+            paths.handle_local(mapped.into_iter().chain(others).collect(), own, now);
             paths.handle_nat(seen.nat(), now);
             paths.handle_timeout(now);
             self.flush(&mut paths, &mut seen, &links, now);
+        }
+    }
+
+    /// Wants a port of the gateway's that leads to the IPv4 socket's.
+    fn want_port(&self, port_map: &PortMap) {
+        let v4 = self.socket.bases().into_iter().find(SocketAddr::is_ipv4);
+        if let Some(v4) = v4 {
+            port_map.want(v4.port());
         }
     }
 

@@ -12,7 +12,7 @@ use remora_proto::{
     session::{Command, EndReason, Event as SessionEvent, Mode, Receipt},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::style::Style;
 use crate::event::{Event, Input, PathSnapshot};
@@ -107,11 +107,15 @@ impl Screen {
             Stage::Active { mode, .. } => mode.to_string(),
             _ => "waiting".into(),
         };
-        let rtt_ms = path.rtt.as_secs_f64() * 1e3;
-        Some(json!({
-            "peer": self.peer.trim_matches(['\u{2068}', '\u{2069}']), "mode": mode,
-            "path": path.badge(), "rtt_ms": rtt_ms, "bytes": path.bytes,
-        }))
+        let mut summary = path.json();
+        summary["way"] = summary["path"].take();
+        summary["path"] = path.badge().into();
+        summary["peer"] = self.peer.trim_matches(['\u{2068}', '\u{2069}']).into();
+        summary["mode"] = mode.into();
+        summary["bytes"] = path.bytes.into();
+        summary["bytes_received"] = path.received.into();
+        summary["bytes_sent"] = path.bytes.saturating_sub(path.received).into();
+        Some(summary)
     }
 
     /// The path's newest measurement.

@@ -1,0 +1,53 @@
+//! `remora netcheck`: what the network lets through, what its NAT does, and with which others a direct path is likely.
+//!
+//! ```text
+//!  the relay ◀── connection, its latency ──┐
+//!  its ports ◀── proto::path::survey ──────┼─▶ Report ─▶ person, or --json
+//!  gateway   ◀── path::portmap ────────────┘
+//! ```
+
+/// How others see this computer.
+mod look;
+/// What has been found.
+mod report;
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+pub(crate) use self::report::nat_name;
+
+use self::report::Report;
+use crate::{
+    cli,
+    config::File,
+    error::{Exit, Failure},
+    terminal::console::print_data,
+};
+
+/// `remora netcheck`
+///
+/// # Errors
+/// The relay cannot be used; what has been found is printed all the same.
+pub async fn run(file: &File, args: cli::Netcheck) -> Result<Exit, Failure> {
+    let relay = file.relay(args.relay)?;
+    let Some(every) = args.every else {
+        let (report, failure) = look::around(&relay).await;
+        print(&report, args.json)?;
+        return failure.map_or(Ok(Exit::Ok), Err);
+    };
+    let mut ticks = interval(Duration::from_secs(every));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let (report, _) = look::around(&relay).await;
+        print(&report, args.json)?;
+    }
+}
+
+fn print(report: &Report, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        return print_data(&report.json().to_string());
+    }
+    report.lines().iter().try_for_each(|line| print_data(line))
+}

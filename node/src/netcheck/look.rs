@@ -1,0 +1,115 @@
+//! Everything is asked at once, and given up soon: a person waits for it.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4},
+    num::NonZeroU16,
+    time::Duration,
+};
+
+use remora_proto::{id::RelayAddr, path::candidate::Policy};
+use tokio::{net::UdpSocket, time::timeout};
+
+use super::report::{Family, Report};
+use crate::{
+    error::{Exit, Failure},
+    node::{Node, Options, addresses},
+    path::{
+        gather,
+        portmap::{self, Gateway, Protocol, Unmapped},
+        survey,
+    },
+};
+
+/// For the relay to take us in.
+const CONNECTING: Duration = Duration::from_millis(1500);
+
+/// Looks; a failure is why the relay could not be used.
+pub(super) async fn around(relay: &RelayAddr) -> (Report, Option<Failure>) {
+    let addresses = match addresses(relay).await {
+        Ok(addresses) => addresses,
+        Err(failure) => return (Report::nothing(relay, &failure), Some(failure)),
+    };
+    let [v4, v6] = [true, false].map(|is_v4| {
+        let of_family = |address: &SocketAddr| address.is_ipv4() == is_v4;
+        addresses.iter().copied().find(of_family)
+    });
+    let connecting = async {
+        let connected = timeout(CONNECTING, Node::connect(relay, Options::default())).await;
+        connected.unwrap_or_else(|_| Err(too_slow(relay)))
+    };
+    let (node, seen_v4, seen_v6, mapped) =
+        tokio::join!(connecting, seen(v4), seen(v6), port_mapping(&addresses));
+    let (mut report, failure) = match &node {
+        Ok(node) => {
+            let nat = survey::nat(&survey::observers(node.control())).await.nat();
+            (Report::of(relay, node.control(), nat), None)
+        }
+        Err(failure) => (Report::nothing(relay, failure), None),
+    };
+    report.has_udp = node.is_ok() || seen_v4.is_some() || seen_v6.is_some();
+    report.v4 = family(true, v4, seen_v4);
+    report.v6 = family(false, v6, seen_v6);
+    report.port_mapping = mapped;
+    let failure = match node {
+        Ok(node) => {
+            node.close().await;
+            failure
+        }
+        Err(failure) => Some(failure),
+    };
+    (report, failure)
+}
+
+fn too_slow(relay: &RelayAddr) -> Failure {
+    let at = &relay.host_port;
+    let seconds = CONNECTING.as_secs_f64();
+    Failure::new(
+        Exit::Offline,
+        "RELAY_UNREACHABLE",
+        format!(
+            "no answer from the relay at {at} within {seconds} s: is it running, is the address right, and does your network let UDP through?"
+        ),
+    )
+}
+
+fn family(is_v4: bool, relay: Option<SocketAddr>, seen: Option<SocketAddr>) -> Family {
+    let any: SocketAddr = if is_v4 {
+        (Ipv4Addr::UNSPECIFIED, 1).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 1).into()
+    };
+    let hosts = gather::hosts(&[any]);
+    Family {
+        is_asked: relay.is_some(),
+        seen,
+        is_local: seen.is_some_and(|seen| {
+            let mut own = hosts.iter().map(|host| host.candidate.address.ip());
+            seen.ip().is_loopback() || own.any(|own| own == seen.ip())
+        }),
+        has_support: !hosts.is_empty(),
+    }
+}
+
+/// From where the relay sees a fresh socket.
+async fn seen(relay: Option<SocketAddr>) -> Option<SocketAddr> {
+    let relay = relay?;
+    survey::run(&[relay], relay.is_ipv4()).await?.reflexive()
+}
+
+/// By what the gateway gives a port, and which: one that leads to nobody, and is given back at once.
+async fn port_mapping(relay: &[SocketAddr]) -> Result<(Protocol, SocketAddrV4), Unmapped> {
+    if relay.iter().all(|relay| relay.ip().is_loopback()) {
+        return Err(Unmapped::NotAsked);
+    }
+    let at = Gateway::of_system().ok_or(Unmapped::NoGateway)?;
+    let socket = UdpSocket::bind((at.own, 0)).await;
+    let port = socket.as_ref().ok().and_then(|socket| {
+        let local = socket.local_addr().ok()?;
+        NonZeroU16::new(local.port())
+    });
+    let port = port.ok_or(Unmapped::NoGateway)?;
+    let mapping = portmap::map(at, port, &Policy::default()).await?;
+    let given = (mapping.protocol, mapping.external);
+    mapping.delete().await;
+    Ok(given)
+}
