@@ -259,6 +259,7 @@ mod tests {
         let relay = RelayAddr {
             host_port: "127.0.0.1:1".to_owned(),
             id: RelayId(noise::StaticKey::generate().public()),
+            tls: None,
         };
         let sessions = [SessionId(7), SessionId(8)];
         let mut random = StdRng::seed_from_u64(1);
@@ -285,6 +286,7 @@ mod tests {
         let relay = RelayAddr {
             host_port: "127.0.0.1:1".to_owned(),
             id: RelayId(noise::StaticKey::generate().public()),
+            tls: None,
         };
         let packets = first_packets(&relay).expect("caught");
         assert_eq!(packets.len(), FIRST_PACKETS);

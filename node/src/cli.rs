@@ -47,6 +47,9 @@ pub struct Common {
     /// Through the relay only, even if the two computers could reach each other
     #[arg(long, env = "REMORA_RELAY_ONLY")]
     pub relay_only: bool,
+    /// By TCP only, through the relay, even where UDP goes
+    #[arg(long, env = "REMORA_TCP_ONLY")]
+    pub tcp_only: bool,
     /// Print one JSON object a line on stdout, for scripts
     #[arg(long)]
     pub json: bool,

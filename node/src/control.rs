@@ -41,7 +41,7 @@ use remora_proto::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::failure::relay_lost;
+pub use self::failure::{RELAY_UNREACHABLE, relay_lost};
 use self::link::Link;
 use crate::{
     error::Failure,

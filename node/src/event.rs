@@ -26,6 +26,8 @@ pub struct PathSnapshot {
     pub direct: Option<SocketAddr>,
     /// Why they do not.
     pub why_relayed: Option<WhyRelayed>,
+    /// Relayed, and the relay is reached by TCP.
+    pub is_by_tcp: bool,
 }
 
 impl PathSnapshot {
@@ -38,11 +40,28 @@ impl PathSnapshot {
         }
     }
 
-    /// The badge: `direct 203.0.113.7:41641 (8 ms)`, `relayed via fra-1 (31 ms)`.
+    /// The same when the relay is reached by a stream, or is not: then that is why nothing goes directly.
+    pub(crate) fn reached(self, by_stream: bool) -> Self {
+        let is_by_tcp = by_stream && self.direct.is_none();
+        let why_relayed = match self.why_relayed {
+            Some(why) if is_by_tcp && why != WhyRelayed::PolicyRelayOnly => {
+                Some(WhyRelayed::UdpBlocked)
+            }
+            why => why,
+        };
+        Self {
+            is_by_tcp,
+            why_relayed,
+            ..self
+        }
+    }
+
+    /// The badge: `direct 203.0.113.7:41641 (8 ms)`, `relayed via fra-1 (31 ms)`, `relayed via fra-1 over TCP (31 ms)`.
     pub fn badge(&self) -> String {
         let ms = self.rtt.as_secs_f64() * 1e3;
         match self.direct {
             Some(address) => format!("direct {address} ({ms:.0} ms)"),
+            None if self.is_by_tcp => format!("relayed via {} over TCP ({ms:.0} ms)", self.relay),
             None => format!("relayed via {} ({ms:.0} ms)", self.relay),
         }
     }
@@ -50,7 +69,7 @@ impl PathSnapshot {
     /// The same for scripts; `why_relayed` is null when packets go directly.
     pub fn json(&self) -> Value {
         json!({
-            "path": self.kind(), "relay": self.relay, "rtt_ms": self.rtt.as_secs_f64() * 1e3,
+            "path": self.kind(), "transport": if self.is_by_tcp { "tcp" } else { "udp" }, "relay": self.relay, "rtt_ms": self.rtt.as_secs_f64() * 1e3,
             "address": self.direct.map(|address| address.to_string()),
             "why_relayed": self.why_relayed.map(WhyRelayed::name),
         })
@@ -198,5 +217,36 @@ impl Event {
             Self::ChatWanted => json!({"event": "chat_wanted"}),
             Self::NotPossible(what) => json!({"event": "not_possible", "text": what}),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_nothing_goes_directly_is_that_udp_does_not_unless_it_is_not_wanted() {
+        let relayed = |why_relayed| PathSnapshot {
+            relay: "fra-1".to_owned(),
+            why_relayed,
+            ..PathSnapshot::default()
+        };
+        let path = relayed(Some(WhyRelayed::Probing)).reached(true);
+        assert_eq!(path.badge(), "relayed via fra-1 over TCP (0 ms)");
+        let json = path.json();
+        assert_eq!(
+            (&json["transport"], &json["why_relayed"]),
+            (&"tcp".into(), &"UDP_BLOCKED".into())
+        );
+        let path = relayed(Some(WhyRelayed::PolicyRelayOnly)).reached(true);
+        assert_eq!(path.why_relayed, Some(WhyRelayed::PolicyRelayOnly));
+        let path = relayed(Some(WhyRelayed::Probing)).reached(false);
+        assert_eq!(path.json()["transport"], "udp");
+        let direct = PathSnapshot {
+            direct: Some(([192, 0, 2, 1], 7).into()),
+            ..relayed(None)
+        };
+        let direct = direct.reached(true);
+        assert_eq!((direct.is_by_tcp, direct.why_relayed), (false, None));
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-pub(crate) use self::{look::nat, report::nat_name};
+pub(crate) use self::report::nat_name;
 
 use self::report::Report;
 use crate::{

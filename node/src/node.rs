@@ -4,7 +4,11 @@
     reason = "the reasons that need a line of their own, among many"
 )]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use remora_proto::{
@@ -23,13 +27,19 @@ use remora_proto::{
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
+    time::timeout,
 };
 
 use crate::{
-    control::{Control, Notice, PARK_AFTER, Started},
+    control::{Control, Notice, PARK_AFTER, RELAY_UNREACHABLE, Started},
     error::{Exit, Failure, exit_of},
     event::{Event, Input, PathSnapshot},
-    path::socket::MagicSocket,
+    path::{
+        keeper::Keeper,
+        socket::MagicSocket,
+        stream::{Dialer, proxy::Proxy},
+        survey::{self, Surveyed},
+    },
     rendezvous::{self, Introduced, Waited},
     session::{self, Channels, Picture, inner},
     share::{desktop::Desktop, sharing::Sharing},
@@ -43,6 +53,10 @@ const QUEUE_INPUT: usize = 64;
 const QUEUE_FRAMES: usize = 8;
 /// For the last words to the relay.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// A name that takes longer is none: somebody waits.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Where a relay is whose name only the proxy knows: nowhere (192.0.2.0/24, RFC 5737). What is asked there by UDP is lost.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 1);
 /// How often a session's node looks whether it is heard.
 const LISTEN: Duration = Duration::from_millis(100);
 
@@ -60,6 +74,8 @@ pub struct Node {
     /// The control stream's task; ends by itself once no handle is left.
     talking: JoinSet<()>,
     policy: Policy,
+    /// What the NAT does, once it is known.
+    surveyed: watch::Receiver<Surveyed>,
 }
 
 /// How a node behaves.
@@ -69,6 +85,10 @@ pub struct Options {
     pub park_after: Duration,
     /// Which paths its sessions may take.
     pub policy: Policy,
+    /// UDP is not used, whether it goes or not.
+    pub tcp_only: bool,
+    /// Where TCP needs one: instead of the proxy that the environment names.
+    pub proxy: Option<Proxy>,
 }
 
 impl Default for Options {
@@ -76,6 +96,8 @@ impl Default for Options {
         Self {
             park_after: PARK_AFTER,
             policy: Policy::default(),
+            tcp_only: false,
+            proxy: None,
         }
     }
 }
@@ -90,6 +112,14 @@ impl Options {
         Self {
             policy,
             ..Self::default()
+        }
+    }
+
+    /// Everything goes by TCP, and so through the relay.
+    pub fn tcp_only() -> Self {
+        Self {
+            tcp_only: true,
+            ..Self::relay_only()
         }
     }
 }
@@ -118,8 +148,9 @@ pub(crate) async fn addresses(relay: &RelayAddr) -> Result<Vec<SocketAddr>, Fail
         );
         Failure::new(Exit::Offline, "RELAY_UNKNOWN", line)
     };
-    let addresses = tokio::net::lookup_host(host_port)
+    let addresses = timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(host_port))
         .await
+        .map_err(|_| unknown("no answer".into()))?
         .map_err(|error| unknown(error.to_string()))?;
     let mut addresses: Vec<_> = addresses.collect();
     addresses.sort_by_key(|address| !address.is_ipv4());
@@ -135,19 +166,50 @@ impl Node {
     /// # Errors
     /// What is wrong, and what to do about it.
     pub async fn connect(relay: &RelayAddr, options: Options) -> Result<Self, Failure> {
-        let Options { park_after, policy } = options;
-        let address = addresses(relay).await?[0];
-        let (socket, incoming) = MagicSocket::bind(address)
-            .map_err(|error| Failure::internal("cannot open a UDP socket", error))?;
+        let Options {
+            park_after,
+            policy,
+            tcp_only,
+            proxy,
+        } = options;
+        let proxy = proxy.or_else(|| Proxy::from_environment(&relay.host_port));
+        let (address, tcp_only) = match addresses(relay).await {
+            Ok(addresses) => (addresses[0], tcp_only),
+            // Behind some proxies there are no names.
+            Err(failure) if proxy.is_none() => return Err(failure),
+            Err(_) => (NOWHERE, true),
+        };
+        let bind = if tcp_only {
+            MagicSocket::bind_tcp_only
+        } else {
+            MagicSocket::bind
+        };
+        let (socket, incoming) =
+            bind(address).map_err(|error| Failure::internal("cannot open a UDP socket", error))?;
         let mut receiving = JoinSet::new();
         receiving.spawn(receive(socket.clone()));
+        let known = (address != NOWHERE).then_some(address);
+        let dialer = Dialer::new(relay, known, proxy);
+        let (keeper, trouble) = Keeper::new(socket.clone(), dialer, tcp_only);
+        receiving.spawn(keeper.run());
+        let connecting = Control::connect(relay, address, socket.clone(), incoming, park_after);
         let Started {
             control,
             notices,
             task,
-        } = Control::connect(relay, address, socket.clone(), incoming, park_after).await?;
+        } = connecting
+            .await
+            .map_err(|failure| unreached(failure, relay, tcp_only, trouble.borrow().as_deref()))?;
         let mut talking = JoinSet::new();
         talking.spawn(task);
+        let (found, surveyed) = watch::channel(Surveyed::default());
+        if !policy.relay_only && !socket.is_by_stream() {
+            // Not the handle: as long as there is one, the connection is.
+            let observers = survey::observers(&control);
+            receiving.spawn(async move {
+                found.send_replace(survey::nat(&observers).await);
+            });
+        }
         Ok(Self {
             control,
             notices,
@@ -155,7 +217,13 @@ impl Node {
             receiving,
             talking,
             policy,
+            surveyed,
         })
+    }
+
+    /// Whether the relay is reached by TCP, because UDP does not go or is not wanted.
+    pub fn is_by_tcp(&self) -> bool {
+        self.socket.is_by_stream()
     }
 
     /// The relay's handle: what it said of us, how far away it is.
@@ -261,15 +329,21 @@ impl Node {
             role,
             profile,
             commitment: nonce.commitment(),
-            named: Named::default(),
+            named: Named {
+                nat: self.surveyed.borrow().nat(),
+                ..Named::default()
+            },
         };
         let start = inner::Start {
             allocation,
             keys,
             introduction,
-            // Whatever it says, it is only tried.
-            observed: self.control.welcome.observed_address.parse().ok(),
-            observers: observers(&self.control),
+            // Whatever it says, it is only tried; of a stream it says nothing of use.
+            observed: match self.socket.is_by_stream() {
+                true => None,
+                false => self.control.welcome.observed_address.parse().ok(),
+            },
+            observers: survey::observers(&self.control),
             policy: self.policy.clone(),
         };
         let opened = inner::open(start, nonce, self.socket.clone(), self.control.relay).await;
@@ -279,16 +353,19 @@ impl Node {
                 let rtt = inner.connection.rtt();
                 tell(
                     &channels.events,
-                    Event::Connected(PathSnapshot {
-                        relay: relay.clone(),
-                        rtt,
-                        why_relayed: Some(if self.policy.relay_only {
-                            WhyRelayed::PolicyRelayOnly
-                        } else {
-                            WhyRelayed::Probing
-                        }),
-                        ..PathSnapshot::default()
-                    }),
+                    Event::Connected(
+                        PathSnapshot {
+                            relay: relay.clone(),
+                            rtt,
+                            why_relayed: Some(if self.policy.relay_only {
+                                WhyRelayed::PolicyRelayOnly
+                            } else {
+                                WhyRelayed::Probing
+                            }),
+                            ..PathSnapshot::default()
+                        }
+                        .reached(self.socket.is_by_stream()),
+                    ),
                 )
                 .await;
                 let events = channels.events.clone();
@@ -329,10 +406,11 @@ impl Node {
             receiving,
             socket,
             policy: _,
+            surveyed: _,
         } = self;
         drop((control, notices));
         let ended = async { while talking.join_next().await.is_some() {} };
-        if tokio::time::timeout(FAREWELL, ended).await.is_err() {
+        if timeout(FAREWELL, ended).await.is_err() {
             tracing::debug!("the relay did not acknowledge the end");
         }
         drop((receiving, socket));
@@ -345,22 +423,30 @@ enum Begin {
     Introduced(Box<Introduced>, Desktop),
 }
 
+/// What was wrong with either way to the relay.
+fn unreached(
+    failure: Failure,
+    relay: &RelayAddr,
+    tcp_only: bool,
+    trouble: Option<&str>,
+) -> Failure {
+    if failure.code != RELAY_UNREACHABLE {
+        return failure;
+    }
+    let trouble = trouble.unwrap_or("no answer");
+    let line = if tcp_only {
+        let at = &relay.host_port;
+        format!("cannot reach the relay at {at} by TCP: {trouble}")
+    } else {
+        format!("{}; nor by TCP: {trouble}", failure.line)
+    };
+    Failure { line, ..failure }
+}
+
 async fn receive(socket: Arc<MagicSocket>) {
     if let Err(error) = socket.receive().await {
         tracing::error!(%error, "the UDP socket failed");
     }
-}
-
-/// Who says how they see this node: the relay, and what else it names. Whatever that is, it is only asked.
-pub(crate) fn observers(control: &Control) -> Vec<SocketAddr> {
-    let named = control.welcome.observers.iter();
-    let others = named.filter_map(|observer| match observer.strip_prefix(':') {
-        Some(port) => Some(SocketAddr::new(control.relay.ip(), port.parse().ok()?)),
-        None => observer.parse().ok(),
-    });
-    std::iter::once(control.relay)
-        .chain(others.filter(|other| *other != control.relay))
-        .collect()
 }
 
 async fn tell(events: &mpsc::Sender<Event>, event: Event) {

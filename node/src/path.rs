@@ -8,12 +8,16 @@
 //!                          mover ◀─ checks, candidates (proto::path) ─▶
 //! ```
 
+/// By UDP or by a stream.
+mod bearing;
 /// Interfaces come and go.
 mod changes;
 /// What quinn knows of a path's width is forgotten with the path.
 pub mod congestion;
 /// The addresses of this computer.
 pub mod gather;
+/// The task that chooses between them.
+pub mod keeper;
 /// The task that looks for better paths, and leaves those that go dark.
 pub mod mover;
 /// A port of the gateway's.
@@ -26,6 +30,10 @@ mod seen;
 pub mod silence;
 /// The real sockets, and who gets what arrives on them.
 pub mod socket;
+/// The relay by 443/tcp.
+pub mod stream;
+/// What the NAT does, before there is a session.
+pub(crate) mod survey;
 /// One of them.
 mod udp;
 /// quinn's view of it.

@@ -104,7 +104,7 @@ pub async fn run(
         endpoint,
     } = inner;
     let mut tasks = JoinSet::new();
-    let route = Arc::clone(&mover.route);
+    let (route, socket) = (Arc::clone(&mover.route), Arc::clone(&mover.socket));
     let (moved, mut moves) = mpsc::channel(QUEUE_MESSAGES);
     let (told, candidates) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(write(path.send, candidates));
@@ -154,7 +154,9 @@ pub async fn run(
             received: stats.udp_rx.bytes,
             direct,
             why_relayed,
+            is_by_tcp: false,
         }
+        .reached(socket.is_by_stream())
     };
     channels.path.send_replace(snapshot());
     let mut renewal = tokio::time::interval(SNAPSHOT_INTERVAL);

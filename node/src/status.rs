@@ -15,9 +15,10 @@ use crate::{
     control::unix_ms,
     error::{Exit, Failure},
     netcheck,
-    node::{Node, Options},
+    node::Node,
+    path::survey,
     share::preflight,
-    terminal::console::print_data,
+    terminal::{self, console::print_data},
 };
 
 /// `remora status`
@@ -25,18 +26,19 @@ use crate::{
 /// # Errors
 /// The relay cannot be reached; the sessions are printed all the same.
 pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
-    let relay = file.relay(args.common.relay)?;
-    let node = Node::connect(&relay, Options::default()).await;
+    let relay = file.relay(args.common.relay.clone())?;
+    let node = Node::connect(&relay, terminal::options(&args.common)).await;
     let sessions = sessions();
     let report = match &node {
         Ok(node) => {
-            let nat = netcheck::nat(node.control()).await;
+            let nat = survey::nat(&survey::observers(node.control())).await.nat();
             let (control, welcome) = (node.control(), &node.control().welcome);
             json!({
                 "v": 1, "relay": {
                     "address": relay.host_port, "name": welcome.relay_name, "reachable": true,
                     "rtt_ms": control.rtt().as_secs_f64() * 1e3, "observed_address": welcome.observed_address,
-                    "realm": welcome.realm, "protocol": welcome.protocol, "udp": true,
+                    "transport": if node.is_by_tcp() { "tcp" } else { "udp" },
+                    "realm": welcome.realm, "protocol": welcome.protocol, "udp": !node.is_by_tcp(),
                     "nat": netcheck::nat_name(&nat),
                 }, "sessions": sessions,
             })
@@ -118,10 +120,14 @@ fn print_report(report: &Value, failure: Option<&Failure>) -> Result<(), Failure
             trouble(failure)
         ))?,
         None => print_data(&format!(
-            "relay {} at {} · {:.1} ms · udp ok · nat: {} · seen as {} · realm {}",
+            "relay {} at {} · {:.1} ms · {} · nat: {} · seen as {} · realm {}",
             text(relay, "name"),
             text(relay, "address"),
             relay["rtt_ms"].as_f64().unwrap_or_default(),
+            match text(relay, "transport") {
+                "tcp" => "by tcp",
+                _ => "udp ok",
+            },
             text(relay, "nat"),
             text(relay, "observed_address"),
             text(relay, "realm"),

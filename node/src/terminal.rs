@@ -105,8 +105,10 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
         .await
 }
 
-fn options(common: &cli::Common) -> Options {
-    if common.relay_only {
+pub(crate) fn options(common: &cli::Common) -> Options {
+    if common.tcp_only {
+        Options::tcp_only()
+    } else if common.relay_only {
         Options::relay_only()
     } else {
         Options::default()

@@ -41,7 +41,12 @@ fn check(end: &Ended, exit: i32, holds: &[&str]) {
 fn at(place: impl ToString) -> String {
     let id = RelayId(StaticKey::generate().public());
     let host_port = place.to_string();
-    RelayAddr { host_port, id }.to_string()
+    RelayAddr {
+        host_port,
+        id,
+        tls: None,
+    }
+    .to_string()
 }
 
 // ---- the command line ----------------------------------------------------------------------------
@@ -395,7 +400,12 @@ async fn a_relay_that_speaks_another_protocol_asks_for_an_update() {
             assert!(incoming.await.is_err());
         }
     });
-    let address = RelayAddr { host_port, id }.to_string();
+    let address = RelayAddr {
+        host_port,
+        id,
+        tls: None,
+    }
+    .to_string();
     let failing = tokio::task::spawn_blocking(move || {
         let home = Home::new();
         fails(

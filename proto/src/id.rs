@@ -2,19 +2,20 @@
 
 use std::{fmt, str::FromStr};
 
+use aws_lc_rs::digest;
 use data_encoding::{BASE32_NOPAD, DecodeError};
 
-/// A public X25519 key as text: base32 without padding, lower case, 52 characters.
-fn key_to_text(key: &[u8; 32]) -> String {
+/// A public key, or a hash of one, as text: base32 without padding, lower case.
+fn key_to_text(key: &[u8]) -> String {
     BASE32_NOPAD.encode(key).to_ascii_lowercase()
 }
 
-fn key_from_text(text: &str) -> Result<[u8; 32], InvalidKey> {
+fn key_from_text<const LEN: usize>(text: &str) -> Result<[u8; LEN], InvalidKey> {
     BASE32_NOPAD
         .decode(text.to_ascii_uppercase().as_bytes())
         .map_err(InvalidKey::Encoding)?
         .try_into()
-        .map_err(|bytes: Vec<u8>| InvalidKey::Length(bytes.len()))
+        .map_err(|bytes: Vec<u8>| InvalidKey::Length(bytes.len(), LEN))
 }
 
 /// Text that is not a key.
@@ -23,16 +24,16 @@ pub enum InvalidKey {
     /// A character that base32 does not have, or a cut end.
     #[error("the key is not base32 (letters a–z and digits 2–7): {0}")]
     Encoding(DecodeError),
-    /// Not 32 bytes.
-    #[error("the key has {0} bytes instead of 32; was it cut when copied?")]
-    Length(usize),
+    /// So many bytes, and not as many as it takes.
+    #[error("the key has {0} bytes instead of {1}; was it cut when copied?")]
+    Length(usize, usize),
 }
 
 macro_rules! key_id {
-    ($(#[$meta:meta])* $name:ident) => {
+    ($(#[$meta:meta])* $name:ident, $len:literal) => {
         $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(pub [u8; 32]);
+        pub struct $name(pub [u8; $len]);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,11 +59,26 @@ macro_rules! key_id {
 
 key_id! {
     /// A node: its static X25519 key.
-    NodeId
+    NodeId, 32
 }
 key_id! {
     /// A relay: its static X25519 key.
-    RelayId
+    RelayId, 32
+}
+key_id! {
+    /// The key of a certificate that nobody vouches for: the first half of SHA-256 over its SubjectPublicKeyInfo (RFC 5280
+    /// §4.1.2.7), as RFC 7469 pins them. It tells the relay from who pretends to be it before TLS says anything; who the relay
+    /// is, its [`RelayId`] alone proves.
+    TlsPin, 16
+}
+
+impl TlsPin {
+    /// Of a SubjectPublicKeyInfo, DER.
+    pub fn of(key: &[u8]) -> Self {
+        let hash = digest::digest(&digest::SHA256, key);
+        let half = hash.as_ref().first_chunk().copied();
+        Self(half.expect("SHA-256 has 32 bytes"))
+    }
 }
 
 /// A session on a relay: 64 random bits, equal on every leg, in the header of every frame.
@@ -105,13 +121,15 @@ impl Side {
     }
 }
 
-/// Where a relay answers and which key it must prove: `host:port/KEY`.
+/// Where a relay answers, by UDP and TCP, and which key it must prove: `host:port/KEY`, or `host:port/KEY/TLS`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelayAddr {
     /// `name:port`, `1.2.3.4:port` or `[::1]:port`.
     pub host_port: String,
     /// Pinned: a server with another key is not this relay.
     pub id: RelayId,
+    /// Whose certificate it shows at its TCP port; `None`: one that the system's authorities vouch for.
+    pub tls: Option<TlsPin>,
 }
 
 /// Text that is not a relay's address.
@@ -141,16 +159,25 @@ impl FromStr for RelayAddr {
         if !valid {
             return Err(InvalidRelayAddr::Port(host_port.to_owned()));
         }
+        let (key, tls) = match key.split_once('/') {
+            Some((key, tls)) => (key, Some(tls.parse()?)),
+            None => (key, None),
+        };
         Ok(Self {
             host_port: host_port.to_owned(),
             id: key.parse()?,
+            tls,
         })
     }
 }
 
 impl fmt::Display for RelayAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.host_port, self.id)
+        write!(f, "{}/{}", self.host_port, self.id)?;
+        match self.tls {
+            Some(tls) => write!(f, "/{tls}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -160,21 +187,24 @@ mod tests {
 
     #[test]
     fn a_relay_address_survives_copying() {
-        let addr = RelayAddr {
-            host_port: "relay.example:4433".into(),
-            id: RelayId([7; 32]),
-        };
-        let text = addr.to_string();
-        assert_eq!(text.parse(), Ok(addr.clone()));
-        assert_eq!(
-            format!(
-                "  {}\n",
-                text.to_uppercase()
-                    .replace("RELAY.EXAMPLE", "relay.example")
-            )
-            .parse(),
-            Ok(addr)
-        );
+        for tls in [None, Some(TlsPin([9; 16]))] {
+            let addr = RelayAddr {
+                host_port: "relay.example:4433".into(),
+                id: RelayId([7; 32]),
+                tls,
+            };
+            let text = addr.to_string();
+            assert_eq!(text.parse(), Ok(addr.clone()));
+            assert_eq!(
+                format!(
+                    "  {}\n",
+                    text.to_uppercase()
+                        .replace("RELAY.EXAMPLE", "relay.example")
+                )
+                .parse(),
+                Ok(addr)
+            );
+        }
     }
 
     #[test]
@@ -198,6 +228,10 @@ mod tests {
             parse(&format!("a:1/{}", &key[..50])),
             Err(InvalidRelayAddr::Key(_))
         ));
+        for tls in ["", "mzxw6", &key, "a/b"] {
+            let cut = parse(&format!("a:1/{key}/{tls}"));
+            assert!(matches!(cut, Err(InvalidRelayAddr::Key(_))), "{tls}");
+        }
         assert!(matches!(
             parse("a:1/has-a-1-and-a-0"),
             Err(InvalidRelayAddr::Key(InvalidKey::Encoding(_)))

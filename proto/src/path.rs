@@ -17,6 +17,8 @@
 //! A check is sealed with a key that only the two ends of the inner connection have (`check`). Who does not hold it can hold up
 //! or send on what they say, as any router can, and so come to stand on their way; they read nothing there.
 
+/// By what the relay is reached: UDP, or a stream.
+pub mod bearer;
 /// Where a node may be reached, and what may be probed.
 pub mod candidate;
 /// Sealed questions and answers.

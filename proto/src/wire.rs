@@ -19,6 +19,8 @@ pub mod frame;
 pub mod message;
 /// "From which address do you see me?"
 pub mod reflect;
+/// Datagrams on a stream of TCP.
+pub mod stream;
 
 /// First byte of a frame.
 pub const FIRST_BYTE_FRAME: u8 = 0x04;

@@ -2,20 +2,21 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     num::NonZeroUsize,
     path::PathBuf,
+    str::FromStr,
     thread,
     time::Duration,
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
 use remora_proto::{
-    id::{RelayAddr, RelayId},
+    id::{RelayAddr, RelayId, TlsPin},
     noise::StaticKey,
 };
 
-use crate::rate::Rate;
+use crate::{rate::Rate, stream::certificate::Files};
 
 /// Everywhere, IPv6 and IPv4. 443 needs a right; 4433 is where one tries things.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 4433);
@@ -35,6 +36,10 @@ const DEFAULT_MAX_NODES: usize = 100_000;
 const DEFAULT_MAX_NODES_PER_NETWORK: usize = 64;
 /// At 50 kB/s each, which a still screen needs, this is 8 Gbit/s: more than this datapath forwards.
 const DEFAULT_MAX_SESSIONS: usize = 20_000;
+/// Networks that block UDP are a few of a hundred; each stream takes two file descriptors and some 30 KiB.
+const DEFAULT_MAX_STREAMS: usize = 4096;
+/// Each has a port on loopback, of which systems have 28,000.
+const MAX_STREAMS: usize = 20_000;
 /// Their table has 200 MB.
 const MAX_SESSIONS: usize = 1_000_000;
 /// Each has 4 MiB to receive into.
@@ -90,12 +95,51 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where streams are accepted, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenTcp {
+    /// Nowhere.
+    Off,
+    /// There.
+    At(SocketAddr),
+}
+
+impl FromStr for ListenTcp {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse().map(Self::At)
+    }
+}
+
 /// Flags of both verbs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServeArgs {
     /// UDP address for nodes; `[::]` takes IPv4 too, and means 0.0.0.0 where there is no IPv6
     #[arg(long, value_name = "ADDR:PORT", env = "REMORA_RELAY_LISTEN", default_value_t = DEFAULT_LISTEN)]
     pub listen: SocketAddr,
+    /// TCP address for nodes whose network blocks UDP, or `off`; by default, the same as --listen
+    #[arg(long, value_name = "ADDR:PORT", env = "REMORA_RELAY_LISTEN_TCP")]
+    pub listen_tcp: Option<ListenTcp>,
+    /// File of the certificate shown there, PEM; by default, one that the relay makes and its address names
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "REMORA_RELAY_TLS_CERT",
+        requires = "tls_key"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// File of the certificate's key, PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "REMORA_RELAY_TLS_KEY",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
     /// UDP address of a second port, by which nodes find out what their NAT does; best of another address of this machine, too.
     /// Up to four [default: the address of --listen, and the next port]
     #[arg(
@@ -132,6 +176,9 @@ pub struct ServeArgs {
     /// Nodes connected at once from one network: an IPv4 /24 or an IPv6 /56
     #[arg(long, value_name = "N", env = "REMORA_RELAY_MAX_NODES_PER_NETWORK", default_value_t = DEFAULT_MAX_NODES_PER_NETWORK)]
     pub max_nodes_per_network: usize,
+    /// Nodes connected by TCP at once; of one network, as many as of --max-nodes-per-network
+    #[arg(long, value_name = "N", env = "REMORA_RELAY_MAX_STREAMS", default_value_t = DEFAULT_MAX_STREAMS)]
+    pub max_streams: usize,
     /// Sessions forwarded at once
     #[arg(long, value_name = "N", env = "REMORA_RELAY_MAX_SESSIONS", default_value_t = DEFAULT_MAX_SESSIONS)]
     pub max_sessions: usize,
@@ -213,6 +260,10 @@ pub enum ConfigError {
 pub struct Config {
     /// UDP address for nodes.
     pub listen: SocketAddr,
+    /// Where it takes streams, 443/tcp.
+    pub listen_tcp: Option<SocketAddr>,
+    /// The certificate shown there; its own when `None`.
+    pub certificate: Option<Files>,
     /// UDP addresses of other ports that say how they see a node; none: the next after `listen`'s.
     pub observers: Vec<SocketAddr>,
     /// TCP address for probes and metrics.
@@ -231,6 +282,8 @@ pub struct Config {
     pub max_nodes: usize,
     /// Nodes of a network at once.
     pub max_nodes_per_network: usize,
+    /// Streams at once.
+    pub max_streams: usize,
     /// Sessions at once.
     pub max_sessions: usize,
     /// Threads that forward frames.
@@ -247,6 +300,8 @@ impl Config {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self {
             listen: loopback,
+            listen_tcp: Some(loopback),
+            certificate: None,
             observers: Vec::new(),
             admin: loopback,
             key,
@@ -257,6 +312,7 @@ impl Config {
             max_nodes: DEFAULT_MAX_NODES,
             // All of them are on loopback.
             max_nodes_per_network: DEFAULT_MAX_NODES,
+            max_streams: DEFAULT_MAX_STREAMS,
             max_sessions: DEFAULT_MAX_SESSIONS,
             workers: NonZeroUsize::MIN,
             lookup_rate: lookup_rate(DEFAULT_LOOKUPS_PER_MINUTE),
@@ -272,6 +328,16 @@ impl Config {
         args.check()?;
         Ok(Self {
             listen: args.listen,
+            listen_tcp: match args.listen_tcp {
+                None => Some(args.listen),
+                Some(ListenTcp::Off) => None,
+                Some(ListenTcp::At(listen)) => Some(listen),
+            },
+            certificate: args
+                .tls_cert
+                .clone()
+                .zip(args.tls_key.clone())
+                .map(|(certificate, key)| Files { certificate, key }),
             observers: args.observers.clone(),
             admin: args.admin,
             key,
@@ -281,6 +347,7 @@ impl Config {
             session_rate: Rate::per_second(args.session_rate_bytes, args.session_burst),
             max_nodes: args.max_nodes,
             max_nodes_per_network: args.max_nodes_per_network,
+            max_streams: args.max_streams,
             max_sessions: args.max_sessions,
             workers: args.workers(),
             lookup_rate: lookup_rate(args.lookups_per_minute),
@@ -304,8 +371,8 @@ impl Config {
         next.into_iter().collect()
     }
 
-    /// The address to give out, once `bound` is known.
-    pub fn address(&self, bound: SocketAddr) -> RelayAddr {
+    /// The address to give out, once `bound` is known, and the certificate's key, if nobody vouches for it.
+    pub fn address(&self, bound: SocketAddr, tls: Option<TlsPin>) -> RelayAddr {
         let host_port = self
             .advertise
             .clone()
@@ -313,6 +380,7 @@ impl Config {
         RelayAddr {
             host_port,
             id: RelayId(self.key.public()),
+            tls,
         }
     }
 }
@@ -360,6 +428,7 @@ impl ServeArgs {
                 self.max_nodes_per_network as u64,
                 1,
             ),
+            ("max-streams", self.max_streams as u64, 1),
             ("max-sessions", self.max_sessions as u64, 1),
             ("lookups-per-minute", self.lookups_per_minute, 1),
         ] {
@@ -368,6 +437,7 @@ impl ServeArgs {
             }
         }
         for (flag, value, maximum) in [
+            ("max-streams", self.max_streams, MAX_STREAMS),
             ("max-sessions", self.max_sessions, MAX_SESSIONS),
             ("workers", self.workers().get(), MAX_WORKERS),
         ] {
@@ -388,6 +458,7 @@ fn check_host_port(text: &str) -> Result<(), ConfigError> {
     let address = RelayAddr {
         host_port: text.to_owned(),
         id: RelayId([0; 32]),
+        tls: None,
     };
     address
         .to_string()
@@ -497,14 +568,14 @@ mod tests {
         let mut config = Config::loopback(key);
         let bound = SocketAddr::from(([127, 0, 0, 1], 4433));
         assert_eq!(
-            config.address(bound).to_string(),
+            config.address(bound, None).to_string(),
             format!("127.0.0.1:4433/{id}")
         );
-        let everywhere = config.address(SocketAddr::from(([0, 0, 0, 0], 4433)));
+        let everywhere = config.address(SocketAddr::from(([0, 0, 0, 0], 4433)), None);
         assert!(!everywhere.host_port.starts_with("0.0.0.0"), "{everywhere}");
         config.advertise = Some("relay.example.org:443".into());
         assert_eq!(
-            config.address(bound).to_string(),
+            config.address(bound, None).to_string(),
             format!("relay.example.org:443/{id}")
         );
     }

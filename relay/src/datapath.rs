@@ -93,11 +93,17 @@ pub enum DropReason {
     QuicQueueFull,
     /// Control has not taken the first packets before it: there are too many, or somebody floods.
     OpeningQueueFull,
+    /// Its stream has not taken those before it.
+    StreamQueueFull,
+    /// It has waited for its stream until it was of no use any more.
+    StreamLate,
+    /// A reflection request by a stream, whose address is of no use to anybody.
+    StreamReflect,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::UnknownKind,
         Self::FrameShort,
         Self::FrameReserved,
@@ -112,6 +118,9 @@ impl DropReason {
         Self::ParkUnknown,
         Self::QuicQueueFull,
         Self::OpeningQueueFull,
+        Self::StreamQueueFull,
+        Self::StreamLate,
+        Self::StreamReflect,
     ];
 
     /// The metric's label.
@@ -131,6 +140,9 @@ impl DropReason {
             Self::ParkUnknown => "park_unknown",
             Self::QuicQueueFull => "quic_queue_full",
             Self::OpeningQueueFull => "opening_queue_full",
+            Self::StreamQueueFull => "stream_queue_full",
+            Self::StreamLate => "stream_late",
+            Self::StreamReflect => "stream_reflect",
         }
     }
 }

@@ -12,6 +12,8 @@
 //!                        table ◀── allocations ── control::registry ◀── exchanges ── rendezvous
 //! ```
 //!
+//! Where UDP does not go, datagrams come by [`stream`]: TCP ─▶ TLS ─▶ WebSocket ─▶ a socket on loopback ─▶ the UDP port.
+//!
 //! `remora-proto` comes without its feature `end-to-end`: nothing here can even name a code's secret, the PAKE or
 //! the session, so nothing here can read one.
 //!
@@ -26,6 +28,8 @@ pub mod identity;
 // --- datagram → demux → session table → forward → datagram ---
 // The threads that receive and forward.
 pub mod datapath;
+// 443/tcp: datagrams by a WebSocket, where UDP does not go.
+pub mod stream;
 // Other ports that say how they see a node, so that it learns what its NAT does.
 pub mod observer;
 // Token buckets: bytes of a session, look-ups of a source, requests of a connection.

@@ -207,6 +207,7 @@ fn announce(command: &Command, relay: &Relay) -> io::Result<()> {
         let object = serde_json::json!({
             "address": address.to_string(),
             "listen": listen.to_string(),
+            "listen_tcp": relay.stream_addr().map(|at| at.to_string()),
             "admin": admin.to_string(),
             "id": relay.id().to_string(),
         });
@@ -217,11 +218,16 @@ fn announce(command: &Command, relay: &Relay) -> io::Result<()> {
     stdout.flush()?;
     if let Command::Quickstart(args) = command {
         say(&format!(
-            "relay up   nodes {listen}/udp   metrics http://{admin}/metrics   key {key}\n\n\
+            "relay up   nodes {listen}/udp{tcp}   metrics http://{admin}/metrics   key {key}\n\n\
              On each of the two machines, once:\n\n    remora setup {address}\n\n\
              Then whoever helps runs         remora invite\n\
              and whoever is helped runs      remora join\n\n\
              Ctrl-C stops the relay.{hint}",
+            tcp = match relay.stream_addr() {
+                Some(at) if at == listen => "+tcp".to_owned(),
+                Some(at) => format!(" {at}/tcp"),
+                None => String::new(),
+            },
             key = args.key.display(),
             hint = if args.advertise.is_none() {
                 "\nOther networks reach it by another address? Say which with --advertise HOST:PORT."

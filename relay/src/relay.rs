@@ -2,14 +2,14 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Instant,
 };
 
 use prometheus::Registry as MetricsRegistry;
 use remora_proto::{
-    id::{RelayAddr, RelayId},
+    id::{RelayAddr, RelayId, TlsPin},
     random::Random,
 };
 use tokio::{
@@ -19,7 +19,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::{self, Admin, metrics::Metrics},
+    admin::{
+        self, Admin,
+        metrics::{Metrics, StreamEnd},
+    },
     config::Config,
     control::{
         self,
@@ -33,6 +36,11 @@ use crate::{
     drain::{Drain, State},
     observer::Observer,
     rendezvous::{MemoryRendezvous, Rendezvous},
+    stream::{
+        self, Streams,
+        certificate::{Certificate, CertificateError},
+        peers::{self, Peers},
+    },
 };
 
 /// Sources whose look-ups are remembered: some 6 MiB, and each must have asked within the last half minute.
@@ -86,6 +94,9 @@ pub enum StartError {
     /// The sockets are there and do not work.
     #[error("cannot use the sockets: {0}")]
     Socket(#[from] io::Error),
+    /// There is none to show at the TCP port.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// Another relay counts on the same registry.
     #[error("cannot register the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -137,6 +148,7 @@ fn host(address: SocketAddr) -> String {
 pub struct Relay {
     address: RelayAddr,
     local_addr: SocketAddr,
+    stream_addr: Option<SocketAddr>,
     admin_addr: SocketAddr,
     metrics_registry: MetricsRegistry,
     metrics: Arc<Metrics>,
@@ -145,6 +157,9 @@ pub struct Relay {
     closing: CancellationToken,
     /// Ends by itself once `closing` is cancelled: control, admin port.
     tasks: JoinSet<io::Result<()>>,
+    /// Ends by itself once `streams_closing` is cancelled: nodes hear their last words through it.
+    streams: JoinSet<io::Result<()>>,
+    streams_closing: CancellationToken,
     /// Last of all: the others say their last words through it.
     datapath: JoinSet<io::Result<()>>,
     /// Ends the datapath.
@@ -160,7 +175,12 @@ impl Relay {
         let metrics_registry = MetricsRegistry::new();
         let metrics = Arc::new(Metrics::new(&metrics_registry)?);
         let bound = Bound::new(&config)?;
-        let address = config.address(bound.local_addr);
+        let (certificate, pin) = certificate(&config)?;
+        let address = config.address(bound.local_addr, pin);
+        let peers = Arc::new(Peers::new(peers::Limits {
+            all: config.max_streams,
+            network: config.max_nodes_per_network,
+        }));
         let (life_sender, life) = watch::channel(None);
         let (drain, closing) = (CancellationToken::new(), CancellationToken::new());
 
@@ -178,6 +198,7 @@ impl Relay {
                 socket: Arc::clone(socket),
                 packets,
                 openings: opening_packets,
+                peers: Arc::clone(&peers),
                 life: life_sender,
             },
             registry(&config, Arc::clone(&table), Arc::clone(&metrics)),
@@ -203,6 +224,14 @@ impl Relay {
             life: life.clone(),
         };
 
+        let (mut streams, streams_closing) = (JoinSet::new(), CancellationToken::new());
+        let mut stream_addr = None;
+        if let Some((listener, certificate)) = bound.streams.zip(certificate) {
+            stream_addr = Some(listener.local_addr()?);
+            let here = on_this_computer(bound.local_addr);
+            let accepting = Streams::new(listener, certificate, here, peers, Arc::clone(&metrics));
+            streams.spawn(accepting?.run(streams_closing.clone()));
+        }
         let mut tasks = JoinSet::new();
         tasks.spawn(finishing(driver.run(drain.clone(), closing.clone())));
         tasks.spawn(admin::serve(bound.admin, admin, closing.clone()));
@@ -228,6 +257,7 @@ impl Relay {
         Ok(Self {
             address,
             local_addr: bound.local_addr,
+            stream_addr,
             admin_addr: bound.admin_addr,
             metrics_registry,
             metrics,
@@ -235,6 +265,8 @@ impl Relay {
             drain,
             closing,
             tasks,
+            streams,
+            streams_closing,
             datapath,
             stop,
         })
@@ -243,6 +275,11 @@ impl Relay {
     /// Where nodes' datagrams arrive, port resolved.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where nodes' streams arrive, port resolved.
+    pub fn stream_addr(&self) -> Option<SocketAddr> {
+        self.stream_addr
     }
 
     /// Where probes and metrics are, port resolved.
@@ -275,6 +312,11 @@ impl Relay {
         self.metrics.forwarded_count()
     }
 
+    /// How many streams ended so.
+    pub fn stream_ends(&self, why: StreamEnd) -> u64 {
+        self.metrics.stream_ends(why)
+    }
+
     /// Sessions with an allocation here.
     pub fn sessions(&self) -> usize {
         usize::try_from(self.metrics.sessions.get()).unwrap_or(0)
@@ -296,23 +338,27 @@ impl Relay {
                 Err(_) => Err(io::Error::other("the registry has stopped")),
             },
             failed = failed(&mut self.tasks) => Err(failed),
+            failed = failed(&mut self.streams), if !self.streams.is_empty() => Err(failed),
             failed = failed(&mut self.datapath) => Err(failed),
         }
     }
 
     /// Ends everything: nodes get what is waiting for them and a goodbye, within two seconds.
-    pub async fn shutdown(mut self) {
+    pub async fn shutdown(self) {
         self.closing.cancel();
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended.unwrap_or_else(|error| Err(io::Error::other(error))) {
-                tracing::warn!(%error, "a part of the relay failed");
-            }
-        }
+        ended("a part of the relay", self.tasks).await;
+        self.streams_closing.cancel();
+        ended("accepting streams", self.streams).await;
         drop(self.stop);
-        while let Some(ended) = self.datapath.join_next().await {
-            if let Err(error) = ended.unwrap_or_else(|error| Err(io::Error::other(error))) {
-                tracing::warn!(%error, "a worker failed");
-            }
+        ended("a worker", self.datapath).await;
+    }
+}
+
+/// Waits for tasks that were told to end.
+async fn ended(what: &str, mut tasks: JoinSet<io::Result<()>>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            tracing::warn!(%error, "{what} failed");
         }
     }
 }
@@ -346,10 +392,34 @@ fn registry(config: &Config, table: Arc<Table>, metrics: Arc<Metrics>) -> Regist
     )
 }
 
+/// What is shown at the TCP port, if there is one, and its key, if nobody vouches for it.
+fn certificate(config: &Config) -> Result<(Option<Certificate>, Option<TlsPin>), CertificateError> {
+    if config.listen_tcp.is_none() {
+        return Ok((None, None));
+    }
+    match &config.certificate {
+        Some(files) => Ok((Some(Certificate::from_files(files.clone())?), None)),
+        None => {
+            let (certificate, pin) = Certificate::of_its_own(&config.key)?;
+            Ok((Some(certificate), Some(pin)))
+        }
+    }
+}
+
+/// How a socket of this computer reaches the one that is bound there.
+fn on_this_computer(bound: SocketAddr) -> SocketAddr {
+    // Bound everywhere, it takes IPv4, too, which every computer has on loopback.
+    if bound.ip().is_unspecified() {
+        return SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port()));
+    }
+    bound
+}
+
 /// All ports, before anything runs.
 struct Bound {
     sockets: Vec<Arc<Socket>>,
     local_addr: SocketAddr,
+    streams: Option<std::net::TcpListener>,
     observers: Vec<Observer>,
     /// As nodes are told: `:PORT` is of this relay's own address.
     observed_from: Vec<String>,
@@ -357,13 +427,25 @@ struct Bound {
     admin_addr: SocketAddr,
 }
 
+/// How often a port is looked for that is free for both UDP and TCP.
+const PORT_TRIES: usize = 16;
+
 impl Bound {
     fn new(config: &Config) -> Result<Self, StartError> {
-        let sockets = Socket::bind(config.listen, config.workers)
-            .map_err(|source| StartError::bind("UDP", config.listen, "--listen", source))?;
         let admin = admin::bind(config.admin)
             .map_err(|source| StartError::bind("TCP", config.admin, "--admin", source))?;
-        let (local_addr, admin_addr) = (sockets[0].local_addr()?, admin.local_addr()?);
+        let admin_addr = admin.local_addr()?;
+        let mut tries = 0;
+        let (sockets, streams) = loop {
+            tries += 1;
+            match Self::nodes(config) {
+                Ok(bound) => break bound,
+                // The system chose a port that is free for one of the two.
+                Err(StartError::PortInUse { .. })
+                    if config.listen.port() == 0 && tries < PORT_TRIES => {}
+                Err(error) => return Err(error),
+            }
+        };
         let (mut observers, mut observed_from) = (Vec::new(), Vec::new());
         for at in config.observers() {
             let observer = Observer::bind(at)
@@ -377,12 +459,31 @@ impl Bound {
             observers.push(observer);
         }
         Ok(Self {
+            local_addr: sockets[0].local_addr()?,
             sockets: sockets.into_iter().map(Arc::new).collect(),
-            local_addr,
+            streams,
             observers,
             observed_from,
             admin,
             admin_addr,
         })
+    }
+
+    /// The ports that nodes come to: of one number, unless they were given two.
+    fn nodes(config: &Config) -> Result<(Vec<Socket>, Option<std::net::TcpListener>), StartError> {
+        let sockets = Socket::bind(config.listen, config.workers)
+            .map_err(|source| StartError::bind("UDP", config.listen, "--listen", source))?;
+        let Some(listen) = config.listen_tcp else {
+            return Ok((sockets, None));
+        };
+        // With the UDP port's number, and family where that had no choice.
+        let listen = if listen == config.listen {
+            sockets[0].local_addr()?
+        } else {
+            listen
+        };
+        let streams = stream::bind(listen)
+            .map_err(|source| StartError::bind("TCP", listen, "--listen-tcp", source))?;
+        Ok((sockets, Some(streams)))
     }
 }

@@ -32,6 +32,9 @@ pub fn relay_lost() -> Failure {
     )
 }
 
+/// No answer from the relay, or the network is in between.
+pub const RELAY_UNREACHABLE: &str = "RELAY_UNREACHABLE";
+
 /// TLS alert numbers that Noise-QUIC uses, too.
 const ALERT_HANDSHAKE_FAILURE: u8 = 40;
 const ALERT_NO_APPLICATION_PROTOCOL: u8 = 120;
@@ -47,9 +50,9 @@ pub(super) fn connect_failure(relay: &RelayAddr, error: &ConnectionError) -> Fai
     match error {
         ConnectionError::TimedOut => Failure::new(
             Exit::Offline,
-            "RELAY_UNREACHABLE",
+            RELAY_UNREACHABLE,
             format!(
-                "no answer from the relay at {at}: is it running, is the address right, and does your network let UDP through?"
+                "no answer from the relay at {at} by UDP: is it running, is the address right, and does your network let UDP through?"
             ),
         ),
         ConnectionError::VersionMismatch => version_failure(at),
@@ -70,7 +73,7 @@ pub(super) fn connect_failure(relay: &RelayAddr, error: &ConnectionError) -> Fai
         ),
         _ => Failure::new(
             Exit::Offline,
-            "RELAY_UNREACHABLE",
+            RELAY_UNREACHABLE,
             format!("cannot connect to the relay at {at}: {error}"),
         ),
     }

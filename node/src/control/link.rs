@@ -33,8 +33,9 @@ use crate::{
     },
 };
 
-/// A relay that has not answered by then is not there, or UDP is blocked.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A relay that has not answered by then is not there: a stream has had its time (`path::stream`), and a person is told within
+/// five seconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(4800);
 /// A parked node that cannot reach its relay tries again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 

@@ -1,78 +1,90 @@
 //! Everything is asked at once, and given up soon: a person waits for it.
 
 use std::{
-    collections::BTreeMap,
-    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4},
     num::NonZeroU16,
-    sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use remora_proto::{
     id::RelayAddr,
-    path::{
-        candidate::Policy,
-        nat::Nat,
-        survey::Survey,
-        way::{Base, SocketChange},
-    },
-    random::Random,
-    wire::reflect,
+    path::{candidate::Policy, nat::Nat},
 };
-use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{net::UdpSocket, time::timeout};
 
 use super::report::{Family, Report};
 use crate::{
-    control::Control,
-    deadline::until,
     error::{Exit, Failure},
-    node::{Node, Options, addresses, observers},
+    node::{Node, Options, addresses},
     path::{
         gather,
         portmap::{self, Gateway, Protocol, Unmapped},
+        survey,
     },
 };
 
 /// For the relay to take us in.
 const CONNECTING: Duration = Duration::from_millis(1500);
-/// For what can be asked only of a relay that has.
-const SURVEYING: Duration = Duration::from_millis(800);
-/// Answers of observers that wait to be looked at: each of eight questions, asked four times.
-const QUEUE_ANSWERS: usize = 32;
 
 /// Looks; a failure is why the relay could not be used.
 pub(super) async fn around(relay: &RelayAddr) -> (Report, Option<Failure>) {
     let addresses = match addresses(relay).await {
         Ok(addresses) => addresses,
-        Err(failure) => return (Report::nothing(relay, &failure), Some(failure)),
+        Err(failure) => return (Report::nothing(relay, Some(&failure)), Some(failure)),
     };
     let [v4, v6] = [true, false].map(|is_v4| {
         let of_family = |address: &SocketAddr| address.is_ipv4() == is_v4;
         addresses.iter().copied().find(of_family)
     });
-    let connecting = async {
-        let connected = timeout(CONNECTING, Node::connect(relay, Options::default())).await;
-        connected.unwrap_or_else(|_| Err(too_slow(relay)))
+    let by_tcp = Options {
+        tcp_only: true,
+        ..Options::default()
     };
-    let (node, seen_v4, seen_v6, mapped) =
-        tokio::join!(connecting, seen(v4), seen(v6), port_mapping(&addresses));
+    let (node, tcp, seen_v4, seen_v6, mapped) = tokio::join!(
+        connect(relay, Options::default()),
+        connect(relay, by_tcp),
+        seen(v4),
+        seen(v6),
+        port_mapping(&addresses)
+    );
+    let has_tcp = tcp.is_ok();
+    let is_by_udp = node.as_ref().is_ok_and(|node| !node.is_by_tcp());
+    // Where UDP does not go, it may have taken longer to find that out than anybody waits here.
+    let (node, other) = if node.is_ok() {
+        (node, tcp)
+    } else {
+        (tcp, node)
+    };
     let mut report = match &node {
-        Ok(node) => Report::of(relay, node.control(), nat(node.control()).await),
-        Err(failure) => Report::nothing(relay, failure),
+        Ok(node) if is_by_udp => {
+            let surveyed = survey::nat(&survey::observers(node.control())).await;
+            Report::of(relay, node.control(), surveyed.nat())
+        }
+        Ok(node) => Report::of(relay, node.control(), Nat::default()),
+        Err(_) => Report::nothing(relay, other.as_ref().err()),
     };
-    report.has_udp = node.is_ok() || seen_v4.is_some() || seen_v6.is_some();
+    report.has_udp = is_by_udp || seen_v4.is_some() || seen_v6.is_some();
+    report.has_tcp = Some(has_tcp);
     report.v4 = family(true, v4, seen_v4);
     report.v6 = family(false, v6, seen_v6);
     report.port_mapping = mapped;
-    let failure = match node {
-        Ok(node) => {
-            node.close().await;
-            None
+    // Of two that went wrong, what is said is about the one that is tried first.
+    let is_usable = node.is_ok();
+    let mut failure = None;
+    for node in [node, other] {
+        match node {
+            Ok(node) => node.close().await,
+            Err(error) if !is_usable => failure = Some(error),
+            Err(_) => {}
         }
-        Err(failure) => Some(failure),
-    };
+    }
     (report, failure)
+}
+
+async fn connect(relay: &RelayAddr, options: Options) -> Result<Node, Failure> {
+    timeout(CONNECTING, Node::connect(relay, options))
+        .await
+        .unwrap_or_else(|_| Err(too_slow(relay)))
 }
 
 fn too_slow(relay: &RelayAddr) -> Failure {
@@ -108,28 +120,7 @@ fn family(is_v4: bool, relay: Option<SocketAddr>, seen: Option<SocketAddr>) -> F
 /// From where the relay sees a fresh socket.
 async fn seen(relay: Option<SocketAddr>) -> Option<SocketAddr> {
     let relay = relay?;
-    let survey = survey(&[relay], relay.is_ipv4()).await;
-    log(survey)?.reflexive()
-}
-
-/// What the NAT does that packets to the relay go through.
-pub(crate) async fn nat(control: &Control) -> Nat {
-    let is_v4 = control.relay.is_ipv4();
-    let mut observers = observers(control);
-    observers.retain(|observer| observer.is_ipv4() == is_v4);
-    let surveying = survey(&observers, is_v4);
-    let survey = timeout(SURVEYING, surveying).await.ok();
-    survey
-        .and_then(log)
-        .map(|survey| survey.nat())
-        .unwrap_or_default()
-}
-
-fn log(survey: io::Result<Survey>) -> Option<Survey> {
-    if let Err(error) = &survey {
-        tracing::debug!(%error, "survey");
-    }
-    survey.ok()
+    survey::run(&[relay], relay.is_ipv4()).await?.reflexive()
 }
 
 /// By what the gateway gives a port, and which: one that leads to nobody, and is given back at once.
@@ -148,86 +139,4 @@ async fn port_mapping(relay: &[SocketAddr]) -> Result<(Protocol, SocketAddrV4), 
     let given = (mapping.protocol, mapping.external);
     mapping.delete().await;
     Ok(given)
-}
-
-/// Drives a survey with sockets of its own until it is over.
-async fn survey(observers: &[SocketAddr], is_v4: bool) -> io::Result<Survey> {
-    let mut survey = Survey::new(observers, &mut Random::system(), Instant::now());
-    let mut sockets = Sockets::new(is_v4);
-    sockets.open(Base::MAIN).await?;
-    while !survey.is_over() {
-        while let Some(change) = survey.poll_socket() {
-            match change {
-                SocketChange::Open(base) => sockets.open(base).await?,
-                // With all of them, in a moment.
-                SocketChange::Close(_) => {}
-            }
-        }
-        while let Some((base, to, question)) = survey.poll_transmit() {
-            sockets.send(base, to, &question).await;
-        }
-        tokio::select! { biased;
-            Some((base, from, transaction, seen)) = sockets.answers.recv() => {
-                survey.handle_response(base, from, transaction, seen, Instant::now());
-            }
-            () = until(survey.poll_timeout()) => {}
-        }
-        survey.handle_timeout(Instant::now());
-    }
-    Ok(survey)
-}
-
-/// Whom a socket was answered by, to which question, and how it was seen.
-type Answer = (Base, SocketAddr, u64, SocketAddr);
-
-struct Sockets {
-    is_v4: bool,
-    by_base: BTreeMap<Base, Arc<UdpSocket>>,
-    receiving: JoinSet<()>,
-    tell: mpsc::Sender<Answer>,
-    answers: mpsc::Receiver<Answer>,
-}
-
-impl Sockets {
-    fn new(is_v4: bool) -> Self {
-        let (tell, answers) = mpsc::channel(QUEUE_ANSWERS);
-        Self {
-            is_v4,
-            by_base: BTreeMap::new(),
-            receiving: JoinSet::new(),
-            tell,
-            answers,
-        }
-    }
-
-    async fn open(&mut self, base: Base) -> io::Result<()> {
-        let any: SocketAddr = if self.is_v4 {
-            (Ipv4Addr::UNSPECIFIED, 0).into()
-        } else {
-            (Ipv6Addr::UNSPECIFIED, 0).into()
-        };
-        let socket = Arc::new(UdpSocket::bind(any).await?);
-        self.by_base.insert(base, Arc::clone(&socket));
-        let tell = self.tell.clone();
-        self.receiving.spawn(async move {
-            let mut answer = [0; reflect::LEN + 1];
-            while let Ok((length, from)) = socket.recv_from(&mut answer).await {
-                if let Some((transaction, seen)) = reflect::decode_response(&answer[..length])
-                    && tell.send((base, from, transaction, seen)).await.is_err()
-                {
-                    return;
-                }
-            }
-        });
-        Ok(())
-    }
-
-    async fn send(&self, base: Base, to: SocketAddr, question: &[u8]) {
-        let Some(socket) = self.by_base.get(&base) else {
-            return;
-        };
-        if let Err(error) = socket.send_to(question, to).await {
-            tracing::debug!(%error, %to, "a question was not sent");
-        }
-    }
 }

@@ -20,6 +20,7 @@ use remora_proto::{
         candidate::{self, Candidate, Kind, Named, Policy},
         check::Keys,
         machine::{Moved, Paths},
+        nat::Nat,
         way::{SocketChange, Way},
     },
     random::Random,
@@ -70,6 +71,8 @@ pub struct Mover {
     pub arrived: mpsc::Receiver<Arrived>,
     /// How the relay saw us when we connected: to begin with, until it has been asked again.
     pub observed: Option<SocketAddr>,
+    /// What the NAT does, if it is known.
+    pub nat: Nat,
     /// Where the other node said in the handshake that it may be reached.
     pub named: Named,
     /// Written here.
@@ -112,7 +115,13 @@ impl Mover {
         } else {
             Vec::new()
         };
-        let mut seen = Seen::new(observers, self.observed, Random::system(), Instant::now());
+        let mut seen = Seen::new(
+            observers,
+            self.observed,
+            self.nat,
+            Random::system(),
+            Instant::now(),
+        );
         paths.handle_remote(&self.named, Instant::now());
         let (mut hosts, mut sent, mut is_open) = (gather::hosts(&self.socket.bases()), None, true);
         loop {
@@ -212,7 +221,9 @@ impl Mover {
         }
         self.socket
             .trust(self.session, paths.trusted(now).collect());
-        self.route.set(paths.route(), paths.why_relayed(now));
+        let by_stream = self.socket.is_by_stream();
+        self.route
+            .set(paths.route(), paths.why_relayed(now), by_stream);
         while let Some(transmit) = paths.poll_transmit() {
             let check = transmit.bytes();
             match transmit.to {

@@ -21,6 +21,8 @@ pub struct SharedRoute {
 struct Current {
     route: Route,
     why_relayed: Option<WhyRelayed>,
+    /// The relay is reached by a stream.
+    is_by_stream: bool,
 }
 
 impl SharedRoute {
@@ -31,17 +33,24 @@ impl SharedRoute {
 
     /// Where they go, and if through the relay, why.
     pub fn explain(&self) -> (Option<SocketAddr>, Option<WhyRelayed>) {
-        let Current { route, why_relayed } = *self.lock();
+        let Current {
+            route, why_relayed, ..
+        } = *self.lock();
         (route.direct.map(|way| way.to), why_relayed)
     }
 
-    /// They go there from now on.
-    pub fn set(&self, route: Route, why_relayed: Option<WhyRelayed>) {
+    /// They go there from now on, and to the relay by a stream or not.
+    pub fn set(&self, route: Route, why_relayed: Option<WhyRelayed>, is_by_stream: bool) {
         let mut current = self.lock();
-        if current.route.direct != route.direct {
+        let is_other_relayed = route.direct.is_none() && current.is_by_stream != is_by_stream;
+        if current.route.direct != route.direct || is_other_relayed {
             self.generation.fetch_add(1, Ordering::Relaxed);
         }
-        *current = Current { route, why_relayed };
+        *current = Current {
+            route,
+            why_relayed,
+            is_by_stream,
+        };
     }
 
     /// What congestion control looks at.

@@ -31,7 +31,10 @@ pub(super) type Question = (Base, SocketAddr, [u8; reflect::LEN]);
 pub(super) struct Seen {
     /// The relay first.
     observers: Vec<SocketAddr>,
-    survey: Survey,
+    /// As it was found out before the session.
+    nat: Nat,
+    /// Finds it out, if nobody has.
+    survey: Option<Survey>,
     main: Option<SocketAddr>,
     /// Beside the survey: transaction and socket.
     asked: VecDeque<(u64, Base)>,
@@ -41,16 +44,19 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// The relay has seen the main socket as `main` already.
+    /// The relay has seen the main socket as `main` already, and the NAT has been found out, or is unknown.
     pub(super) fn new(
         observers: Vec<SocketAddr>,
         main: Option<SocketAddr>,
+        nat: Nat,
         mut random: Random,
         now: Instant,
     ) -> Self {
-        let survey = Survey::new(&observers, &mut random, now);
+        let is_known = nat != Nat::default();
+        let survey = (!is_known).then(|| Survey::new(&observers, &mut random, now));
         Self {
             observers,
+            nat,
             survey,
             main,
             asked: VecDeque::new(),
@@ -62,7 +68,8 @@ impl Seen {
 
     /// Another network, another NAT.
     pub(super) fn restart(&mut self, now: Instant) {
-        self.survey = Survey::new(&self.observers, &mut self.random, now);
+        self.nat = Nat::default();
+        self.survey = Some(Survey::new(&self.observers, &mut self.random, now));
         self.main = None;
         self.again = now + AGAIN;
     }
@@ -74,7 +81,7 @@ impl Seen {
 
     /// What the NAT does.
     pub(super) fn nat(&self) -> Nat {
-        self.survey.nat()
+        self.survey.as_ref().map_or(self.nat, Survey::nat)
     }
 
     /// The relay is asked how it sees a socket.
@@ -93,11 +100,10 @@ impl Seen {
     pub(super) fn handle(&mut self, arrived: &Arrived, now: Instant) -> Option<(Base, SocketAddr)> {
         let Way { base, to: observer } = arrived.from?;
         let (transaction, seen) = reflect::decode_response(&arrived.bytes)?;
-        if self
-            .survey
-            .handle_response(base, observer, transaction, seen, now)
+        if let Some(survey) = &mut self.survey
+            && survey.handle_response(base, observer, transaction, seen, now)
         {
-            self.main = self.survey.reflexive().or(self.main);
+            self.main = survey.reflexive().or(self.main);
             return None;
         }
         if self.observers.first() != Some(&observer) {
@@ -116,8 +122,10 @@ impl Seen {
 
     /// Time has passed.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if self.survey.poll_timeout().is_some_and(|due| due <= now) {
-            self.survey.handle_timeout(now);
+        if let Some(survey) = &mut self.survey
+            && survey.poll_timeout().is_some_and(|due| due <= now)
+        {
+            survey.handle_timeout(now);
         }
         if self.again <= now {
             self.again = now + AGAIN;
@@ -127,19 +135,20 @@ impl Seen {
 
     /// When [`Self::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Instant {
-        let survey = self.survey.poll_timeout();
+        let survey = self.survey.as_ref().and_then(Survey::poll_timeout);
         survey.map_or(self.again, |survey| survey.min(self.again))
     }
 
     /// A socket to open or close, before anything is sent; call until `None`.
     pub(super) fn poll_socket(&mut self) -> Option<SocketChange> {
-        self.survey.poll_socket()
+        self.survey.as_mut().and_then(Survey::poll_socket)
     }
 
     /// A question to send; call until `None`.
     pub(super) fn poll_transmit(&mut self) -> Option<Question> {
         self.survey
-            .poll_transmit()
+            .as_mut()
+            .and_then(Survey::poll_transmit)
             .or_else(|| self.questions.pop_front())
     }
 }
@@ -177,7 +186,8 @@ mod tests {
     #[test]
     fn the_address_is_known_at_once_and_kept_and_asked_for_again() {
         let now = Instant::now();
-        let mut seen = Seen::new(observers(), Some(at(9)), Random::seeded(1), now);
+        let (random, unknown) = (Random::seeded(1), Nat::default());
+        let mut seen = Seen::new(observers(), Some(at(9)), unknown, random, now);
         assert_eq!(seen.main(), Some(at(9)));
         assert_eq!(answer(&mut seen, |_| 7, now), []);
         assert_eq!(
@@ -193,9 +203,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_is_asked_again_only_in_another_network() {
+        let now = Instant::now();
+        let mapping = Mapping::Independent;
+        let mut seen = Seen::new(observers(), None, Nat { mapping }, Random::seeded(3), now);
+        assert_eq!((seen.nat().mapping, seen.poll_transmit()), (mapping, None));
+        seen.restart(now);
+        assert_eq!(seen.nat().mapping, Mapping::Unknown);
+        assert!(seen.poll_transmit().is_some());
+    }
+
+    #[test]
     fn a_plan_is_told_how_its_socket_is_seen_and_nobody_else_can_say() {
         let now = Instant::now();
-        let mut seen = Seen::new(observers(), None, Random::seeded(2), now);
+        let (random, unknown) = (Random::seeded(2), Nat::default());
+        let mut seen = Seen::new(observers(), None, unknown, random, now);
         answer(&mut seen, |observer| observer, now);
         let opened: Vec<_> = std::iter::from_fn(|| seen.poll_socket()).collect();
         assert_eq!(

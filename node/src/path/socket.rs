@@ -21,7 +21,7 @@ use remora_proto::{
 };
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use super::{mover::Arrived, silence::Silence, udp::Udp};
+use super::{bearing::Bearing, mover::Arrived, silence::Silence, udp::Udp};
 
 /// Packets waiting for quinn, per virtual socket. A burst of a screen frame is 40 packets; when quinn is that far
 /// behind, dropping is what a socket buffer would do, too.
@@ -82,6 +82,9 @@ pub struct Opened {
 pub struct MagicSocket {
     main: Udp,
     is_v4: bool,
+    relay: SocketAddr,
+    /// By what datagrams to the relay leave.
+    bearing: Bearing,
     others: Mutex<Others>,
     control: mpsc::Sender<Packet>,
     parked: mpsc::Sender<Bytes>,
@@ -144,12 +147,26 @@ impl MagicSocket {
     /// # Errors
     /// What the system says.
     pub fn bind(relay: SocketAddr) -> io::Result<(Arc<Self>, Incoming)> {
+        Self::bind_to(relay, false)
+    }
+
+    /// The same, and nothing is sent to the relay by UDP: it waits for a stream.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn bind_tcp_only(relay: SocketAddr) -> io::Result<(Arc<Self>, Incoming)> {
+        Self::bind_to(relay, true)
+    }
+
+    fn bind_to(relay: SocketAddr, tcp_only: bool) -> io::Result<(Arc<Self>, Incoming)> {
         let (control, control_queue) = mpsc::channel(QUEUE_PACKETS);
         let (parked, parked_queue) = mpsc::channel(QUEUE_PARKED);
         Ok((
             Arc::new(Self {
                 main: Udp::bind(relay.is_ipv4())?,
                 is_v4: relay.is_ipv4(),
+                relay,
+                bearing: Bearing::new(tcp_only),
                 others: Mutex::default(),
                 control,
                 parked,
@@ -164,9 +181,12 @@ impl MagicSocket {
 
     /// Receives from the main socket until it fails; owned by the node as a task.
     pub async fn receive(self: Arc<Self>) -> io::Result<()> {
-        let receiving = self
-            .main
-            .receive(|datagram, meta| self.dispatch(datagram, meta, Base::MAIN));
+        let receiving = self.main.receive(|datagram, meta| {
+            if meta.addr == self.relay {
+                self.bearing.handle(datagram);
+            }
+            self.dispatch(datagram, meta, Base::MAIN);
+        });
         receiving.await
     }
 
@@ -212,6 +232,34 @@ impl MagicSocket {
 
     fn others(&self) -> MutexGuard<'_, Others> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the relay sent by a stream: as if it had come from its UDP port.
+    pub(super) fn take_from_relay(&self, datagram: &[u8]) {
+        let meta = RecvMeta {
+            addr: self.relay,
+            len: datagram.len(),
+            stride: datagram.len(),
+            ecn: None,
+            dst_ip: None,
+        };
+        self.dispatch(datagram, &meta, Base::MAIN);
+    }
+
+    /// By what datagrams to the relay leave.
+    pub(super) fn bearing(&self) -> &Bearing {
+        &self.bearing
+    }
+
+    /// Whether the relay is reached by a stream, because UDP does not go, or is not wanted.
+    pub fn is_by_stream(&self) -> bool {
+        self.bearing.is_by_stream()
+    }
+
+    /// Asks the relay by UDP, whatever else goes by what.
+    pub(super) fn ask(&self, transaction: u64) {
+        let question = self.bearing.ask(transaction);
+        self.send_to(&question, Way::main(self.relay));
     }
 
     fn dispatch(&self, datagram: &[u8], meta: &RecvMeta, base: Base) {
@@ -291,8 +339,11 @@ impl MagicSocket {
         }
     }
 
-    /// Whether the session's frames have met with silence, so that the relay should hear where we are.
+    /// Whether the session's frames have met with silence, or go by something else, so that the relay should hear where we are.
     pub fn is_unheard(&self, session: SessionId) -> bool {
+        if self.bearing.has_changed() {
+            return true;
+        }
         let routes = self.lock();
         let route = routes.open.get(&session);
         route.is_some_and(|route| route.silence.is_due(Instant::now()))
@@ -321,6 +372,9 @@ impl MagicSocket {
     /// From that socket; what has none is lost, as by a network that does not take it.
     pub(super) fn try_send(&self, base: Base, transmit: &Transmit<'_>) -> io::Result<()> {
         let to = transmit.destination;
+        if (base, to) == (Base::MAIN, self.relay) && self.bearing.take(transmit) {
+            return Ok(());
+        }
         self.by(Way { base, to })
             .map_or(Ok(()), |udp| udp.try_send(transmit))
     }
@@ -341,6 +395,10 @@ impl MagicSocket {
 
     /// Until there is room for what goes that way.
     pub(super) async fn writable(&self, way: Way) -> io::Result<()> {
+        if way == Way::main(self.relay) && self.is_by_stream() {
+            // What finds no room there is lost, and waiting before a stream is bounded by time.
+            return Ok(());
+        }
         match self.by(way) {
             Some(udp) => udp.writable().await,
             None => Ok(()),

@@ -95,7 +95,7 @@ pub struct Start {
     pub allocation: Allocation,
     /// From the rendezvous.
     pub keys: InnerKeys,
-    /// What to say of ourselves.
+    /// What to say of ourselves, but for candidates.
     pub introduction: Introduction,
     /// How the relay saw us when we connected.
     pub observed: Option<SocketAddr>,
@@ -142,7 +142,11 @@ pub async fn open(
 ) -> Result<(Inner, Setup), EndReason> {
     let observers = std::mem::take(&mut start.observers);
     let Allocation { session, side, .. } = start.allocation;
-    let (role, observed) = (start.introduction.role, start.observed);
+    let (role, observed, nat) = (
+        start.introduction.role,
+        start.observed,
+        start.introduction.named.nat,
+    );
     let ours = Arc::clone(&socket);
     if !start.policy.relay_only {
         socket.open_sibling();
@@ -187,6 +191,7 @@ pub async fn open(
         socket: ours,
         arrived,
         observed,
+        nat,
         named: introduction.named.clone(),
         observers,
         route,

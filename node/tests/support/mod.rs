@@ -6,6 +6,7 @@
     reason = "each test file uses a part of it"
 )]
 
+pub mod front;
 pub mod people;
 pub mod process;
 pub mod terminal;

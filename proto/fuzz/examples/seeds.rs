@@ -343,6 +343,7 @@ fn code() -> std::io::Result<()> {
     let relay = RelayAddr {
         host_port: "relay.example:4433".into(),
         id: RelayId([7; 32]),
+        tls: None,
     };
     let texts = [
         ("plain", "4060-r0gx".to_owned()),

@@ -114,14 +114,8 @@ pub fn lone_endpoint_config(profiles: &[Profile]) -> EndpointConfig {
 /// As [`endpoint_config`], for a server that may be restarted: reset tokens and connection ids follow from its static
 /// key, so that after the restart it can tell its former peers at once that their connections are gone (RFC 9000 §10.3.2).
 pub fn restartable_endpoint_config(profiles: &[Profile], key: &StaticKey) -> EndpointConfig {
-    let secret = Zeroizing::new(*key.secret());
-    let derive = |label: &str| {
-        let mut out = Zeroizing::new([0; 32]);
-        schedule::expand_label(&secret, label, &mut out[..]);
-        out
-    };
-    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &derive("stateless reset")[..]);
-    let cid_key = hmac::Key::new(hmac::HMAC_SHA256, &derive("connection ids")[..]);
+    let derived = |label| hmac::Key::new(hmac::HMAC_SHA256, &key.derive(label)[..]);
+    let (reset_key, cid_key) = (derived("stateless reset"), derived("connection ids"));
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     config
         .supported_versions(profiles.iter().map(|profile| profile.version()).collect())

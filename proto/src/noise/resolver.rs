@@ -19,7 +19,7 @@ use snow::{
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::schedule::Length;
+use super::schedule::{self, Length};
 
 /// Bytes of a key, of a hash, of a point.
 const LEN: usize = 32;
@@ -67,6 +67,13 @@ impl StaticKey {
     /// What everybody may know.
     pub fn public(&self) -> [u8; LEN] {
         self.public
+    }
+
+    /// Another secret that follows from this one and does not tell it, the same after a restart; `label` says what for.
+    pub fn derive(&self, label: &str) -> Zeroizing<[u8; LEN]> {
+        let mut out = Zeroizing::new([0; LEN]);
+        schedule::expand_label(&self.secret, label, &mut out[..]);
+        out
     }
 
     /// What nobody may know. Who stores a key makes its bytes and calls [`StaticKey::from_bytes`].

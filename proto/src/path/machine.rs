@@ -64,6 +64,8 @@ pub enum WhyRelayed {
     Unreachable,
     /// There was one, and it went dark.
     WentDark,
+    /// Not even the relay is reached by UDP; who drives the machine knows.
+    UdpBlocked,
     /// Both NATs have another port for each destination, of which one at least cannot be foreseen.
     BothSymmetric,
     /// One NAT has another port for each destination, which was not found.
@@ -78,6 +80,7 @@ impl WhyRelayed {
             Self::PolicyRelayOnly => "POLICY_RELAY_ONLY",
             Self::Unreachable => "UNREACHABLE",
             Self::WentDark => "FIREWALL_TIMEOUT",
+            Self::UdpBlocked => "UDP_BLOCKED",
             Self::BothSymmetric => "BOTH_SYMMETRIC",
             Self::SymmetricVsRestricted => "SYMMETRIC_VS_RESTRICTED",
         }

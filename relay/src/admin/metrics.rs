@@ -47,6 +47,13 @@ pub struct Metrics {
     pub batch_frames: Histogram,
     /// Packets for control that found their queue full.
     pub quic_queue_drops: IntCounter,
+    /// Connections of TCP, whose datagrams are counted below and, as all others, above.
+    pub streams: IntGauge,
+    stream_ends: IntCounterVec,
+    /// Datagrams that nodes sent by streams.
+    pub stream_datagrams_received: IntCounter,
+    /// Datagrams that nodes were sent by streams.
+    pub stream_datagrams_sent: IntCounter,
     drain_state: IntGauge,
     drain_remaining: IntGauge,
 }
@@ -64,6 +71,11 @@ impl Metrics {
             &["reason"],
         )?;
         let leg = "node";
+        let stream_datagrams = on.counters(
+            "stream_datagrams_total",
+            "Datagrams that came or went by TCP.",
+            &["direction"],
+        )?;
         on.gauges("build_info", "What runs here.", &["version"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
@@ -139,6 +151,17 @@ impl Metrics {
                 "quic_queue_drops_total",
                 "QUIC packets that control was too slow for.",
             )?,
+            streams: on.gauge(
+                "streams",
+                "Nodes' connections by TCP, where UDP is blocked.",
+            )?,
+            stream_ends: on.counters(
+                "stream_ends_total",
+                "Connections by TCP that ended, or did not begin.",
+                &["why"],
+            )?,
+            stream_datagrams_received: stream_datagrams.with_label_values(&["received"]),
+            stream_datagrams_sent: stream_datagrams.with_label_values(&["sent"]),
             drain_state: on.gauge("drain_state", "0 serving, 1 draining, 2 done.")?,
             drain_remaining: on.gauge(
                 "drain_remaining",
@@ -205,6 +228,16 @@ impl Metrics {
     /// An allocation ended.
     pub fn session_end(&self, reason: SessionEnd) {
         self.session_end.with_label_values(&[reason.label()]).inc();
+    }
+
+    /// A connection by TCP ended.
+    pub fn stream_end(&self, why: StreamEnd) {
+        self.stream_ends.with_label_values(&[why.label()]).inc();
+    }
+
+    /// How many did, and why.
+    pub fn stream_ends(&self, why: StreamEnd) -> u64 {
+        self.stream_ends.with_label_values(&[why.label()]).get()
     }
 
     /// Where the relay is in its life, and how many sessions it has.
@@ -280,6 +313,30 @@ labels! {
         Idle = "idle",
         /// The relay's drain ran out of time.
         Drained = "drained",
+    }
+}
+
+labels! {
+    /// How a connection by TCP ended.
+    StreamEnd {
+        /// The relay had no room.
+        Refused = "refused",
+        /// The node's network has all that it may have.
+        NetworkFull = "network_full",
+        /// No TLS, no WebSocket, or not of ours.
+        Failed = "failed",
+        /// It took too long to begin.
+        TimedOut = "timed_out",
+        /// The node closed it.
+        Left = "left",
+        /// The network did, or the node without a word.
+        Lost = "lost",
+        /// The node had nothing to say for long.
+        Idle = "idle",
+        /// What came is not what comes by streams.
+        Malformed = "malformed",
+        /// The relay ends.
+        Closing = "closing",
     }
 }
 

@@ -5,7 +5,6 @@
 //! round but a datagram.
 
 use std::{
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -45,6 +44,7 @@ use crate::{
     drain::State,
     rate::TokenBucket,
     rendezvous::Rendezvous,
+    stream::peers::Peers,
 };
 
 /// Handshakes at once before sources must prove their address (RFC 9000 §8.1): by then somebody is flooding, and an
@@ -85,6 +85,8 @@ pub struct Ports {
     pub packets: mpsc::Receiver<QuicPacket>,
     /// Packets of those who would like to be.
     pub openings: mpsc::Receiver<QuicPacket>,
+    /// Who is behind packets that came by streams.
+    pub peers: Arc<Peers>,
     /// Where to say how far the relay is in its life.
     pub life: watch::Sender<Option<State>>,
 }
@@ -131,6 +133,7 @@ struct Nodes {
 
 /// What decides: everything but the connections themselves.
 struct Office {
+    peers: Arc<Peers>,
     registry: Registry,
     desk: Desk,
     parking: Parking,
@@ -178,11 +181,13 @@ impl Driver {
         metrics: Arc<Metrics>,
         settings: Settings,
     ) -> Self {
+        let peers = Arc::clone(&ports.peers);
         Self {
             endpoint,
             ports,
             nodes: Nodes::default(),
             office: Office {
+                peers,
                 registry,
                 desk,
                 parking: Parking::new(Instant::now()),
@@ -471,7 +476,7 @@ impl Driver {
             ..
         } = self;
         buffer.clear();
-        let network = Network::from(incoming.remote_address().ip());
+        let network = Network::from(office.peers.behind(incoming.remote_address()).ip());
         let has_room = !self.is_closing
             && self.nodes.len < office.settings.max_nodes.saturating_add(SPARE_CONNECTIONS);
         let response = match office.door(&incoming, network, has_room) {
@@ -602,14 +607,12 @@ impl Office {
             Err(refusal) => (Err(refusal), Vec::new()),
         };
         let welcome = attached.map(|()| {
-            let remote = node.connection.leg().remote;
+            let observed = self.peers.behind(node.connection.leg().remote);
             Reply::Welcome(Welcome {
                 protocol: PROTOCOL,
                 minimum_protocol: MINIMUM_PROTOCOL,
                 unix_ms: unix_ms(),
-                // IPv4 as IPv4, also on a socket that takes both.
-                observed_address: SocketAddr::new(remote.ip().to_canonical(), remote.port())
-                    .to_string(),
+                observed_address: observed.to_string(),
                 realm: self.desk.realm().to_owned(),
                 relay_name: self.settings.relay_name.clone(),
                 observers: self.settings.observers.clone(),
@@ -707,7 +710,7 @@ impl Office {
         let asker = Asker {
             number: node.number,
             node: node.connection.node(),
-            source: node.connection.leg().remote.ip(),
+            source: self.peers.behind(node.connection.leg().remote).ip(),
         };
         let (registry, bucket) = (&mut self.registry, &mut node.requests);
         match self.desk.begin(registry, asker, bucket, request, now) {

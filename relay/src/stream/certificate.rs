@@ -1,0 +1,314 @@
+//! What the relay shows at its TCP port: a certificate from files, read again when they change, or one of its own making.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ED25519};
+use remora_proto::{id::TlsPin, noise::StaticKey, wire::stream::ALPN};
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs as provider,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
+    server::{ClientHello, ParsedCertificate, ResolvesServerCert},
+    sign::CertifiedKey,
+    version::TLS13,
+};
+use zeroize::Zeroizing;
+
+/// What stands before the 32 bytes of an Ed25519 key in PKCS #8 (RFC 8410 §7).
+const PKCS8_ED25519: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
+/// In a certificate that nobody vouches for; nobody reads it.
+const OWN_NAME: &str = "remora-relay";
+
+/// Where an operator's certificate is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// PEM: the relay's certificate and those that lead to an authority, in this order.
+    pub certificate: PathBuf,
+    /// PEM: its key.
+    pub key: PathBuf,
+}
+
+/// A certificate that cannot be used. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// Not there, or not for us to read.
+    #[error(
+        "cannot read {path}: {source}; say where the certificate is with --tls-cert and --tls-key"
+    )]
+    Unreadable {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Not PEM, or of something else.
+    #[error("{path} is no {what} in PEM: {source}")]
+    Malformed {
+        /// Which file.
+        path: String,
+        /// What it should be.
+        what: &'static str,
+        /// What was found.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// The two are not of each other, or of a kind that TLS has no use for.
+    #[error("the certificate and the key do not fit together: {0}")]
+    Unfit(#[from] rustls::Error),
+    /// Our own could not be made.
+    #[error("cannot make a certificate: {0}")]
+    Own(#[from] rcgen::Error),
+}
+
+/// The certificate that is shown just now.
+#[derive(Debug)]
+pub struct Certificate {
+    shown: Arc<Shown>,
+    files: Option<(Files, Contents)>,
+}
+
+#[derive(Debug)]
+struct Shown(RwLock<Arc<CertifiedKey>>);
+
+/// What was read last, so that a change shows, whatever a file's time says.
+#[derive(PartialEq, Eq)]
+struct Contents {
+    certificate: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Contents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Contents")
+    }
+}
+
+impl Certificate {
+    /// The one in `files`.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn from_files(files: Files) -> Result<Self, CertificateError> {
+        let contents = files.read()?;
+        let key = contents.parse(&files)?;
+        Ok(Self {
+            shown: Arc::new(Shown(RwLock::new(Arc::new(key)))),
+            files: Some((files, contents)),
+        })
+    }
+
+    /// One that follows from the relay's key, the same after a restart, and its pin, for the relay's address.
+    ///
+    /// # Errors
+    /// When the libraries refuse, which they have no reason to.
+    pub fn of_its_own(key: &StaticKey) -> Result<(Self, TlsPin), CertificateError> {
+        let secret = key.derive("tls certificate");
+        let pkcs8 = Zeroizing::new([&PKCS8_ED25519[..], &secret[..]].concat());
+        let pkcs8 = PrivatePkcs8KeyDer::from(&pkcs8[..]);
+        let pair = KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &PKCS_ED25519)?;
+        let mut params = CertificateParams::new([OWN_NAME.to_owned()])?;
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, OWN_NAME);
+        let certificate = CertificateDer::from(params.self_signed(&pair)?);
+        let pin = pin(&certificate)?;
+        let key = certified(vec![certificate], PrivateKeyDer::from(pkcs8.clone_key()))?;
+        let shown = Arc::new(Shown(RwLock::new(Arc::new(key))));
+        Ok((Self { shown, files: None }, pin))
+    }
+
+    /// How TLS is spoken: 1.3, as all nodes do, with whatever certificate is shown by then.
+    ///
+    /// # Errors
+    /// When the library refuses, which it has no reason to.
+    pub fn tls(&self) -> Result<ServerConfig, rustls::Error> {
+        let provider = Arc::new(provider::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&self.shown) as _);
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // Streams live long: whoever comes back does a whole handshake, and nothing is kept of it.
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+
+    /// Looks whether the files have changed; what cannot be used changes nothing, and is said once.
+    pub fn look(&mut self) {
+        let Some((files, known)) = &mut self.files else {
+            return;
+        };
+        // Both are written one after the other: what does not fit yet does so when they are looked at next.
+        let contents = match files.read() {
+            Ok(contents) if contents == *known => return,
+            Ok(contents) => contents,
+            Err(error) => return tracing::warn!(%error, "the certificate stays as it was"),
+        };
+        match contents.parse(files) {
+            Ok(key) => {
+                *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+                tracing::info!("a new certificate is shown");
+            }
+            Err(error) => tracing::warn!(%error, "the certificate stays as it was"),
+        }
+        *known = contents;
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<Contents, CertificateError> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|source| CertificateError::Unreadable {
+                path: path.display().to_string(),
+                source,
+            })
+        };
+        Ok(Contents {
+            certificate: read(&self.certificate)?,
+            key: Zeroizing::new(read(&self.key)?),
+        })
+    }
+}
+
+impl Contents {
+    fn parse(&self, files: &Files) -> Result<CertifiedKey, CertificateError> {
+        let malformed = |path: &PathBuf, what, source| CertificateError::Malformed {
+            path: path.display().to_string(),
+            what,
+            source,
+        };
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.certificate)
+            .collect::<Result<_, _>>()
+            .map_err(|error| malformed(&files.certificate, "certificate", error))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|error| malformed(&files.key, "private key", error))?;
+        certified(chain, key)
+    }
+}
+
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, CertificateError> {
+    // An empty chain is found here, too.
+    Ok(CertifiedKey::from_der(
+        chain,
+        key,
+        &provider::default_provider(),
+    )?)
+}
+
+/// A certificate's key, as the relay's address names it.
+fn pin(certificate: &CertificateDer<'_>) -> Result<TlsPin, rustls::Error> {
+    let key = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
+    Ok(TlsPin::of(&key))
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&shown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A certificate and its key in files of `directory`.
+    fn write(directory: &Path, certificate: &str, key: &str) -> Files {
+        let files = Files {
+            certificate: directory.join("tls.crt"),
+            key: directory.join("tls.key"),
+        };
+        std::fs::write(&files.certificate, certificate).expect("written");
+        std::fs::write(&files.key, key).expect("written");
+        files
+    }
+
+    /// PEM, as certificates come.
+    fn made() -> (String, String) {
+        let pair = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(["relay.example".to_owned()]).expect("a name");
+        let certificate = params.self_signed(&pair).expect("signed");
+        let pem = |what: &str, der: &[u8]| {
+            let text = data_encoding::BASE64.encode(der);
+            format!("-----BEGIN {what}-----\n{text}\n-----END {what}-----\n")
+        };
+        (
+            pem("CERTIFICATE", certificate.der()),
+            pem("PRIVATE KEY", &pair.serialize_der()),
+        )
+    }
+
+    fn shown(certificate: &Certificate) -> TlsPin {
+        let shown = certificate.shown.0.read().expect("unpoisoned");
+        pin(&shown.cert[0]).expect("a certificate")
+    }
+
+    #[test]
+    fn its_own_is_the_same_after_a_restart_and_anothers_is_not() {
+        let of = |byte| Certificate::of_its_own(&StaticKey::from_bytes([byte; 32])).expect("made");
+        let ((first, pin), (again, same), (_, other)) = (of(7), of(7), of(8));
+        assert_eq!((pin, shown(&first), shown(&again)), (same, pin, pin));
+        assert_ne!(pin, other);
+    }
+
+    #[test]
+    fn new_files_are_shown_and_broken_ones_change_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [old, new] = [made(), made()];
+        let files = write(directory.path(), &old.0, &old.1);
+        let mut certificate = Certificate::from_files(files.clone()).expect("a certificate");
+        let before = shown(&certificate);
+        // Half written, of another's key, empty, gone.
+        write(directory.path(), &new.0[..100], &old.1);
+        certificate.look();
+        write(directory.path(), &new.0, &old.1);
+        certificate.look();
+        write(directory.path(), "", "");
+        certificate.look();
+        std::fs::remove_file(&files.key).expect("removed");
+        certificate.look();
+        assert_eq!(shown(&certificate), before);
+        write(directory.path(), &new.0, &new.1);
+        certificate.look();
+        assert_ne!(shown(&certificate), before);
+    }
+
+    #[test]
+    fn what_cannot_be_shown_says_why() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [one, other] = [made(), made()];
+        for (certificate, key, says) in [
+            (&one.0[..], &other.1[..], "do not fit together"),
+            ("", &one.1, "do not fit together"),
+            (&one.0, "", "tls.key is no private key"),
+            (
+                "-----BEGIN CERTIFICATE-----\n!",
+                &one.1,
+                "tls.crt is no certificate",
+            ),
+        ] {
+            let files = write(directory.path(), certificate, key);
+            let error = Certificate::from_files(files)
+                .expect_err("unfit")
+                .to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        let nowhere = Files {
+            certificate: directory.path().join("nowhere"),
+            key: directory.path().join("nowhere"),
+        };
+        let error = Certificate::from_files(nowhere)
+            .expect_err("nowhere")
+            .to_string();
+        assert!(error.contains("--tls-cert"), "{error}");
+    }
+}
