@@ -32,16 +32,19 @@ use crate::{
 pub async fn run(file: &File, args: cli::Netcheck) -> Result<Exit, Failure> {
     let relay = file.relay(args.relay)?;
     let Some(every) = args.every else {
-        let (report, failure) = look::around(&relay).await;
-        print(&report, args.json)?;
-        return failure.map_or(Ok(Exit::Ok), Err);
+        let looked = look::around(&relay).await;
+        print(&looked.report, args.json)?;
+        return looked.close().await.map_or(Ok(Exit::Ok), Err);
     };
     let mut ticks = interval(Duration::from_secs(every));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let (report, _) = look::around(&relay).await;
-        print(&report, args.json)?;
+        let looked = look::around(&relay).await;
+        print(&looked.report, args.json)?;
+        if let Some(failure) = looked.close().await {
+            tracing::debug!(%failure, "the relay could not be used");
+        }
     }
 }
 

@@ -15,10 +15,7 @@ use remora_proto::{
     code::Code,
     id::RelayAddr,
     identity::{Introduction, Profile, Role},
-    path::{
-        candidate::{Named, Policy},
-        machine::WhyRelayed,
-    },
+    path::candidate::{Named, Policy},
     random::Random,
     sas::Nonce,
     session::{EndReason, Receipt},
@@ -36,6 +33,7 @@ use crate::{
     event::{Event, Input, PathSnapshot},
     path::{
         keeper::Keeper,
+        route::why_at_first,
         socket::MagicSocket,
         stream::{Dialer, proxy::Proxy},
         survey::{self, Surveyed},
@@ -357,11 +355,7 @@ impl Node {
                         PathSnapshot {
                             relay: relay.clone(),
                             rtt,
-                            why_relayed: Some(if self.policy.relay_only {
-                                WhyRelayed::PolicyRelayOnly
-                            } else {
-                                WhyRelayed::Probing
-                            }),
+                            why_relayed: Some(why_at_first(&self.policy)),
                             ..PathSnapshot::default()
                         }
                         .reached(self.socket.is_by_stream()),

@@ -110,6 +110,7 @@ pub async fn run(
     tasks.spawn(write(path.send, candidates));
     let (to, named) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(read(path.recv, path.inbox, to));
+    route.begin(&policy, socket.is_by_stream());
     let (port_map, keep_port) = portmap::port_map(policy.clone(), Gateway::of_system);
     let mut port = JoinSet::new();
     port.spawn(keep_port);

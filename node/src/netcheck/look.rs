@@ -26,59 +26,77 @@ use crate::{
 /// For the relay to take us in.
 const CONNECTING: Duration = Duration::from_millis(1500);
 
-/// Looks; a failure is why the relay could not be used.
-pub(super) async fn around(relay: &RelayAddr) -> (Report, Option<Failure>) {
-    let addresses = match addresses(relay).await {
-        Ok(addresses) => addresses,
-        Err(failure) => return (Report::nothing(relay, Some(&failure)), Some(failure)),
-    };
+/// What there is to see, and what is left to do.
+pub(super) struct Looked {
+    /// What was found.
+    pub(super) report: Report,
+    /// Why the relay could not be used.
+    failure: Option<Failure>,
+    nodes: [Option<Node>; 2],
+}
+
+impl Looked {
+    /// Takes leave of the relay; over TCP that takes a second, for which nobody has to wait for the report.
+    pub(super) async fn close(self) -> Option<Failure> {
+        let [one, other] = self.nodes.map(|node| async move {
+            if let Some(node) = node {
+                node.close().await;
+            }
+        });
+        tokio::join!(one, other);
+        self.failure
+    }
+}
+
+/// Looks.
+pub(super) async fn around(relay: &RelayAddr) -> Looked {
+    // Where there are no names, there may be a proxy that knows them.
+    let addresses = addresses(relay).await.unwrap_or_default();
     let [v4, v6] = [true, false].map(|is_v4| {
         let of_family = |address: &SocketAddr| address.is_ipv4() == is_v4;
         addresses.iter().copied().find(of_family)
     });
-    let by_tcp = Options {
-        tcp_only: true,
-        ..Options::default()
-    };
     let (node, tcp, seen_v4, seen_v6, mapped) = tokio::join!(
         connect(relay, Options::default()),
-        connect(relay, by_tcp),
+        connect(relay, Options::tcp_only()),
         seen(v4),
         seen(v6),
         port_mapping(&addresses)
     );
     let has_tcp = tcp.is_ok();
     let is_by_udp = node.as_ref().is_ok_and(|node| !node.is_by_tcp());
-    // Where UDP does not go, it may have taken longer to find that out than anybody waits here.
-    let (node, other) = if node.is_ok() {
-        (node, tcp)
-    } else {
-        (tcp, node)
+    // Where UDP does not go, it may have taken longer to find that out than anybody waits here. And of two that went wrong, what
+    // is said is about the one that is tried first.
+    let (node, spare) = match (node, tcp) {
+        (Ok(node), tcp) => (Ok(node), tcp.ok()),
+        (Err(_), Ok(tcp)) => (Ok(tcp), None),
+        (Err(failure), Err(_)) => (Err(failure), None),
     };
     let mut report = match &node {
-        Ok(node) if is_by_udp => {
-            let surveyed = survey::nat(&survey::observers(node.control())).await;
-            Report::of(relay, node.control(), surveyed.nat())
+        Ok(node) => {
+            let nat = if is_by_udp {
+                survey::nat(&survey::observers(node.control())).await.nat()
+            } else {
+                Nat::default()
+            };
+            Report::of(relay, node.control(), nat)
         }
-        Ok(node) => Report::of(relay, node.control(), Nat::default()),
-        Err(_) => Report::nothing(relay, other.as_ref().err()),
+        Err(failure) => Report::nothing(relay, failure),
     };
     report.has_udp = is_by_udp || seen_v4.is_some() || seen_v6.is_some();
-    report.has_tcp = Some(has_tcp);
+    report.has_tcp = has_tcp;
     report.v4 = family(true, v4, seen_v4);
     report.v6 = family(false, v6, seen_v6);
     report.port_mapping = mapped;
-    // Of two that went wrong, what is said is about the one that is tried first.
-    let is_usable = node.is_ok();
-    let mut failure = None;
-    for node in [node, other] {
-        match node {
-            Ok(node) => node.close().await,
-            Err(error) if !is_usable => failure = Some(error),
-            Err(_) => {}
-        }
+    let (node, failure) = match node {
+        Ok(node) => (Some(node), None),
+        Err(failure) => (None, Some(failure)),
+    };
+    Looked {
+        report,
+        failure,
+        nodes: [node, spare],
     }
-    (report, failure)
 }
 
 async fn connect(relay: &RelayAddr, options: Options) -> Result<Node, Failure> {
@@ -125,7 +143,7 @@ async fn seen(relay: Option<SocketAddr>) -> Option<SocketAddr> {
 
 /// By what the gateway gives a port, and which: one that leads to nobody, and is given back at once.
 async fn port_mapping(relay: &[SocketAddr]) -> Result<(Protocol, SocketAddrV4), Unmapped> {
-    if relay.iter().all(|relay| relay.ip().is_loopback()) {
+    if !relay.is_empty() && relay.iter().all(|relay| relay.ip().is_loopback()) {
         return Err(Unmapped::NotAsked);
     }
     let at = Gateway::of_system().ok_or(Unmapped::NoGateway)?;

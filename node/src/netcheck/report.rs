@@ -44,8 +44,8 @@ pub(super) struct Report {
     nat: Nat,
     /// Whether anything came back.
     pub(super) has_udp: bool,
-    /// Whether the relay answers over TCP; `None`: not tried.
-    pub(super) has_tcp: Option<bool>,
+    /// Whether the relay answers over TCP.
+    pub(super) has_tcp: bool,
     /// IPv4.
     pub(super) v4: Family,
     /// IPv6.
@@ -89,12 +89,12 @@ impl Report {
     }
 
     /// Of one that could not be used.
-    pub(super) fn nothing(relay: &RelayAddr, failure: Option<&Failure>) -> Self {
+    pub(super) fn nothing(relay: &RelayAddr, failure: &Failure) -> Self {
         let relay = Relay {
             address: relay.host_port.clone(),
             name: None,
             rtt: None,
-            error: failure.map(|failure| failure.code),
+            error: Some(failure.code),
         };
         Self::new(relay, Nat::default())
     }
@@ -104,7 +104,7 @@ impl Report {
             relay,
             nat,
             has_udp: false,
-            has_tcp: None,
+            has_tcp: false,
             v4: Family::default(),
             v6: Family::default(),
             port_mapping: Err(Unmapped::NoGateway),
@@ -188,10 +188,10 @@ impl Report {
             ),
             format!(
                 "TCP           {}",
-                match self.has_tcp {
-                    Some(true) => "yes",
-                    Some(false) => "no: the relay does not answer over it",
-                    None => "not tried",
+                if self.has_tcp {
+                    "yes"
+                } else {
+                    "no: the relay does not answer over it"
                 }
             ),
             format!("IPv4          {}", self.v4.words()),
@@ -213,6 +213,7 @@ impl Report {
     fn nat_words(&self) -> String {
         let is_local = self.v4.is_local || (self.v4.seen.is_none() && self.v6.is_local);
         match self.nat.mapping {
+            NatMapping::Unknown if !self.has_udp => "not known: UDP does not go".into(),
             NatMapping::Unknown => {
                 "not known: the relay sees this computer from one place only".into()
             }
@@ -319,7 +320,7 @@ mod tests {
             error: None,
         };
         let mut report = Report::new(relay, Nat { mapping });
-        (report.has_udp, report.has_tcp) = (true, Some(false));
+        (report.has_udp, report.has_tcp) = (true, false);
         report
     }
 

@@ -5,7 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
-use remora_proto::path::machine::{Route, WhyRelayed};
+use remora_proto::path::{
+    candidate::Policy,
+    machine::{Route, WhyRelayed},
+};
 
 use super::congestion::Generation;
 
@@ -15,6 +18,15 @@ pub struct SharedRoute {
     current: Mutex<Current>,
     /// Changes with the way.
     generation: Generation,
+}
+
+/// Why a session goes through the relay when it begins.
+pub fn why_at_first(policy: &Policy) -> WhyRelayed {
+    if policy.relay_only {
+        WhyRelayed::PolicyRelayOnly
+    } else {
+        WhyRelayed::Probing
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,6 +63,11 @@ impl SharedRoute {
             why_relayed,
             is_by_stream,
         };
+    }
+
+    /// Before anything else was tried they go through the relay.
+    pub fn begin(&self, policy: &Policy, is_by_stream: bool) {
+        self.set(Route::default(), Some(why_at_first(policy)), is_by_stream);
     }
 
     /// What congestion control looks at.
