@@ -341,8 +341,10 @@ async fn gateway(
 }
 
 async fn start_relay(at: &Device) -> anyhow::Result<Relay> {
+    let listen = SocketAddr::new(address(at)?, RELAY_PORT);
     let config = Config {
-        listen: SocketAddr::new(address(at)?, RELAY_PORT),
+        listen,
+        listen_tcp: Some(listen),
         name: "lab".to_owned(),
         // All runs' codes are looked up from one address.
         lookup_rate: Rate::new(1000, Duration::from_secs(1), 1000),
