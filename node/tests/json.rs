@@ -525,7 +525,7 @@ fn netcheck_says_what_the_network_lets_through() {
     for (field, value) in [
         ("v", json!(1)),
         ("udp", json!(true)),
-        ("tcp", Value::Null),
+        ("tcp", json!(true)),
         (
             "nat",
             json!({"mapping_varies_by_destination": false, "allocation": null}),
@@ -567,6 +567,7 @@ fn netcheck_says_what_the_network_lets_through() {
     let report: Value = serde_json::from_str(&end.stdout[0]).expect("an object");
     for (field, value) in [
         ("udp", json!(false)),
+        ("tcp", json!(false)),
         ("direct_likely_with", json!([])),
         (
             "relay_needed_with",

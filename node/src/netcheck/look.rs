@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use remora_proto::{id::RelayAddr, path::candidate::Policy};
+use remora_proto::{
+    id::RelayAddr,
+    path::{candidate::Policy, nat::Nat},
+};
 use tokio::{net::UdpSocket, time::timeout};
 
 use super::report::{Family, Report};
@@ -27,37 +30,61 @@ const CONNECTING: Duration = Duration::from_millis(1500);
 pub(super) async fn around(relay: &RelayAddr) -> (Report, Option<Failure>) {
     let addresses = match addresses(relay).await {
         Ok(addresses) => addresses,
-        Err(failure) => return (Report::nothing(relay, &failure), Some(failure)),
+        Err(failure) => return (Report::nothing(relay, Some(&failure)), Some(failure)),
     };
     let [v4, v6] = [true, false].map(|is_v4| {
         let of_family = |address: &SocketAddr| address.is_ipv4() == is_v4;
         addresses.iter().copied().find(of_family)
     });
-    let connecting = async {
-        let connected = timeout(CONNECTING, Node::connect(relay, Options::default())).await;
-        connected.unwrap_or_else(|_| Err(too_slow(relay)))
+    let by_tcp = Options {
+        tcp_only: true,
+        ..Options::default()
     };
-    let (node, seen_v4, seen_v6, mapped) =
-        tokio::join!(connecting, seen(v4), seen(v6), port_mapping(&addresses));
-    let (mut report, failure) = match &node {
-        Ok(node) => {
-            let nat = survey::nat(&survey::observers(node.control())).await.nat();
-            (Report::of(relay, node.control(), nat), None)
+    let (node, tcp, seen_v4, seen_v6, mapped) = tokio::join!(
+        connect(relay, Options::default()),
+        connect(relay, by_tcp),
+        seen(v4),
+        seen(v6),
+        port_mapping(&addresses)
+    );
+    let has_tcp = tcp.is_ok();
+    let is_by_udp = node.as_ref().is_ok_and(|node| !node.is_by_tcp());
+    // Where UDP does not go, it may have taken longer to find that out than anybody waits here.
+    let (node, other) = if node.is_ok() {
+        (node, tcp)
+    } else {
+        (tcp, node)
+    };
+    let mut report = match &node {
+        Ok(node) if is_by_udp => {
+            let surveyed = survey::nat(&survey::observers(node.control())).await;
+            Report::of(relay, node.control(), surveyed.nat())
         }
-        Err(failure) => (Report::nothing(relay, failure), None),
+        Ok(node) => Report::of(relay, node.control(), Nat::default()),
+        Err(_) => Report::nothing(relay, other.as_ref().err()),
     };
-    report.has_udp = node.is_ok() || seen_v4.is_some() || seen_v6.is_some();
+    report.has_udp = is_by_udp || seen_v4.is_some() || seen_v6.is_some();
+    report.has_tcp = Some(has_tcp);
     report.v4 = family(true, v4, seen_v4);
     report.v6 = family(false, v6, seen_v6);
     report.port_mapping = mapped;
-    let failure = match node {
-        Ok(node) => {
-            node.close().await;
-            failure
+    // Of two that went wrong, what is said is about the one that is tried first.
+    let is_usable = node.is_ok();
+    let mut failure = None;
+    for node in [node, other] {
+        match node {
+            Ok(node) => node.close().await,
+            Err(error) if !is_usable => failure = Some(error),
+            Err(_) => {}
         }
-        Err(failure) => Some(failure),
-    };
+    }
     (report, failure)
+}
+
+async fn connect(relay: &RelayAddr, options: Options) -> Result<Node, Failure> {
+    timeout(CONNECTING, Node::connect(relay, options))
+        .await
+        .unwrap_or_else(|_| Err(too_slow(relay)))
 }
 
 fn too_slow(relay: &RelayAddr) -> Failure {

@@ -44,6 +44,8 @@ pub(super) struct Report {
     nat: Nat,
     /// Whether anything came back.
     pub(super) has_udp: bool,
+    /// Whether the relay answers over TCP; `None`: not tried.
+    pub(super) has_tcp: Option<bool>,
     /// IPv4.
     pub(super) v4: Family,
     /// IPv6.
@@ -87,12 +89,12 @@ impl Report {
     }
 
     /// Of one that could not be used.
-    pub(super) fn nothing(relay: &RelayAddr, failure: &Failure) -> Self {
+    pub(super) fn nothing(relay: &RelayAddr, failure: Option<&Failure>) -> Self {
         let relay = Relay {
             address: relay.host_port.clone(),
             name: None,
             rtt: None,
-            error: Some(failure.code),
+            error: failure.map(|failure| failure.code),
         };
         Self::new(relay, Nat::default())
     }
@@ -102,6 +104,7 @@ impl Report {
             relay,
             nat,
             has_udp: false,
+            has_tcp: None,
             v4: Family::default(),
             v6: Family::default(),
             port_mapping: Err(Unmapped::NoGateway),
@@ -115,7 +118,7 @@ impl Report {
         let (direct, relayed) = self.prediction();
         json!({
             "v": 1, "udp": self.has_udp, "ipv4": self.v4.json(), "ipv6": self.v6.json(),
-            "tcp": null, "nat": nat_json(&self.nat), "port_mapping": self.port_mapping_json(),
+            "tcp": self.has_tcp, "nat": nat_json(&self.nat), "port_mapping": self.port_mapping_json(),
             "relays": [{
                 "name": relay.name, "address": relay.address, "rtt_ms": rtt_ms,
                 "state": relay.error.unwrap_or("ok"),
@@ -181,6 +184,14 @@ impl Report {
                     "yes"
                 } else {
                     "no: nothing came back"
+                }
+            ),
+            format!(
+                "TCP           {}",
+                match self.has_tcp {
+                    Some(true) => "yes",
+                    Some(false) => "no: the relay does not answer over it",
+                    None => "not tried",
                 }
             ),
             format!("IPv4          {}", self.v4.words()),
@@ -308,7 +319,7 @@ mod tests {
             error: None,
         };
         let mut report = Report::new(relay, Nat { mapping });
-        report.has_udp = true;
+        (report.has_udp, report.has_tcp) = (true, Some(false));
         report
     }
 
@@ -317,27 +328,27 @@ mod tests {
         let dependent = NatMapping::Dependent;
         let sequential = Allocation::Sequential { step: 1 };
         for (mapping, direct, relayed) in [
-            (NatMapping::Unknown, &[][..], &[][..]),
+            (NatMapping::Unknown, vec![], vec![]),
             (
                 NatMapping::Independent,
-                &["independent", "sequential", "block", "random"],
-                &[],
+                vec!["independent", "sequential", "block", "random"],
+                vec![],
             ),
             (
                 dependent(sequential),
-                &["independent", "sequential"],
-                &["block", "random"],
+                vec!["independent", "sequential"],
+                vec!["block", "random"],
             ),
             (
                 dependent(Allocation::Random),
-                &["independent"],
-                &["sequential", "block", "random"],
+                vec!["independent"],
+                vec!["sequential", "block", "random"],
             ),
         ] {
             let report = report(mapping);
             assert_eq!(
                 report.prediction(),
-                (direct.to_vec(), relayed.to_vec()),
+                (direct.clone(), relayed.clone()),
                 "{mapping:?}"
             );
             let json = report.json();
@@ -363,7 +374,7 @@ mod tests {
         report.v6.has_support = true;
         let lines = report.lines().join("\n");
         for part in [
-            "UDP           yes",
+            "UDP           yes\nTCP           no",
             "IPv4          yes, seen as 198.51.100.4:41641",
             "IPv6          not known",
             "from 65024 to 65535 (block)",

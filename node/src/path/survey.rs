@@ -97,7 +97,8 @@ async fn drive(observers: &[SocketAddr], is_v4: bool) -> io::Result<Survey> {
         while let Some(change) = survey.poll_socket() {
             match change {
                 SocketChange::Open(base) => sockets.open(base).await?,
-                SocketChange::Close(base) => sockets.close(base),
+                // With all of them, in a moment.
+                SocketChange::Close(_) => {}
             }
         }
         while let Some((base, to, question)) = survey.poll_transmit() {
@@ -148,11 +149,7 @@ impl Sockets {
         let tell = self.tell.clone();
         self.receiving.spawn(async move {
             let mut answer = [0; reflect::LEN + 1];
-            loop {
-                // An error is of one datagram, that did not find anybody.
-                let Ok((length, from)) = socket.recv_from(&mut answer).await else {
-                    continue;
-                };
+            while let Ok((length, from)) = socket.recv_from(&mut answer).await {
                 if let Some((transaction, seen)) = reflect::decode_response(&answer[..length])
                     && tell.send((base, from, transaction, seen)).await.is_err()
                 {
@@ -161,10 +158,6 @@ impl Sockets {
             }
         });
         Ok(())
-    }
-
-    fn close(&mut self, base: Base) {
-        self.by_base.remove(&base);
     }
 
     async fn send(&self, base: Base, to: SocketAddr, question: &[u8]) {

@@ -79,7 +79,7 @@ mod tests {
         let near = "eth0\t0000000A\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0\n";
         let tunnel = "tun0\t00000000\t00000000\t0001\t0\t0\t50\t00000000\t0\t0\t0\n";
         let garbage = "eth0\t0000\nx\ty\tz\n\neth1\t00000000\tGGGG\t0003\t0\t0\t1\t00000000\n";
-        let of = |lines: &[&str]| default_route(&[&[HEADER], lines].concat().concat());
+        let of = |lines: &[&str]| default_route(&[&[HEADER][..], lines].concat().concat());
         assert_eq!(of(&[near, wifi, cable]), Some([10, 0, 0, 1].into()));
         assert_eq!(of(&[wifi, garbage]), Some([192, 168, 1, 1].into()));
         assert_eq!(
