@@ -369,6 +369,9 @@ pub struct Natlab {
     /// In the trial `keys`, through the relay
     #[arg(long)]
     pub relay_only: bool,
+    /// In the trial `keys`, through the relay by TCP
+    #[arg(long)]
+    pub tcp_only: bool,
     /// Print one JSON object instead of a table
     #[arg(long, conflicts_with = "markdown")]
     pub json: bool,

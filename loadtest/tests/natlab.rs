@@ -8,9 +8,9 @@ use std::process::Command;
 use remora_loadtest::natlab::edge::Pair;
 use serde_json::Value;
 
-/// One of each: both mappings the same for everybody, one NAT behind another, one side that lets others in, ports
-/// in a row and from a block, IPv6, and none of these.
-const PAIRS: [&str; 10] = [
+/// One of each: both mappings the same for everybody, one NAT behind another, one side that lets others in, IPv6, each plan,
+/// what no plan helps, a gateway that gives a port, no UDP, and nothing but a proxy.
+const PAIRS: [&str; 16] = [
     "public:eim-apdf",
     "eim-apdf:eim-apdf",
     "eim-adf:apdm-random",
@@ -21,6 +21,12 @@ const PAIRS: [&str; 10] = [
     "eim-eif:apdm-block",
     "v6-firewall:v6-firewall",
     "eim-apdf:apdm-random",
+    "firewall:apdm-block",
+    "apdm-sequential:apdm-sequential",
+    "apdm-random:apdm-random",
+    "mapped:apdm-random",
+    "udp-blocked:eim-apdf",
+    "proxy-only:public",
 ];
 
 #[test]
@@ -62,7 +68,7 @@ fn nodes_reach_each_other_where_the_simulation_predicts_it() {
         );
         assert_eq!(cell["why_not_direct"].is_null(), pair.is_direct(), "{name}");
         assert!(
-            count("probes_max") > 0,
+            count("probes_max") > 0 || !pair.has_udp(),
             "{name}: nobody looked for a direct path"
         );
     }
@@ -80,19 +86,6 @@ fn a_living_session_is_tried() {
     let trial = &found["trials"][0];
     assert_eq!(trial["trial"], "blackhole");
     assert!(trial["figures"]["longest_gap_ms"].is_number(), "{trial}");
-}
-
-#[test]
-fn a_network_without_udp_is_proven_to_be_one() {
-    for pair in ["udp-blocked:public", "public:proxy-only"] {
-        let run = Command::new(env!("CARGO_BIN_EXE_remora-loadtest"))
-            .args(["natlab", "--runs", "1", "--pair", pair])
-            .output()
-            .expect("the binary runs");
-        let said = String::from_utf8_lossy(&run.stderr);
-        // Whether there is a session is the product's to say; that the lab is not what it should be, nobody may.
-        assert!(!said.contains("the lab's"), "{said}");
-    }
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub const RELAY_DELAY: Duration = Duration::from_millis(5);
 const RELAY_PORT: u16 = 4433;
 /// Every home has this network inside, so that an address there says nothing of which home it is.
 const HOME: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24);
+/// Inside the network that a node may go to: the address that it leaves must not be one that it is given there.
+const ELSEWHERE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 2, 0), 24);
 /// Between homes and a carrier's NAT (RFC 6598).
 const CARRIER: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 24);
 /// Two nodes' places, and what is between them.
@@ -138,9 +140,9 @@ impl Network {
         };
         let (relay_at, relay_wire) = host(&lab, "relay", &core, link).await?;
         let (observer, observer_wire) = host(&lab, "observer", &core, link).await?;
-        let mut sites = vec![Site::new(&lab, "a", pair.a).await?];
+        let mut sites = vec![Site::new(&lab, "a", pair.a, HOME).await?];
         if !pair.shares_a_gateway() {
-            sites.push(Site::new(&lab, "b", pair.b).await?);
+            sites.push(Site::new(&lab, "b", pair.b, HOME).await?);
         }
         let (first, last) = (&sites[0], &sites[sites.len() - 1]);
         let link = Link {
@@ -184,10 +186,10 @@ impl Network {
     /// # Errors
     /// What could not be built.
     pub(super) async fn roaming(&self) -> anyhow::Result<Roaming<'_>> {
-        let site = Site::new(&self.lab, "roaming", Edge::EimApdf).await?;
+        let site = Site::new(&self.lab, "roaming", Edge::EimApdf, ELSEWHERE).await?;
         let [_, side] = &self.sides;
         side.device.add_iface(&uplink(1), site.gateway.id()).await?;
-        // Not yet: homes have the same addresses.
+        // Not yet.
         let spawn = |command| side.device.spawn_command_sync(command);
         tool::run(spawn, "ip", &["address", "flush", "dev", &uplink(1)], "")?;
         Ok(Roaming {
@@ -244,7 +246,7 @@ struct Site {
 }
 
 impl Site {
-    async fn new(lab: &Lab, name: &str, edge: Edge) -> anyhow::Result<Self> {
+    async fn new(lab: &Lab, name: &str, edge: Edge, inside: Ipv4Net) -> anyhow::Result<Self> {
         let gateways = edge.gateways();
         let Some((innermost, outwards)) = gateways.split_first() else {
             let router = lab.add_router(name).nat(Nat::None);
@@ -275,7 +277,7 @@ impl Site {
             maps_ports: edge.maps_ports(),
             has_v6: edge.v6().is_some(),
         };
-        let router = gateway(lab, name, &duties, HOME, outside.as_ref()).await?;
+        let router = gateway(lab, name, &duties, inside, outside.as_ref()).await?;
         let mut services = Vec::new();
         if edge.maps_ports() {
             services.push(mapping::start(&router).await?);
@@ -339,8 +341,10 @@ async fn gateway(
 }
 
 async fn start_relay(at: &Device) -> anyhow::Result<Relay> {
+    let listen = SocketAddr::new(address(at)?, RELAY_PORT);
     let config = Config {
-        listen: SocketAddr::new(address(at)?, RELAY_PORT),
+        listen,
+        listen_tcp: Some(listen),
         name: "lab".to_owned(),
         // All runs' codes are looked up from one address.
         lookup_rate: Rate::new(1000, Duration::from_secs(1), 1000),

@@ -172,13 +172,15 @@ async fn expiry(network: &Network) -> Result<Value, String> {
     let moves = living.moves();
     let (forgets, ()) = tokio::join!(classify::expiry(network), sleep(IDLE));
     let forgets = forgets.map_err(lab)?;
-    let stayed = living.moves() == moves && living.is_direct();
+    let now = living.moves();
+    let stayed = now.len() == moves.len() && living.is_direct();
     let heard = living.say(AT_ONCE).await?;
     living.leave().await?;
     Ok(json!({
         "idle_s": IDLE.as_secs(),
         "mapping_lives_s": forgets.map(|time| time.as_secs()),
         "stayed_direct": stayed,
+        "moves": now,
         "then_heard_ms": heard.map(ms),
     }))
 }
@@ -224,13 +226,18 @@ async fn unreachable(network: &Network, relay: IpAddr) -> Result<Value, String> 
 }
 
 async fn keys(network: &Network, args: &Natlab) -> Result<Value, String> {
-    let options = if args.relay_only {
+    let is_relayed = args.relay_only || args.tcp_only;
+    let options = if is_relayed {
         Options::relay_only()
     } else {
         Options::default()
     };
+    let options = Options {
+        tcp_only: args.tcp_only,
+        ..options
+    };
     let mut living = Living::new(network, &options).await?;
-    if !args.relay_only {
+    if !is_relayed {
         living.until_direct(true, MOVE).await?;
     }
     let sheet = living.sheet().clone();

@@ -6,6 +6,7 @@ use remora::{
     error::Failure,
     event::{Event, Input},
     node::{Node, Options, Running},
+    path::stream::proxy::Proxy,
     share::{capture::synthetic::Sheet, desktop::Desktop},
 };
 use remora_proto::{code::Code, identity::Profile, rendezvous::LIFETIME, session::Command};
@@ -50,11 +51,18 @@ impl Met {
 
 async fn invite(network: &Network, at: &Side, options: Options) -> Result<Running, String> {
     let (relay, profile) = (network.relay().clone(), person("Sam")?);
+    let options = of_site(at, options);
     let inviting = at.device.spawn(move |_| async move {
         let node = Node::connect(&relay, options).await?;
         Ok(node.invite(profile, LIFETIME))
     });
     finish(inviting).await
+}
+
+/// With the site's proxy, as its people's environments name it.
+fn of_site(at: &Side, options: Options) -> Options {
+    let proxy = at.proxy.and_then(|at| Proxy::parse(&at.to_string()));
+    Options { proxy, ..options }
 }
 
 async fn code(helper: &mut Running) -> Result<Code, String> {
@@ -79,6 +87,7 @@ async fn join(
     sheet: Sheet,
 ) -> Result<(Instant, Running), String> {
     let (relay, profile) = (network.relay().clone(), person("Maria")?);
+    let options = of_site(at, options);
     let joining = at.device.spawn(move |_| async move {
         let mut node = Node::connect(&relay, options).await?;
         let typed = Instant::now();

@@ -11,7 +11,10 @@ use remora::{
     node::{Options, Outcome, Running},
     share::capture::synthetic::Sheet,
 };
-use remora_proto::session::{Command, Event as SessionEvent, Mode};
+use remora_proto::{
+    path::machine::WhyRelayed,
+    session::{Command, Event as SessionEvent, Mode},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
@@ -33,16 +36,17 @@ struct Heard {
     is_asked: bool,
     has_started: bool,
     is_direct: bool,
-    moves: u64,
+    moves: Vec<String>,
     lines: Vec<String>,
 }
 
 impl Heard {
     fn hear(&mut self, event: Event) {
         match event {
-            Event::Moved(PathSnapshot { direct, .. }) => {
-                self.is_direct = direct.is_some();
-                self.moves += 1;
+            Event::Moved(path) => {
+                self.is_direct = path.direct.is_some();
+                let why = path.why_relayed.map_or("", WhyRelayed::name);
+                self.moves.push(format!("{} {why}", path.badge()));
             }
             Event::Session(SessionEvent::Trust { .. }) => self.trusts = true,
             Event::Session(SessionEvent::ConsentPrompt { .. }) => self.is_asked = true,
@@ -252,8 +256,9 @@ impl Living {
     }
 
     /// Of both.
-    pub(super) fn moves(&self) -> u64 {
-        self.ends().map(|end| end.heard.borrow().moves).sum()
+    pub(super) fn moves(&self) -> Vec<String> {
+        let moves = self.ends().map(|end| end.heard.borrow().moves.clone());
+        moves.flatten().collect()
     }
 
     /// Payload of the session's packets, sent and received, as the helper knows it.
