@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longer than any acknowledgement takes on a path that one can work on: the peer's 25 ms and a round trip.
-const SUSPICIOUS: Duration = Duration::from_millis(200);
-/// Sent again so long after the first: not only an acknowledgement.
+/// Longer than most acknowledgements take: the peer's 25 ms and a round trip.
+const SUSPICIOUS: Duration = Duration::from_millis(100);
+/// Sent so long after the first that nothing was heard after: not another acknowledgement, which nobody would answer.
 const REPEATED: Duration = Duration::from_millis(50);
 /// How often the node says where it is, while nothing is heard: on a slower path, or when the peer is gone, for nothing.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -22,6 +22,8 @@ pub struct Silence {
     began: Instant,
     /// Nanoseconds after `began`, when something was sent for the first time after the last that was heard; 0 when nothing was.
     unanswered: AtomicU64,
+    /// When something was sent for the first time that has to be answered, in the same way.
+    repeated: AtomicU64,
     /// When something was sent last, in the same way.
     sent: AtomicU64,
     /// When [`Silence::is_due`] said so last, in the same way.
@@ -36,6 +38,7 @@ impl Silence {
         Self {
             began: now,
             unanswered: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             said: AtomicU64::new(0),
             is_suspicious: AtomicBool::new(false),
@@ -46,14 +49,20 @@ impl Silence {
     pub fn sent(&self, now: Instant) {
         let now = self.at(now);
         self.sent.store(now, Ordering::Relaxed);
-        if self.unanswered.load(Ordering::Relaxed) == 0 {
+        let unanswered = self.unanswered.load(Ordering::Relaxed);
+        if unanswered == 0 {
             self.unanswered.store(now, Ordering::Relaxed);
+        } else if self.repeated.load(Ordering::Relaxed) == 0
+            && Duration::from_nanos(now.saturating_sub(unanswered)) >= REPEATED
+        {
+            self.repeated.store(now, Ordering::Relaxed);
         }
     }
 
     /// Something was heard.
     pub fn heard(&self) {
         self.unanswered.store(0, Ordering::Relaxed);
+        self.repeated.store(0, Ordering::Relaxed);
     }
 
     /// The computer's addresses have changed: nobody has to wait for the silence that follows.
@@ -61,13 +70,11 @@ impl Silence {
         self.is_suspicious.store(true, Ordering::Relaxed);
     }
 
-    /// Whether nothing has been heard for so long, although something was sent, and again.
+    /// Whether nothing has been heard for so long, although something was sent that has to be answered: after the first, which
+    /// may have been an acknowledgement. Whatever else is not answered, QUIC sends again.
     pub fn has_lasted(&self, duration: Duration, now: Instant) -> bool {
-        let [unanswered, sent] =
-            [&self.unanswered, &self.sent].map(|at| at.load(Ordering::Relaxed));
-        // Nobody answers an acknowledgement; whatever else is not answered, QUIC sends again.
-        let is_repeated = Duration::from_nanos(sent.saturating_sub(unanswered)) >= REPEATED;
-        unanswered != 0 && is_repeated && self.since(unanswered, now) >= duration
+        let repeated = self.repeated.load(Ordering::Relaxed);
+        repeated != 0 && self.since(repeated, now) >= duration
     }
 
     /// When something was sent last.
@@ -109,20 +116,28 @@ mod tests {
         let silence = Silence::new(start);
         assert!(!silence.is_due(at(60_000)), "nothing was sent");
         silence.sent(at(60_000));
+        silence.sent(at(60_040));
         silence.sent(at(60_150));
-        assert!(!silence.is_due(at(60_199)));
-        assert!(silence.is_due(at(60_200)), "counted from the first");
-        assert!(!silence.is_due(at(60_300)), "said already");
-        assert!(silence.is_due(at(61_200)));
+        assert!(!silence.is_due(at(60_249)));
+        assert!(
+            silence.is_due(at(60_250)),
+            "counted from the one that is answered"
+        );
+        assert!(!silence.is_due(at(60_350)), "said already");
+        assert!(silence.is_due(at(61_250)));
         let long = Duration::from_secs(2);
-        assert!(!silence.has_lasted(long, at(61_999)) && silence.has_lasted(long, at(62_000)));
+        assert!(!silence.has_lasted(long, at(62_149)) && silence.has_lasted(long, at(62_150)));
         silence.heard();
         assert!(!silence.is_due(at(65_000)) && !silence.has_lasted(long, at(65_000)));
         silence.sent(at(65_000));
         assert!(!silence.is_due(at(66_000)), "an acknowledgement, maybe");
-        silence.sent(at(66_000));
-        assert!(silence.is_due(at(66_000)));
+        silence.sent(at(68_000));
+        assert!(
+            !silence.has_lasted(Duration::from_millis(1), at(68_000)),
+            "it has only just been sent"
+        );
+        assert!(silence.is_due(at(68_100)));
         silence.suspect();
-        assert!(silence.is_due(at(66_001)) && !silence.is_due(at(66_002)));
+        assert!(silence.is_due(at(68_101)) && !silence.is_due(at(68_102)));
     }
 }
