@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
@@ -53,7 +52,7 @@ pub fn run(args: &Natlab) -> anyhow::Result<Option<String>> {
     } else {
         args.pairs.clone()
     };
-    let mut cells = Vec::new();
+    let (mut cells, mut stopped) = (Vec::new(), None);
     for (number, pair) in pairs.iter().enumerate() {
         let show = |run| {
             let (number, all) = (number + 1, pairs.len());
@@ -63,10 +62,19 @@ pub fn run(args: &Natlab) -> anyhow::Result<Option<String>> {
             ));
         };
         let measuring = measure(*pair, args, show);
-        let cell = unless_interrupted(&runtime, measuring);
-        cells.push(cell.with_context(|| pair.to_string())?);
+        match unless_interrupted(&runtime, measuring) {
+            Ok(cell) => cells.push(cell),
+            // What has been measured until then is not lost.
+            Err(error) => {
+                stopped = Some(error.context(pair.to_string()));
+                break;
+            }
+        }
     }
     progress.clear();
+    if let Some(error) = stopped.take_if(|_| cells.is_empty()) {
+        return Err(error);
+    }
     print(&if args.json {
         json(&cells, args, began.elapsed()).to_string()
     } else if args.markdown {
@@ -74,7 +82,7 @@ pub fn run(args: &Natlab) -> anyhow::Result<Option<String>> {
     } else {
         table(&cells, args)
     })?;
-    Ok(fault(&cells))
+    stopped.map_or_else(|| Ok(fault(&cells)), Err)
 }
 
 async fn measure(pair: Pair, args: &Natlab, show: impl Fn(u32)) -> anyhow::Result<Cell> {
