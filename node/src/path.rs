@@ -6,9 +6,13 @@
 //!  session ─▶ quinn ─▶ virtual_socket ─┬─ frame ─▶ relay ─────────▶ the other node
 //!                            ▲ route    └─ frame ──────────────────▶
 //!                          mover ◀─ checks, candidates (proto::path) ─▶
+//!                            ▲
+//!                            └ gather (interfaces; `changes` says when), seen and survey (what the NAT does), portmap (the gateway)
+//!
+//!  keeper: the relay by UDP or, where that does not go, by TCP (`stream`); `bearing` tells which, and switches
 //! ```
 
-/// By UDP or by a stream.
+/// Whether the relay is reached by UDP or by a stream.
 mod bearing;
 /// Interfaces come and go.
 mod changes;
@@ -16,7 +20,7 @@ mod changes;
 pub mod congestion;
 /// The addresses of this computer.
 pub mod gather;
-/// The task that chooses between them.
+/// The task that chooses between UDP and a stream.
 pub mod keeper;
 /// The task that looks for better paths, and leaves those that go dark.
 pub mod mover;
