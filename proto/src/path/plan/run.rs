@@ -391,6 +391,11 @@ impl Planner {
 
     /// An attempt of ours, or our part in one of the other side's.
     fn begin(&mut self, plan: Plan, role: Role, attempts: u32, now: Instant) {
+        // Sockets and questions to the relay cost as checks do: the other side can make us begin.
+        let cost = u64::from(plan.sockets()) + ASKED_MS.len() as u64;
+        if self.budget.take(CHECKS, cost, now).is_err() {
+            return self.fail(now);
+        }
         self.first = self.next;
         if self.first >= END - plan.sockets() - 1 {
             (self.first, self.next) = (1, 1);
