@@ -180,7 +180,12 @@ impl Serving {
             opened = time::timeout(HANDSHAKE_TIMEOUT, self.open(tcp)) => opened,
         };
         let end = match opened {
-            Ok(Ok((stream, udp))) => carry::carry(stream, udp, &self.metrics, closing).await,
+            // The socket is there as long as its place: nobody else has its port meanwhile.
+            Ok(Ok((stream, udp))) => {
+                let end = carry::carry(stream, &udp, &self.metrics, closing).await;
+                drop(self.place);
+                end
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "no stream");
                 StreamEnd::Failed
@@ -233,11 +238,12 @@ fn check_path(request: &Request, response: Response) -> Result<Response, ErrorRe
     Err(refusal)
 }
 
-/// No message is longer than a datagram, and each is written at once.
+/// No message is longer than a datagram, and each is written at once; answers to pings do not pile up for whoever reads nothing.
 fn limits() -> WebSocketConfig {
     let mut limits = WebSocketConfig::default();
     limits.read_buffer_size = 2 * MAX_DATAGRAM_BYTES;
     limits.write_buffer_size = 0;
+    limits.max_write_buffer_size = 4 * MAX_DATAGRAM_BYTES;
     limits.max_message_size = Some(MAX_DATAGRAM_BYTES);
     limits.max_frame_size = Some(MAX_DATAGRAM_BYTES);
     limits

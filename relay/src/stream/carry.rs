@@ -36,7 +36,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// `udp` is connected to the relay's UDP port.
 pub(super) async fn carry<S>(
     stream: WebSocketStream<S>,
-    udp: UdpSocket,
+    udp: &UdpSocket,
     metrics: &Metrics,
     closing: CancellationToken,
 ) -> StreamEnd
@@ -67,7 +67,7 @@ where
             message = messages.next() => match message {
                 Some(Ok(Message::Binary(datagram))) => {
                     heard = Instant::now();
-                    up(&udp, &datagram, metrics);
+                    up(udp, &datagram, metrics);
                 }
                 // Answered by the library.
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => down.is_unflushed = true,
