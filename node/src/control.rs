@@ -201,6 +201,14 @@ impl Control {
         }
     }
 
+    /// Says something that has no answer and that is said again, if there is room for it.
+    pub fn try_tell(&self, message: Request) {
+        let answer = None;
+        if self.requests.try_send(Asked { message, answer }).is_err() {
+            tracing::debug!("the relay is behind, or gone");
+        }
+    }
+
     /// Says something that has no answer.
     pub async fn tell(&self, message: Request) {
         // When the connection is gone, whoever waits for its notices learns of it.

@@ -371,7 +371,7 @@ impl Node {
                     tokio::select! { biased;
                         receipt = &mut running => break receipt,
                         _ = listening.tick() => if self.socket.is_unheard(session) {
-                            self.control.tell(Request::Here(Here {})).await;
+                            self.control.try_tell(Request::Here(Here {}));
                         },
                         notice = self.notices.recv() => match notice {
                             Some(Notice::Draining(within)) => tell(&events, Event::RelayDraining(within)).await,
@@ -385,9 +385,10 @@ impl Node {
             Err(reason) => Err(not_connected(reason)),
         };
         self.socket.close_route(session);
-        self.control
-            .tell(Request::Release(Release { session: session.0 }))
-            .await;
+        let release = Request::Release(Release { session: session.0 });
+        if timeout(FAREWELL, self.control.tell(release)).await.is_err() {
+            tracing::debug!("the relay was not told of the end");
+        }
         outcome
     }
 

@@ -163,7 +163,7 @@ impl Mover {
                 }
                 () = changes.next() => {
                     let found = gather::hosts(&self.socket.bases());
-                    if found != hosts && !hosts.is_empty() {
+                    if found != hosts && !found.is_empty() {
                         // Another network, another NAT.
                         seen.restart(Instant::now());
                         self.silence.suspect();
@@ -222,6 +222,10 @@ impl Mover {
         self.socket
             .trust(self.session, paths.trusted(now).collect());
         let by_stream = self.socket.is_by_stream();
+        if self.route.get().direct != paths.route().direct {
+            // Of another way it says nothing.
+            self.silence.heard();
+        }
         self.route
             .set(paths.route(), paths.why_relayed(now), by_stream);
         while let Some(transmit) = paths.poll_transmit() {

@@ -9,7 +9,7 @@ use std::{
 use remora_proto::{
     path::{
         nat::Nat,
-        survey::Survey,
+        survey::{FRESH, Survey},
         way::{Base, SocketChange, Way},
     },
     random::Random,
@@ -40,6 +40,8 @@ pub(super) struct Seen {
     asked: VecDeque<(u64, Base)>,
     again: Instant,
     questions: VecDeque<Question>,
+    /// Of a survey that was broken off.
+    sockets: VecDeque<SocketChange>,
     random: Random,
 }
 
@@ -62,6 +64,7 @@ impl Seen {
             asked: VecDeque::new(),
             again: now + AGAIN,
             questions: VecDeque::new(),
+            sockets: VecDeque::new(),
             random,
         }
     }
@@ -69,6 +72,7 @@ impl Seen {
     /// Another network, another NAT.
     pub(super) fn restart(&mut self, now: Instant) {
         self.nat = Nat::default();
+        self.sockets.extend(FRESH.map(SocketChange::Close));
         self.survey = Some(Survey::new(&self.observers, &mut self.random, now));
         self.main = None;
         self.again = now + AGAIN;
@@ -141,7 +145,10 @@ impl Seen {
 
     /// A socket to open or close, before anything is sent; call until `None`.
     pub(super) fn poll_socket(&mut self) -> Option<SocketChange> {
-        self.survey.as_mut().and_then(Survey::poll_socket)
+        let survey = self.survey.as_mut();
+        self.sockets
+            .pop_front()
+            .or_else(|| survey.and_then(Survey::poll_socket))
     }
 
     /// A question to send; call until `None`.

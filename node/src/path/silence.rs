@@ -51,6 +51,7 @@ impl Silence {
         self.sent.store(now, Ordering::Relaxed);
         let unanswered = self.unanswered.load(Ordering::Relaxed);
         if unanswered == 0 {
+            self.repeated.store(0, Ordering::Relaxed);
             self.unanswered.store(now, Ordering::Relaxed);
         } else if self.repeated.load(Ordering::Relaxed) == 0
             && Duration::from_nanos(now.saturating_sub(unanswered)) >= REPEATED
@@ -73,8 +74,9 @@ impl Silence {
     /// Whether nothing has been heard for so long, although something was sent that has to be answered: after the first, which
     /// may have been an acknowledgement. Whatever else is not answered, QUIC sends again.
     pub fn has_lasted(&self, duration: Duration, now: Instant) -> bool {
-        let repeated = self.repeated.load(Ordering::Relaxed);
-        repeated != 0 && self.since(repeated, now) >= duration
+        let [unanswered, repeated] =
+            [&self.unanswered, &self.repeated].map(|at| at.load(Ordering::Relaxed));
+        unanswered != 0 && repeated > unanswered && self.since(repeated, now) >= duration
     }
 
     /// When something was sent last.

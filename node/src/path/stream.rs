@@ -88,6 +88,8 @@ impl Dialer {
 
     async fn open_slowly(&self) -> Result<Stream, NoStream> {
         let host_port = &self.relay.host_port;
+        // Before a proxy is told: what is no name does not become part of a request.
+        let name = server_name(host_port).map_err(NoStream::Tls)?;
         let tcp = match (&self.proxy, self.address) {
             (Some(proxy), _) => proxy.connect(host_port).await?,
             (None, Some(address)) => TcpStream::connect(address).await.map_err(NoStream::Tcp)?,
@@ -95,7 +97,6 @@ impl Dialer {
         };
         prepare(&tcp).map_err(NoStream::Tcp)?;
         let config = tls::config(self.relay.tls).await.map_err(NoStream::Tls)?;
-        let name = server_name(host_port).map_err(NoStream::Tls)?;
         let connecting = TlsConnector::from(Arc::new(config)).connect(name, tcp);
         let mut tls = connecting.await.map_err(NoStream::Tls)?;
         tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
@@ -136,6 +137,7 @@ fn limits() -> WebSocketConfig {
     let mut limits = WebSocketConfig::default();
     limits.read_buffer_size = 16 * MAX_DATAGRAM_BYTES;
     limits.write_buffer_size = 0;
+    limits.max_write_buffer_size = 4 * MAX_DATAGRAM_BYTES;
     limits.max_message_size = Some(MAX_DATAGRAM_BYTES);
     limits.max_frame_size = Some(MAX_DATAGRAM_BYTES);
     limits

@@ -87,7 +87,12 @@ impl Proxy {
             Some(_) => return None,
             None => url,
         };
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, beyond) = rest.split_at(end);
+        // Part of a password, maybe, that would be looked up as a host.
+        if beyond.contains('@') {
+            return None;
+        }
         let (user, place) = match authority.rsplit_once('@') {
             Some((user, place)) => (Some(user), place),
             None => (None, authority),
