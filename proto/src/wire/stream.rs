@@ -2,7 +2,7 @@
 //! nothing else through.
 //!
 //! TCP delivers everything, however late; what is carried has its own means against loss and none against delay. So what
-//! waits before a stream is a [`Backlog`], which forgets.
+//! waits before a stream is a `Backlog`, which forgets.
 
 use std::{
     collections::VecDeque,
