@@ -2,17 +2,16 @@
 #![expect(clippy::disallowed_methods, reason = "the one moment that is read")]
 
 use std::{
-    convert::Infallible,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use proptest::prelude::*;
 use remora_proto::{
-    id::{SessionId, Side},
+    id::Side,
     path::{
         candidate::{Candidate, Kind, Named, Policy, Subnet},
-        check::{self, Keys},
+        check,
         machine::{Moved, Paths, Route, WhyRelayed},
         way::Way,
     },
@@ -22,6 +21,7 @@ use remora_proto::{
             ADF, APDM_RANDOM, Behaviour, CORE, EIF, FIREWALL, HOME, Internet, NetworkId, Place,
             Ports, SHORT_LIVED,
         },
+        nodes::keys,
     },
 };
 
@@ -36,16 +36,6 @@ const TICK: Duration = Duration::from_millis(1);
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
-}
-
-fn keys(side: Side) -> Keys {
-    Keys::export(SessionId(7), side, |out, _, _| {
-        let half = out.len() / 2;
-        out[..half].fill(1);
-        out[half..].fill(2);
-        Ok::<_, Infallible>(())
-    })
-    .expect("it exports")
 }
 
 /// What stands between a node and the core, from the inside out.

@@ -2,17 +2,16 @@
 #![expect(clippy::disallowed_methods, reason = "the one moment that is read")]
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use proptest::prelude::*;
 use remora_proto::{
-    id::{SessionId, Side},
+    id::Side,
     path::{
         candidate::{Attempt, Candidate, Kind, Named, Policy},
-        check::{self, Keys, Saying},
+        check::{self, Saying},
         machine::{Paths, WhyRelayed},
         nat::{Allocation, Mapping, Nat},
         survey::Survey,
@@ -25,7 +24,7 @@ use remora_proto::{
             ADF, APDM_BLOCK, APDM_RANDOM, APDM_SEQUENTIAL, APDM_WIDE_BLOCK, Behaviour, EIF,
             FIREWALL, HOME, Ports,
         },
-        nodes::World,
+        nodes::{World, keys},
     },
     wire::reflect,
 };
@@ -305,16 +304,6 @@ fn a_survey_asks_again_and_gives_up() {
     assert!(survey.is_over() && now - start <= ms(1500));
     assert_eq!(survey.nat().mapping, Mapping::Unknown, "one is not enough");
     assert!(survey.reflexive().is_some());
-}
-
-fn keys(side: Side) -> Keys {
-    Keys::export(SessionId(7), side, |out, _, _| {
-        let half = out.len() / 2;
-        out[..half].fill(1);
-        out[half..].fill(2);
-        Ok::<_, Infallible>(())
-    })
-    .expect("it exports")
 }
 
 fn mapping() -> impl Strategy<Value = Mapping> {
