@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 /// How often one looks without having been told.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
@@ -18,12 +18,12 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// From now on; the first one is at once.
+    /// From now on: whoever begins has just looked.
     pub(super) fn new() -> Self {
         let told = platform::Told::new().inspect_err(
             |error| tracing::debug!(%error, "changes of the network are noticed by looking"),
         );
-        let mut look_around = interval(LOOK_AROUND);
+        let mut look_around = interval_at(Instant::now() + LOOK_AROUND, LOOK_AROUND);
         look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let told = told.ok();
         Self { told, look_around }
