@@ -39,6 +39,6 @@ pub mod stream;
 /// What the NAT does, before there is a session.
 pub(crate) mod survey;
 /// One of them.
-mod udp;
+pub(crate) mod udp;
 /// quinn's view of it.
 pub mod virtual_socket;

@@ -1,7 +1,7 @@
 //! Everything is asked at once, and given up soon: a person waits for it.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4},
+    net::{SocketAddr, SocketAddrV4},
     num::NonZeroU16,
     time::Duration,
 };
@@ -14,12 +14,13 @@ use tokio::{net::UdpSocket, time::timeout};
 
 use super::report::{Family, Report};
 use crate::{
+    control::RELAY_UNREACHABLE,
     error::{Exit, Failure},
     node::{Node, Options, addresses},
     path::{
         gather,
         portmap::{self, Gateway, Protocol, Unmapped},
-        survey,
+        survey, udp,
     },
 };
 
@@ -110,7 +111,7 @@ fn too_slow(relay: &RelayAddr) -> Failure {
     let seconds = CONNECTING.as_secs_f64();
     Failure::new(
         Exit::Offline,
-        "RELAY_UNREACHABLE",
+        RELAY_UNREACHABLE,
         format!(
             "no answer from the relay at {at} within {seconds} s: is it running, is the address right, and does your network let UDP through?"
         ),
@@ -118,12 +119,7 @@ fn too_slow(relay: &RelayAddr) -> Failure {
 }
 
 fn family(is_v4: bool, relay: Option<SocketAddr>, seen: Option<SocketAddr>) -> Family {
-    let any: SocketAddr = if is_v4 {
-        (Ipv4Addr::UNSPECIFIED, 1).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 1).into()
-    };
-    let hosts = gather::hosts(&[any]);
+    let hosts = gather::hosts(&[udp::any(is_v4)]);
     Family {
         is_asked: relay.is_some(),
         seen,

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +20,7 @@ use remora_proto::{
 };
 use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet, time::timeout};
 
-use super::gather;
+use super::{gather, udp};
 use crate::{control::Control, deadline::until};
 
 /// For all of it: whoever waits for it has waited for a relay already.
@@ -59,11 +59,7 @@ pub(crate) async fn nat(observers: &[SocketAddr]) -> Surveyed {
 }
 
 fn networks() -> Vec<Subnet> {
-    let any = [
-        SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-        SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-    ];
-    let hosts = gather::hosts(&any).into_iter();
+    let hosts = gather::hosts(&[true, false].map(udp::any)).into_iter();
     hosts.map(|host| host.subnet).collect()
 }
 
@@ -139,12 +135,7 @@ impl Sockets {
     }
 
     async fn open(&mut self, base: Base) -> io::Result<()> {
-        let any: SocketAddr = if self.is_v4 {
-            (Ipv4Addr::UNSPECIFIED, 0).into()
-        } else {
-            (Ipv6Addr::UNSPECIFIED, 0).into()
-        };
-        let socket = Arc::new(UdpSocket::bind(any).await?);
+        let socket = Arc::new(UdpSocket::bind(udp::any(self.is_v4)).await?);
         self.by_base.insert(base, Arc::clone(&socket));
         let tell = self.tell.clone();
         self.receiving.spawn(async move {

@@ -14,6 +14,16 @@ const RECEIVE_BYTES: usize = 65_536;
 /// For bursts that arrive while the process is not running.
 const SOCKET_BUFFER_BYTES: usize = 2 << 20;
 
+/// All addresses of a family, and a port of the system's choosing.
+pub(crate) fn any(is_v4: bool) -> SocketAddr {
+    let ip: IpAddr = if is_v4 {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    SocketAddr::new(ip, 0)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Udp {
@@ -27,12 +37,7 @@ impl Udp {
     /// # Errors
     /// What the system says.
     pub(super) fn bind(is_v4: bool) -> io::Result<Self> {
-        let any: IpAddr = if is_v4 {
-            Ipv4Addr::UNSPECIFIED.into()
-        } else {
-            Ipv6Addr::UNSPECIFIED.into()
-        };
-        let any = SocketAddr::new(any, 0);
+        let any = any(is_v4);
         let domain = socket2::Domain::for_address(any);
         let socket =
             socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
