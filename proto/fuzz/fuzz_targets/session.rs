@@ -11,6 +11,7 @@ use prost::Message;
 use remora_proto::{
     id::Side,
     identity::{Introduction, Profile, Role},
+    path::candidate::Named,
     random::Random,
     sas::Nonce,
     session::{Command, Event, Mode, Session, Setup, Transmit},
@@ -42,6 +43,7 @@ fuzz_target!(|data: &[u8]| {
             role: role.peer(),
             profile: Profile::new("Maria Lopez", "", "", "").expect("valid"),
             commitment: theirs.commitment(),
+            named: Named::default(),
         },
         handshake_hash: [9; 32],
     };
