@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
@@ -52,8 +53,7 @@ pub fn run(args: &Natlab) -> anyhow::Result<Option<String>> {
     } else {
         args.pairs.clone()
     };
-    let (mut cells, mut stopped) = (Vec::new(), None);
-    for (number, pair) in pairs.iter().enumerate() {
+    let measuring = |(number, pair): (usize, &Pair)| {
         let show = |run| {
             let (number, all) = (number + 1, pairs.len());
             progress.show(&format!(
@@ -62,19 +62,10 @@ pub fn run(args: &Natlab) -> anyhow::Result<Option<String>> {
             ));
         };
         let measuring = measure(*pair, args, show);
-        match unless_interrupted(&runtime, measuring) {
-            Ok(cell) => cells.push(cell),
-            // What has been measured until then is not lost.
-            Err(error) => {
-                stopped = Some(error.context(pair.to_string()));
-                break;
-            }
-        }
-    }
+        unless_interrupted(&runtime, measuring).with_context(|| pair.to_string())
+    };
+    let (cells, stopped) = one_by_one(pairs.iter().enumerate(), measuring)?;
     progress.clear();
-    if let Some(error) = stopped.take_if(|_| cells.is_empty()) {
-        return Err(error);
-    }
     print(&if args.json {
         json(&cells, args, began.elapsed()).to_string()
     } else if args.markdown {
@@ -83,6 +74,25 @@ pub fn run(args: &Natlab) -> anyhow::Result<Option<String>> {
         table(&cells, args)
     })?;
     stopped.map_or_else(|| Ok(fault(&cells)), Err)
+}
+
+/// Measures one after the other; also says why it was not all of them. What has been measured before one failed is not lost.
+///
+/// # Errors
+/// The first has failed.
+fn one_by_one<Each, Found>(
+    all: impl IntoIterator<Item = Each>,
+    mut measure: impl FnMut(Each) -> anyhow::Result<Found>,
+) -> anyhow::Result<(Vec<Found>, Option<anyhow::Error>)> {
+    let mut found = Vec::new();
+    for each in all {
+        match measure(each) {
+            Ok(one) => found.push(one),
+            Err(error) if found.is_empty() => return Err(error),
+            Err(error) => return Ok((found, Some(error))),
+        }
+    }
+    Ok((found, None))
 }
 
 async fn measure(pair: Pair, args: &Natlab, show: impl Fn(u32)) -> anyhow::Result<Cell> {

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use super::one_by_one;
 use crate::{
     cli::Natlab,
     natlab::{
@@ -36,26 +37,28 @@ pub(super) fn run(
     progress: &Progress,
 ) -> anyhow::Result<Option<String>> {
     let began = Instant::now();
-    let mut all = Vec::new();
-    for ordeal in &args.trials {
+    let trials = args.trials.iter().flat_map(|ordeal| {
         let pairs = if args.pairs.is_empty() {
             vec![ordeal.pair()]
         } else {
             args.pairs.clone()
         };
-        for pair in pairs {
-            progress.show(&format!("{}: {pair}", ordeal.name()));
-            let measuring = measure(*ordeal, pair, args);
-            let found = unless_interrupted(runtime, measuring);
-            all.push(found.with_context(|| format!("{}, {pair}", ordeal.name()))?);
-        }
-    }
+        pairs.into_iter().map(|pair| (*ordeal, pair))
+    });
+    let (all, stopped) = one_by_one(trials, |(ordeal, pair)| {
+        progress.show(&format!("{}: {pair}", ordeal.name()));
+        let found = unless_interrupted(runtime, measure(ordeal, pair, args));
+        found.with_context(|| format!("{}, {pair}", ordeal.name()))
+    })?;
     progress.clear();
     print(&if args.json {
         json(&all, began.elapsed()).to_string()
     } else {
         table(&all, args.markdown)
     })?;
+    if let Some(error) = stopped {
+        return Err(error);
+    }
     let failed: Vec<_> = all.iter().filter_map(Found::fault).collect();
     Ok((!failed.is_empty()).then(|| failed.join("; ")))
 }
