@@ -33,6 +33,7 @@ use crate::{
     event::{Event, Input, PathSnapshot},
     path::{
         keeper::Keeper,
+        portmap::{self, Gateway, PortMap},
         route::why_at_first,
         socket::MagicSocket,
         stream::{Dialer, proxy::Proxy},
@@ -74,6 +75,10 @@ pub struct Node {
     policy: Policy,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
+    /// The gateway's port.
+    port_map: PortMap,
+    /// Keeps it for as long as it is wanted, and then gives it back.
+    keeping: JoinSet<()>,
 }
 
 /// How a node behaves.
@@ -208,6 +213,16 @@ impl Node {
                 found.send_replace(survey::nat(&observers).await);
             });
         }
+        let (port_map, keep_port) = portmap::port_map(policy.clone(), Gateway::of_system);
+        let mut keeping = JoinSet::new();
+        keeping.spawn(keep_port);
+        if portmap::is_useful(&policy) && !socket.is_by_stream() {
+            // While a code is typed, the gateway answers. A socket for IPv4 that is not there yet, the session has one asked for.
+            let v4 = socket.bases().into_iter().find(SocketAddr::is_ipv4);
+            if let Some(v4) = v4 {
+                port_map.want(v4.port());
+            }
+        }
         Ok(Self {
             control,
             notices,
@@ -216,6 +231,8 @@ impl Node {
             talking,
             policy,
             surveyed,
+            port_map,
+            keeping,
         })
     }
 
@@ -344,7 +361,8 @@ impl Node {
             observers: survey::observers(&self.control),
             policy: self.policy.clone(),
         };
-        let opened = inner::open(start, nonce, self.socket.clone(), self.control.relay).await;
+        let (socket, port_map) = (self.socket.clone(), self.port_map.clone());
+        let opened = inner::open(start, nonce, socket, port_map, self.control.relay).await;
         let outcome = match opened {
             Ok((inner, setup)) => {
                 let relay = self.control.welcome.relay_name.clone();
@@ -402,11 +420,16 @@ impl Node {
             socket,
             policy: _,
             surveyed: _,
+            port_map,
+            mut keeping,
         } = self;
-        drop((control, notices));
-        let ended = async { while talking.join_next().await.is_some() {} };
+        drop((control, notices, port_map));
+        let ended = async {
+            while talking.join_next().await.is_some() {}
+            while keeping.join_next().await.is_some() {}
+        };
         if timeout(FAREWELL, ended).await.is_err() {
-            tracing::debug!("the relay did not acknowledge the end");
+            tracing::debug!("the relay or the gateway did not acknowledge the end");
         }
         drop((receiving, socket));
     }
