@@ -216,13 +216,6 @@ impl Node {
         let (port_map, keep_port) = portmap::port_map(policy.clone(), Gateway::of_system);
         let mut keeping = JoinSet::new();
         keeping.spawn(keep_port);
-        if portmap::is_useful(&policy) && !socket.is_by_stream() {
-            // While a code is typed, the gateway answers. A socket for IPv4 that is not there yet, the session has one asked for.
-            let v4 = socket.bases().into_iter().find(SocketAddr::is_ipv4);
-            if let Some(v4) = v4 {
-                port_map.want(v4.port());
-            }
-        }
         Ok(Self {
             control,
             notices,
@@ -248,6 +241,7 @@ impl Node {
 
     /// Shows codes, each for `lifetime`, and waits for the one who has it; the node is the helper.
     pub fn invite(self, profile: Profile, lifetime: Duration) -> Running {
+        self.want_port();
         self.run(profile, Begin::Wait(lifetime))
     }
 
@@ -256,12 +250,21 @@ impl Node {
     /// # Errors
     /// Why the code did not work.
     pub async fn try_code(&mut self, code: Code) -> Result<Introduced, Failure> {
+        self.want_port();
         rendezvous::join(&self.control, &mut self.notices, code).await
     }
 
     /// Holds the session a code has led to; the node is the sharer, and shows `desktop`.
     pub fn join(self, introduced: Introduced, profile: Profile, desktop: Desktop) -> Running {
         self.run(profile, Begin::Introduced(Box::new(introduced), desktop))
+    }
+
+    /// While the two are introduced, the gateway answers. Whoever only looks at the relay asks for none; for a socket that is not there
+    /// yet, the session does.
+    fn want_port(&self) {
+        if !self.socket.is_by_stream() {
+            self.port_map.want(self.socket.v4_port());
+        }
     }
 
     fn run(mut self, profile: Profile, begin: Begin) -> Running {

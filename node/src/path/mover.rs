@@ -35,12 +35,7 @@ use tokio::{
 };
 
 use super::{
-    changes::Changes,
-    gather,
-    portmap::{self, PortMap},
-    route::SharedRoute,
-    seen::Seen,
-    silence::Silence,
+    changes::Changes, gather, portmap::PortMap, route::SharedRoute, seen::Seen, silence::Silence,
     socket::MagicSocket,
 };
 use crate::deadline::until;
@@ -109,10 +104,7 @@ impl Mover {
             ..policy
         };
         let (may_move, allow_loopback) = (!policy.relay_only, policy.allow_loopback);
-        let may_map = portmap::is_useful(&policy);
-        if let Some(port) = self.port_to_map().filter(|_| may_map) {
-            self.port_map.want(port);
-        }
+        self.port_map.want(self.socket.v4_port());
         let mut paths = Paths::new(keys, policy, Instant::now());
         let mut look = ticks(LOOK);
         let mut changes = Changes::new();
@@ -177,9 +169,7 @@ impl Mover {
                         // Another network, another NAT.
                         seen.restart(Instant::now());
                         self.silence.suspect();
-                        if let Some(port) = self.port_to_map().filter(|_| may_map) {
-                            self.port_map.want_anew(port);
-                        }
+                        self.port_map.want_anew(self.socket.v4_port());
                     }
                     hosts = found;
                 }
@@ -194,12 +184,6 @@ impl Mover {
             paths.handle_timeout(now);
             self.flush(&mut paths, &mut seen, &links, now);
         }
-    }
-
-    /// The IPv4 socket's.
-    fn port_to_map(&self) -> Option<u16> {
-        let v4 = self.socket.bases().into_iter().find(SocketAddr::is_ipv4);
-        v4.map(|v4| v4.port())
     }
 
     fn change(&self, change: SocketChange) {
