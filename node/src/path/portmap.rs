@@ -300,7 +300,8 @@ impl Keeper {
                     let mut soon = wants.clone();
                     due = tokio::select! { biased;
                         wait = self.ask() => Some(Instant::now() + wait),
-                        _ = soon.changed() => None,
+                        // It comes first, and what was being asked for is asked for after it.
+                        _ = soon.changed() => Some(Instant::now()),
                     };
                 }
             }
