@@ -19,7 +19,7 @@ use clap::{
 use remora_proto::random::Random;
 use remora_relay::{
     config::{Args, Command, Config, LogFormat, ServeArgs},
-    identity,
+    identity, open_files,
     relay::Relay,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -115,6 +115,7 @@ fn say(text: &str) {
 async fn run(command: &Command) -> anyhow::Result<()> {
     let args = command.serve_args();
     start_log(args);
+    allow_open_files(args);
     let key = identity::load_or_create(&args.key, &mut Random::system())?;
     // Before the relay is up: a signal from then on is never lost.
     let mut signals = Signals::new().context("cannot wait for signals")?;
@@ -169,6 +170,18 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// A relay of many streams needs more than a process has to begin with.
+fn allow_open_files(args: &ServeArgs) {
+    let needed = open_files::PER_STREAM * args.max_streams as u64 + open_files::BESIDE;
+    if let Some(allowed) = open_files::raise().filter(|&allowed| allowed < needed) {
+        tracing::warn!(
+            allowed,
+            needed,
+            "the system lets this process open fewer files and sockets than --max-streams needs; raise `ulimit -Hn` (systemd: LimitNOFILE), or lower --max-streams"
+        );
     }
 }
 
