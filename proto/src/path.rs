@@ -23,6 +23,8 @@ pub mod bearer;
 pub mod candidate;
 /// Sealed questions and answers.
 pub mod check;
+/// Through the relay, because somebody wants it.
+mod detour;
 /// The machine.
 pub mod machine;
 /// What a node's NAT does.

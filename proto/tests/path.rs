@@ -77,6 +77,9 @@ struct Node {
 }
 
 struct World {
+    /// Checks on their way through the relay: when they arrive, and at whom.
+    relayed: Vec<(Instant, usize, Vec<u8>)>,
+    is_relay_up: bool,
     epoch: Instant,
     now: Instant,
     internet: Internet,
@@ -136,6 +139,8 @@ impl World {
             now: epoch,
             internet,
             nodes,
+            relayed: Vec::new(),
+            is_relay_up: true,
         };
         for node in 0..2 {
             world.gather(node);
@@ -174,6 +179,10 @@ impl World {
                     .handle_datagram(&packet.bytes, Some(Way::main(packet.from)), now);
             }
         }
+        let arriving = self.relayed.extract_if(.., |(at, ..)| *at <= now);
+        for (_, node, bytes) in arriving.filter(|_| self.is_relay_up) {
+            self.nodes[node].paths.handle_datagram(&bytes, None, now);
+        }
         for node in 0..2 {
             let Node {
                 paths,
@@ -193,7 +202,11 @@ impl World {
             }
             while let Some(transmit) = paths.poll_transmit() {
                 let (to, bytes) = (transmit.to, transmit.bytes());
-                let Some(Way { to, .. }) = to else { continue };
+                let Some(Way { to, .. }) = to else {
+                    let arrives = (now + RELAYED, 1 - node, bytes.to_vec());
+                    self.relayed.push(arrives);
+                    continue;
+                };
                 self.internet.send(now, *at, to, bytes);
             }
             while let Some(moved) = paths.poll_move() {
@@ -523,7 +536,9 @@ fn one_wish_takes_both_off_the_direct_path_and_back_and_a_path_that_died_meanwhi
     for who in [0, 1] {
         let now = world.now;
         world.nodes[who].paths.handle_wish(true, now);
-        assert!(world.run(RELAYED + TICK, is_relayed), "at once");
+        // The other side hears of it, and asks whether the relay carries anything, a tenth of a second after its last question.
+        let asked = 3 * RELAYED + Duration::from_millis(105);
+        assert!(world.run(asked, is_relayed), "at once");
         assert!(!world.run(Duration::from_secs(600), World::is_direct));
         for node in &world.nodes {
             let why = node.paths.why_relayed(world.now);
@@ -541,7 +556,7 @@ fn one_wish_takes_both_off_the_direct_path_and_back_and_a_path_that_died_meanwhi
         let now = world.now;
         world.nodes[who].paths.handle_wish(true, now);
     }
-    assert!(world.run(2 * RELAYED, is_relayed));
+    assert!(world.run(2 * RELAYED + Duration::from_millis(105), is_relayed));
     let now = world.now;
     world.nodes[0].paths.handle_wish(false, now);
     assert!(!world.run(Duration::from_secs(5), World::is_direct));
@@ -553,6 +568,30 @@ fn one_wish_takes_both_off_the_direct_path_and_back_and_a_path_that_died_meanwhi
     assert!(!world.run(Duration::from_secs(5), |world| !is_relayed(world)));
     world.internet.mute(Vec::new());
     assert!(world.run(Duration::from_secs(40), World::is_direct));
+}
+
+#[test]
+fn a_wish_for_a_relay_that_is_gone_takes_nobody_off_a_path_that_works() {
+    let home = Edge("EIM/APDF", vec![HOME]);
+    let mut world = World::new(&home, &home, 8);
+    assert!(world.run(Duration::from_secs(2), World::is_direct));
+    let is_relayed = |world: &World| {
+        let mut nodes = world.nodes.iter();
+        nodes.any(|node| node.paths.route() == Route::default())
+    };
+    world.is_relay_up = false;
+    let now = world.now;
+    world.nodes[0].paths.handle_wish(true, now);
+    assert!(
+        !world.run(Duration::from_secs(60), is_relayed),
+        "none there"
+    );
+    world.is_relay_up = true;
+    assert!(world.run(Duration::from_secs(1), is_relayed), "as wished");
+    assert!(!world.run(Duration::from_secs(60), World::is_direct));
+    world.is_relay_up = false;
+    assert!(world.run(Duration::from_secs(3), World::is_direct), "gone");
+    assert!(!world.run(Duration::from_secs(60), is_relayed));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::{
 use super::{
     candidate::{Candidate, Kind, MAX_CANDIDATES, Named, Policy, Subnet, is_open, is_private},
     check::{self, Keys, Saying},
+    detour::Detour,
     nat::Nat,
     pair::{Pair, Use},
     plan::{Choice, Plan, Planner, Situation},
@@ -153,6 +154,7 @@ pub struct Paths {
     planner: Planner,
     /// Packets are to go through the relay for now, by this side's wish.
     wants_relay: bool,
+    detour: Detour,
     is_doubled: bool,
     has_gone_dark: bool,
     used_at: Option<Instant>,
@@ -187,6 +189,7 @@ impl Paths {
             selected: None,
             planner,
             wants_relay: false,
+            detour: Detour::default(),
             is_doubled: false,
             has_gone_dark: false,
             used_at: None,
@@ -245,6 +248,7 @@ impl Paths {
         let was_relayed = self.stays_relayed();
         self.named.clone_from(named);
         self.named.candidates.truncate(MAX_CANDIDATES);
+        self.want_detour(now);
         self.settle(was_relayed, now);
         let (candidates, selected) = (&self.named.candidates, self.selected);
         self.pairs.retain(|pair| {
@@ -264,10 +268,11 @@ impl Paths {
     }
 
     /// Packets are to go through the relay for now, both ways, or by the best path again. What is known of paths is kept up
-    /// meanwhile.
+    /// meanwhile. They go there once the other side has answered through it, and come back when it does not any more.
     pub fn handle_wish(&mut self, relayed: bool, now: Instant) {
         let was_relayed = self.stays_relayed();
         self.wants_relay = relayed;
+        self.want_detour(now);
         self.settle(was_relayed, now);
     }
 
@@ -307,7 +312,12 @@ impl Paths {
             }
             Saying::Answer { of, .. } => {
                 // From elsewhere it says nothing of a path.
-                let Some(from) = from else { return true };
+                let Some(from) = from else {
+                    let was_relayed = self.stays_relayed();
+                    self.detour.answered(of);
+                    self.settle(was_relayed, now);
+                    return true;
+                };
                 if self.pair(from).is_some_and(|pair| pair.answer(of, now)) {
                     self.select(Some(from), now);
                 } else if self.planner.may_hit(from)
@@ -349,10 +359,14 @@ impl Paths {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let was_relayed = self.stays_relayed();
+        let is_detour_asked = self.detour.handle_timeout(now);
+        self.settle(was_relayed, now);
         self.select(None, now);
-        if self.selected.is_some() && self.relayed_at <= now {
+        if is_detour_asked || self.selected.is_some() && self.relayed_at <= now {
             self.relayed_at = now + KEEP_RELAYED;
-            let (_, question) = self.keys.seal(Saying::Question);
+            let (number, question) = self.keys.seal(Saying::Question);
+            self.detour.asked(number, now);
             self.transmits.push_back(Transmit::short(None, question));
         }
         if self.may_plan() {
@@ -404,7 +418,8 @@ impl Paths {
             .and_then(Pair::overdue_at)
             .map(|at| if self.is_doubled { at + LEFT_AFTER } else { at });
         let relayed = self.selected.map(|_| self.relayed_at);
-        let all = [question, overdue, relayed, spare, plan];
+        let detour = self.detour.poll_timeout();
+        let all = [question, overdue, relayed, detour, spare, plan];
         all.into_iter().flatten().min()
     }
 
@@ -517,7 +532,13 @@ impl Paths {
 
     /// Whether a direct path is not wanted: never, or by one side for now.
     fn stays_relayed(&self) -> bool {
-        self.policy.relay_only || self.wants_relay || self.named.relayed
+        self.policy.relay_only || self.detour.is_taken()
+    }
+
+    fn want_detour(&mut self, now: Instant) {
+        let is_wanted = self.wants_relay || self.named.relayed;
+        // Whoever is there already has what it takes.
+        self.detour.want(is_wanted, self.selected.is_none(), now);
     }
 
     /// What there is to do about wishes that may have changed.
