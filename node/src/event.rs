@@ -81,6 +81,8 @@ impl PathSnapshot {
 pub enum Input {
     /// Helper, while waiting: draw another code.
     NewCode,
+    /// Packets are to go through the relay for now, both ways; or, `false`, by the best path.
+    Relayed(bool),
     /// To the session's machine. Leaving also ends the wait.
     Session(Command),
     /// Helper: keys and pointer for the sharer's screen.

@@ -33,6 +33,7 @@ use crate::{
     event::{Event, Input, PathSnapshot},
     path::{
         keeper::Keeper,
+        portmap::{self, Gateway, PortMap},
         route::why_at_first,
         socket::MagicSocket,
         stream::{Dialer, proxy::Proxy},
@@ -74,6 +75,10 @@ pub struct Node {
     policy: Policy,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
+    /// The gateway's port.
+    port_map: PortMap,
+    /// Keeps it for as long as it is wanted, and then gives it back.
+    keeping: JoinSet<()>,
 }
 
 /// How a node behaves.
@@ -208,6 +213,9 @@ impl Node {
                 found.send_replace(survey::nat(&observers).await);
             });
         }
+        let (port_map, keep_port) = portmap::port_map(policy.clone(), Gateway::of_system);
+        let mut keeping = JoinSet::new();
+        keeping.spawn(keep_port);
         Ok(Self {
             control,
             notices,
@@ -216,6 +224,8 @@ impl Node {
             talking,
             policy,
             surveyed,
+            port_map,
+            keeping,
         })
     }
 
@@ -231,6 +241,7 @@ impl Node {
 
     /// Shows codes, each for `lifetime`, and waits for the one who has it; the node is the helper.
     pub fn invite(self, profile: Profile, lifetime: Duration) -> Running {
+        self.want_port();
         self.run(profile, Begin::Wait(lifetime))
     }
 
@@ -239,12 +250,21 @@ impl Node {
     /// # Errors
     /// Why the code did not work.
     pub async fn try_code(&mut self, code: Code) -> Result<Introduced, Failure> {
+        self.want_port();
         rendezvous::join(&self.control, &mut self.notices, code).await
     }
 
     /// Holds the session a code has led to; the node is the sharer, and shows `desktop`.
     pub fn join(self, introduced: Introduced, profile: Profile, desktop: Desktop) -> Running {
         self.run(profile, Begin::Introduced(Box::new(introduced), desktop))
+    }
+
+    /// While the two are introduced, the gateway answers. Whoever only looks at the relay asks for none; for a socket that is not there
+    /// yet, the session does.
+    fn want_port(&self) {
+        if !self.socket.is_by_stream() {
+            self.port_map.want(self.socket.v4_port());
+        }
     }
 
     fn run(mut self, profile: Profile, begin: Begin) -> Running {
@@ -344,7 +364,8 @@ impl Node {
             observers: survey::observers(&self.control),
             policy: self.policy.clone(),
         };
-        let opened = inner::open(start, nonce, self.socket.clone(), self.control.relay).await;
+        let (socket, port_map) = (self.socket.clone(), self.port_map.clone());
+        let opened = inner::open(start, nonce, socket, port_map, self.control.relay).await;
         let outcome = match opened {
             Ok((inner, setup)) => {
                 let relay = self.control.welcome.relay_name.clone();
@@ -402,11 +423,16 @@ impl Node {
             socket,
             policy: _,
             surveyed: _,
+            port_map,
+            mut keeping,
         } = self;
-        drop((control, notices));
-        let ended = async { while talking.join_next().await.is_some() {} };
+        drop((control, notices, port_map));
+        let ended = async {
+            while talking.join_next().await.is_some() {}
+            while keeping.join_next().await.is_some() {}
+        };
         if timeout(FAREWELL, ended).await.is_err() {
-            tracing::debug!("the relay did not acknowledge the end");
+            tracing::debug!("the relay or the gateway did not acknowledge the end");
         }
         drop((receiving, socket));
     }

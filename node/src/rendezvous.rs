@@ -105,7 +105,7 @@ pub async fn wait_with_code(
                     flush(control, &mut host).await;
                     return Ok(Waited::NewCode);
                 }
-                Some(Input::Session(_) | Input::Keys(_)) => tell(events, Event::NotPossible("nobody is here yet".into())).await,
+                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_)) => tell(events, Event::NotPossible("nobody is here yet".into())).await,
             },
             () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
         }

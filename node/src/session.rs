@@ -42,10 +42,7 @@ use crate::{
     deadline::until,
     event::{Event, Input, PathSnapshot},
     help::incoming,
-    path::{
-        mover,
-        portmap::{self, Gateway},
-    },
+    path::mover,
     share::sharing::{self, Sharing, ToScreen, ToSession},
 };
 
@@ -111,14 +108,13 @@ pub async fn run(
     let (to, named) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(read(path.recv, path.inbox, to));
     route.begin(&policy, socket.is_by_stream());
-    let (port_map, keep_port) = portmap::port_map(policy.clone(), Gateway::of_system);
-    let mut port = JoinSet::new();
-    port.spawn(keep_port);
+    let relay_only = policy.relay_only;
+    let (relay_wanted, relayed) = watch::channel(relay_only);
     let links = mover::Links {
         named,
         told,
         moved,
-        port_map,
+        relayed,
     };
     tasks.spawn(mover.run(path_keys, policy, links));
     let (to, mut controls) = mpsc::channel(QUEUE_MESSAGES);
@@ -202,6 +198,15 @@ pub async fn run(
                 let command = match wanted {
                     Some(Input::Session(command)) => command,
                     Some(Input::NewCode) => continue,
+                    Some(Input::Relayed(relayed)) => {
+                        if relay_only {
+                            let why = "this session was begun to go through the relay only";
+                            tell(&channels.events, Event::NotPossible(why.into())).await;
+                        } else {
+                            relay_wanted.send_replace(relayed);
+                        }
+                        continue;
+                    }
                     Some(Input::Keys(events)) => {
                         // Full: the network is behind, and old keys are worse than none but a release.
                         if input_tx.try_send(encode(&schema::InputBatch { events })).is_err() {
@@ -227,6 +232,7 @@ pub async fn run(
                     Moved::Relayed => connection.rtt(),
                 };
                 let path = PathSnapshot { rtt, ..snapshot() };
+                beside.tell(ToScreen::Moved);
                 beside.tell(ToScreen::Path(path.kind().to_owned()));
                 tell(&channels.events, Event::Moved(path)).await;
             }
@@ -245,10 +251,6 @@ pub async fn run(
     channels.path.send_replace(snapshot());
     take_leave(&connection, writers, receipt.reason.name()).await;
     tasks.shutdown().await;
-    // The mover wants it no more.
-    if timeout(LINGER, port.join_next()).await.is_err() {
-        tracing::debug!("the gateway's port was not given back in time");
-    }
     // The close packet leaves before the endpoint's socket does.
     if timeout(LINGER, endpoint.wait_idle()).await.is_err() {
         tracing::debug!("the inner connection did not drain in time");

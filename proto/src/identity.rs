@@ -252,6 +252,7 @@ mod tests {
                     }),
                 },
                 attempt: None,
+                relayed: false,
             },
         };
         let bytes = introduction.encode();

@@ -512,6 +512,50 @@ fn a_shorter_path_is_taken_when_it_stays_shorter() {
 }
 
 #[test]
+fn one_wish_takes_both_off_the_direct_path_and_back_and_a_path_that_died_meanwhile_is_not_taken() {
+    let home = Edge("EIM/APDF", vec![HOME]);
+    let mut world = World::new(&home, &home, 8);
+    assert!(world.run(Duration::from_secs(2), World::is_direct));
+    let is_relayed = |world: &World| {
+        let mut nodes = world.nodes.iter();
+        nodes.all(|node| node.paths.route() == Route::default())
+    };
+    for who in [0, 1] {
+        let now = world.now;
+        world.nodes[who].paths.handle_wish(true, now);
+        assert!(world.run(RELAYED + TICK, is_relayed), "at once");
+        assert!(!world.run(Duration::from_secs(600), World::is_direct));
+        for node in &world.nodes {
+            let why = node.paths.why_relayed(world.now);
+            assert_eq!(why, Some(WhyRelayed::PolicyRelayOnly));
+        }
+        let now = world.now;
+        world.nodes[who].paths.handle_wish(false, now);
+        assert!(
+            world.run(Duration::from_millis(150), World::is_direct),
+            "at once"
+        );
+    }
+    // Both want it: it takes both to come back.
+    for who in [0, 1] {
+        let now = world.now;
+        world.nodes[who].paths.handle_wish(true, now);
+    }
+    assert!(world.run(2 * RELAYED, is_relayed));
+    let now = world.now;
+    world.nodes[0].paths.handle_wish(false, now);
+    assert!(!world.run(Duration::from_secs(5), World::is_direct));
+    let hosts = world.nodes.iter().map(|node| node.at);
+    let hosts = hosts.map(|at| (at.network, at.address.ip())).collect();
+    world.internet.mute(hosts);
+    let now = world.now;
+    world.nodes[1].paths.handle_wish(false, now);
+    assert!(!world.run(Duration::from_secs(5), |world| !is_relayed(world)));
+    world.internet.mute(Vec::new());
+    assert!(world.run(Duration::from_secs(40), World::is_direct));
+}
+
+#[test]
 fn who_wants_no_direct_path_gets_none_and_says_nothing() {
     let now = Instant::now();
     let policy = Policy {

@@ -424,6 +424,7 @@ proptest! {
                 candidates: vec![candidate(Kind::ServerReflexive, port), candidate(Kind::Host, port)],
                 nat: Nat { mapping },
                 attempt: Some(Attempt { number, port: attempt_port }),
+                relayed: number % 4 == 0,
             };
             node.handle_remote(&named, now);
             for _ in 0..wait {
@@ -464,7 +465,7 @@ proptest! {
         let address: SocketAddr = "203.0.113.7:7000".parse().expect("an address");
         let candidates = vec![Candidate { kind: Kind::ServerReflexive, address }];
         let nat = Nat { mapping: Mapping::Independent };
-        node.handle_remote(&Named { candidates, nat, attempt: None }, start);
+        node.handle_remote(&Named { candidates, nat, ..Named::default() }, start);
         for (base, port, is_question) in from {
             let to = SocketAddr::new(address.ip(), port);
             let answer = Saying::Answer { of: 1, seen: address };

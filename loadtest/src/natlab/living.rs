@@ -36,6 +36,10 @@ const MOVE: Duration = Duration::from_secs(60);
 const MOVES: usize = 10;
 /// Between two moves, and before the first and after the last.
 const STEADY: Duration = Duration::from_secs(3);
+/// What a move does is seen within this.
+const SETTLING: Duration = Duration::from_secs(1);
+/// Rows of the film: all that there may be.
+const FILM: u16 = 400;
 /// An idle session, several times as long as mappings live.
 const IDLE: Duration = Duration::from_secs(180);
 /// What is said after it arrives within this.
@@ -49,7 +53,7 @@ const ERROR: Duration = Duration::from_secs(30);
 /// What happens to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Ordeal {
-    /// It moves ten times between the direct path and the relay, with the picture and a line of chat a second
+    /// It moves ten times between the direct path and the relay, as its people want, with a film and a line of chat a second
     Migrate,
     /// The direct path swallows everything
     Blackhole,
@@ -92,7 +96,7 @@ impl Ordeal {
 pub async fn run(network: &Network, ordeal: Ordeal, args: &Natlab) -> Result<Value, String> {
     let relay = address(&network.relay_at).map_err(lab)?;
     match ordeal {
-        Ordeal::Migrate => migrate(network, relay).await,
+        Ordeal::Migrate => migrate(network).await,
         Ordeal::Blackhole => blackhole(network, relay, Blocked::BothWays).await,
         Ordeal::BlackholeOut => blackhole(network, relay, Blocked::Outwards).await,
         Ordeal::BlackholeIn => blackhole(network, relay, Blocked::Inwards).await,
@@ -103,29 +107,28 @@ pub async fn run(network: &Network, ordeal: Ordeal, args: &Natlab) -> Result<Val
     }
 }
 
-async fn migrate(network: &Network, relay: IpAddr) -> Result<Value, String> {
-    let mut living = Living::new(network, &Options::default()).await?;
+async fn migrate(network: &Network) -> Result<Value, String> {
+    let sheet = Sheet::new(1).with_film(FILM);
+    let mut living = Living::new(network, &Options::default(), sheet).await?;
     living.watch_picture();
     living.until_direct(true, MOVE).await?;
-    let device = &network.sides[1].device;
-    let began = Instant::now();
-    let bytes = living.bytes();
+    let (began, bytes) = (Instant::now(), living.bytes());
     living.chat_each_second();
     sleep(STEADY).await;
+    let mut steady = living.longest_gap(began);
     let (mut slowest, mut gaps) = ([Duration::ZERO; 2], [Duration::ZERO; 2]);
     for number in 0..MOVES {
         let to_direct = number % 2 == 1;
         let moving = Instant::now();
-        if to_direct {
-            barrier::lift(device).map_err(lab)?;
-        } else {
-            barrier::raise(device, Blocked::BothWays, relay).map_err(lab)?;
-        }
+        // Whoever went is who comes back.
+        living.want_relayed(number / 2 % 2, !to_direct).await?;
         living.until_direct(to_direct, MOVE).await?;
         let way = usize::from(to_direct);
         slowest[way] = slowest[way].max(moving.elapsed());
         sleep(STEADY).await;
-        gaps[way] = gaps[way].max(living.longest_gap(moving));
+        let settled = moving + SETTLING;
+        gaps[way] = gaps[way].max(living.longest_gap_until(moving, settled));
+        steady = steady.max(living.longest_gap(settled));
     }
     let took = began.elapsed();
     let carried = living.bytes().saturating_sub(bytes);
@@ -142,6 +145,7 @@ async fn migrate(network: &Network, relay: IpAddr) -> Result<Value, String> {
         "out_of_order": chat.out_of_order,
         "longest_gap_to_relay_ms": ms(gap_to_relay),
         "longest_gap_to_direct_ms": ms(gap_to_direct),
+        "longest_gap_without_move_ms": ms(steady),
         "to_relay_worst_ms": ms(to_relay),
         "to_direct_worst_ms": ms(to_direct),
         "payload_mbit_s": rounded(float(carried) * 8.0 / took.as_secs_f64() / 1e6, 2),
@@ -150,7 +154,7 @@ async fn migrate(network: &Network, relay: IpAddr) -> Result<Value, String> {
 }
 
 async fn blackhole(network: &Network, relay: IpAddr, blocked: Blocked) -> Result<Value, String> {
-    let mut living = Living::new(network, &Options::default()).await?;
+    let mut living = Living::new(network, &Options::default(), Sheet::new(1)).await?;
     living.watch_picture();
     living.until_direct(true, MOVE).await?;
     sleep(STEADY).await;
@@ -166,7 +170,7 @@ async fn blackhole(network: &Network, relay: IpAddr, blocked: Blocked) -> Result
 }
 
 async fn expiry(network: &Network) -> Result<Value, String> {
-    let mut living = Living::new(network, &Options::default()).await?;
+    let mut living = Living::new(network, &Options::default(), Sheet::new(1)).await?;
     living.sheet().rest(true);
     living.until_direct(true, MOVE).await?;
     let moves = living.moves();
@@ -187,7 +191,7 @@ async fn expiry(network: &Network) -> Result<Value, String> {
 
 async fn interface(network: &Network) -> Result<Value, String> {
     let roaming = network.roaming().await.map_err(lab)?;
-    let mut living = Living::new(network, &Options::default()).await?;
+    let mut living = Living::new(network, &Options::default(), Sheet::new(1)).await?;
     living.watch_picture();
     living.until_direct(true, MOVE).await?;
     sleep(STEADY).await;
@@ -236,7 +240,7 @@ async fn keys(network: &Network, args: &Natlab) -> Result<Value, String> {
         tcp_only: args.tcp_only,
         ..options
     };
-    let mut living = Living::new(network, &options).await?;
+    let mut living = Living::new(network, &options, Sheet::new(1)).await?;
     if !is_relayed {
         living.until_direct(true, MOVE).await?;
     }

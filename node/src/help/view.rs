@@ -322,7 +322,9 @@ mod tests {
     fn media(input: Input) -> Body {
         match input {
             Input::Session(Command::Media(body)) => body,
-            other @ (Input::NewCode | Input::Session(_) | Input::Keys(_)) => panic!("{other:?}"),
+            other @ (Input::NewCode | Input::Relayed(_) | Input::Session(_) | Input::Keys(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 

@@ -40,6 +40,8 @@ impl ControllerFactory for ByPath {
             inner: Arc::clone(&self.inner),
             seen: self.generation.load(Ordering::Relaxed),
             since: now,
+            in_flight: 0,
+            elsewhere: 0,
             generation: Arc::clone(&self.generation),
             mtu: current_mtu,
         })
@@ -53,6 +55,10 @@ struct Anew {
     seen: u64,
     /// What was sent before went another way, and says nothing of this one.
     since: Instant,
+    /// Bytes, as far as is known.
+    in_flight: u64,
+    /// Of those, what was sent before: it is on another way, and takes no room on this one.
+    elsewhere: u64,
     mtu: u16,
 }
 
@@ -62,15 +68,25 @@ impl Anew {
         let generation = self.generation.load(Ordering::Relaxed);
         if generation != self.seen {
             (self.seen, self.since) = (generation, now);
+            self.elsewhere = self.in_flight;
             self.current = Arc::clone(&self.inner).build(now, self.mtu);
         }
         &mut *self.current
+    }
+
+    /// What was sent then is not under way any more.
+    fn landed(&mut self, sent: Instant, bytes: u64) {
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+        if sent < self.since {
+            self.elsewhere = self.elsewhere.saturating_sub(bytes);
+        }
     }
 }
 
 impl Controller for Anew {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
         self.current(now).on_sent(now, bytes, last_packet_number);
+        self.in_flight += bytes;
     }
 
     fn on_ack(
@@ -81,7 +97,12 @@ impl Controller for Anew {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.current(now).on_ack(now, sent, bytes, app_limited, rtt);
+        self.current(now);
+        self.landed(sent, bytes);
+        // Of the old way it says nothing of how much the new one takes.
+        if sent >= self.since {
+            self.current.on_ack(now, sent, bytes, app_limited, rtt);
+        }
     }
 
     fn on_end_acks(
@@ -91,6 +112,8 @@ impl Controller for Anew {
         app_limited: bool,
         largest_packet_num_acked: Option<u64>,
     ) {
+        self.in_flight = in_flight;
+        self.elsewhere = self.elsewhere.min(in_flight);
         self.current(now)
             .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
@@ -103,6 +126,7 @@ impl Controller for Anew {
         lost_bytes: u64,
     ) {
         self.current(now);
+        self.landed(sent, lost_bytes);
         if sent >= self.since {
             self.current
                 .on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
@@ -115,7 +139,7 @@ impl Controller for Anew {
     }
 
     fn window(&self) -> u64 {
-        self.current.window()
+        self.current.window().saturating_add(self.elsewhere)
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -125,6 +149,8 @@ impl Controller for Anew {
             generation: Arc::clone(&self.generation),
             seen: self.seen,
             since: self.since,
+            in_flight: self.in_flight,
+            elsewhere: self.elsewhere,
             mtu: self.mtu,
         })
     }
@@ -144,13 +170,17 @@ mod tests {
 
     use super::*;
 
+    fn begun(start: Instant) -> (Generation, Box<dyn Controller>) {
+        let generation = Generation::default();
+        let factory = Arc::new(ByPath::new(Arc::clone(&generation)));
+        (generation, factory.build(start, 1200))
+    }
+
     #[test]
     fn a_new_way_begins_anew_and_is_not_blamed_for_the_old_one() {
-        let generation = Generation::default();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let factory = Arc::new(ByPath::new(Arc::clone(&generation)));
-        let mut control = factory.build(start, 1200);
+        let (generation, mut control) = begun(start);
         let initial = control.window();
         control.on_sent(at(1), 1200, 1);
         control.on_congestion_event(at(50), at(1), true, 1200);
@@ -162,5 +192,23 @@ mod tests {
         assert_eq!(control.window(), initial, "that was sent the old way");
         control.on_congestion_event(at(200), at(100), false, 1200);
         assert!(control.window() < initial, "that was not");
+    }
+
+    #[test]
+    fn what_is_under_way_elsewhere_takes_no_room() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let (generation, mut control) = begun(start);
+        let initial = control.window();
+        control.on_sent(at(1), 3000, 1);
+        generation.fetch_add(1, Ordering::Relaxed);
+        control.on_sent(at(2), 1000, 2);
+        // Of the 4,000 bytes in flight only 1,000 count.
+        assert_eq!(control.window(), initial + 3000);
+        control.on_congestion_event(at(45), at(1), false, 500);
+        assert_eq!(control.window(), initial + 2500);
+        // What quinn knows better.
+        control.on_end_acks(at(46), 1200, false, None);
+        assert_eq!(control.window(), initial + 1200);
     }
 }

@@ -1,6 +1,6 @@
 //! The addresses of this computer's interfaces.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrStorage};
 use remora_proto::path::candidate::{Candidate, Kind, Subnet};
@@ -57,9 +57,11 @@ pub fn hosts(bases: &[SocketAddr]) -> Vec<Host> {
     found
 }
 
-/// All candidates of these hosts, and how the relay sees us; from this computer that is no help to others.
+/// All candidates of these hosts, the gateway's port that leads here, and how the relay sees us; from this computer that is no help
+/// to others.
 pub fn candidates(
     hosts: &[Host],
+    mapped: Option<SocketAddrV4>,
     seen: Option<SocketAddr>,
     allow_loopback: bool,
 ) -> Vec<Candidate> {
@@ -70,8 +72,13 @@ pub fn candidates(
     });
     // First: of many, the last are not told. And once: who is not behind a NAT is seen as it is.
     let hosts = hosts.iter().map(|host| host.candidate);
-    reflexive
+    let mapped = mapped.map(|address| Candidate {
+        kind: Kind::PortMapped,
+        address: address.into(),
+    });
+    mapped
         .into_iter()
+        .chain(reflexive)
         .chain(hosts.filter(|host| Some(host.address) != seen))
         .collect()
 }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use remora_proto::{
     id::{SessionId, Side},
     path::{
-        candidate::{self, Candidate, Kind, Named, Policy},
+        candidate::{self, Named, Policy},
         check::Keys,
         machine::{Moved, Paths},
         nat::Nat,
@@ -30,7 +30,7 @@ use remora_proto::{
     },
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
 
@@ -79,6 +79,8 @@ pub struct Mover {
     pub route: Arc<SharedRoute>,
     /// Whether the session's packets are answered.
     pub silence: Arc<Silence>,
+    /// The gateway's port.
+    pub port_map: PortMap,
 }
 
 /// Whom the task talks to.
@@ -90,8 +92,8 @@ pub struct Links {
     pub told: mpsc::Sender<Bytes>,
     /// Moves, for people.
     pub moved: mpsc::Sender<Moved>,
-    /// The gateway's port.
-    pub port_map: PortMap,
+    /// Whether this side wants packets to go through the relay for now.
+    pub relayed: watch::Receiver<bool>,
 }
 
 impl Mover {
@@ -102,11 +104,7 @@ impl Mover {
             ..policy
         };
         let (may_move, allow_loopback) = (!policy.relay_only, policy.allow_loopback);
-        // Nodes of one computer have no gateway between them.
-        let may_map = may_move && !allow_loopback;
-        if may_map {
-            self.want_port(&links.port_map);
-        }
+        self.port_map.want(self.socket.v4_port());
         let mut paths = Paths::new(keys, policy, Instant::now());
         let mut look = ticks(LOOK);
         let mut changes = Changes::new();
@@ -150,7 +148,11 @@ impl Mover {
                     None => is_open = false,
                 },
                 () = until(due) => {}
-                () = links.port_map.changed() => {}
+                () = self.port_map.changed() => {}
+                Ok(()) = links.relayed.changed() => {
+                    let relayed = *links.relayed.borrow_and_update();
+                    paths.handle_wish(relayed, Instant::now());
+                }
                 _ = look.tick() => {
                     let last = self.silence.last_sent();
                     if last != sent {
@@ -167,9 +169,7 @@ impl Mover {
                         // Another network, another NAT.
                         seen.restart(Instant::now());
                         self.silence.suspect();
-                        if may_map {
-                            self.want_port(&links.port_map);
-                        }
+                        self.port_map.want_anew(self.socket.v4_port());
                     }
                     hosts = found;
                 }
@@ -177,23 +177,12 @@ impl Mover {
             let now = Instant::now();
             seen.handle_timeout(now);
             let own = hosts.iter().map(|host| host.subnet).collect();
-            let mapped = links.port_map.mapped().map(|mapped| Candidate {
-                kind: Kind::PortMapped,
-                address: mapped.into(),
-            });
-            let others = gather::candidates(&hosts, seen.main(), allow_loopback);
-            paths.handle_local(mapped.into_iter().chain(others).collect(), own, now);
+            let mapped = self.port_map.mapped();
+            let candidates = gather::candidates(&hosts, mapped, seen.main(), allow_loopback);
+            paths.handle_local(candidates, own, now);
             paths.handle_nat(seen.nat(), now);
             paths.handle_timeout(now);
             self.flush(&mut paths, &mut seen, &links, now);
-        }
-    }
-
-    /// Wants a port of the gateway's that leads to the IPv4 socket's.
-    fn want_port(&self, port_map: &PortMap) {
-        let v4 = self.socket.bases().into_iter().find(SocketAddr::is_ipv4);
-        if let Some(v4) = v4 {
-            port_map.want(v4.port());
         }
     }
 

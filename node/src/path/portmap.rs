@@ -1,8 +1,8 @@
 //! A port on the gateway that leads to ours, for the asking: PCP (RFC 6887), NAT-PMP (RFC 6886), UPnP-IGD.
 //!
 //! ```text
-//!  mover ── this port, this network ─▶ keep ─▶ PCP, or NAT-PMP ─┬─▶ the gateway's address and port, or none ─▶ mover
-//!                                          └─▶ UPnP ────────────┘   renewed at half life, deleted at the end
+//!  node, mover ── this port, this network ─▶ keep ─▶ PCP, or NAT-PMP ─┬─▶ the gateway's address and port, or none ─▶ mover
+//!                                                └─▶ UPnP ────────────┘   renewed at half life, deleted at the end
 //! ```
 //!
 //! What a gateway says is looked at as what anybody says. It is asked where the system knows one, which is Linux for now.
@@ -187,17 +187,41 @@ async fn checked(mapping: Mapping, policy: &Policy) -> Result<Mapping, Unmapped>
     Err(Unmapped::NotPublic(*external.ip()))
 }
 
-/// The mover's end.
-#[derive(Debug)]
+/// Which port is to be reached, and in which network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    port: Option<NonZeroU16>,
+    /// Counts them.
+    network: u32,
+}
+
+/// The end that wants a port, as long as any copy of it is there.
+#[derive(Clone, Debug)]
 pub struct PortMap {
-    wanted: watch::Sender<Option<NonZeroU16>>,
+    is_useful: bool,
+    wanted: watch::Sender<Wanted>,
     mapped: watch::Receiver<Option<SocketAddrV4>>,
 }
 
 impl PortMap {
-    /// From now on, and in a network that may be another one than before, a port that leads to `port` is wanted.
-    pub fn want(&self, port: u16) {
-        self.wanted.send_replace(NonZeroU16::new(port));
+    /// From now on a port that leads to `port` is wanted: the one that is held, unless it leads to another one here, or is another
+    /// gateway's than this computer's now.
+    pub fn want(&self, port: Option<u16>) {
+        let port = self.useful(port);
+        self.wanted.send_modify(|wanted| wanted.port = port);
+    }
+
+    /// The same in a network that is another one than before, even if its gateway has the same address.
+    pub fn want_anew(&self, port: Option<u16>) {
+        let port = self.useful(port);
+        self.wanted.send_modify(|wanted| {
+            let network = wanted.network.wrapping_add(1);
+            *wanted = Wanted { port, network };
+        });
+    }
+
+    fn useful(&self, port: Option<u16>) -> Option<NonZeroU16> {
+        port.filter(|_| self.is_useful).and_then(NonZeroU16::new)
     }
 
     /// Where the gateway's port is.
@@ -215,28 +239,38 @@ impl PortMap {
 }
 
 /// A mapping to be had from `gateway`, which is looked for again in each network: the end that wants it, and what keeps it for as
-/// long as that end is there, and then gives it back.
+/// long as there is such an end, and then gives it back. None is asked for where `policy` has no use for it: nodes of one computer have
+/// no gateway between them.
 pub fn port_map(
     policy: Policy,
     gateway: fn() -> Option<Gateway>,
 ) -> (PortMap, impl Future<Output = ()>) {
-    let (wanted, wants) = watch::channel(None);
+    let (wanted, wants) = watch::channel(Wanted::default());
     let (maps, mapped) = watch::channel(None);
+    let is_useful = !policy.relay_only && !policy.allow_loopback;
     let keeper = Keeper {
         policy,
         gateway,
         maps,
+        wanted: Wanted::default(),
         at: None,
         held: None,
         expires: Instant::now(),
     };
-    (PortMap { wanted, mapped }, keeper.run(wants))
+    let port_map = PortMap {
+        is_useful,
+        wanted,
+        mapped,
+    };
+    (port_map, keeper.run(wants))
 }
 
 struct Keeper {
     policy: Policy,
     gateway: fn() -> Option<Gateway>,
     maps: watch::Sender<Option<SocketAddrV4>>,
+    /// For this it is held.
+    wanted: Wanted,
     /// Whom it is held from.
     at: Option<Gateway>,
     held: Option<Mapping>,
@@ -244,23 +278,30 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self, mut wants: watch::Receiver<Option<NonZeroU16>>) {
+    async fn run(mut self, mut wants: watch::Receiver<Wanted>) {
         let mut due = None;
         loop {
             tokio::select! { biased;
                 changed = wants.changed() => {
-                    self.give_back().await;
+                    let wanted = *wants.borrow_and_update();
+                    let is_right = self.wanted == wanted && self.at == (self.gateway)();
+                    if changed.is_err() || !is_right {
+                        self.give_back().await;
+                    }
                     if changed.is_err() {
                         return;
                     }
-                    due = Some(Instant::now());
+                    self.wanted = wanted;
+                    if self.held.is_none() {
+                        due = Some(Instant::now());
+                    }
                 }
                 () = until(due) => {
-                    let port = *wants.borrow();
                     let mut soon = wants.clone();
                     due = tokio::select! { biased;
-                        wait = self.ask(port) => Some(Instant::now() + wait),
-                        _ = soon.changed() => None,
+                        wait = self.ask() => Some(Instant::now() + wait),
+                        // It comes first, and what was being asked for is asked for after it.
+                        _ = soon.changed() => Some(Instant::now()),
                     };
                 }
             }
@@ -268,8 +309,10 @@ impl Keeper {
     }
 
     /// Asks for one, or for the same once more; gives how long that is enough.
-    async fn ask(&mut self, port: Option<NonZeroU16>) -> Duration {
-        let Some(port) = port else { return AGAIN };
+    async fn ask(&mut self) -> Duration {
+        let Some(port) = self.wanted.port else {
+            return AGAIN;
+        };
         let asked = match (&self.held, self.at) {
             (Some(held), Some(at)) => match held.renewed(at).await {
                 Ok(mapping) => checked(mapping, &self.policy).await,

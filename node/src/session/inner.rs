@@ -35,6 +35,7 @@ use crate::{
         congestion::{ByPath, Generation},
         gather,
         mover::Mover,
+        portmap::PortMap,
         route::SharedRoute,
         socket::{MagicSocket, Opened},
         virtual_socket::{Outgoing, VIRTUAL_PEER, VirtualSocket},
@@ -138,6 +139,7 @@ pub async fn open(
     mut start: Start,
     nonce: remora_proto::sas::Nonce,
     socket: Arc<MagicSocket>,
+    port_map: PortMap,
     relay: SocketAddr,
 ) -> Result<(Inner, Setup), EndReason> {
     let observers = std::mem::take(&mut start.observers);
@@ -151,7 +153,9 @@ pub async fn open(
     if !start.policy.relay_only {
         socket.open_sibling();
         let hosts = gather::hosts(&socket.bases());
-        let candidates = gather::candidates(&hosts, observed, start.policy.allow_loopback);
+        let mapped = port_map.mapped();
+        let allow_loopback = start.policy.allow_loopback;
+        let candidates = gather::candidates(&hosts, mapped, observed, allow_loopback);
         start.introduction.named.candidates = candidates.into_iter().filter(is_open).collect();
     }
     let opened = socket.open_route(session, side, relay, observers.clone());
@@ -196,6 +200,7 @@ pub async fn open(
         observers,
         route,
         silence,
+        port_map,
     };
     tracing::info!(%session, ?side, "inner connection");
     let inner = Inner {

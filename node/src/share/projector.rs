@@ -69,6 +69,8 @@ pub enum ToProjector {
     },
     /// Shows this one of the list.
     Select(u32),
+    /// Frames go another way from now on, of which nothing is known.
+    Moved,
     /// The bar is there: it is not shown, or its clock would be a frame a second.
     Mask(Rect),
 }
@@ -293,6 +295,7 @@ impl Running {
                 Ok(ToProjector::Dropped(sequence)) => self.dropped(sequence)?,
                 Ok(ToProjector::Pause { paused, epoch }) => self.pause(paused, epoch)?,
                 Ok(ToProjector::Select(id)) => self.select(id)?,
+                Ok(ToProjector::Moved) => self.moved()?,
                 Ok(ToProjector::Mask(bar)) => {
                     self.capture.set_masks(&[bar]);
                     self.encoder
@@ -345,6 +348,16 @@ impl Running {
             self.pace.lost(Instant::now());
             self.say(Projected::GivenUp(sequence))?;
         }
+        Ok(())
+    }
+
+    /// What is under way was made for the old way: on the new one, where QUIC begins with a small window, its rest would hold up all
+    /// that comes after it.
+    fn moved(&mut self) -> Result<(), Stop> {
+        while let Some((sequence, _)) = self.oldest() {
+            self.give_up(sequence)?;
+        }
+        self.pace = Pace::moved(Instant::now());
         Ok(())
     }
 

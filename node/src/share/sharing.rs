@@ -49,6 +49,8 @@ pub enum ToScreen {
     Helper(String),
     /// How packets go: on the bar.
     Path(String),
+    /// They go another way now.
+    Moved,
     /// What the helper's program says about the picture.
     Media(Body),
 }
@@ -256,6 +258,7 @@ impl Sharing {
                     self.show_bar();
                 }
             }
+            ToScreen::Moved => self.tell(ToProjector::Moved),
             ToScreen::Media(Body::KeyFrameRequest(_)) if rights.may_show() => {
                 outgoing.give_up_all();
                 return self.begin();

@@ -424,6 +424,8 @@ impl Screen {
             ("decline", _, Role::Sharer) => Command::Decline,
             ("pause", _, Role::Sharer) => Command::Pause(true),
             ("resume", _, Role::Sharer) => Command::Pause(false),
+            ("relay", _, _) => return Meaning::Wish(Input::Relayed(true)),
+            ("direct", _, _) => return Meaning::Wish(Input::Relayed(false)),
             _ => return Meaning::Say(self.help()),
         };
         wish(command)
@@ -434,7 +436,9 @@ impl Screen {
             Role::Helper => "/control ask for control   /view give control back",
             Role::Sharer => "/allow   /decline   /view take control back   /pause   /resume",
         };
-        format!("/leave   {own}   /same or /differ: the words   //text: chat that begins with /")
+        format!(
+            "/leave   {own}   /same or /differ: the words   /relay or /direct: which way to go   //text: chat that begins with /"
+        )
     }
 
     fn answer(&self, word: &str) -> Meaning {
@@ -467,6 +471,13 @@ impl Screen {
                 } else {
                     self.style.warn("You said the words differ.")
                 });
+            }
+            Input::Relayed(relayed) if !self.peer.is_empty() && self.stage != Stage::Ended => {
+                let line = match relayed {
+                    true => "Through the relay from now on, both ways.",
+                    false => "By the best path again.",
+                };
+                return Some(line.to_owned());
             }
             Input::Session(Command::AskMode(_)) if self.stage == Stage::Trust => {
                 self.stage = Stage::Asked
@@ -519,6 +530,11 @@ mod tests {
             helper.on_line("/control"),
             wish(Command::AskMode(Mode::Control))
         );
+        for (line, relayed) in [("/relay", true), ("/direct", false)] {
+            let wish = Input::Relayed(relayed);
+            assert!(helper.sent(&wish).is_some(), "{line}");
+            assert_eq!(helper.on_line(line), Meaning::Wish(wish));
+        }
         assert!(matches!(helper.on_line("/nonsense"), Meaning::Say(_)));
         assert_eq!(helper.on_line("  \n"), Meaning::Nothing);
     }

@@ -50,6 +50,8 @@ pub struct Named {
     pub nat: Nat,
     /// What it does about that.
     pub attempt: Option<Attempt>,
+    /// It wants packets to go through the relay for now, both ways.
+    pub relayed: bool,
 }
 
 /// Of who does not know what stands before them.
@@ -152,6 +154,7 @@ pub fn encode(named: &Named) -> schema::Candidates {
                 number,
                 port: port.into(),
             }),
+        relayed: named.relayed,
     }
 }
 
@@ -186,6 +189,7 @@ pub fn decode(message: &schema::Candidates) -> Named {
         candidates: candidates.filter_map(decode_one).collect(),
         nat: message.nat.as_ref().map_or_else(Nat::default, nat::decode),
         attempt,
+        relayed: message.relayed,
     }
 }
 
@@ -350,6 +354,7 @@ mod tests {
         let named = Named {
             nat,
             attempt,
+            relayed: true,
             ..Named::from(&all[..])
         };
         assert_eq!(decode(&encode(&named)), named);
@@ -373,6 +378,7 @@ mod tests {
                 number: u32::MAX,
                 port: u16::MAX,
             }),
+            relayed: true,
         };
         assert_eq!(decode(&encode(&many)).candidates.len(), MAX_CANDIDATES);
         assert!(encode(&many).encoded_len() <= MAX_CANDIDATES_BYTES);
@@ -383,10 +389,11 @@ mod tests {
         fn what_makes_no_sense_is_left_out(
             parts in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..18), any::<u32>(), any::<i32>()), 0..20),
             attempt: Option<(u32, u32)>,
+            relayed: bool,
         ) {
             let candidates = parts.into_iter().map(|(ip, port, kind)| schema::Candidate { ip: ip.into(), port, kind });
             let attempt = attempt.map(|(number, port)| schema::Attempt { number, port });
-            let message = schema::Candidates { candidates: candidates.collect(), nat: None, attempt };
+            let message = schema::Candidates { candidates: candidates.collect(), nat: None, attempt, relayed };
             let named = decode(&message);
             prop_assert_eq!(decode(&encode(&named)), named);
         }

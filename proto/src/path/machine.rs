@@ -151,6 +151,8 @@ pub struct Paths {
     /// By what it is: pairs come and go.
     selected: Option<Way>,
     planner: Planner,
+    /// Packets are to go through the relay for now, by this side's wish.
+    wants_relay: bool,
     is_doubled: bool,
     has_gone_dark: bool,
     used_at: Option<Instant>,
@@ -184,6 +186,7 @@ impl Paths {
             pairs: Vec::new(),
             selected: None,
             planner,
+            wants_relay: false,
             is_doubled: false,
             has_gone_dark: false,
             used_at: None,
@@ -239,8 +242,10 @@ impl Paths {
             // It may be elsewhere now.
             pair.hurry(now);
         }
+        let was_relayed = self.stays_relayed();
         self.named.clone_from(named);
         self.named.candidates.truncate(MAX_CANDIDATES);
+        self.settle(was_relayed, now);
         let (candidates, selected) = (&self.named.candidates, self.selected);
         self.pairs.retain(|pair| {
             let is_named = candidates
@@ -256,6 +261,14 @@ impl Paths {
         if let Some(attempt) = named.attempt {
             self.planner.handle_attempt(attempt, now);
         }
+    }
+
+    /// Packets are to go through the relay for now, both ways, or by the best path again. What is known of paths is kept up
+    /// meanwhile.
+    pub fn handle_wish(&mut self, relayed: bool, now: Instant) {
+        let was_relayed = self.stays_relayed();
+        self.wants_relay = relayed;
+        self.settle(was_relayed, now);
     }
 
     /// How the relay sees a socket that [`Self::poll_observe`] asked for.
@@ -416,6 +429,7 @@ impl Paths {
             candidates: self.disclosed(),
             nat: self.nat,
             attempt: self.planner.told(),
+            relayed: self.wants_relay,
         };
         if self.policy.relay_only || open == self.told {
             return None;
@@ -451,7 +465,7 @@ impl Paths {
         let choice = self.planner.choice();
         Some(match self.selected {
             Some(_) => return None,
-            None if self.policy.relay_only => WhyRelayed::PolicyRelayOnly,
+            None if self.stays_relayed() => WhyRelayed::PolicyRelayOnly,
             None if self.planner.is_running() => WhyRelayed::Probing,
             None if self.planner.has_failed() => match choice {
                 Choice::Plan(Plan::Bursts { .. }, _) => WhyRelayed::BothSymmetric,
@@ -498,7 +512,30 @@ impl Paths {
     }
 
     fn may_plan(&self) -> bool {
-        self.selected.is_none() && !self.policy.relay_only
+        self.selected.is_none() && !self.stays_relayed()
+    }
+
+    /// Whether a direct path is not wanted: never, or by one side for now.
+    fn stays_relayed(&self) -> bool {
+        self.policy.relay_only || self.wants_relay || self.named.relayed
+    }
+
+    /// What there is to do about wishes that may have changed.
+    fn settle(&mut self, was_relayed: bool, now: Instant) {
+        match (was_relayed, self.stays_relayed()) {
+            (false, true) if self.selected.is_some() => {
+                (self.selected, self.is_doubled) = (None, false);
+                self.moves.push_back(Moved::Relayed);
+            }
+            (true, false) => {
+                // Nothing is left for a path that may have gone dark meanwhile.
+                for pair in &mut self.pairs {
+                    pair.doubt(now);
+                }
+                self.planner.handle_lost(now);
+            }
+            (false, _) | (true, true) => {}
+        }
     }
 
     /// When something has come from the other side itself.
@@ -646,6 +683,7 @@ impl Paths {
                 self.is_doubled = false;
                 self.compare(at, answered, now);
             }
+            (None, _) if self.stays_relayed() => {}
             (None, _) => {
                 if let Some(best) = self.best(now, None) {
                     self.go(Some(best), now);

@@ -95,6 +95,12 @@ impl Pair {
         (self.started, self.asked, self.next) = (now, 0, now);
     }
 
+    /// It counts as working once it has answered anew.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.answered_at = None;
+        self.restart(now);
+    }
+
     /// Question `number` goes out.
     pub(super) fn ask(&mut self, number: u64, used: Use, now: Instant) {
         // The oldest stays: by it one knows for how long there was no answer.

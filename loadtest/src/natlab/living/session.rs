@@ -97,9 +97,12 @@ impl End {
         }
     }
 
+    async fn tell(&self, input: Input) -> Result<(), String> {
+        self.input.send(input).await.map_err(named("OVER"))
+    }
+
     async fn wish(&self, command: Command) -> Result<(), String> {
-        let sent = self.input.send(Input::Session(command)).await;
-        sent.map_err(named("OVER"))
+        self.tell(Input::Session(command)).await
     }
 
     /// `step` is its name, if it does not come to that.
@@ -159,8 +162,11 @@ impl Living {
     ///
     /// # Errors
     /// A short name of what failed.
-    pub(super) async fn new(network: &Network, options: &Options) -> Result<Self, String> {
-        let sheet = Sheet::new(1);
+    pub(super) async fn new(
+        network: &Network,
+        options: &Options,
+        sheet: Sheet,
+    ) -> Result<Self, String> {
         let [inviting, joining] = &network.sides;
         let met = Met::new(network, [inviting, joining], options, sheet.clone()).await?;
         let mut tasks = JoinSet::new();
@@ -204,6 +210,12 @@ impl Living {
             talking: None,
             tasks,
         })
+    }
+
+    /// One of the two, by number, wants packets to go through the relay, or by the best path again.
+    pub(super) async fn want_relayed(&self, node: usize, relayed: bool) -> Result<(), String> {
+        let end = [&self.helper, &self.sharer][node];
+        end.tell(Input::Relayed(relayed)).await
     }
 
     /// The sharer's screen.
@@ -272,13 +284,15 @@ impl Living {
 
     /// The longest time since `from` without a new picture.
     pub(super) fn longest_gap(&self, from: Instant) -> Duration {
+        self.longest_gap_until(from, Instant::now())
+    }
+
+    /// The same until `until`.
+    pub(super) fn longest_gap_until(&self, from: Instant, until: Instant) -> Duration {
         let drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = drawn.iter().copied().filter(|at| *at >= from);
-        let all: Vec<_> = [from]
-            .into_iter()
-            .chain(after)
-            .chain([Instant::now()])
-            .collect();
+        let within = drawn.iter().copied();
+        let within = within.filter(|at| (from..until).contains(at));
+        let all: Vec<_> = [from].into_iter().chain(within).chain([until]).collect();
         let gaps = all.windows(2).map(|two| two[1] - two[0]);
         gaps.max().unwrap_or_default()
     }

@@ -34,6 +34,14 @@ const PAGE: Rect = Rect {
     height: 200,
 };
 
+/// Where a film may be.
+const FILM: Rect = Rect {
+    x: 0,
+    y: 0,
+    width: SIZE.0,
+    height: 400,
+};
+
 /// Where the helper's letters stand.
 const NOTE: Rect = Rect {
     x: 720,
@@ -52,6 +60,8 @@ const MAX_TYPED: usize = 100_000;
 #[derive(Clone)]
 pub struct Sheet {
     seed: u64,
+    /// So many rows, from the top.
+    film: u16,
     /// Ticks count from here.
     started: Instant,
     state: Arc<Mutex<State>>,
@@ -80,9 +90,18 @@ impl Sheet {
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
+            film: 0,
             started: Instant::now(),
             state: Arc::default(),
         }
+    }
+
+    /// In its upper part there is a film of noise, which no codec makes much smaller, of so many `rows`; at most the
+    /// 400 above the page: some 40 Mbit/s at 25 pictures a second, as the encoder makes them on a quick path.
+    #[must_use]
+    pub fn with_film(self, rows: u16) -> Self {
+        let film = rows.min(FILM.height);
+        Self { film, ..self }
     }
 
     /// All that was typed and not erased.
@@ -254,7 +273,7 @@ impl Synthetic {
         let old = std::mem::replace(&mut self.view, new);
         let moved = (old.pointer != self.view.pointer).then_some(self.view.pointer);
         Changes {
-            damage: coalesce(damage(self.sheet.seed, &old, &self.view)),
+            damage: coalesce(damage(&self.sheet, &old, &self.view)),
             cursor_moved: moved,
             ..Changes::default()
         }
@@ -278,6 +297,9 @@ impl Synthetic {
         if wandering.contains(column, row) {
             let (left, top) = inside(wandering);
             return [low(left), low(top), low(left ^ top)];
+        }
+        if y < self.sheet.film {
+            return noise(self.sheet.seed, self.view.tick, at_film(x, y));
         }
         if PAGE.contains(column, row) {
             return self.page_pixel(inside(PAGE));
@@ -315,6 +337,15 @@ const PAPER: [u8; 3] = [245, 245, 240];
 const NOTE_PAPER: [u8; 3] = [200, 240, 255];
 const INK: [u8; 3] = [40, 30, 20];
 const MARKED: [u8; 3] = [60, 40, 220];
+
+fn at_film(x: u16, y: u16) -> u64 {
+    u64::from(y) * u64::from(FILM.width) + u64::from(x)
+}
+
+fn noise(seed: u64, tick: u64, at: u64) -> [u8; 3] {
+    let [blue, green, red, ..] = scramble(scramble(seed ^ tick) ^ at).to_le_bytes();
+    [blue, green, red]
+}
 
 /// Which cell of a page a place on it is in.
 fn index_at(page: Rect, (x, y): (u16, u16)) -> usize {
@@ -354,10 +385,15 @@ fn mark_at((x, y): (i16, i16)) -> Rect {
 }
 
 /// All that looks different.
-fn damage(seed: u64, old: &View, new: &View) -> Vec<Rect> {
+fn damage(sheet: &Sheet, old: &View, new: &View) -> Vec<Rect> {
     let mut damage = Vec::new();
     if old.tick != new.tick {
-        damage.extend([box_at(seed, old.tick), box_at(seed, new.tick)]);
+        let film = Rect {
+            height: sheet.film,
+            ..FILM
+        };
+        damage.extend((film.height > 0).then_some(film));
+        damage.extend([old, new].map(|view| box_at(sheet.seed, view.tick)));
         damage.extend(typed_between(old.tick, new.tick));
     }
     let longest = old.note.len().max(new.note.len());

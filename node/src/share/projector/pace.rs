@@ -27,6 +27,9 @@ const MAX_WINDOW_BYTES: usize = 4 << 20;
 /// Before anything is known of the path: 32 KiB cross 10 Mbit/s in 26 ms.
 const FIRST_WINDOW_BYTES: usize = 32 << 10;
 
+/// Frames go another way: the first of them is to fit the window with which QUIC begins there, 12,000 bytes.
+const MOVED_WINDOW_BYTES: usize = 20 << 10;
+
 /// What the path takes.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -47,6 +50,14 @@ impl Pace {
             fastest: None,
             before: None,
             shrunk: now,
+        }
+    }
+
+    /// Of another path, of which nothing is known yet.
+    pub(super) fn moved(now: Instant) -> Self {
+        Self {
+            window_bytes: MOVED_WINDOW_BYTES,
+            ..Self::new(now)
         }
     }
 
