@@ -389,7 +389,6 @@ async fn two_relays_with_one_fleet_key_meet_and_without_it_nothing_starts() {
         assert!(relay.end().0.success());
     }
 
-    let serve = |more: &[&str]| [&["serve"], &ANY_PORTS[..], more].concat();
     for wrong in [
         &["--mesh", "127.0.0.1:0"][..],
         &["--peer", "relay:4001"],
@@ -402,11 +401,12 @@ async fn two_relays_with_one_fleet_key_meet_and_without_it_nothing_starts() {
             "relay",
         ],
     ] {
-        assert_eq!(fails(directory, &serve(wrong)).0, 2, "{wrong:?}");
+        let serve = [&["serve"], &ANY_PORTS[..], wrong].concat();
+        assert_eq!(fails(directory, &serve).0, 2, "{wrong:?}");
     }
     let key = directory.join("fleet.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("ours");
-    let (code, stderr) = fails(directory, &serve(&mesh));
+    let (code, stderr) = fails(directory, &[&["serve"], &ANY_PORTS[..], &mesh].concat());
     assert_eq!(code, 1);
     assert!(stderr.contains("chmod 600"), "{stderr}");
 }
