@@ -4,7 +4,7 @@
 mod hello;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -131,8 +131,8 @@ pub struct Task {
     resolving: FuturesUnordered<BoxFuture<'static, (Vec<SocketAddr>, Option<Heard>)>>,
     /// Where connections lead to.
     remote_ips: HashMap<PeerId, IpAddr>,
-    /// To be left once they have heard why.
-    unwelcome: BTreeSet<PeerId>,
+    /// Refused, and when they are left: those who hear why go by themselves before.
+    unwelcome: BTreeMap<PeerId, Instant>,
     /// Dialed, and not yet known who answers.
     dialed: HashMap<swarm::ConnectionId, SocketAddr>,
     hello_at: Instant,
@@ -186,7 +186,7 @@ impl Task {
             answering: FuturesUnordered::new(),
             resolving: FuturesUnordered::new(),
             remote_ips: HashMap::new(),
-            unwelcome: BTreeSet::new(),
+            unwelcome: BTreeMap::new(),
             dialed: HashMap::new(),
             hello_at: now + HELLO_EVERY,
             resolve_at: now,
@@ -243,6 +243,14 @@ impl Task {
             let members: Vec<_> = self.members.relays().map(peer_id).collect();
             for peer in members {
                 self.greet(peer);
+            }
+            let unwelcome = self.unwelcome.iter();
+            let overdue: Vec<_> = unwelcome
+                .filter(|&(_, &until)| until <= now)
+                .map(|(&peer, _)| peer)
+                .collect();
+            for peer in overdue {
+                self.part_from(peer);
             }
         }
         while let Some(address) = self.members.poll_dial(now) {
@@ -432,6 +440,7 @@ impl Task {
 
     fn lose(&mut self, peer: PeerId, now: Instant) {
         self.remote_ips.remove(&peer);
+        self.unwelcome.remove(&peer);
         let kademlia = &mut self.swarm.behaviour_mut().kademlia;
         kademlia.remove_peer(&peer);
         let Some(relay) = relay_id(&peer) else { return };
@@ -513,12 +522,8 @@ impl Task {
                 tracing::debug!(%error, relay = ?relay_id(&peer), "a request of the mesh failed");
                 self.handle_answer(peer, request_id, Err(AskError::Unreachable), now);
             }
-            request_response::Event::InboundFailure { .. } => {}
-            request_response::Event::ResponseSent { peer, .. } => {
-                if self.unwelcome.remove(&peer) {
-                    self.part_from(peer);
-                }
-            }
+            request_response::Event::InboundFailure { .. }
+            | request_response::Event::ResponseSent { .. } => {}
         }
     }
 
@@ -535,7 +540,7 @@ impl Task {
             Some(Ask::Hello(hello)) => match self.hear(from, &hello, now) {
                 Ok(()) => Answer::Hello(self.hello()),
                 Err(reason) => {
-                    self.unwelcome.insert(peer);
+                    self.shun(peer, now);
                     super::refused(reason)
                 }
             },
@@ -596,7 +601,13 @@ impl Task {
         }
     }
 
+    /// It is left, but not before it can have heard why: what is said at a connection's end is lost with it.
+    fn shun(&mut self, peer: PeerId, now: Instant) {
+        self.unwelcome.entry(peer).or_insert(now + HELLO_EVERY);
+    }
+
     fn part_from(&mut self, peer: PeerId) {
+        self.unwelcome.remove(&peer);
         // Not connected any more: all the better.
         self.swarm.disconnect_peer_id(peer).ok();
     }

@@ -71,7 +71,7 @@ impl Task {
         match answered {
             Ok(Answer::Hello(hello)) => {
                 if self.hear(relay, &hello, now).is_err() {
-                    self.part_from(peer);
+                    self.shun(peer, now);
                 }
             }
             Err(_) => {
@@ -156,6 +156,7 @@ impl Task {
         if !self.swarm.is_connected(&peer) {
             return;
         }
+        self.unwelcome.remove(&peer);
         let (address, name) = (member.address, member.name.clone());
         if self.members.admit(relay, member, now) {
             tracing::info!(?relay, name, "relay is in the mesh");
