@@ -89,7 +89,7 @@ pub enum Party {
 pub enum Outcome {
     /// All the way.
     Answered(Answer),
-    /// Another relay has to agree: [`Registry::handle_called`] has the answer, under this exchange.
+    /// Another relay has to agree: [`Registry::poll_answer`] has the answer, once, under this exchange.
     Later(ExchangeId),
 }
 
@@ -217,6 +217,8 @@ pub struct Registry {
     notices: VecDeque<(ConnectionNumber, Reply)>,
     neighbours: Neighbours,
     calls: VecDeque<Call>,
+    /// Answers to requests that waited for another relay.
+    settled: VecDeque<(ExchangeId, ConnectionNumber, Answer)>,
     /// Locators whose host went without a word.
     let_go: VecDeque<LocatorKey>,
 }
@@ -251,6 +253,7 @@ impl Registry {
             notices: VecDeque::new(),
             neighbours: Neighbours::default(),
             calls: VecDeque::new(),
+            settled: VecDeque::new(),
             let_go: VecDeque::new(),
         }
     }
@@ -410,6 +413,12 @@ impl Registry {
         self.calls.pop_front()
     }
 
+    /// An answer that had to wait for another relay, and for whom; before the notices, which may follow from it; call until
+    /// `None`.
+    pub fn poll_answer(&mut self) -> Option<(ExchangeId, ConnectionNumber, Answer)> {
+        self.settled.pop_front()
+    }
+
     /// A locator whose host went without a word; call until `None`.
     pub fn poll_let_go(&mut self) -> Option<LocatorKey> {
         self.let_go.pop_front()
@@ -506,13 +515,6 @@ impl Registry {
         match party {
             Party::Here(number) => self.nodes.get_mut(&number),
             Party::At(_) => None,
-        }
-    }
-
-    /// Tells a node of this relay; who is at another is told otherwise.
-    fn notify(&mut self, party: Party, notice: Reply) {
-        if let Party::Here(number) = party {
-            self.notices.push_back((number, notice));
         }
     }
 

@@ -25,7 +25,7 @@ pub(super) struct Allocation {
     /// By [`Side`].
     pub(super) parties: [Party; 2],
     /// What other relays hear of it comes after what they heard of this.
-    exchange: ExchangeId,
+    pub(super) exchange: ExchangeId,
     check_at: Instant,
 }
 
