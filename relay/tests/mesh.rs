@@ -368,13 +368,10 @@ impl Hostile {
         }
     }
 
-    async fn keep(&self, victim: &Relay, record: Bytes) -> Option<RelayReason> {
-        let keep = Keep {
-            record,
-            owner: Bytes::from_static(&[9; 32]),
-            ended: Gone::Unspecified.into(),
-        };
-        match self.mesh.ask(victim.id(), Ask::Keep(keep)).await {
+    async fn keep(&self, victim: &Relay, record: Bytes, ended: Gone) -> Option<RelayReason> {
+        let ended = ended.into();
+        let keep = Ask::Keep(Keep { record, ended });
+        match self.mesh.insist(victim.id(), keep).await {
             Ok(_) => None,
             Err(AskError::Refused(reason)) => Some(reason),
             Err(AskError::Unreachable) => panic!("not answered"),
@@ -384,8 +381,10 @@ impl Hostile {
 
 #[tokio::test]
 async fn a_relay_that_lies_is_not_believed() {
-    let relays = fleet(1).await;
-    let victim = &relays[0];
+    let relays = fleet(2).await;
+    let [victim, other] = &relays[..] else {
+        panic!("two")
+    };
     let hostile = Hostile::new(victim).await;
     let (mut host, mut joiner) = (Node::new(victim).await, Node::new(victim).await);
     let honest = code(1);
@@ -407,24 +406,25 @@ async fn a_relay_that_lies_is_not_believed() {
         (vec![7; MAX_RECORD_BYTES + 1].into(), RelayReason::BadRecord),
         (Bytes::new(), RelayReason::BadRecord),
         (colliding.record, RelayReason::Taken),
-        // The very same, as if its node were at the hostile relay now.
-        (honest.record.clone(), RelayReason::Taken),
     ] {
-        assert_eq!(hostile.keep(victim, record).await, Some(reason));
+        let kept = hostile.keep(victim, record, Gone::Unspecified).await;
+        assert_eq!(kept, Some(reason));
     }
-    // Nor can it bury what is another's.
-    let bury = Keep {
-        record: honest.record.clone(),
-        owner: Bytes::from_static(&[9; 32]),
-        ended: Gone::Used.into(),
-    };
-    let buried = hostile.mesh.ask(victim.id(), Ask::Keep(bury)).await;
-    assert_eq!(buried, Err(AskError::Refused(RelayReason::Taken)));
+    // The very same, as if its node were at the hostile relay now, or had ended it: where its node is, and where it is kept.
+    for relay in [victim, other] {
+        for ended in [Gone::Unspecified, Gone::Used] {
+            let kept = hostile.keep(relay, honest.record.clone(), ended).await;
+            assert_eq!(kept, Some(RelayReason::Taken));
+        }
+    }
     for code in [code(2), code(3), code(4)] {
         assert_eq!(joiner.refused(lookup(&code)).await, Reason::UnknownCode);
     }
     // What it may do is to keep a record of its own, and not to answer for it.
-    assert_eq!(hostile.keep(victim, code(6).record).await, None);
+    let kept = hostile
+        .keep(victim, code(6).record, Gone::Unspecified)
+        .await;
+    assert_eq!(kept, None);
     assert_eq!(
         joiner.refused(code(6).join("hello")).await,
         Reason::PeerGone

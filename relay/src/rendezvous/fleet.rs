@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use remora_proto::{
     id::{NodeId, RelayId},
-    record::{LocatorKey, OwnerTag, Record},
+    record::{LocatorKey, Record},
     wire::message::{
         control::Gone,
         mesh::{Find, Forget, Keep, Reason, request::Body as Ask, response::Body as Answer},
@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Ended, Found, Pending, Publication, PutRefused, Rendezvous, Shelf, WithdrawRefused,
     shelf::{ended, gone},
+    store::Account,
 };
 use crate::{
     admin::metrics::Metrics,
@@ -183,7 +184,7 @@ impl Fleet {
         if closest.is_empty() {
             closest = self.others(key, false).await;
         }
-        let own = Own::new(publication);
+        let (own, account) = (Own::new(publication.clone()), publication.account());
         let votes = self.hand_out(&closest, &own.keep()).await;
         // This relay is one of those that keep it, be it close or not.
         let is_quorum = (votes.kept.len() + 1) * 2 > closest.len() + 1;
@@ -192,7 +193,7 @@ impl Fleet {
             self.placed(key, votes.kept, &neighbours);
             return Ok(());
         }
-        self.take_back(key, &votes.kept).await;
+        self.take_back(key, account, &votes.kept).await;
         Err(if votes.taken > 0 {
             PutRefused::Taken
         } else {
@@ -200,8 +201,8 @@ impl Fleet {
         })
     }
 
-    async fn take_back(&self, key: LocatorKey, relays: &[RelayId]) {
-        self.shelf.forget(key, self.shelf.relay());
+    async fn take_back(&self, key: LocatorKey, account: Account, relays: &[RelayId]) {
+        self.shelf.forget(key, account);
         let forget = Forget {
             locator_key: Bytes::copy_from_slice(&key.0),
         };
@@ -337,7 +338,7 @@ impl Rendezvous for Fleet {
         why: Ended,
     ) -> Pending<'_, Result<(), WithdrawRefused>> {
         Box::pin(async move {
-            self.shelf.end(key, OwnerTag::new(key, owner), why)?;
+            self.shelf.end(key, owner, why)?;
             self.measured("withdraw", |()| "ok", self.tell_ended(key, why))
                 .await;
             Ok(())
@@ -379,7 +380,6 @@ impl Own {
     fn keep(&self) -> Keep {
         Keep {
             record: self.publication.bytes().clone(),
-            owner: Bytes::copy_from_slice(&self.publication.owner().0),
             ended: self.ended.map_or(Gone::Unspecified, gone).into(),
         }
     }
