@@ -34,7 +34,7 @@ use crate::{
         self, Datapath, DropReason, Stop, Worker, reflect::Reflector, socket::Socket, table::Table,
     },
     drain::{Drain, State},
-    mesh::{self, Introduction, Mesh, Neighbours},
+    mesh::{self, Ends, Introduction, Mesh, Neighbours},
     observer::Observer,
     rendezvous::{Fleet, Rendezvous, Shelf},
     stream::{
@@ -196,13 +196,18 @@ impl Relay {
         };
         let me = address.id;
         let shelf = Arc::new(Shelf::new(MAX_RECORDS, me, config.realm.clone()));
-        let (mesh, asked, work) = mesh::ends();
+        let Ends {
+            mesh,
+            asked,
+            checks,
+            work,
+        } = mesh::ends();
         let mut tasks = JoinSet::new();
         let (mut rendezvous, mut mesh_addr): (Arc<dyn Rendezvous>, _) =
             (Arc::clone(&shelf) as _, None);
         if let Some(settings) = config.mesh.clone() {
             let listen = settings.listen;
-            let who = introduction(&config, bound.local_addr);
+            let who = introduction(&config, Arc::clone(socket), bound.local_addr);
             let task = mesh::Task::new(
                 settings,
                 who,
@@ -273,6 +278,7 @@ impl Relay {
             metrics: Arc::clone(&metrics),
             quic,
             openings,
+            checks,
             reflector,
         };
         let stop = Stop::default();
@@ -438,13 +444,13 @@ fn registry(config: &Config, table: Arc<Table>, metrics: Arc<Metrics>) -> Regist
 }
 
 /// Who it is, for other relays.
-fn introduction(config: &Config, bound: SocketAddr) -> Introduction {
+fn introduction(config: &Config, socket: Arc<Socket>, bound: SocketAddr) -> Introduction {
     Introduction {
         key: config.key.clone(),
         realm: config.realm.clone(),
         name: config.name.clone(),
         frame_address: config.frame_address(bound),
-        bound,
+        socket,
     }
 }
 
