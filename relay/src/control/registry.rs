@@ -35,7 +35,10 @@ use remora_proto::{
 };
 
 pub use self::remote::Call;
-use self::{allocation::Allocation, exchange::Exchange};
+use self::{
+    allocation::Allocation,
+    exchange::{Exchange, Over},
+};
 use super::message::{Answer, Reason, Refusal, Reply, done};
 use crate::{
     admin::metrics::Metrics,
@@ -212,6 +215,7 @@ pub struct Registry {
     nodes: BTreeMap<ConnectionNumber, Node>,
     hosting_by_locator: BTreeMap<LocatorKey, Hosting>,
     exchanges: BTreeMap<ExchangeId, Exchange>,
+    over: Over,
     allocations: BTreeMap<SessionId, Allocation>,
     deadlines: BTreeSet<(Instant, Due)>,
     notices: VecDeque<(ConnectionNumber, Reply)>,
@@ -248,6 +252,7 @@ impl Registry {
             nodes: BTreeMap::new(),
             hosting_by_locator: BTreeMap::new(),
             exchanges: BTreeMap::new(),
+            over: Over::default(),
             allocations: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             notices: VecDeque::new(),

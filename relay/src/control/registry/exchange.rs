@@ -1,6 +1,9 @@
 //! Exchanges: a joiner's try at a host. Their payloads are the two nodes' own and pass through unread.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use remora_proto::{
@@ -37,6 +40,24 @@ pub(super) struct Exchange {
     /// Signals to and from the other relay, if one of them is there.
     pub(super) sent: u32,
     pub(super) received: u32,
+}
+
+/// Exchanges with other relays' joiners that are over: what is asked again within seconds is among them.
+const MAX_OVER: usize = 1024;
+
+/// The last of them.
+#[derive(Debug, Default)]
+pub(super) struct Over(VecDeque<(RelayId, ExchangeId)>);
+
+impl Over {
+    pub(super) fn contains(&self, relay: RelayId, exchange: ExchangeId) -> bool {
+        self.0.contains(&(relay, exchange))
+    }
+
+    fn add(&mut self, relay: RelayId, exchange: ExchangeId) {
+        self.0.truncate(MAX_OVER - 1);
+        self.0.push_front((relay, exchange));
+    }
 }
 
 /// What the other relay has still to agree to.
@@ -393,6 +414,9 @@ impl Registry {
         // Of two relays, the host's counts it.
         if let Party::Here(_) = ended.host {
             self.metrics.introduction(result);
+        }
+        if let Party::At(relay) = ended.joiner {
+            self.over.add(relay, exchange);
         }
         if let Some(waiting) = ended.waiting() {
             self.settled.push_back((exchange, waiting, Err(PEER_GONE)));

@@ -246,6 +246,10 @@ impl Registry {
                 Err(RelayReason::Taken)
             };
         }
+        if self.over.contains(from, exchange) {
+            // Asked again: what came of it is under way.
+            return Ok(());
+        }
         self.check_serving().map_err(reason)?;
         let host = self.check_host(key).map_err(reason)?;
         self.open(exchange, key, [Party::Here(host), Party::At(from)], now);

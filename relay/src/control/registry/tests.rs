@@ -661,6 +661,25 @@ fn a_host_that_admits_somebody_who_has_just_left_is_answered() {
 }
 
 #[test]
+fn an_offer_that_comes_again_is_no_second_try() {
+    let mut bench = Bench::three();
+    bench.meet();
+    let exchange = bench.offered();
+    let demand = Demand::Dismiss {
+        exchange,
+        payload: payload("wrong"),
+        wrong_secret: true,
+    };
+    for _ in 0..2 {
+        assert_eq!(bench.hear(offer_of(exchange)), Ok(()));
+        assert_eq!(bench.notices(), []);
+        bench.ask(HOST, demand.clone()).ok();
+    }
+    assert!(bench.registry.exchanges.is_empty());
+    bench.offered();
+}
+
+#[test]
 fn what_a_host_says_does_not_overtake_that_it_was_asked() {
     let mut bench = Bench::three();
     bench.meet();
