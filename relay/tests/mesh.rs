@@ -71,14 +71,6 @@ async fn meet(relays: &[Relay], others: usize) {
     }
 }
 
-/// Waits until `relay` knows, or does not know, who `other` is.
-async fn knows(relay: &Relay, other: RelayId, is_known: bool) {
-    let mut neighbours = relay.neighbours();
-    within(neighbours.wait_for(|neighbours| neighbours.0.contains_key(&other) == is_known))
-        .await
-        .expect("running");
-}
-
 fn lookup(code: &Code) -> Request {
     Request::Lookup(Lookup {
         locator_keys: vec![code.key_bytes()],

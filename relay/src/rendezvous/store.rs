@@ -612,7 +612,7 @@ mod tests {
             store.put_if_absent(copy.clone(), start),
             Err(PutRefused::Taken)
         );
-        let buried = store.bury(copy.clone(), Ended::Used, start);
+        let buried = store.bury(copy, Ended::Used, start);
         assert_eq!(buried, Err(PutRefused::Taken));
         // What only its node can have signed.
         assert_eq!(store.put_if_absent(as_of(there, 2), start), Ok(()));

@@ -115,11 +115,12 @@ impl Bench {
     }
 
     fn hear(&mut self, ask: RelayAsk) -> Result<(), RelayReason> {
-        match self.registry.handle_relay(OTHER, ask, self.now) {
-            mesh_answer if mesh_answer == mesh::done() => Ok(()),
-            wire::response::Body::Refused(refused) => Err(refused.reason()),
-            other => panic!("no answer to that: {other:?}"),
+        let answer = self.registry.handle_relay(OTHER, ask, self.now);
+        if let wire::response::Body::Refused(refused) = &answer {
+            return Err(refused.reason());
         }
+        assert_eq!(answer, mesh::done());
+        Ok(())
     }
 
     fn later(&mut self, number: ConnectionNumber, demand: Demand) -> ExchangeId {
