@@ -291,3 +291,29 @@ fn result(answered: &Result<Answer, AskError>) -> &'static str {
         Reason::PeerGone => "peer_gone",
     }
 }
+
+#[cfg(test)]
+impl Work {
+    /// Answers as a fleet would of which all keep everything: each request is `answer`ed.
+    pub fn play(
+        mut self,
+        fleet: Vec<RelayId>,
+        mut answer: impl FnMut(RelayId, Ask) -> Result<Answer, AskError> + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move {
+            while let Some(command) = self.commands.recv().await {
+                match command {
+                    Command::Ask {
+                        relay,
+                        request,
+                        answer: to,
+                    } => {
+                        let ask = request.body.expect("a request");
+                        to.send(answer(relay, ask)).ok();
+                    }
+                    Command::Closest { answer: to, .. } => to.send(fleet.clone()).unwrap_or(()),
+                }
+            }
+        })
+    }
+}

@@ -160,6 +160,9 @@ pub struct Relay {
     closing: CancellationToken,
     /// Ends by itself once `closing` is cancelled: control, admin port.
     tasks: JoinSet<io::Result<()>>,
+    /// Ends by itself once `mesh_closing` is cancelled: other relays hear through it what has ended.
+    mesh_task: JoinSet<io::Result<()>>,
+    mesh_closing: CancellationToken,
     /// Ends by itself once `streams_closing` is cancelled: nodes hear their last words through it.
     streams: JoinSet<io::Result<()>>,
     streams_closing: CancellationToken,
@@ -203,6 +206,7 @@ impl Relay {
             work,
         } = mesh::ends();
         let mut tasks = JoinSet::new();
+        let (mut mesh_task, mesh_closing) = (JoinSet::new(), CancellationToken::new());
         let (mut rendezvous, mut mesh_addr): (Arc<dyn Rendezvous>, _) =
             (Arc::clone(&shelf) as _, None);
         if let Some(settings) = config.mesh.clone() {
@@ -217,7 +221,7 @@ impl Relay {
             )
             .map_err(|source| StartError::bind("TCP", listen, "--mesh", source))?;
             mesh_addr = Some(task.local_addr());
-            tasks.spawn(finishing(task.run(closing.clone())));
+            mesh_task.spawn(finishing(task.run(mesh_closing.clone())));
             let fleet = Arc::new(Fleet::new(shelf, mesh.clone(), Arc::clone(&metrics)));
             tasks.spawn(finishing(Arc::clone(&fleet).run(closing.clone())));
             rendezvous = fleet;
@@ -300,6 +304,8 @@ impl Relay {
             drain,
             closing,
             tasks,
+            mesh_task,
+            mesh_closing,
             streams,
             streams_closing,
             datapath,
@@ -388,6 +394,7 @@ impl Relay {
                 Err(_) => Err(io::Error::other("the registry has stopped")),
             },
             failed = failed(&mut self.tasks) => Err(failed),
+            failed = failed(&mut self.mesh_task), if !self.mesh_task.is_empty() => Err(failed),
             failed = failed(&mut self.streams), if !self.streams.is_empty() => Err(failed),
             failed = failed(&mut self.datapath) => Err(failed),
         }
@@ -397,6 +404,8 @@ impl Relay {
     pub async fn shutdown(self) {
         self.closing.cancel();
         ended("a part of the relay", self.tasks).await;
+        self.mesh_closing.cancel();
+        ended("the mesh", self.mesh_task).await;
         self.streams_closing.cancel();
         ended("accepting streams", self.streams).await;
         drop(self.stop);

@@ -246,15 +246,17 @@ impl Driver {
         self.say_farewell();
         self.nodes
             .change_all(|node| node.connection.leave(End::Closing, now));
-        self.rounds_until(arrived, |nodes| {
-            nodes.iter().all(|node| node.connection.is_closed())
+        // Other relays hear of the last sessions' ends, too.
+        self.rounds_until(arrived, |driver| {
+            let mut nodes = driver.nodes.iter();
+            driver.office.calls.is_empty() && nodes.all(|node| node.connection.is_closed())
         })
         .await;
         let now = Instant::now();
         self.say_farewell();
         self.nodes
             .change_all(|node| node.connection.close(End::Closing, now));
-        self.rounds_until(arrived, |nodes| nodes.iter().next().is_none())
+        self.rounds_until(arrived, |driver| driver.nodes.iter().next().is_none())
             .await;
     }
 
@@ -265,11 +267,11 @@ impl Driver {
     }
 
     /// Goes on until `done`, or [`CLOSE_TIMEOUT`].
-    async fn rounds_until(&mut self, arrived: &mut Vec<QuicPacket>, done: impl Fn(&Nodes) -> bool) {
+    async fn rounds_until(&mut self, arrived: &mut Vec<QuicPacket>, done: impl Fn(&Self) -> bool) {
         let until = Instant::now() + CLOSE_TIMEOUT;
         loop {
             self.round(arrived);
-            if done(&self.nodes) || Instant::now() >= until {
+            if done(self) || Instant::now() >= until {
                 return;
             }
             if !self.wait(arrived, Some(until)).await {

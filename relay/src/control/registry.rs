@@ -366,6 +366,12 @@ impl Registry {
     /// Does what a node asks, or says why not.
     pub fn handle(&mut self, number: ConnectionNumber, demand: Demand, now: Instant) -> Outcome {
         if !self.nodes.contains_key(&number) {
+            if let Demand::Host { key, .. } = demand
+                && !self.hosting_by_locator.contains_key(&key)
+            {
+                // It went while its record was put.
+                self.let_go.push_back(key);
+            }
             return CONNECTION_OVER.into();
         }
         let done = match demand {
@@ -429,9 +435,23 @@ impl Registry {
         self.let_go.pop_front()
     }
 
-    /// Who is in touch from now on.
+    /// Who is in touch from now on. With a relay that has gone, be it for a moment, go the exchanges with its nodes; sessions stay,
+    /// for it may be back, and their nodes find out by themselves.
     pub fn meet(&mut self, neighbours: Neighbours) {
-        self.neighbours = neighbours;
+        let before = std::mem::replace(&mut self.neighbours, neighbours);
+        for &relay in before.0.keys() {
+            if self.neighbours.met(relay) != before.met(relay) {
+                self.lose_relay(relay);
+            }
+        }
+        let now = self.neighbours.0.iter();
+        let moved: Vec<_> = now
+            .filter(|(relay, is)| before.0.get(relay).is_none_or(|was| was.leg != is.leg))
+            .map(|(&relay, is)| (relay, is.leg))
+            .collect();
+        for (relay, leg) in moved {
+            self.move_party(Party::At(relay), leg);
+        }
     }
 
     /// When [`Self::handle_timeout`] is due.

@@ -68,6 +68,11 @@ impl Shelf {
         self.with(|store, now| store.put_if_absent(publication, now))
     }
 
+    /// Whether this very record is kept here, and can be joined.
+    pub fn has(&self, publication: &Publication) -> bool {
+        self.with(|store, now| store.has(publication, now))
+    }
+
     /// What is kept here.
     pub fn look(&self, key: LocatorKey) -> Found {
         self.with(|store, now| store.find(key, now))

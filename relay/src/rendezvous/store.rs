@@ -253,6 +253,13 @@ impl Store {
         Ok(())
     }
 
+    /// Whether this very record is kept, on its account, and can be joined.
+    pub fn has(&mut self, publication: &Publication, now: Instant) -> bool {
+        self.handle_deadlines(now);
+        let kept = self.kept_by_key.get(&publication.key);
+        kept.is_some_and(|kept| kept.ended.is_none() && kept.is(publication))
+    }
+
     /// What is kept under `key`.
     pub fn find(&mut self, key: LocatorKey, now: Instant) -> Found {
         self.handle_deadlines(now);
@@ -401,8 +408,12 @@ impl Kept {
     fn gives_way_to(&self, new: &Publication) -> bool {
         let old = &self.publication;
         let is_newer = old.session_key == new.session_key && old.sequence < new.sequence;
-        let is_again = old.account == new.account && old.bytes == new.bytes;
-        self.ended.is_none() && (is_newer || is_again)
+        self.ended.is_none() && (is_newer || self.is(new))
+    }
+
+    fn is(&self, other: &Publication) -> bool {
+        let kept = &self.publication;
+        kept.account == other.account && kept.bytes == other.bytes
     }
 }
 

@@ -156,6 +156,15 @@ impl Registry {
         }
     }
 
+    /// The same of all nodes of another relay.
+    pub(super) fn move_party(&self, party: Party, leg: Leg) {
+        for (&session, allocation) in &self.allocations {
+            if let Some(side) = allocation.side(party) {
+                self.table.update_leg(session, side, leg);
+            }
+        }
+    }
+
     pub(super) fn release(&mut self, number: ConnectionNumber, session: SessionId) -> Answer {
         self.end_for_peer(
             Party::Here(number),

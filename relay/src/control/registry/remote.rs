@@ -212,6 +212,18 @@ impl Registry {
         }
     }
 
+    /// Another relay is gone, and with it what was agreed on with its nodes, or about to be.
+    pub(super) fn lose_relay(&mut self, relay: RelayId) {
+        let of_it = self.exchanges.iter();
+        let lost: Vec<_> = of_it
+            .filter(|(_, entry)| entry.side(Party::At(relay)).is_some())
+            .map(|(&exchange, _)| exchange)
+            .collect();
+        for exchange in lost {
+            self.end_for_ours(exchange, Introduction::PeerGone);
+        }
+    }
+
     /// Does what another relay asks, or says why not.
     pub fn handle_relay(&mut self, from: RelayId, ask: Ask, now: Instant) -> RelayAnswer {
         let handled = match ask {

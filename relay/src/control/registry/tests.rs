@@ -106,10 +106,12 @@ impl Bench {
 
     /// The other relay is in touch.
     fn meet(&mut self) {
-        let neighbour = Neighbour {
-            leg: leg(ConnectionNumber(4433)),
-            met: 1,
-        };
+        self.meet_at(4433, 1);
+    }
+
+    fn meet_at(&mut self, port: u64, met: u64) {
+        let leg = leg(ConnectionNumber(port));
+        let neighbour = Neighbour { leg, met };
         let all = [(OTHER, neighbour)].into();
         self.registry.meet(Neighbours(all));
     }
@@ -658,6 +660,54 @@ fn a_host_that_admits_somebody_who_has_just_left_is_answered() {
         assert!(bench.table.is_empty());
         bench.registry.handle_called(&calls[1], Ok(()));
         assert_eq!(bench.answers(), [], "once");
+    }
+}
+
+#[test]
+fn exchanges_go_with_the_relay_of_their_other_node_and_sessions_stay() {
+    let mut bench = Bench::three();
+    bench.meet();
+    let exchange = bench.offered();
+    let admit = Demand::Admit {
+        exchange,
+        payload: Bytes::new(),
+    };
+    bench.later(HOST, admit);
+    let calls = bench.calls();
+    bench.registry.handle_called(&calls[0], Ok(()));
+    let session = *bench.registry.allocations.keys().next().expect("one");
+    bench.answers();
+    // One that is offered, one that is not answered yet, one that is.
+    let offered = bench.offered();
+    let asked = bench.later(STRANGER, join_there());
+    let started = bench.later(JOINER, join_there());
+    let calls = bench.calls();
+    bench.registry.handle_called(&calls[1], Ok(()));
+    bench.answers();
+    // It was away for a moment, and is elsewhere.
+    bench.meet_at(4434, 2);
+    assert_eq!(bench.answers(), [(asked, STRANGER, Err(PEER_GONE))]);
+    let mut told = bench.notices();
+    told.sort_by_key(|(number, _)| *number);
+    let expected = [(HOST, over(offered)), (JOINER, over(started))];
+    assert_eq!(told, expected);
+    assert!(bench.registry.exchanges.is_empty());
+    let there = leg(ConnectionNumber(4434));
+    assert_eq!(bench.frame(session, Side::Host, HOST), Ok(there));
+    bench.registry.meet(Neighbours::default());
+    assert_eq!(bench.notices(), []);
+    assert_eq!(bench.registry.sessions(), 1);
+}
+
+#[test]
+fn a_host_that_goes_while_its_record_is_put_is_let_go() {
+    let mut bench = Bench::three();
+    let live_for = Duration::from_secs(600);
+    for (who, key) in [(HOST, KEY), (JOINER, LocatorKey([8; 32]))] {
+        bench.registry.detach(who);
+        let demand = Demand::Host { key, live_for };
+        assert_eq!(bench.refused(who, demand), Reason::BadState);
+        assert_eq!(bench.registry.poll_let_go(), Some(key));
     }
 }
 
