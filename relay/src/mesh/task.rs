@@ -114,11 +114,19 @@ enum Query {
     },
 }
 
+/// Why a name is looked up.
+#[derive(Clone, Copy, Debug)]
+enum Sought {
+    /// It is the seed of that number.
+    Seed(usize),
+    /// That relay takes frames there.
+    Frames(RelayId),
+}
+
 /// What a name stands for.
 #[derive(Debug)]
 struct Resolved {
-    /// The relay whose frames it is about; none for a seed.
-    relay: Option<RelayId>,
+    sought: Sought,
     addresses: Vec<SocketAddr>,
 }
 
@@ -250,16 +258,9 @@ impl Task {
     fn look_around(&mut self, now: Instant) {
         if self.resolve_at <= now {
             self.resolve_at = now + RESOLVE_EVERY;
-            for seed in &self.seeds {
-                let seed = seed.clone();
-                let resolved = async move {
-                    let addresses = lookup(&seed).await;
-                    Resolved {
-                        relay: None,
-                        addresses,
-                    }
-                };
-                self.resolving.push(resolved.boxed());
+            for (number, seed) in self.seeds.iter().enumerate() {
+                self.resolving
+                    .push(resolve(Sought::Seed(number), seed.clone()));
             }
         }
         if self.hello_at <= now {
@@ -291,10 +292,10 @@ impl Task {
     }
 
     fn handle_resolved(&mut self, resolved: Resolved) {
-        let Resolved { relay, addresses } = resolved;
-        match relay {
-            None => self.members.seed(addresses, Instant::now()),
-            Some(relay) => {
+        let Resolved { sought, addresses } = resolved;
+        match sought {
+            Sought::Seed(number) => self.members.seed(number, addresses, Instant::now()),
+            Sought::Frames(relay) => {
                 self.sought.remove(&relay);
                 self.try_frames_at(relay, addresses);
             }
@@ -749,12 +750,16 @@ fn remote(endpoint: &ConnectedPoint) -> &Multiaddr {
 }
 
 /// What a name and port stand for; nothing when nobody knows.
-async fn lookup(host_port: &str) -> Vec<SocketAddr> {
-    match net::lookup_host(host_port).await {
-        Ok(addresses) => addresses.take(MAX_RESOLVED).collect(),
-        Err(error) => {
-            tracing::debug!(%error, host_port, "not found");
-            Vec::new()
-        }
-    }
+fn resolve(sought: Sought, host_port: String) -> BoxFuture<'static, Resolved> {
+    let resolved = async move {
+        let addresses = match net::lookup_host(&host_port).await {
+            Ok(addresses) => addresses.take(MAX_RESOLVED).collect(),
+            Err(error) => {
+                tracing::debug!(%error, host_port, "not found");
+                Vec::new()
+            }
+        };
+        Resolved { sought, addresses }
+    };
+    resolved.boxed()
 }
