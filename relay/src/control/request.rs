@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use remora_proto::{
     id::{ExchangeId, NodeId, RelayId, SessionId},
     record::{InvalidRecord, LocatorKey, Record},
@@ -115,7 +116,7 @@ pub enum Finding {
     Put(Result<(), PutRefused>, LocatorKey, Duration),
     /// Whether it ended the record.
     Withdrawn(Result<(), WithdrawRefused>, LocatorKey, Ended),
-    /// What it keeps, key by key, until the first live one.
+    /// What it keeps, key by key.
     Found(Vec<(LocatorKey, Found)>, Purpose),
 }
 
@@ -133,15 +134,12 @@ impl Question {
                 Finding::Withdrawn(withdrawn, key, why)
             }
             Self::Find { keys, purpose } => {
-                let mut all = Vec::with_capacity(keys.len());
-                for key in keys {
-                    let found = rendezvous.find(key).await;
-                    let is_live = matches!(found, Found::Live { .. });
-                    all.push((key, found));
-                    if is_live {
-                        break;
-                    }
-                }
+                // All at once: they are the code's epochs, and somebody waits.
+                let all = keys.into_iter().map(|key| {
+                    let rendezvous = &rendezvous;
+                    async move { (key, rendezvous.find(key).await) }
+                });
+                let all = join_all(all).await;
                 Finding::Found(all, purpose)
             }
         }
