@@ -1,5 +1,7 @@
 //! The task that owns the swarm: connections and requests in and out, Kademlia's queries, Hellos every few seconds.
 
+// How many strangers of one network are heard at once.
+mod door;
 // How frames go to them.
 mod frames;
 // Who the others are, and what they are told.
@@ -39,6 +41,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::door::Door;
 use super::{
     AskError, Asked, Command, Introduction, Settings, Work,
     codec::{Codec, PROTOCOL_NAME},
@@ -49,6 +52,7 @@ use super::{
 };
 use crate::{
     admin::metrics::{Metrics, Stranger},
+    rate::{Rate, TokenBucket},
     rendezvous::shelf::{REPLICAS, Shelf},
 };
 
@@ -75,6 +79,8 @@ const MAX_CONNECTIONS_PER_RELAY: u32 = 4;
 const MAX_CONNECTIONS: u32 = 1024;
 /// Handshakes of strangers at once.
 const MAX_PENDING: u32 = 128;
+/// Requests of one relay: a thousand records that it hands out anew are a burst, and an introduction takes five.
+const REQUEST_RATE: Rate = Rate::per_second(500, 2000);
 /// Strangers to be counted; more at once are as many as this.
 const STRANGER_QUEUE: usize = 64;
 /// Between two complaints about strangers without a name.
@@ -82,6 +88,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
+    door: Door,
     limits: connection_limits::Behaviour,
     kademlia: kad::Behaviour<MemoryStore>,
     requests: request_response::Behaviour<Codec>,
@@ -153,6 +160,8 @@ pub struct Task {
     legs: Legs,
     /// Where connections lead to.
     remote_ips: HashMap<PeerId, BTreeMap<swarm::ConnectionId, IpAddr>>,
+    /// What each relay may ask.
+    requests: HashMap<PeerId, TokenBucket>,
     /// Refused, and when they are left: those who hear why go by themselves before.
     unwelcome: BTreeMap<PeerId, Instant>,
     /// Dialed, and not yet known who answers.
@@ -211,6 +220,7 @@ impl Task {
             sought: BTreeSet::new(),
             legs,
             remote_ips: HashMap::new(),
+            requests: HashMap::new(),
             unwelcome: BTreeMap::new(),
             dialed: HashMap::new(),
             hello_at: now + HELLO_EVERY,
@@ -234,7 +244,8 @@ impl Task {
             ];
             let wake_at = wake_at.into_iter().flatten().min();
             let wake_at = wake_at.unwrap_or(self.hello_at);
-            tokio::select! { biased;
+            // In no order: whoever keeps one of these busy does not keep the others waiting.
+            tokio::select! {
                 () = closing.cancelled() => return,
                 Some((channel, answer)) = self.answering.next(), if !self.answering.is_empty() => {
                     self.respond(channel, answer);
@@ -472,6 +483,7 @@ impl Task {
     fn lose(&mut self, peer: PeerId, now: Instant) {
         self.remote_ips.remove(&peer);
         self.unwelcome.remove(&peer);
+        self.requests.remove(&peer);
         let kademlia = &mut self.swarm.behaviour_mut().kademlia;
         kademlia.remove_peer(&peer);
         let Some(relay) = relay_id(&peer) else { return };
@@ -567,6 +579,11 @@ impl Task {
         now: Instant,
     ) {
         let Some(from) = relay_id(&peer) else { return };
+        let bucket = self.requests.entry(peer);
+        let bucket = bucket.or_insert_with(|| TokenBucket::new(now));
+        if bucket.take(REQUEST_RATE, 1, now).is_err() {
+            return self.respond(channel, super::refused(Reason::Busy));
+        }
         let answer = match request.body {
             None => super::refused(Reason::Malformed),
             Some(Ask::Hello(hello)) => match self.hear(from, &hello, now) {
@@ -662,6 +679,7 @@ fn swarm(me: RelayId, secure: Secure) -> Swarm<Behaviour> {
         .timeout(CONNECT_TIMEOUT)
         .boxed();
     let behaviour = Behaviour {
+        door: Door::default(),
         limits: connection_limits::Behaviour::new(
             ConnectionLimits::default()
                 .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_RELAY))
