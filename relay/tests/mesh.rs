@@ -200,6 +200,26 @@ async fn frames_of_a_bridge_come_only_from_the_relay_that_it_leads_to() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_drain_is_told_to_another_relays_node() {
+    let first = member(Vec::new(), |config| {
+        config.drain_timeout = Duration::from_millis(200);
+    });
+    let second = member(seed(&first), |_| {});
+    let mut relays = vec![first, second];
+    meet(&relays, 1).await;
+    let (_host, mut joiner, session) = bridged(&relays[0], &relays[1], 1).await;
+    let mut first = relays.remove(0);
+    first.drain();
+    within(first.drained()).await.expect("drained");
+    first.shutdown().await;
+    let Reply::Released(released) = joiner.notice().await else {
+        panic!("not released")
+    };
+    assert_eq!(released.session, session.0);
+    assert_eq!(released.cause(), ReleaseCause::RelayDrained);
+}
+
+#[tokio::test]
 async fn how_an_exchange_ends_is_told_across_relays() {
     let relays = fleet(2).await;
     let (mut host, mut joiner) = (Node::new(&relays[0]).await, Node::new(&relays[1]).await);

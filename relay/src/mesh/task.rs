@@ -663,9 +663,9 @@ impl Task {
 
     /// Tells the rest of the relay who is here.
     fn publish(&self) {
-        let members = i64::try_from(self.members.len()).unwrap_or(i64::MAX);
-        self.metrics.mesh_peers.set(members);
         let neighbours = self.members.neighbours(|relay| self.legs.leg(relay));
+        let peers = i64::try_from(neighbours.0.len()).unwrap_or(i64::MAX);
+        self.metrics.mesh_peers.set(peers);
         self.work.neighbours.send_replace(neighbours);
     }
 }
