@@ -684,12 +684,7 @@ mod tests {
         assert_eq!(store.put_if_absent(flood(1, 1), start), Ok(()));
         assert_eq!(store.put_if_absent(publication(9, 9), start), Ok(()));
         // What has ended still has its place.
-        let ended = store.withdraw(
-            flood(0, 2).key,
-            publication(1, 1).account,
-            Ended::Used,
-            start,
-        );
+        let ended = store.withdraw(flood(0, 2).key, flood(0, 2).account, Ended::Used, start);
         assert_eq!(ended, Ok(()));
         let more = store.put_if_absent(flood(100_000, 2), start);
         assert_eq!(more, Err(PutRefused::Full));
