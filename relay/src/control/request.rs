@@ -23,14 +23,16 @@ use remora_proto::{
 };
 
 use super::{
-    message::{self, Answer, Gone, Reason, Refusal, Reply, Request},
+    message::{self, Answer, Reason, Refusal, Reply, Request},
     registry::{ConnectionNumber, Demand, Outcome, Registry},
 };
 use crate::{
     admin::metrics::Metrics,
     drain,
     rate::{Rate, SourceLimiter, TokenBucket},
-    rendezvous::{Ended, Found, Publication, PutRefused, Rendezvous, WithdrawRefused},
+    rendezvous::{
+        Ended, Found, Publication, PutRefused, Rendezvous, WithdrawRefused, shelf::ended,
+    },
 };
 
 /// Requests of one node: an introduction takes six; a node that needs more than this is broken.
@@ -332,18 +334,10 @@ impl Desk {
 
 fn withdraw(owner: NodeId, request: &Withdraw) -> Result<Step, Refusal> {
     let key = locator_key(&request.locator_key)?;
-    let why = match request.why() {
-        Gone::Used => Ended::Used,
-        Gone::Burned => Ended::Burned,
-        Gone::Expired => Ended::Expired,
-        Gone::Cancelled => Ended::Cancelled,
-        Gone::Unspecified => {
-            return Err(Refusal::new(
-                Reason::Malformed,
-                "withdrawn for no known reason",
-            ));
-        }
-    };
+    let why = ended(request.why()).ok_or(Refusal::new(
+        Reason::Malformed,
+        "withdrawn for no known reason",
+    ))?;
     Ok(Step::Ask(Question::Withdraw { key, owner, why }))
 }
 
