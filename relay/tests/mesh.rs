@@ -3,7 +3,13 @@
 #[path = "support/node.rs"]
 mod support;
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv6Addr, SocketAddr},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use prometheus::Registry;
@@ -118,6 +124,21 @@ async fn bridged(one: &Relay, other: &Relay, seed: u8) -> (Node, Node, SessionId
     let exchange = introduce(&mut host, &mut joiner, &code).await;
     let [allocated, _] = admit(&mut host, &mut joiner, exchange).await;
     (host, joiner, SessionId(allocated.session))
+}
+
+#[tokio::test]
+async fn a_relay_that_takes_both_families_does_so_at_one_port() {
+    let first = relay_with(|config| {
+        config.mesh = Some(Settings {
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+            ..settings(Vec::new())
+        });
+    });
+    let port = first.mesh_addr().expect("in a mesh").port();
+    for host in ["127.0.0.1", "[::1]"] {
+        let other = member(vec![format!("{host}:{port}")], |_| {});
+        meet(&[other], 1).await;
+    }
 }
 
 #[tokio::test]
@@ -371,7 +392,7 @@ async fn a_relay_that_does_not_belong_is_refused_and_it_is_said_why() {
 /// A relay of the fleet without nodes, that says what the test wants it to.
 struct Hostile {
     mesh: Mesh,
-    _task: JoinHandle<()>,
+    _task: JoinHandle<io::Result<()>>,
     _closing: CancellationToken,
 }
 

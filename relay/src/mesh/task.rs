@@ -168,6 +168,8 @@ pub struct Task {
     dialed: HashMap<swarm::ConnectionId, SocketAddr>,
     hello_at: Instant,
     resolve_at: Instant,
+    /// It does not listen any more.
+    broken: Option<io::Error>,
 }
 
 impl std::fmt::Debug for Task {
@@ -225,6 +227,7 @@ impl Task {
             dialed: HashMap::new(),
             hello_at: now + HELLO_EVERY,
             resolve_at: now,
+            broken: None,
         })
     }
 
@@ -234,8 +237,14 @@ impl Task {
     }
 
     /// Serves until `closing`.
-    pub async fn run(mut self, closing: CancellationToken) {
+    ///
+    /// # Errors
+    /// When it cannot be reached any more.
+    pub async fn run(mut self, closing: CancellationToken) -> io::Result<()> {
         loop {
+            if let Some(error) = self.broken.take() {
+                return Err(error);
+            }
             self.look_around(Instant::now());
             let wake_at = [
                 Some(self.hello_at),
@@ -246,7 +255,7 @@ impl Task {
             let wake_at = wake_at.unwrap_or(self.hello_at);
             // In no order: whoever keeps one of these busy does not keep the others waiting.
             tokio::select! {
-                () = closing.cancelled() => return,
+                () = closing.cancelled() => return Ok(()),
                 Some((channel, answer)) = self.answering.next(), if !self.answering.is_empty() => {
                     self.respond(channel, answer);
                 }
@@ -258,7 +267,7 @@ impl Task {
                 event = self.swarm.select_next_some() => self.handle_event(event),
                 command = self.work.commands.recv() => match command {
                     Some(command) => self.handle_command(command),
-                    None => return,
+                    None => return Ok(()),
                 },
                 () = time::sleep_until(wake_at.into()) => {}
             }
@@ -456,6 +465,10 @@ impl Task {
                 error,
                 ..
             } => tracing::debug!(%error, from = %send_back_addr, "no connection of the mesh"),
+            SwarmEvent::ListenerClosed { reason, .. } => {
+                let why = reason.err();
+                self.broken = why.or_else(|| Some(io::Error::other("the mesh port was closed")));
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => {
                 self.handle_request_event(event, now);
             }
@@ -726,22 +739,15 @@ fn kademlia(me: PeerId) -> kad::Behaviour<MemoryStore> {
 
 /// Binds, and says where.
 fn listen(swarm: &mut Swarm<Behaviour>, at: SocketAddr) -> io::Result<SocketAddr> {
-    if at.port() != 0 {
-        // libp2p would say no more than that it does not work.
-        drop(crate::stream::bind(at)?);
-    }
+    // Of libp2p one would hear too late that it does not work, or which port it is.
+    let free = crate::stream::bind(at)?;
+    let at = SocketAddr::new(at.ip(), free.local_addr()?.port());
+    drop(free);
     swarm.listen_on(multiaddr(at)).map_err(io::Error::other)?;
     if at.ip().is_unspecified() && at.is_ipv6() {
         // To libp2p, that is IPv6 alone.
         let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, at.port()));
         swarm.listen_on(multiaddr(v4)).map_err(io::Error::other)?;
-    }
-    while at.port() == 0
-        && let Some(event) = swarm.select_next_some().now_or_never()
-    {
-        if let SwarmEvent::NewListenAddr { address, .. } = event {
-            return socket_addr(&address).ok_or_else(|| io::Error::other("not bound to TCP"));
-        }
     }
     Ok(at)
 }
