@@ -300,6 +300,16 @@ impl Members {
         present.missed >= MISSES
     }
 
+    /// A relay does not let us in: it is none of ours, and has not been lost, or two that each hold the other's loss against it would
+    /// never meet again. True when it was in.
+    pub fn leave(&mut self, relay: RelayId, now: Instant) -> bool {
+        let left = self.present.remove(&relay);
+        if let Some(left) = &left {
+            self.pause(left.member.address, LONGEST_PAUSE, now);
+        }
+        left.is_some()
+    }
+
     /// The last connection to a relay ended; whom it was, if it was in.
     pub fn lose(&mut self, relay: RelayId, now: Instant) -> Option<Member> {
         let lost = self.present.remove(&relay)?;
@@ -472,6 +482,19 @@ mod tests {
         members.admit(ONE, member(1), now + secs(3));
         members.lose(ONE, now + secs(99));
         assert_eq!(members.past[&ONE].losses, 0);
+    }
+
+    #[test]
+    fn who_does_not_let_us_in_is_not_held_to_be_flapping() {
+        let (now, mut members) = (Instant::now(), Members::default());
+        for _ in 0..10 {
+            assert_eq!(members.check(ONE, now), Ok(()));
+            members.admit(ONE, member(1), now);
+            assert!(members.leave(ONE, now));
+            assert_eq!(members.lose(ONE, now), None);
+        }
+        assert_eq!(members.poll_dial(now + secs(3)), None);
+        assert_eq!(members.poll_dial(now + LONGEST_PAUSE), Some(address(1)));
     }
 
     #[test]

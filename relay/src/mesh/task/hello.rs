@@ -79,6 +79,9 @@ impl Task {
             }
             Ok(Answer::Refused(refused)) => {
                 self.was_refused(relay, refused.reason(), now);
+                if self.members.leave(relay, now) {
+                    self.publish();
+                }
                 self.part_from(peer);
             }
             Ok(Answer::Done(_) | Answer::Found(_)) => self.part_from(peer),
