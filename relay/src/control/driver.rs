@@ -5,6 +5,7 @@
 //! round but a datagram.
 
 use std::{
+    collections::BTreeMap,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,11 +17,14 @@ use futures_util::{
 };
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming, Transmit};
 use quinn_udp as udp;
-use remora_proto::wire::{
-    self,
-    message::{
-        PROTOCOL,
-        control::{Hello, Welcome},
+use remora_proto::{
+    id::ExchangeId,
+    wire::{
+        self,
+        message::{
+            PROTOCOL,
+            control::{Hello, Welcome},
+        },
     },
 };
 use tokio::{
@@ -30,18 +34,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    calls::{Called, Calls},
     connection::{Connection, End, Event},
     deadlines::{Armed, Deadlines},
     message::{self, Answer, NodeToRelay, Reason, Refusal, Reply},
     networks::{Network, Networks, Room},
     parking::{self, Parked, Parking, Reaction},
-    registry::{ConnectionNumber, Registry},
+    registry::{ConnectionNumber, Outcome, Registry},
     request::{Asker, Desk, Finding, Step, unix_ms},
 };
 use crate::{
     admin::metrics::{Handshake, Metrics},
     datapath::{DropReason, QuicPacket, leg::Leg, pages, socket::Socket},
     drain::State,
+    mesh::{self, Mesh, Neighbours},
     rate::TokenBucket,
     rendezvous::Rendezvous,
     stream::peers::Peers,
@@ -89,6 +95,10 @@ pub struct Ports {
     pub peers: Arc<Peers>,
     /// Where to say how far the relay is in its life.
     pub life: watch::Sender<Option<State>>,
+    /// Other relays.
+    pub mesh: Mesh,
+    /// What they ask.
+    pub asked: mpsc::Receiver<mesh::Asked>,
 }
 
 /// The task.
@@ -98,6 +108,7 @@ pub struct Driver {
     nodes: Nodes,
     office: Office,
     deadlines: Deadlines,
+    neighbours: watch::Receiver<Neighbours>,
     /// For the number of the next connection.
     serial: u32,
     is_closing: bool,
@@ -144,6 +155,9 @@ struct Office {
     /// Connections whose node has proven nothing.
     handshaking: usize,
     asked: FuturesUnordered<Pin<Box<dyn Future<Output = Asked> + Send>>>,
+    calls: Calls,
+    /// Requests that another relay has to agree to first.
+    later: BTreeMap<ExchangeId, Open>,
 }
 
 /// A request on its way to an answer.
@@ -182,7 +196,9 @@ impl Driver {
         settings: Settings,
     ) -> Self {
         let peers = Arc::clone(&ports.peers);
+        let calls = Calls::new(ports.mesh.clone());
         Self {
+            neighbours: ports.mesh.neighbours(),
             endpoint,
             ports,
             nodes: Nodes::default(),
@@ -197,6 +213,8 @@ impl Driver {
                 settings,
                 handshaking: 0,
                 asked: FuturesUnordered::new(),
+                calls,
+                later: BTreeMap::new(),
             },
             deadlines: Deadlines::default(),
             serial: 0,
@@ -228,15 +246,17 @@ impl Driver {
         self.say_farewell();
         self.nodes
             .change_all(|node| node.connection.leave(End::Closing, now));
-        self.rounds_until(arrived, |nodes| {
-            nodes.iter().all(|node| node.connection.is_closed())
+        // Other relays hear of the last sessions' ends, too.
+        self.rounds_until(arrived, |driver| {
+            let mut nodes = driver.nodes.iter();
+            driver.office.calls.is_empty() && nodes.all(|node| node.connection.is_closed())
         })
         .await;
         let now = Instant::now();
         self.say_farewell();
         self.nodes
             .change_all(|node| node.connection.close(End::Closing, now));
-        self.rounds_until(arrived, |nodes| nodes.iter().next().is_none())
+        self.rounds_until(arrived, |driver| driver.nodes.iter().next().is_none())
             .await;
     }
 
@@ -247,11 +267,11 @@ impl Driver {
     }
 
     /// Goes on until `done`, or [`CLOSE_TIMEOUT`].
-    async fn rounds_until(&mut self, arrived: &mut Vec<QuicPacket>, done: impl Fn(&Nodes) -> bool) {
+    async fn rounds_until(&mut self, arrived: &mut Vec<QuicPacket>, done: impl Fn(&Self) -> bool) {
         let until = Instant::now() + CLOSE_TIMEOUT;
         loop {
             self.round(arrived);
-            if done(&self.nodes) || Instant::now() >= until {
+            if done(self) || Instant::now() >= until {
                 return;
             }
             if !self.wait(arrived, Some(until)).await {
@@ -275,6 +295,20 @@ impl Driver {
                 self.office.conclude(asked, &mut self.nodes, Instant::now());
                 true
             }
+            // Answers first: what a relay asks may follow from what it has answered.
+            Called { call, result } = self.office.calls.next() => {
+                self.office.registry.handle_called(&call, result);
+                true
+            }
+            Some(asked) = self.ports.asked.recv() => {
+                self.meet();
+                self.office.answer_relay(asked, Instant::now());
+                true
+            }
+            Ok(()) = self.neighbours.changed() => {
+                self.meet();
+                true
+            }
             taken = packets.recv_many(arrived, PACKETS_AT_ONCE) => taken > 0,
             opening = openings.recv() => {
                 let has_workers = opening.is_some();
@@ -283,6 +317,12 @@ impl Driver {
             }
             () = sleep_until(next) => true,
         }
+    }
+
+    /// Who is in touch, for what follows.
+    fn meet(&mut self) {
+        let neighbours = self.neighbours.borrow_and_update().clone();
+        self.office.registry.meet(neighbours);
     }
 
     fn round(&mut self, arrived: &mut Vec<QuicPacket>) {
@@ -357,8 +397,23 @@ impl Driver {
         }
     }
 
-    /// Tells nodes what the registry has for them.
+    /// Tells nodes and other relays what the registry has for them.
     fn deliver(&mut self, now: Instant) {
+        while let Some(call) = self.office.registry.poll_call() {
+            if let Some(Called { call, result }) = self.office.calls.make(call) {
+                self.office.registry.handle_called(&call, result);
+            }
+        }
+        while let Some((exchange, number, answer)) = self.office.registry.poll_answer() {
+            if let Some(open) = self.office.later.remove(&exchange)
+                && let Some(node) = self.nodes.touch_numbered(number)
+            {
+                self.office.answer(node, open, answer, now);
+            }
+        }
+        while let Some(key) = self.office.registry.poll_let_go() {
+            self.office.rendezvous.let_go(key);
+        }
         while let Some((number, notice)) = self.office.registry.poll_notice() {
             if number.is_parked() {
                 if let Some(wake) = self.office.parking.tell(number, notice, now) {
@@ -715,6 +770,7 @@ impl Office {
         let (registry, bucket) = (&mut self.registry, &mut node.requests);
         match self.desk.begin(registry, asker, bucket, request, now) {
             Step::Answered(answer) => self.answer(node, open, answer, now),
+            Step::Later(exchange) => drop(self.later.insert(exchange, open)),
             Step::Park => {
                 let parked = self.park(node, now);
                 let is_parked = parked.is_ok();
@@ -743,10 +799,26 @@ impl Office {
             open,
             finding,
         } = asked;
-        let answer = self.desk.conclude(&mut self.registry, number, finding, now);
-        if let Some(node) = nodes.touch_numbered(number) {
-            self.answer(node, open, answer, now);
+        match self.desk.conclude(&mut self.registry, number, finding, now) {
+            Outcome::Answered(answer) => {
+                if let Some(node) = nodes.touch_numbered(number) {
+                    self.answer(node, open, answer, now);
+                }
+            }
+            Outcome::Later(exchange) => drop(self.later.insert(exchange, open)),
         }
+    }
+
+    /// Another relay asks.
+    fn answer_relay(&mut self, asked: mesh::Asked, now: Instant) {
+        let mesh::Asked {
+            from,
+            request,
+            answer,
+        } = asked;
+        let answered = self.registry.handle_relay(from, request, now);
+        // It has waited for long enough, and asks again if it wants to know.
+        answer.send(answered).ok();
     }
 
     fn answer(&self, node: &mut Node, open: Open, answer: Answer, now: Instant) {

@@ -5,6 +5,9 @@
 //!                        └── Dismiss, 30 s, one of them gone ──▶ gone
 //! ```
 //!
+//! One of the two nodes may be at another relay ([`Party`]): then that relay has the same exchange or session under the same
+//! id, with its own node and us, and each tells the other what its node would have been told.
+//!
 //! A machine with one owner ([`super::driver`]) instead of a locked map: an admission touches two nodes, an exchange,
 //! an allocation and the table at once, and notices must leave in the order things happened. Requests come with
 //! `now`, answers are returned, notices wait in [`Registry::poll_notice`]. Deadlines come from one queue. What a node
@@ -14,6 +17,8 @@
 mod allocation;
 // Exchanges: a joiner's try at a host.
 mod exchange;
+// Either of them with one of its nodes at another relay.
+mod remote;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -23,18 +28,23 @@ use std::{
 
 use bytes::Bytes;
 use remora_proto::{
-    id::{ExchangeId, NodeId, SessionId},
+    id::{ExchangeId, NodeId, RelayId, SessionId},
     random::Random,
     record::LocatorKey,
     wire::message::control::Draining,
 };
 
-use self::{allocation::Allocation, exchange::Exchange};
+pub use self::remote::Call;
+use self::{
+    allocation::Allocation,
+    exchange::{Exchange, Over},
+};
 use super::message::{Answer, Reason, Refusal, Reply, done};
 use crate::{
     admin::metrics::Metrics,
     datapath::{leg::Leg, table::Table},
     drain::{Drain, State},
+    mesh::Neighbours,
 };
 
 /// A node's connection, or its parking place, for as long as this relay runs.
@@ -68,6 +78,42 @@ impl ConnectionNumber {
     }
 }
 
+/// One of the two in an exchange or a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// A node of this relay.
+    Here(ConnectionNumber),
+    /// A node of another relay, which alone knows it.
+    At(RelayId),
+}
+
+/// How far a request of a node has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All the way.
+    Answered(Answer),
+    /// Another relay has to agree: [`Registry::poll_answer`] has the answer, once, under this exchange.
+    Later(ExchangeId),
+}
+
+impl From<Answer> for Outcome {
+    fn from(answer: Answer) -> Self {
+        Self::Answered(answer)
+    }
+}
+
+impl From<Reply> for Outcome {
+    fn from(reply: Reply) -> Self {
+        Self::Answered(Ok(reply))
+    }
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        Self::Answered(Err(refusal))
+    }
+}
+
 /// Caps an operator sets.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -98,6 +144,8 @@ pub enum Demand {
     Join {
         /// The locator.
         key: LocatorKey,
+        /// Where the host is.
+        relay: RelayId,
         /// For the host.
         payload: Bytes,
     },
@@ -158,6 +206,7 @@ enum Due {
 /// The machine.
 #[derive(Debug)]
 pub struct Registry {
+    me: RelayId,
     limits: Limits,
     random: Random,
     table: Arc<Table>,
@@ -166,9 +215,16 @@ pub struct Registry {
     nodes: BTreeMap<ConnectionNumber, Node>,
     hosting_by_locator: BTreeMap<LocatorKey, Hosting>,
     exchanges: BTreeMap<ExchangeId, Exchange>,
+    over: Over,
     allocations: BTreeMap<SessionId, Allocation>,
     deadlines: BTreeSet<(Instant, Due)>,
     notices: VecDeque<(ConnectionNumber, Reply)>,
+    neighbours: Neighbours,
+    calls: VecDeque<Call>,
+    /// Answers to requests that waited for another relay.
+    settled: VecDeque<(ExchangeId, ConnectionNumber, Answer)>,
+    /// Locators whose host went without a word.
+    let_go: VecDeque<LocatorKey>,
 }
 
 const PEER_GONE: Refusal =
@@ -177,8 +233,9 @@ const PEER_GONE: Refusal =
 const CONNECTION_OVER: Refusal = Refusal::new(Reason::BadState, "this connection is over");
 
 impl Registry {
-    /// An empty registry that writes its sessions into `table`.
+    /// An empty registry of the relay `me` that writes its sessions into `table`.
     pub fn new(
+        me: RelayId,
         limits: Limits,
         drain: Drain,
         table: Arc<Table>,
@@ -186,6 +243,7 @@ impl Registry {
         random: Random,
     ) -> Self {
         Self {
+            me,
             limits,
             random,
             table,
@@ -194,9 +252,14 @@ impl Registry {
             nodes: BTreeMap::new(),
             hosting_by_locator: BTreeMap::new(),
             exchanges: BTreeMap::new(),
+            over: Over::default(),
             allocations: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             notices: VecDeque::new(),
+            neighbours: Neighbours::default(),
+            calls: VecDeque::new(),
+            settled: VecDeque::new(),
+            let_go: VecDeque::new(),
         }
     }
 
@@ -238,6 +301,7 @@ impl Registry {
         self.count_nodes();
         for key in node.locators {
             self.unhost(number, key);
+            self.let_go.push_back(key);
         }
         for exchange in node.exchanges {
             self.abandon_exchange(number, exchange);
@@ -299,15 +363,18 @@ impl Registry {
         }
     }
 
-    /// Does what a node asks.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn handle(&mut self, number: ConnectionNumber, demand: Demand, now: Instant) -> Answer {
+    /// Does what a node asks, or says why not.
+    pub fn handle(&mut self, number: ConnectionNumber, demand: Demand, now: Instant) -> Outcome {
         if !self.nodes.contains_key(&number) {
-            return Err(CONNECTION_OVER);
+            if let Demand::Host { key, .. } = demand
+                && !self.hosting_by_locator.contains_key(&key)
+            {
+                // It went while its record was put.
+                self.let_go.push_back(key);
+            }
+            return CONNECTION_OVER.into();
         }
-        match demand {
+        let done = match demand {
             Demand::Host { key, live_for } => {
                 self.host(number, key, now + live_for);
                 Ok(done())
@@ -316,16 +383,23 @@ impl Registry {
                 self.unhost(number, key);
                 Ok(done())
             }
-            Demand::Join { key, payload } => self.join(number, key, payload, now),
+            Demand::Join {
+                key,
+                relay,
+                payload,
+            } => return self.join(number, key, relay, payload, now),
             Demand::Signal { exchange, payload } => self.signal(number, exchange, payload),
-            Demand::Admit { exchange, payload } => self.admit(number, exchange, payload, now),
+            Demand::Admit { exchange, payload } => {
+                return self.admit(number, exchange, payload, now);
+            }
             Demand::Dismiss {
                 exchange,
                 payload,
                 wrong_secret,
             } => self.dismiss(number, exchange, payload, wrong_secret),
             Demand::Release { session } => self.release(number, session),
-        }
+        };
+        done.into()
     }
 
     /// Starts draining.
@@ -343,6 +417,41 @@ impl Registry {
     /// A notice to send; call until `None`.
     pub fn poll_notice(&mut self) -> Option<(ConnectionNumber, Reply)> {
         self.notices.pop_front()
+    }
+
+    /// What another relay is to be asked; call until `None`.
+    pub fn poll_call(&mut self) -> Option<Call> {
+        self.calls.pop_front()
+    }
+
+    /// An answer that had to wait for another relay, and for whom; before the notices, which may follow from it; call until
+    /// `None`.
+    pub fn poll_answer(&mut self) -> Option<(ExchangeId, ConnectionNumber, Answer)> {
+        self.settled.pop_front()
+    }
+
+    /// A locator whose host went without a word; call until `None`.
+    pub fn poll_let_go(&mut self) -> Option<LocatorKey> {
+        self.let_go.pop_front()
+    }
+
+    /// Who is in touch from now on. With a relay that has gone, be it for a moment, go the exchanges with its nodes; sessions stay,
+    /// for it may be back, and their nodes find out by themselves.
+    pub fn meet(&mut self, neighbours: Neighbours) {
+        let before = std::mem::replace(&mut self.neighbours, neighbours);
+        for &relay in before.0.keys() {
+            if self.neighbours.met(relay) != before.met(relay) {
+                self.lose_relay(relay);
+            }
+        }
+        let now = self.neighbours.0.iter();
+        let moved: Vec<_> = now
+            .filter(|(relay, is)| before.0.get(relay).is_none_or(|was| was.leg != is.leg))
+            .map(|(&relay, is)| (relay, is.leg))
+            .collect();
+        for (relay, leg) in moved {
+            self.move_party(Party::At(relay), leg);
+        }
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -423,6 +532,14 @@ impl Registry {
         self.deadlines.remove(&(hosting.until, Due::Hosting(key)));
         if let Some(node) = self.nodes.get_mut(&hosting.host) {
             node.locators.remove(&key);
+        }
+    }
+
+    /// What is known of a node of this relay.
+    fn node_mut(&mut self, party: Party) -> Option<&mut Node> {
+        match party {
+            Party::Here(number) => self.nodes.get_mut(&number),
+            Party::At(_) => None,
         }
     }
 

@@ -14,12 +14,24 @@ use std::{
 
 use bytes::Bytes;
 use remora_proto::{
-    id::NodeId,
+    id::{NodeId, RelayId},
     record::{CLOCK_TOLERANCE_MS, EPOCH_MS, LocatorKey, Record},
 };
 
 /// Live records of one node: a person gives one code at a time, a second and third window included.
 pub const MAX_LIVE_PER_NODE: usize = 4;
+/// Records and tombstones kept for one other relay: half the locators of a realm in an epoch. However many it sends, those of
+/// the others stay.
+pub const MAX_PER_RELAY: usize = 1 << 14;
+
+/// On whose account a record is kept: whose it is, as far as this relay can know. Another relay answers for its nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Account {
+    /// A node of this relay, which has [`MAX_LIVE_PER_NODE`].
+    Node(NodeId),
+    /// Another relay, which has [`MAX_PER_RELAY`].
+    Relay(RelayId),
+}
 
 /// A record to keep, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,15 +39,32 @@ pub struct Publication {
     key: LocatorKey,
     session_key: [u8; 32],
     sequence: u32,
-    owner: NodeId,
+    account: Account,
+    /// Where its publisher is.
+    relay: RelayId,
     bytes: Bytes,
     live_for: Duration,
     kept_for: Duration,
 }
 
 impl Publication {
-    /// `bytes` is what `record` was decoded from at `unix_ms`; `owner` is who published it.
-    pub fn new(record: &Record, bytes: Bytes, owner: NodeId, unix_ms: u64) -> Self {
+    /// Of `node`, which is at `relay`, this one; `bytes` is what `record` was decoded from at `unix_ms`.
+    pub fn of_node(
+        record: &Record,
+        bytes: Bytes,
+        node: NodeId,
+        relay: RelayId,
+        unix_ms: u64,
+    ) -> Self {
+        Self::new(record, bytes, Account::Node(node), relay, unix_ms)
+    }
+
+    /// Of a node at `relay`, another one.
+    pub fn of_relay(record: &Record, bytes: Bytes, relay: RelayId, unix_ms: u64) -> Self {
+        Self::new(record, bytes, Account::Relay(relay), relay, unix_ms)
+    }
+
+    fn new(record: &Record, bytes: Bytes, account: Account, relay: RelayId, unix_ms: u64) -> Self {
         let from_now = |moment_ms: u64| Duration::from_millis(moment_ms.saturating_sub(unix_ms));
         // A joiner asks for this key until the epoch after its own is over, by a clock that may be late.
         let asked_until_ms = (record.not_before_ms / EPOCH_MS + 2) * EPOCH_MS + CLOCK_TOLERANCE_MS;
@@ -44,7 +73,8 @@ impl Publication {
             key: record.locator_key,
             session_key: record.session_key,
             sequence: record.sequence,
-            owner,
+            account,
+            relay,
             bytes,
             live_for,
             kept_for: from_now(asked_until_ms).max(live_for),
@@ -59,6 +89,21 @@ impl Publication {
     /// How long it can be joined.
     pub fn live_for(&self) -> Duration {
         self.live_for
+    }
+
+    /// How long it is remembered.
+    pub fn kept_for(&self) -> Duration {
+        self.kept_for
+    }
+
+    /// Whose it is.
+    pub fn account(&self) -> Account {
+        self.account
+    }
+
+    /// The record as it was signed.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 }
 
@@ -79,7 +124,12 @@ pub enum Ended {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// A record that can be joined.
-    Live(Bytes),
+    Live {
+        /// As it was signed.
+        record: Bytes,
+        /// Where its publisher is.
+        relay: RelayId,
+    },
     /// One that could.
     Ended(Ended),
     /// Nothing.
@@ -95,9 +145,12 @@ pub enum PutRefused {
     /// The node has [`MAX_LIVE_PER_NODE`] already.
     #[error("the node has too many live records")]
     NodeFull,
-    /// The store has no room.
+    /// The store has no room, or not for this relay.
     #[error("the store is full")]
     Full,
+    /// Too few of the relays that should keep it do.
+    #[error("too few relays answer")]
+    NoQuorum,
 }
 
 /// Why a record was not withdrawn.
@@ -126,7 +179,9 @@ pub struct Store {
     capacity: usize,
     kept_by_key: HashMap<LocatorKey, Kept>,
     deadlines: BTreeSet<(Instant, LocatorKey)>,
-    live_by_owner: HashMap<NodeId, usize>,
+    live: usize,
+    /// Live records of nodes, all records of relays.
+    held_by_account: HashMap<Account, usize>,
 }
 
 impl Store {
@@ -136,13 +191,15 @@ impl Store {
             capacity,
             kept_by_key: HashMap::new(),
             deadlines: BTreeSet::new(),
-            live_by_owner: HashMap::new(),
+            live: 0,
+            held_by_account: HashMap::new(),
         }
     }
 
-    /// Puts a record where nothing is, or in place of an older one of the same session key.
+    /// Puts a record where nothing is, or in place of an older one of the same session key: only its node can sign that, and so
+    /// moves to another relay.
     ///
-    /// The same bytes from the same node are accepted again: so a node whose connection broke comes back.
+    /// The same bytes are accepted again on the same account: so a node whose connection broke comes back.
     ///
     /// # Errors
     /// Why not.
@@ -152,26 +209,19 @@ impl Store {
         now: Instant,
     ) -> Result<(), PutRefused> {
         self.handle_deadlines(now);
-        if let Some(kept) = self.kept_by_key.get(&publication.key) {
-            if !kept.gives_way_to(&publication) {
-                return Err(PutRefused::Taken);
-            }
-            self.remove(publication.key);
-        } else if self
-            .live_by_owner
-            .get(&publication.owner)
-            .is_some_and(|&live| live >= MAX_LIVE_PER_NODE)
-        {
-            return Err(PutRefused::NodeFull);
-        } else if self.kept_by_key.len() >= self.capacity {
-            return Err(PutRefused::Full);
+        let (key, account) = (publication.key, publication.account);
+        let kept = self.kept_by_key.get(&key);
+        if kept.is_some_and(|kept| !kept.gives_way_to(&publication)) {
+            return Err(PutRefused::Taken);
         }
-        let due = now + publication.live_for;
-        *self.live_by_owner.entry(publication.owner).or_default() += 1;
-        self.deadlines.insert((due, publication.key));
-        let kept_until = now + publication.kept_for;
+        self.check_room(key, account, now)?;
+        self.remove(key);
+        let (due, kept_until) = (now + publication.live_for, now + publication.kept_for);
+        self.live += 1;
+        *self.held_by_account.entry(account).or_default() += 1;
+        self.deadlines.insert((due, key));
         self.kept_by_key.insert(
-            publication.key,
+            key,
             Kept {
                 publication,
                 ended: None,
@@ -182,6 +232,47 @@ impl Store {
         Ok(())
     }
 
+    /// Whether something may be kept under `key` on this account: more, unless it stands there already. Other relays leave a
+    /// quarter of the store to the nodes of this one: there may be any number of them.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_room(
+        &mut self,
+        key: LocatorKey,
+        account: Account,
+        now: Instant,
+    ) -> Result<(), PutRefused> {
+        self.handle_deadlines(now);
+        let kept = self.kept_by_key.get(&key);
+        if kept.is_some_and(|kept| kept.publication.account == account) {
+            return Ok(());
+        }
+        let held = self.held_by_account.get(&account).copied();
+        let (most, most_in_all, refused) = match account {
+            Account::Node(_) => (MAX_LIVE_PER_NODE, self.capacity, PutRefused::NodeFull),
+            Account::Relay(_) => (
+                MAX_PER_RELAY,
+                self.capacity - self.capacity / 4,
+                PutRefused::Full,
+            ),
+        };
+        if held.unwrap_or(0) >= most {
+            return Err(refused);
+        }
+        if kept.is_none() && self.kept_by_key.len() >= most_in_all {
+            return Err(PutRefused::Full);
+        }
+        Ok(())
+    }
+
+    /// Whether this very record is kept, on its account, and can be joined.
+    pub fn has(&mut self, publication: &Publication, now: Instant) -> bool {
+        self.handle_deadlines(now);
+        let kept = self.kept_by_key.get(&publication.key);
+        kept.is_some_and(|kept| kept.ended.is_none() && kept.is(publication))
+    }
+
     /// What is kept under `key`.
     pub fn find(&mut self, key: LocatorKey, now: Instant) -> Found {
         self.handle_deadlines(now);
@@ -190,25 +281,45 @@ impl Store {
             Some(Kept {
                 ended: Some(why), ..
             }) => Found::Ended(*why),
-            Some(kept) => Found::Live(kept.publication.bytes.clone()),
+            Some(kept) => Found::Live {
+                record: kept.publication.bytes.clone(),
+                relay: kept.publication.relay,
+            },
         }
     }
 
-    /// Ends `owner`'s record; one that has ended stays as it ended.
+    /// Puts what is left of a record, be the record itself here or not.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn bury(
+        &mut self,
+        publication: Publication,
+        why: Ended,
+        now: Instant,
+    ) -> Result<(), PutRefused> {
+        let (key, account) = (publication.key, publication.account);
+        let put = self.put_if_absent(publication, now);
+        // What was there before may be the same one.
+        let ended = self.withdraw(key, account, why, now);
+        ended.map_err(|_| put.err().unwrap_or(PutRefused::Taken))
+    }
+
+    /// Ends a record of `account`; one that has ended stays as it ended.
     ///
     /// # Errors
     /// Why not.
     pub fn withdraw(
         &mut self,
         key: LocatorKey,
-        owner: NodeId,
+        account: Account,
         why: Ended,
         now: Instant,
     ) -> Result<(), WithdrawRefused> {
         self.handle_deadlines(now);
         match self.kept_by_key.get(&key) {
             None => Err(WithdrawRefused::Absent),
-            Some(kept) if kept.publication.owner != owner => Err(WithdrawRefused::NotYours),
+            Some(kept) if kept.publication.account != account => Err(WithdrawRefused::NotYours),
             Some(_) => {
                 self.end(key, why);
                 Ok(())
@@ -216,10 +327,28 @@ impl Store {
         }
     }
 
+    /// Forgets a live record of `account`, as if it had not been put.
+    pub fn forget(&mut self, key: LocatorKey, account: Account) {
+        let kept = self.kept_by_key.get(&key);
+        if kept.is_some_and(|kept| kept.ended.is_none() && kept.publication.account == account) {
+            self.remove(key);
+        }
+    }
+
     /// Records that can be joined.
     pub fn live_records(&mut self, now: Instant) -> usize {
         self.handle_deadlines(now);
-        self.live_by_owner.values().sum()
+        self.live
+    }
+
+    /// Records and tombstones.
+    pub fn len(&self) -> usize {
+        self.kept_by_key.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.kept_by_key.is_empty()
     }
 
     fn handle_deadlines(&mut self, now: Instant) {
@@ -259,8 +388,11 @@ impl Store {
         // Nobody needs the record itself any more.
         kept.publication.bytes = Bytes::new();
         self.deadlines.insert((kept.due, key));
-        let owner = kept.publication.owner;
-        self.count_down(owner);
+        let account = kept.publication.account;
+        self.live -= 1;
+        if matches!(account, Account::Node(_)) {
+            self.count_down(account);
+        }
     }
 
     fn remove(&mut self, key: LocatorKey) {
@@ -268,16 +400,18 @@ impl Store {
             return;
         };
         self.deadlines.remove(&(kept.due, key));
-        if kept.ended.is_none() {
-            self.count_down(kept.publication.owner);
+        let (account, is_live) = (kept.publication.account, kept.ended.is_none());
+        self.live -= usize::from(is_live);
+        if is_live || matches!(account, Account::Relay(_)) {
+            self.count_down(account);
         }
     }
 
-    fn count_down(&mut self, owner: NodeId) {
-        if let Some(live) = self.live_by_owner.get_mut(&owner) {
-            *live -= 1;
-            if *live == 0 {
-                self.live_by_owner.remove(&owner);
+    fn count_down(&mut self, account: Account) {
+        if let Some(held) = self.held_by_account.get_mut(&account) {
+            *held -= 1;
+            if *held == 0 {
+                self.held_by_account.remove(&account);
             }
         }
     }
@@ -287,8 +421,12 @@ impl Kept {
     fn gives_way_to(&self, new: &Publication) -> bool {
         let old = &self.publication;
         let is_newer = old.session_key == new.session_key && old.sequence < new.sequence;
-        let is_again = old.owner == new.owner && old.bytes == new.bytes;
-        self.ended.is_none() && (is_newer || is_again)
+        self.ended.is_none() && (is_newer || self.is(new))
+    }
+
+    fn is(&self, other: &Publication) -> bool {
+        let kept = &self.publication;
+        kept.account == other.account && kept.bytes == other.bytes
     }
 }
 
@@ -296,13 +434,20 @@ impl Kept {
 mod tests {
     use super::*;
 
-    fn publication(key: u8, owner: u8) -> Publication {
+    const HERE: RelayId = RelayId([0xa; 32]);
+
+    fn node(node: u8) -> Account {
+        Account::Node(NodeId([node; 32]))
+    }
+
+    fn publication(key: u8, node: u8) -> Publication {
         Publication {
             key: LocatorKey([key; 32]),
             session_key: [key; 32],
             sequence: 1,
-            owner: NodeId([owner; 32]),
-            bytes: Bytes::from(vec![key, owner]),
+            account: self::node(node),
+            relay: HERE,
+            bytes: Bytes::from(vec![key, node]),
             live_for: secs(600),
             kept_for: secs(900),
         }
@@ -322,7 +467,10 @@ mod tests {
         let mut store = Store::new(10);
         assert_eq!(store.find(key(1), start), Found::Absent);
         assert_eq!(store.put_if_absent(publication(1, 1), start), Ok(()));
-        let live = Found::Live(publication(1, 1).bytes);
+        let live = Found::Live {
+            record: publication(1, 1).bytes,
+            relay: HERE,
+        };
         assert_eq!(store.find(key(1), start + secs(599)), live);
         assert_eq!(store.live_records(start + secs(599)), 1);
         assert_eq!(
@@ -334,7 +482,8 @@ mod tests {
         assert!(
             store.kept_by_key.is_empty()
                 && store.deadlines.is_empty()
-                && store.live_by_owner.is_empty()
+                && store.held_by_account.is_empty()
+                && store.is_empty()
         );
     }
 
@@ -350,8 +499,9 @@ mod tests {
             expiry_ms: 6 * EPOCH_MS + 1000,
             sequence: 1,
         };
+        let now_ms = 5 * EPOCH_MS + 2000;
         let publication =
-            Publication::new(&record, Bytes::new(), NodeId([1; 32]), 5 * EPOCH_MS + 2000);
+            Publication::of_node(&record, Bytes::new(), NodeId([1; 32]), HERE, now_ms);
         assert_eq!(publication.live_for, secs(599));
         assert_eq!(
             publication.kept_for,
@@ -370,12 +520,12 @@ mod tests {
             let n = u8::try_from(n).expect("four");
             store.put_if_absent(publication(n, 1), start).expect("put");
             assert_eq!(
-                store.withdraw(key(n), NodeId([2; 32]), why, start),
+                store.withdraw(key(n), node(2), why, start),
                 Err(WithdrawRefused::NotYours)
             );
-            assert_eq!(store.withdraw(key(n), NodeId([1; 32]), why, start), Ok(()));
+            assert_eq!(store.withdraw(key(n), node(1), why, start), Ok(()));
             assert_eq!(
-                store.withdraw(key(n), NodeId([1; 32]), Ended::Used, start),
+                store.withdraw(key(n), node(1), Ended::Used, start),
                 Ok(()),
                 "again is no error"
             );
@@ -387,7 +537,7 @@ mod tests {
             assert_eq!(store.put_if_absent(again, start), Err(PutRefused::Taken));
         }
         assert_eq!(
-            store.withdraw(key(9), NodeId([1; 32]), Ended::Used, start),
+            store.withdraw(key(9), node(1), Ended::Used, start),
             Err(WithdrawRefused::Absent)
         );
         assert_eq!(store.find(key(1), start + secs(900)), Found::Absent);
@@ -405,7 +555,7 @@ mod tests {
         };
         assert_eq!(store.put_if_absent(other, start), Err(PutRefused::Taken));
         let replayed = Publication {
-            owner: NodeId([2; 32]),
+            account: node(2),
             ..publication(1, 1)
         };
         assert_eq!(store.put_if_absent(replayed, start), Err(PutRefused::Taken));
@@ -426,7 +576,10 @@ mod tests {
         );
         assert_eq!(
             store.find(key(1), start),
-            Found::Live(Bytes::from_static(b"newer"))
+            Found::Live {
+                record: Bytes::from_static(b"newer"),
+                relay: HERE
+            }
         );
         assert_eq!(store.live_records(start), 1);
     }
@@ -443,7 +596,7 @@ mod tests {
             Err(PutRefused::NodeFull)
         );
         store
-            .withdraw(key(0), NodeId([1; 32]), Ended::Cancelled, start)
+            .withdraw(key(0), node(1), Ended::Cancelled, start)
             .expect("withdrawn");
         assert_eq!(store.put_if_absent(publication(4, 1), start), Ok(()));
         assert_eq!(store.put_if_absent(publication(5, 2), start), Ok(()));
@@ -456,5 +609,94 @@ mod tests {
             store.put_if_absent(publication(6, 2), start + secs(900)),
             Ok(())
         );
+    }
+
+    #[test]
+    fn a_record_moves_and_ends_when_its_node_says_so_and_at_no_other_relays_word() {
+        let (start, elsewhere) = (Instant::now(), RelayId([0xb; 32]));
+        let (there, nowhere) = (
+            Account::Relay(elsewhere),
+            Account::Relay(RelayId([0xc; 32])),
+        );
+        let mut store = Store::new(10);
+        store.put_if_absent(publication(1, 1), start).expect("put");
+        let as_of = |account, sequence| Publication {
+            account,
+            relay: elsewhere,
+            sequence,
+            bytes: Bytes::from(vec![u8::try_from(sequence).expect("small")]),
+            ..publication(1, 1)
+        };
+        // The very same, as if its node were there.
+        let copy = Publication {
+            bytes: publication(1, 1).bytes,
+            ..as_of(there, 1)
+        };
+        assert_eq!(
+            store.put_if_absent(copy.clone(), start),
+            Err(PutRefused::Taken)
+        );
+        let buried = store.bury(copy, Ended::Used, start);
+        assert_eq!(buried, Err(PutRefused::Taken));
+        // What only its node can have signed.
+        assert_eq!(store.put_if_absent(as_of(there, 2), start), Ok(()));
+        let Found::Live { relay, .. } = store.find(key(1), start) else {
+            panic!("gone")
+        };
+        assert_eq!(relay, elsewhere);
+        let replayed = store.bury(as_of(nowhere, 2), Ended::Used, start);
+        assert_eq!(replayed, Err(PutRefused::Taken));
+        let late = store.withdraw(key(1), node(1), Ended::Used, start);
+        assert_eq!(late, Err(WithdrawRefused::NotYours));
+        store.forget(key(1), node(1));
+        assert_eq!(store.live_records(start), 1, "only who put it may");
+        // Who did not have the last one learns of its end all the same.
+        for _ in 0..2 {
+            assert_eq!(store.bury(as_of(there, 3), Ended::Used, start), Ok(()));
+            assert_eq!(store.find(key(1), start), Found::Ended(Ended::Used));
+        }
+        assert_eq!(store.find(key(1), start + secs(900)), Found::Absent);
+        store.put_if_absent(as_of(there, 2), start).expect("put");
+        store.forget(key(1), there);
+        assert_eq!(store.find(key(1), start), Found::Absent);
+        assert!(store.held_by_account.is_empty() && store.deadlines.is_empty());
+    }
+
+    #[test]
+    fn a_flood_of_one_relay_leaves_room_for_the_others() {
+        let start = Instant::now();
+        let mut store = Store::new(2 * MAX_PER_RELAY);
+        let flood = |n: u32, relay: u8| {
+            let mut key = [relay; 32];
+            key[..4].copy_from_slice(&n.to_be_bytes());
+            Publication {
+                key: LocatorKey(key),
+                account: Account::Relay(RelayId([relay; 32])),
+                relay: RelayId([relay; 32]),
+                ..publication(1, 1)
+            }
+        };
+        store.put_if_absent(flood(0, 1), start).expect("room");
+        let put = (0..100_000).filter(|&n| store.put_if_absent(flood(n, 2), start).is_ok());
+        assert_eq!(put.count(), MAX_PER_RELAY);
+        let first = flood(0, 1).key;
+        assert!(matches!(store.find(first, start), Found::Live { .. }));
+        assert_eq!(store.put_if_absent(flood(1, 1), start), Ok(()));
+        assert_eq!(store.put_if_absent(publication(9, 9), start), Ok(()));
+        // What has ended still has its place.
+        let ended = store.withdraw(flood(0, 2).key, flood(0, 2).account, Ended::Used, start);
+        assert_eq!(ended, Ok(()));
+        let more = store.put_if_absent(flood(100_000, 2), start);
+        assert_eq!(more, Err(PutRefused::Full));
+        // However many relays there are, this one's nodes have room.
+        let put = (0..100_000).filter(|&n| store.put_if_absent(flood(n, 3), start).is_ok());
+        assert!(put.count() < MAX_PER_RELAY);
+        assert_eq!(store.len(), 2 * MAX_PER_RELAY * 3 / 4);
+        assert_eq!(
+            store.put_if_absent(flood(0, 1), start),
+            Ok(()),
+            "it has its place"
+        );
+        assert_eq!(store.put_if_absent(publication(8, 8), start), Ok(()));
     }
 }
