@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! joiner ── Join ──▶ exchange ── Offer, Signal … ──▶ host ── Admit ──▶ allocation ── Release, lost, idle ──▶ gone
-//!                        └── Dismiss, 30 s, one of them gone ──▶ gone
+//!                        └── Dismiss, 30 s, one of them gone ──▶ gone          ▲
+//! two nodes that another relay carried ── Rejoin, within 10 s ─────────────────┘
 //! ```
 //!
 //! A machine with one owner ([`super::driver`]) instead of a locked map: an admission touches two nodes, an exchange,
@@ -14,6 +15,8 @@
 mod allocation;
 // Exchanges: a joiner's try at a host.
 mod exchange;
+// Rejoins: two nodes come from another relay.
+mod rejoin;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -23,13 +26,14 @@ use std::{
 
 use bytes::Bytes;
 use remora_proto::{
-    id::{ExchangeId, NodeId, SessionId},
+    id::{ExchangeId, NodeId, SessionId, Side},
     random::Random,
     record::LocatorKey,
     wire::message::control::Draining,
 };
 
-use self::{allocation::Allocation, exchange::Exchange};
+pub use self::rejoin::RejoinKey;
+use self::{allocation::Allocation, exchange::Exchange, rejoin::Rejoins};
 use super::message::{Answer, Reason, Refusal, Reply, done};
 use crate::{
     admin::metrics::Metrics,
@@ -124,6 +128,13 @@ pub enum Demand {
         /// Only counted.
         wrong_secret: bool,
     },
+    /// Who presents the same key is the other side of a session.
+    Rejoin {
+        /// The two nodes' own.
+        key: RejoinKey,
+        /// Of the one who asks.
+        side: Side,
+    },
     /// The session is over.
     Release {
         /// Which.
@@ -139,6 +150,7 @@ struct Node {
     /// As host or joiner.
     exchanges: BTreeSet<ExchangeId>,
     sessions: BTreeSet<SessionId>,
+    rejoins: BTreeSet<RejoinKey>,
 }
 
 #[derive(Debug)]
@@ -153,6 +165,7 @@ enum Due {
     Hosting(LocatorKey),
     Exchange(ExchangeId),
     Allocation(SessionId),
+    Rejoin(RejoinKey),
 }
 
 /// The machine.
@@ -167,6 +180,7 @@ pub struct Registry {
     hosting_by_locator: BTreeMap<LocatorKey, Hosting>,
     exchanges: BTreeMap<ExchangeId, Exchange>,
     allocations: BTreeMap<SessionId, Allocation>,
+    rejoins: Rejoins,
     deadlines: BTreeSet<(Instant, Due)>,
     notices: VecDeque<(ConnectionNumber, Reply)>,
 }
@@ -195,6 +209,7 @@ impl Registry {
             hosting_by_locator: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             allocations: BTreeMap::new(),
+            rejoins: Rejoins::default(),
             deadlines: BTreeSet::new(),
             notices: VecDeque::new(),
         }
@@ -223,6 +238,7 @@ impl Registry {
             locators: BTreeSet::new(),
             exchanges: BTreeSet::new(),
             sessions: BTreeSet::new(),
+            rejoins: BTreeSet::new(),
         };
         self.nodes.insert(number, node);
         self.count_nodes();
@@ -245,6 +261,9 @@ impl Registry {
         for session in node.sessions {
             self.lose_session(number, session);
         }
+        for key in node.rejoins {
+            self.forget_rejoin(key);
+        }
     }
 
     /// Who `number` is.
@@ -257,7 +276,9 @@ impl Registry {
     /// # Errors
     /// What it does.
     pub fn check_park(&self, number: ConnectionNumber) -> Result<(), Refusal> {
-        let is_idle = |node: &Node| node.exchanges.is_empty() && node.sessions.is_empty();
+        let is_idle = |node: &Node| {
+            node.exchanges.is_empty() && node.sessions.is_empty() && node.rejoins.is_empty()
+        };
         match self.nodes.get(&number) {
             Some(node) if is_idle(node) => Ok(()),
             Some(_) => Err(Refusal::new(
@@ -324,6 +345,7 @@ impl Registry {
                 payload,
                 wrong_secret,
             } => self.dismiss(number, exchange, payload, wrong_secret),
+            Demand::Rejoin { key, side } => self.rejoin(number, key, side, now),
             Demand::Release { session } => self.release(number, session),
         }
     }
@@ -361,6 +383,9 @@ impl Registry {
                 Some((_, Due::Hosting(key))) => self.forget_hosting(key),
                 Some((_, Due::Exchange(exchange))) => self.expire_exchange(exchange),
                 Some((_, Due::Allocation(session))) => self.check_idle(session, now),
+                Some((_, Due::Rejoin(key))) => {
+                    self.forget_rejoin(key);
+                }
                 None => {}
             }
         }

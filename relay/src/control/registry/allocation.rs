@@ -44,6 +44,19 @@ impl Registry {
         payload: Bytes,
         now: Instant,
     ) -> Answer {
+        let session = self.open_session(nodes, now)?;
+        let of = |side, payload| self.allocated(exchange, session, side, payload, Bytes::new());
+        let (answer, notice) = (of(Side::Host, Bytes::new()), of(Side::Joiner, payload));
+        self.notices.push_back((nodes[1], notice));
+        Ok(answer)
+    }
+
+    /// Opens a session for `nodes` (host, joiner).
+    pub(super) fn open_session(
+        &mut self,
+        nodes: [ConnectionNumber; 2],
+        now: Instant,
+    ) -> Result<SessionId, Refusal> {
         let legs = self.legs(nodes)?;
         let session = self.new_session(legs, now);
         let check_at = now + IDLE;
@@ -57,18 +70,26 @@ impl Registry {
         }
         let [host, joiner] = nodes.map(|number| self.nodes.get(&number).map(|node| node.id));
         tracing::info!(%session, ?host, ?joiner, "session allocated");
-        let allocated = |side: Side, payload| {
-            Reply::Allocated(Allocated {
-                exchange: exchange.0,
-                payload,
-                session: session.0,
-                side: side as u32,
-                rate_bytes_per_s: self.limits.session_rate_bytes_per_s,
-            })
-        };
-        self.notices
-            .push_back((nodes[1], allocated(Side::Joiner, payload)));
-        Ok(allocated(Side::Host, Bytes::new()))
+        Ok(session)
+    }
+
+    /// What one side of a session is told.
+    pub(super) fn allocated(
+        &self,
+        exchange: ExchangeId,
+        session: SessionId,
+        side: Side,
+        payload: Bytes,
+        rejoin: Bytes,
+    ) -> Reply {
+        Reply::Allocated(Allocated {
+            exchange: exchange.0,
+            payload,
+            session: session.0,
+            side: side as u32,
+            rate_bytes_per_s: self.limits.session_rate_bytes_per_s,
+            rejoin,
+        })
     }
 
     /// Where the two are, if there is room for their session.
