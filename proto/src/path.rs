@@ -21,6 +21,8 @@
 pub mod bearer;
 /// Where a node may be reached, and what may be probed.
 pub mod candidate;
+/// Which relay carries a session, and where it goes when that one stops.
+pub mod carriers;
 /// Sealed questions and answers.
 pub mod check;
 /// The machine.
