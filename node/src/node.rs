@@ -34,11 +34,7 @@ use crate::{
         keep::{self, Keeping},
     },
     path::{
-<<<<<<< HEAD
-        keeper::Keeper,
         portmap::{self, Gateway, PortMap},
-=======
->>>>>>> 78e99b3 (feat(node): several relays, of which the nearest is home and another takes over)
         route::why_at_first,
         stream::proxy::Proxy,
         survey::{self, Surveyed},
@@ -75,16 +71,11 @@ pub struct Node {
     policy: Policy,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
-<<<<<<< HEAD
+    _surveying: JoinSet<()>,
     /// The gateway's port.
     port_map: PortMap,
-    /// Keeps it for as long as it is wanted, and then gives it back.
-    keeping: JoinSet<()>,
-=======
-    _surveying: JoinSet<()>,
-    /// Relays it takes leave of.
+    /// The gateway, which keeps the port for as long as it is wanted and then has it back, and relays that it takes leave of.
     leaving: JoinSet<()>,
->>>>>>> 78e99b3 (feat(node): several relays, of which the nearest is home and another takes over)
 }
 
 /// How a node behaves.
@@ -199,27 +190,16 @@ impl Node {
             });
         }
         let (port_map, keep_port) = portmap::port_map(policy.clone(), Gateway::of_system);
-        let mut keeping = JoinSet::new();
-        keeping.spawn(keep_port);
-        if portmap::is_useful(&policy) && !socket.is_by_stream() {
-            // While a code is typed, the gateway answers. A socket for IPv4 that is not there yet, the session has one asked for.
-            let v4 = socket.bases().into_iter().find(SocketAddr::is_ipv4);
-            if let Some(v4) = v4 {
-                port_map.want(v4.port());
-            }
-        }
+        let mut leaving = JoinSet::new();
+        leaving.spawn(keep_port);
         Ok(Self {
             homes,
             home,
             policy,
             surveyed,
-<<<<<<< HEAD
-            port_map,
-            keeping,
-=======
             _surveying: surveying,
-            leaving: JoinSet::new(),
->>>>>>> 78e99b3 (feat(node): several relays, of which the nearest is home and another takes over)
+            port_map,
+            leaving,
         })
     }
 
@@ -245,6 +225,7 @@ impl Node {
 
     /// Shows codes, each for `lifetime`, and waits for the one who has it; the node is the helper.
     pub fn invite(self, profile: Profile, lifetime: Duration) -> Running {
+        self.want_port();
         self.run(profile, Begin::Wait(lifetime))
     }
 
@@ -253,6 +234,7 @@ impl Node {
     /// # Errors
     /// Why the code did not work.
     pub async fn try_code(&mut self, code: Code) -> Result<Introduced, Failure> {
+        self.want_port();
         let home = &mut self.home;
         let tried = rendezvous::join(&home.control, &mut home.notices, code.clone()).await;
         match tried {
@@ -285,8 +267,7 @@ impl Node {
             while let Some(asked) = asking.join_next().await {
                 match asked {
                     Ok(Ok(Ok((introduced, other)))) => {
-                        let left = std::mem::replace(&mut self.home, other);
-                        self.leaving.spawn(left.close());
+                        self.be_at(other);
                         return Ok(introduced);
                     }
                     Ok(Ok(Err(failure))) => {
@@ -307,6 +288,15 @@ impl Node {
     /// Holds the session a code has led to; the node is the sharer, and shows `desktop`.
     pub fn join(self, introduced: Introduced, profile: Profile, desktop: Desktop) -> Running {
         self.run(profile, Begin::Introduced(Box::new(introduced), desktop))
+    }
+
+    /// While the two are introduced, the gateway answers. Whoever only looks at the relay asks for none; for a socket that is not there
+    /// yet, the session does.
+    fn want_port(&self) {
+        let socket = &self.home.socket;
+        if !socket.is_by_stream() {
+            self.port_map.want(socket.v4_port());
+        }
     }
 
     fn run(mut self, profile: Profile, begin: Begin) -> Running {
@@ -408,10 +398,15 @@ impl Node {
     /// From a relay that is about to stop, or has, to the nearest other one.
     async fn go_elsewhere(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
         let other = self.homes.settle(&BTreeSet::from([self.home.id()])).await?;
-        let left = std::mem::replace(&mut self.home, other);
-        self.leaving.spawn(left.close());
+        self.be_at(other);
         self.tell_home(events).await;
         Ok(())
+    }
+
+    fn be_at(&mut self, other: Attached) {
+        let left = std::mem::replace(&mut self.home, other);
+        self.leaving.spawn(left.close());
+        self.want_port();
     }
 
     /// Where there is a choice, a person or a script may want to know.
@@ -459,47 +454,7 @@ impl Node {
             observers: survey::observers(control),
             policy: self.policy.clone(),
         };
-<<<<<<< HEAD
-        let (socket, port_map) = (self.socket.clone(), self.port_map.clone());
-        let opened = inner::open(start, nonce, socket, port_map, self.control.relay).await;
-        let outcome = match opened {
-            Ok((inner, setup)) => {
-                let relay = self.control.welcome.relay_name.clone();
-                let rtt = inner.connection.rtt();
-                tell(
-                    &channels.events,
-                    Event::Connected(
-                        PathSnapshot {
-                            relay: relay.clone(),
-                            rtt,
-                            why_relayed: Some(why_at_first(&self.policy)),
-                            ..PathSnapshot::default()
-                        }
-                        .reached(self.socket.is_by_stream()),
-                    ),
-                )
-                .await;
-                let events = channels.events.clone();
-                let policy = self.policy.clone();
-                let running = session::run(inner, setup, relay, policy, channels);
-                tokio::pin!(running);
-                let mut listening = tokio::time::interval(LISTEN);
-                Ok(loop {
-                    tokio::select! { biased;
-                        receipt = &mut running => break receipt,
-                        _ = listening.tick() => if self.socket.is_unheard(session) {
-                            self.control.try_tell(Request::Here(Here {}));
-                        },
-                        notice = self.notices.recv() => match notice {
-                            Some(Notice::Draining(within)) => tell(&events, Event::RelayDraining(within)).await,
-                            Some(_) => {}
-                            // The session lives on its own connection and ends when that does.
-                            None => break running.await,
-                        }
-                    }
-                })
-=======
-        let opened = inner::open(start, nonce, Arc::clone(&socket)).await;
+        let opened = inner::open(start, nonce, Arc::clone(&socket), self.port_map.clone()).await;
         let (inner, setup) = match opened {
             Ok(opened) => opened,
             Err(reason) => {
@@ -510,7 +465,6 @@ impl Node {
                 }
                 self.close().await;
                 return Err(not_connected(reason));
->>>>>>> 78e99b3 (feat(node): several relays, of which the nearest is home and another takes over)
             }
         };
         let path = PathSnapshot {
@@ -535,8 +489,9 @@ impl Node {
             receipt = session::run(inner, setup, self.policy, channels, relays) => receipt,
             never = keeping.run() => match never {},
         };
+        drop(self.port_map);
         keeping.close().await;
-        self.leaving.join_all().await;
+        take_leave(self.leaving).await;
         Ok(receipt)
     }
 
@@ -547,26 +502,13 @@ impl Node {
             home,
             policy: _,
             surveyed: _,
-<<<<<<< HEAD
-            port_map,
-            mut keeping,
-        } = self;
-        drop((control, notices, port_map));
-        let ended = async {
-            while talking.join_next().await.is_some() {}
-            while keeping.join_next().await.is_some() {}
-        };
-        if timeout(FAREWELL, ended).await.is_err() {
-            tracing::debug!("the relay or the gateway did not acknowledge the end");
-        }
-        drop((receiving, socket));
-=======
             _surveying: _,
+            port_map,
             leaving,
         } = self;
+        drop(port_map);
         home.close().await;
-        leaving.join_all().await;
->>>>>>> 78e99b3 (feat(node): several relays, of which the nearest is home and another takes over)
+        take_leave(leaving).await;
     }
 }
 
@@ -580,6 +522,14 @@ enum Begin {
 fn may_be_elsewhere(failure: &Failure) -> bool {
     rendezvous::may_retry(failure)
         || ["PEER_GONE", "RELAY_LOST", "DRAINING", "FULL"].contains(&failure.code)
+}
+
+/// Nobody waits for a gateway, or a relay, that does not acknowledge the end.
+async fn take_leave(mut leaving: JoinSet<()>) {
+    let ended = async { while leaving.join_next().await.is_some() {} };
+    if timeout(FAREWELL, ended).await.is_err() {
+        tracing::debug!("a relay or the gateway did not acknowledge the end");
+    }
 }
 
 async fn tell(events: &mpsc::Sender<Event>, event: Event) {

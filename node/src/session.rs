@@ -127,16 +127,9 @@ pub async fn run(
     tasks.spawn(write(path.send, candidates));
     let (to, named) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(read(path.recv, path.inbox, to));
-<<<<<<< HEAD
-    route.begin(&policy, socket.is_by_stream());
+    route.begin(&policy, carrier.leg().socket.is_by_stream());
     let relay_only = policy.relay_only;
     let (relay_wanted, relayed) = watch::channel(relay_only);
-=======
-    route.begin(&policy, carrier.leg().socket.is_by_stream());
-    let (port_map, keep_port) = portmap::port_map(policy.clone(), Gateway::of_system);
-    let mut port = JoinSet::new();
-    port.spawn(keep_port);
->>>>>>> 78e99b3 (feat(node): several relays, of which the nearest is home and another takes over)
     let links = mover::Links {
         named,
         told,

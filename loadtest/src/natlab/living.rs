@@ -38,7 +38,7 @@ const MOVES: usize = 10;
 const STEADY: Duration = Duration::from_secs(3);
 /// What a move does is seen within this.
 const SETTLING: Duration = Duration::from_secs(1);
-/// Rows of the film: some 50 Mbit/s.
+/// Rows of the film: all that there may be.
 const FILM: u16 = 400;
 /// An idle session, several times as long as mappings live.
 const IDLE: Duration = Duration::from_secs(180);

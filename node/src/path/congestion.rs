@@ -170,13 +170,17 @@ mod tests {
 
     use super::*;
 
+    fn begun(start: Instant) -> (Generation, Box<dyn Controller>) {
+        let generation = Generation::default();
+        let factory = Arc::new(ByPath::new(Arc::clone(&generation)));
+        (generation, factory.build(start, 1200))
+    }
+
     #[test]
     fn a_new_way_begins_anew_and_is_not_blamed_for_the_old_one() {
-        let generation = Generation::default();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let factory = Arc::new(ByPath::new(Arc::clone(&generation)));
-        let mut control = factory.build(start, 1200);
+        let (generation, mut control) = begun(start);
         let initial = control.window();
         control.on_sent(at(1), 1200, 1);
         control.on_congestion_event(at(50), at(1), true, 1200);
@@ -184,7 +188,7 @@ mod tests {
         generation.fetch_add(1, Ordering::Relaxed);
         control.on_sent(at(100), 1200, 2);
         assert_eq!(control.window(), initial);
-        control.on_congestion_event(at(120), at(60), true, 0);
+        control.on_congestion_event(at(120), at(60), true, 1200);
         assert_eq!(control.window(), initial, "that was sent the old way");
         control.on_congestion_event(at(200), at(100), false, 1200);
         assert!(control.window() < initial, "that was not");
@@ -192,11 +196,9 @@ mod tests {
 
     #[test]
     fn what_is_under_way_elsewhere_takes_no_room() {
-        let generation = Generation::default();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let factory = Arc::new(ByPath::new(Arc::clone(&generation)));
-        let mut control = factory.build(start, 1200);
+        let (generation, mut control) = begun(start);
         let initial = control.window();
         control.on_sent(at(1), 3000, 1);
         generation.fetch_add(1, Ordering::Relaxed);

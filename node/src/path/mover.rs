@@ -32,18 +32,8 @@ use tokio::{
 };
 
 use super::{
-<<<<<<< HEAD
-    changes::Changes,
-    gather,
-    portmap::{self, PortMap},
-    route::SharedRoute,
-    seen::Seen,
-    silence::Silence,
-    socket::MagicSocket,
-=======
     carrier::Carrier, changes::Changes, gather, portmap::PortMap, route::SharedRoute, seen::Seen,
     silence::Silence, socket::MagicSocket,
->>>>>>> 78e99b3 (feat(node): several relays, of which the nearest is home and another takes over)
 };
 use crate::deadline::until;
 
@@ -109,10 +99,7 @@ impl Mover {
             ..policy
         };
         let (may_move, allow_loopback) = (!policy.relay_only, policy.allow_loopback);
-        let may_map = portmap::is_useful(&policy);
-        if let Some(port) = self.port_to_map().filter(|_| may_map) {
-            self.port_map.want(port);
-        }
+        self.port_map.want(self.socket.v4_port());
         let mut paths = Paths::new(keys, policy, Instant::now());
         let mut look = ticks(LOOK);
         let mut changes = Changes::new();
@@ -177,9 +164,7 @@ impl Mover {
                         // Another network, another NAT.
                         seen.restart(Instant::now());
                         self.silence.suspect();
-                        if let Some(port) = self.port_to_map().filter(|_| may_map) {
-                            self.port_map.want_anew(port);
-                        }
+                        self.port_map.want_anew(self.socket.v4_port());
                     }
                     hosts = found;
                 }
@@ -199,10 +184,6 @@ impl Mover {
         }
     }
 
-<<<<<<< HEAD
-    /// The IPv4 socket's.
-    fn port_to_map(&self) -> Option<u16> {
-=======
     /// When another relay carries the session, the one before may not be there any more.
     fn ask_the_relay_of_now(&mut self, seen: &mut Seen) {
         let leg = self.carrier.leg();
@@ -211,13 +192,6 @@ impl Mover {
             self.socket.observe(self.session, self.observers.clone());
             seen.ask_from_now_on(self.observers.clone());
         }
-    }
-
-    /// Wants a port of the gateway's that leads to the IPv4 socket's.
-    fn want_port(&self, port_map: &PortMap) {
->>>>>>> 78e99b3 (feat(node): several relays, of which the nearest is home and another takes over)
-        let v4 = self.socket.bases().into_iter().find(SocketAddr::is_ipv4);
-        v4.map(|v4| v4.port())
     }
 
     fn change(&self, change: SocketChange) {

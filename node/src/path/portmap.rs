@@ -198,6 +198,7 @@ struct Wanted {
 /// The end that wants a port, as long as any copy of it is there.
 #[derive(Clone, Debug)]
 pub struct PortMap {
+    is_useful: bool,
     wanted: watch::Sender<Wanted>,
     mapped: watch::Receiver<Option<SocketAddrV4>>,
 }
@@ -205,18 +206,22 @@ pub struct PortMap {
 impl PortMap {
     /// From now on a port that leads to `port` is wanted: the one that is held, unless it leads to another one here, or is another
     /// gateway's than this computer's now.
-    pub fn want(&self, port: u16) {
-        let port = NonZeroU16::new(port);
+    pub fn want(&self, port: Option<u16>) {
+        let port = self.useful(port);
         self.wanted.send_modify(|wanted| wanted.port = port);
     }
 
     /// The same in a network that is another one than before, even if its gateway has the same address.
-    pub fn want_anew(&self, port: u16) {
-        let port = NonZeroU16::new(port);
+    pub fn want_anew(&self, port: Option<u16>) {
+        let port = self.useful(port);
         self.wanted.send_modify(|wanted| {
             let network = wanted.network.wrapping_add(1);
             *wanted = Wanted { port, network };
         });
+    }
+
+    fn useful(&self, port: Option<u16>) -> Option<NonZeroU16> {
+        port.filter(|_| self.is_useful).and_then(NonZeroU16::new)
     }
 
     /// Where the gateway's port is.
@@ -233,19 +238,16 @@ impl PortMap {
     }
 }
 
-/// Whether a port of a gateway's could be of any use to who may go by `policy`: nodes of one computer have no gateway between them.
-pub fn is_useful(policy: &Policy) -> bool {
-    !policy.relay_only && !policy.allow_loopback
-}
-
 /// A mapping to be had from `gateway`, which is looked for again in each network: the end that wants it, and what keeps it for as
-/// long as there is such an end, and then gives it back.
+/// long as there is such an end, and then gives it back. None is asked for where `policy` has no use for it: nodes of one computer have
+/// no gateway between them.
 pub fn port_map(
     policy: Policy,
     gateway: fn() -> Option<Gateway>,
 ) -> (PortMap, impl Future<Output = ()>) {
     let (wanted, wants) = watch::channel(Wanted::default());
     let (maps, mapped) = watch::channel(None);
+    let is_useful = !policy.relay_only && !policy.allow_loopback;
     let keeper = Keeper {
         policy,
         gateway,
@@ -255,7 +257,12 @@ pub fn port_map(
         held: None,
         expires: Instant::now(),
     };
-    (PortMap { wanted, mapped }, keeper.run(wants))
+    let port_map = PortMap {
+        is_useful,
+        wanted,
+        mapped,
+    };
+    (port_map, keeper.run(wants))
 }
 
 struct Keeper {
@@ -293,7 +300,8 @@ impl Keeper {
                     let mut soon = wants.clone();
                     due = tokio::select! { biased;
                         wait = self.ask() => Some(Instant::now() + wait),
-                        _ = soon.changed() => None,
+                        // It comes first, and what was being asked for is asked for after it.
+                        _ = soon.changed() => Some(Instant::now()),
                     };
                 }
             }

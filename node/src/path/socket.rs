@@ -467,6 +467,12 @@ impl MagicSocket {
             .filter_map(Result::ok)
             .collect()
     }
+
+    /// The port of the one for IPv4, if there is one.
+    pub fn v4_port(&self) -> Option<u16> {
+        let v4 = self.bases().into_iter().find(SocketAddr::is_ipv4);
+        v4.map(|v4| v4.port())
+    }
 }
 
 /// For a program that sends and receives frames of its own over it (`loadtest`), and for options of the socket.

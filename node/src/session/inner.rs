@@ -148,11 +148,7 @@ pub async fn open(
     mut start: Start,
     nonce: remora_proto::sas::Nonce,
     socket: Arc<MagicSocket>,
-<<<<<<< HEAD
     port_map: PortMap,
-    relay: SocketAddr,
-=======
->>>>>>> 78e99b3 (feat(node): several relays, of which the nearest is home and another takes over)
 ) -> Result<(Inner, Setup), EndReason> {
     let observers = std::mem::take(&mut start.observers);
     let Allocation { session, side, .. } = start.allocation;

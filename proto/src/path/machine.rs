@@ -465,7 +465,7 @@ impl Paths {
         let choice = self.planner.choice();
         Some(match self.selected {
             Some(_) => return None,
-            None if self.policy.relay_only || self.stays_relayed() => WhyRelayed::PolicyRelayOnly,
+            None if self.stays_relayed() => WhyRelayed::PolicyRelayOnly,
             None if self.planner.is_running() => WhyRelayed::Probing,
             None if self.planner.has_failed() => match choice {
                 Choice::Plan(Plan::Bursts { .. }, _) => WhyRelayed::BothSymmetric,
@@ -512,12 +512,12 @@ impl Paths {
     }
 
     fn may_plan(&self) -> bool {
-        self.selected.is_none() && !self.policy.relay_only && !self.stays_relayed()
+        self.selected.is_none() && !self.stays_relayed()
     }
 
-    /// Whether one side wants to be relayed for now.
+    /// Whether a direct path is not wanted: never, or by one side for now.
     fn stays_relayed(&self) -> bool {
-        self.wants_relay || self.named.relayed
+        self.policy.relay_only || self.wants_relay || self.named.relayed
     }
 
     /// What there is to do about wishes that may have changed.

@@ -98,9 +98,12 @@ impl End {
         }
     }
 
+    async fn tell(&self, input: Input) -> Result<(), String> {
+        self.input.send(input).await.map_err(named("OVER"))
+    }
+
     async fn wish(&self, command: Command) -> Result<(), String> {
-        let sent = self.input.send(Input::Session(command)).await;
-        sent.map_err(named("OVER"))
+        self.tell(Input::Session(command)).await
     }
 
     /// `step` is its name, if it does not come to that.
@@ -212,13 +215,8 @@ impl Living {
 
     /// One of the two, by number, wants packets to go through the relay, or by the best path again.
     pub(super) async fn want_relayed(&self, node: usize, relayed: bool) -> Result<(), String> {
-        let end = if node == 0 {
-            &self.helper
-        } else {
-            &self.sharer
-        };
-        let sent = end.input.send(Input::Relayed(relayed)).await;
-        sent.map_err(named("OVER"))
+        let end = [&self.helper, &self.sharer][node];
+        end.tell(Input::Relayed(relayed)).await
     }
 
     /// The sharer's screen.

@@ -319,18 +319,18 @@ async fn a_port_is_kept_for_whoever_wants_it_and_asked_for_again_in_another_netw
     };
     for network in 0..2 {
         if network > 0 {
-            port_map.want_anew(PORT.get());
+            port_map.want_anew(Some(PORT.get()));
             // That of the network before.
             assert_eq!(lifetime(asked.recv().await), 0);
         } else {
-            port_map.want(PORT.get());
+            port_map.want(Some(PORT.get()));
         }
         assert_eq!(lifetime(asked.recv().await), 1200);
         while port_map.mapped() != Some(EXTERNAL) {
             port_map.changed().await;
         }
         // Nothing is asked for twice.
-        port_map.want(PORT.get());
+        port_map.want(Some(PORT.get()));
     }
     drop(port_map);
     keeper.await.expect("ended");

@@ -96,8 +96,8 @@ impl Sheet {
         }
     }
 
-    /// In its upper part there is a film of noise, which no codec makes much smaller, of so many `rows`; at most those above the
-    /// page. All 400 of them are some 50 Mbit/s.
+    /// In its upper part there is a film of noise, which no codec makes much smaller, of so many `rows`; at most the
+    /// 400 above the page: some 40 Mbit/s at 25 pictures a second, as the encoder makes them on a quick path.
     #[must_use]
     pub fn with_film(self, rows: u16) -> Self {
         let film = rows.min(FILM.height);
