@@ -2,7 +2,12 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=schema");
-    let files = ["control.proto", "record.proto", "session.proto"];
+    let files = [
+        "control.proto",
+        "mesh.proto",
+        "record.proto",
+        "session.proto",
+    ];
     let descriptors = protox::compile(files, ["schema"])?;
     prost_build::Config::new()
         .bytes(["."])

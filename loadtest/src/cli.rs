@@ -52,6 +52,8 @@ pub enum Verb {
     Idle(Idle),
     /// Hold whole sessions by code, as people would: from the code to the first words and the picture
     Session(Session),
+    /// Let nodes at any two relays of a fleet meet, while others are killed: who finds whom, how soon, and what a bridge costs
+    Mesh(Mesh),
     /// Let two nodes meet behind NATs of all kinds, in networks of this process: who reaches whom, and how soon
     Natlab(Natlab),
     /// Make one HTML page of what the other verbs found
@@ -343,6 +345,26 @@ pub struct Session {
     /// Sessions, all at once
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(1, 200))]
     pub count: usize,
+}
+
+/// Flags of `mesh`.
+#[derive(Debug, clap::Args)]
+pub struct Mesh {
+    /// Relays, each a process of its own
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(2, 25))]
+    pub relays: usize,
+    /// Sessions of real nodes, each at two relays drawn by lot
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(1, 500))]
+    pub sessions: usize,
+    /// How often a code is shown, two relays but the host's own are killed, and the code is used
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(0, 500))]
+    pub kills: usize,
+    /// What is drawn by lot: who is at which relay, and which are killed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `natlab`.

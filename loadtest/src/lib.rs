@@ -17,6 +17,8 @@ pub mod scenario;
 // --- what is measured ---
 // The relay: one of our own, or somebody's.
 pub mod relay;
+// Several relays, which come and go.
+pub mod fleet;
 // A relay, a plain forwarder or coturn, with its sessions.
 pub mod subject;
 // The plain forwarders.

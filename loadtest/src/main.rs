@@ -61,6 +61,10 @@ fn main() -> ExitCode {
             || Ok(()),
             |aim| scenario::session::run(&args, aim),
         ),
+        Verb::Mesh(args) => {
+            let watching = interrupt::watch().map_err(anyhow::Error::from);
+            exit(watching.and_then(|()| scenario::mesh::run(&args)))
+        }
         Verb::Natlab(args) => {
             // Before there is a second thread.
             let entered = natlab::lab::enter();

@@ -2,14 +2,15 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader},
     path::PathBuf,
-    process::{Child as StdChild, ChildStdin, Command, Stdio},
+    process::{Child as StdChild, ChildStdin, Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context as _, bail};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
@@ -114,6 +115,31 @@ impl Child {
             bail!("it ended without a word ({})", self.child.wait()?);
         }
         Ok(line.trim_end().to_owned())
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.child.id())?;
+        Ok(kill(Pid::from_raw(pid), signal)?)
+    }
+
+    /// How it has ended, if it has.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// How it ends.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait()
     }
 
     /// What it costs.

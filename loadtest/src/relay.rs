@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -111,30 +112,15 @@ impl Relay {
 
     fn start(capacity: Capacity, cores: &Cores) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no folder for the relay's key")?;
-        let mut command = Command::new(process::beside("remora-relay")?);
-        // Nothing of the caller's environment may change what is measured.
-        command.env_clear();
-        command.args(["serve", "--json", "--log", "error"]);
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        command.arg("--key").arg(folder.path().join("relay.key"));
-        for (flag, value) in capacity.flags() {
-            command.args([flag, &value.to_string()]);
-        }
-        let mut child = Child::start(command, cores, Stdio::piped())?;
-        let line = child.first_line().context("remora-relay does not start")?;
-        let announced: serde_json::Value = serde_json::from_str(&line)
-            .with_context(|| format!("remora-relay says `{line}` instead of its address"))?;
-        let text = |name: &str| announced[name].as_str().unwrap_or_default().to_owned();
-        let address: RelayAddr = text("address")
-            .parse()
-            .with_context(|| format!("remora-relay's address is `{}`", text("address")))?;
+        let key = folder.path().join("relay.key");
+        let up = Up::start(capacity, cores, &key, &["--listen", "127.0.0.1:0"])?;
         Ok(Self {
-            at: resolve(&address)?,
-            address,
-            meter: Some(child.meter()),
+            at: resolve(&up.address)?,
+            address: up.address,
+            meter: Some(up.child.meter()),
             own: Some(Own {
-                admin: text("admin").parse().context("no admin port")?,
-                _child: child,
+                admin: up.admin,
+                _child: up.child,
                 _folder: folder,
             }),
         })
@@ -150,18 +136,75 @@ impl Relay {
     /// # Errors
     /// When its admin port does not answer.
     pub fn metrics(&self) -> anyhow::Result<BTreeMap<String, f64>> {
-        let Some(own) = &self.own else {
-            return Ok(BTreeMap::new());
-        };
-        let mut stream = TcpStream::connect_timeout(&own.admin, ADMIN_TIMEOUT)
-            .context("the relay's admin port does not answer")?;
-        stream.set_read_timeout(Some(ADMIN_TIMEOUT))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream
-            .read_to_string(&mut answer)
-            .context("the relay's admin port does not answer")?;
-        Ok(parse_metrics(&answer))
+        self.own
+            .as_ref()
+            .map_or_else(|| Ok(BTreeMap::new()), |own| metrics(own.admin))
+    }
+}
+
+/// What a relay has counted, by name and labels as they are written.
+///
+/// # Errors
+/// When its admin port does not answer.
+pub fn metrics(admin: SocketAddr) -> anyhow::Result<BTreeMap<String, f64>> {
+    let mut stream = TcpStream::connect_timeout(&admin, ADMIN_TIMEOUT)
+        .context("the relay's admin port does not answer")?;
+    stream.set_read_timeout(Some(ADMIN_TIMEOUT))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .context("the relay's admin port does not answer")?;
+    Ok(parse_metrics(&answer))
+}
+
+/// A process that serves.
+#[derive(Debug)]
+pub struct Up {
+    /// The process.
+    pub child: Child,
+    /// Its address as nodes get it.
+    pub address: RelayAddr,
+    /// Where its metrics are.
+    pub admin: SocketAddr,
+    /// Where other relays connect to, if it is in a mesh.
+    pub mesh: Option<SocketAddr>,
+}
+
+impl Up {
+    /// Starts one with the key in that file, and these flags beside its capacity.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(
+        capacity: Capacity,
+        cores: &Cores,
+        key: &Path,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(process::beside("remora-relay")?);
+        // Nothing of the caller's environment may change what is measured.
+        command.env_clear();
+        command.args(["serve", "--json", "--log", "error"]);
+        command.args(["--admin", "127.0.0.1:0"]);
+        command.arg("--key").arg(key);
+        command.args(flags);
+        for (flag, value) in capacity.flags() {
+            command.args([flag, &value.to_string()]);
+        }
+        let mut child = Child::start(command, cores, Stdio::piped())?;
+        let line = child.first_line().context("remora-relay does not start")?;
+        let announced: serde_json::Value = serde_json::from_str(&line)
+            .with_context(|| format!("remora-relay says `{line}` instead of its address"))?;
+        let text = |name: &str| announced[name].as_str().unwrap_or_default().to_owned();
+        Ok(Self {
+            address: text("address")
+                .parse()
+                .with_context(|| format!("remora-relay's address is `{}`", text("address")))?,
+            admin: text("admin").parse().context("no admin port")?,
+            mesh: text("mesh").parse().ok(),
+            child,
+        })
     }
 }
 

@@ -10,6 +10,8 @@ pub mod flood;
 pub mod forward;
 // Nodes that do nothing: memory and CPU of each.
 pub mod idle;
+// Nodes at any two relays of a fleet, and codes that outlive relays.
+pub mod mesh;
 // Two nodes behind real NATs: do they reach each other, and how soon?
 pub mod natlab;
 // Whole sessions of real nodes, from the code to the picture.
@@ -52,7 +54,15 @@ impl Bench {
     /// # Errors
     /// What the system said.
     pub fn new(target: &cli::Target, workers: usize) -> anyhow::Result<Self> {
-        let cores = Cores::divide(!target.no_pin, workers)?;
+        Self::alone(!target.no_pin, target.json, workers)
+    }
+
+    /// The same of a verb that has all its relays itself.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn alone(pin: bool, for_scripts: bool, workers: usize) -> anyhow::Result<Self> {
+        let cores = Cores::divide(pin, workers)?;
         cores.stay_on_load()?;
         process::raise_open_files();
         Ok(Self {
@@ -62,7 +72,7 @@ impl Bench {
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?,
-            for_scripts: target.json,
+            for_scripts,
         })
     }
 

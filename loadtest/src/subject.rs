@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use tokio::runtime::Runtime;
 
-pub use self::relay::Fleet;
+pub use self::relay::{Bridge, Fleet, Home};
 use crate::{
     interrupt,
     lane::Lane,

@@ -37,6 +37,8 @@ pub mod config;
 mod handshake;
 /// Packet and header protection, Retry tag.
 pub mod keys;
+/// Noise over a stream, between two relays.
+pub mod link;
 /// Framing of the CRYPTO streams; fields inside the Noise payloads.
 pub mod payload;
 /// The primitives under `snow`.

@@ -80,6 +80,8 @@ async fn metrics(
 ) -> Result<([(&'static str, &'static str); 1], String), StatusCode> {
     let locators = i64::try_from(admin.rendezvous.live_records()).unwrap_or(i64::MAX);
     admin.metrics.locators.set(locators);
+    let kept = i64::try_from(admin.rendezvous.kept_records()).unwrap_or(i64::MAX);
+    admin.metrics.dht_records.set(kept);
     let text = TextEncoder::new().encode_to_string(&admin.registry.gather());
     let text = text.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(([("content-type", prometheus::TEXT_FORMAT)], text))

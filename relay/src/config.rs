@@ -13,10 +13,10 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 use remora_proto::{
     id::{RelayAddr, RelayId, TlsPin},
-    noise::StaticKey,
+    noise::{StaticKey, link::FleetKey},
 };
 
-use crate::{rate::Rate, stream::certificate::Files};
+use crate::{mesh, rate::Rate, stream::certificate::Files};
 
 /// Everywhere, IPv6 and IPv4. 443 needs a right; 4433 is where one tries things.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 4433);
@@ -75,15 +75,16 @@ pub enum Command {
     Serve(ServeArgs),
     /// Run a relay with everything defaulted and say what the two people have to type
     Quickstart(ServeArgs),
+    /// Make the key of a new fleet, in a file for every relay's --fleet-key
+    FleetKey(FleetKeyArgs),
 }
 
-impl Command {
-    /// The flags, whatever the verb.
-    pub fn serve_args(&self) -> &ServeArgs {
-        match self {
-            Self::Serve(args) | Self::Quickstart(args) => args,
-        }
-    }
+/// Flags of `fleet-key`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FleetKeyArgs {
+    /// The file to make; one that exists is never overwritten
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// How log lines look.
@@ -158,6 +159,31 @@ pub struct ServeArgs {
     /// Where nodes find this relay, when that is not the address it sees itself
     #[arg(long, value_name = "HOST:PORT", env = "REMORA_RELAY_ADVERTISE")]
     pub advertise: Option<String>,
+    /// TCP address for other relays of the fleet; without it, this relay is alone
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "REMORA_RELAY_MESH",
+        requires = "fleet_key"
+    )]
+    pub mesh: Option<SocketAddr>,
+    /// Another relay's --mesh address, to meet the fleet by; a name may stand for many. Can be given more than once
+    #[arg(
+        long = "peer",
+        value_name = "HOST:PORT",
+        env = "REMORA_RELAY_PEERS",
+        value_delimiter = ',',
+        requires = "mesh"
+    )]
+    pub peers: Vec<String>,
+    /// File of the key that all relays of a fleet have and nobody else; `remora-relay fleet-key FILE` makes one
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "REMORA_RELAY_FLEET_KEY",
+        requires = "mesh"
+    )]
+    pub fleet_key: Option<PathBuf>,
     /// Name space of the codes; nodes learn it from the relay
     #[arg(long, env = "REMORA_RELAY_REALM", default_value = "default")]
     pub realm: String,
@@ -214,6 +240,7 @@ impl ServeArgs {
             .command
         {
             Command::Serve(args) | Command::Quickstart(args) => args,
+            Command::FleetKey(_) => unreachable!("it was told to serve"),
         }
     }
 }
@@ -226,6 +253,11 @@ pub enum ConfigError {
         "--advertise `{0}` is not HOST:PORT; say how nodes reach this relay, like relay.example.org:4433"
     )]
     Advertise(String),
+    /// Not a place with a port.
+    #[error(
+        "--peer `{0}` is not HOST:PORT; say the --mesh address of another relay, like relay-0.example.org:4001"
+    )]
+    Peer(String),
     /// Empty, or longer than a message may carry.
     #[error("--{flag} must have 1 to {MAX_NAME_BYTES} bytes")]
     Name {
@@ -292,6 +324,8 @@ pub struct Config {
     pub lookup_rate: Rate,
     /// How long sessions may stay when it drains.
     pub drain_timeout: Duration,
+    /// The fleet that it is one of.
+    pub mesh: Option<mesh::Settings>,
 }
 
 impl Config {
@@ -317,14 +351,19 @@ impl Config {
             workers: NonZeroUsize::MIN,
             lookup_rate: lookup_rate(DEFAULT_LOOKUPS_PER_MINUTE),
             drain_timeout: Duration::from_secs(DEFAULT_DRAIN_TIMEOUT_S),
+            mesh: None,
         }
     }
 
-    /// Checks what was typed.
+    /// Checks what was typed; `fleet` is what stands in the file of `--fleet-key`.
     ///
     /// # Errors
     /// The first flag that cannot be.
-    pub fn new(args: &ServeArgs, key: StaticKey) -> Result<Self, ConfigError> {
+    pub fn new(
+        args: &ServeArgs,
+        key: StaticKey,
+        fleet: Option<FleetKey>,
+    ) -> Result<Self, ConfigError> {
         args.check()?;
         Ok(Self {
             listen: args.listen,
@@ -352,6 +391,11 @@ impl Config {
             workers: args.workers(),
             lookup_rate: lookup_rate(args.lookups_per_minute),
             drain_timeout: Duration::from_secs(args.drain_timeout),
+            mesh: args.mesh.zip(fleet).map(|(listen, fleet)| mesh::Settings {
+                listen,
+                seeds: args.peers.clone(),
+                fleet,
+            }),
         })
     }
 
@@ -369,6 +413,11 @@ impl Config {
         };
         let next = next.map(|port| SocketAddr::new(self.listen.ip(), port));
         next.into_iter().collect()
+    }
+
+    /// Where other relays send frames to, once `bound` is known: an address of only zeros is for them to find out.
+    pub fn frame_address(&self, bound: SocketAddr) -> String {
+        self.advertise.clone().unwrap_or_else(|| bound.to_string())
     }
 
     /// The address to give out, once `bound` is known, and the certificate's key, if nobody vouches for it.
@@ -409,7 +458,10 @@ impl ServeArgs {
     /// The first flag that cannot be.
     pub fn check(&self) -> Result<(), ConfigError> {
         if let Some(advertise) = &self.advertise {
-            check_host_port(advertise)?;
+            check_host_port(advertise).map_err(|()| ConfigError::Advertise(advertise.clone()))?;
+        }
+        for peer in &self.peers {
+            check_host_port(peer).map_err(|()| ConfigError::Peer(peer.clone()))?;
         }
         if self.observers.len() > MAX_OBSERVERS {
             return Err(ConfigError::Observers);
@@ -449,10 +501,9 @@ impl ServeArgs {
     }
 }
 
-fn check_host_port(text: &str) -> Result<(), ConfigError> {
-    let invalid = || ConfigError::Advertise(text.to_owned());
+fn check_host_port(text: &str) -> Result<(), ()> {
     if text.contains(|c: char| c == '/' || c.is_whitespace()) {
-        return Err(invalid());
+        return Err(());
     }
     // The same parser that reads the address on the other side.
     let address = RelayAddr {
@@ -464,7 +515,7 @@ fn check_host_port(text: &str) -> Result<(), ConfigError> {
         .to_string()
         .parse::<RelayAddr>()
         .map(drop)
-        .map_err(|_| invalid())
+        .map_err(drop)
 }
 
 fn lookup_rate(per_minute: u64) -> Rate {
@@ -508,8 +559,8 @@ mod tests {
     fn the_flags_fit_together_and_the_defaults_are_valid() {
         Args::command().debug_assert();
         assert_eq!(with(|_| {}), Ok(()));
-        let config =
-            Config::new(&ServeArgs::defaults(), StaticKey::from_bytes([7; 32])).expect("valid");
+        let config = Config::new(&ServeArgs::defaults(), StaticKey::from_bytes([7; 32]), None);
+        let config = config.expect("valid");
         assert_eq!(config.session_rate, Rate::per_second(16 << 20, 4 << 20));
         assert_eq!(
             config.lookup_rate,
@@ -550,6 +601,9 @@ mod tests {
             with(|args| args.name = String::new()),
             Err(ConfigError::Name { flag: "name" })
         );
+        let peer = |text: &str| with(|args| args.peers = vec![text.into()]);
+        assert_eq!(peer("relays.example.org:4001"), Ok(()));
+        assert_eq!(peer("relay"), Err(ConfigError::Peer("relay".into())));
         let many = vec![DEFAULT_LISTEN; MAX_OBSERVERS + 1];
         assert_eq!(
             with(|args| args.observers = many),

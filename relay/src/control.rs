@@ -6,12 +6,14 @@
 //!            │                                                 ▲            │          │ notices    │
 //!  packets ◀─┤ ◀──────────────────────────────────────────── reply ◀────────┴──────────┘            │
 //!  datagrams ┤ ◀────────────────────────────────────────────────────────────────────▶ parking       │
-//!            └────────────────────────────────────────────── rendezvous (may take a while) ─────────┘
+//!            └──────────────────────────────── rendezvous, calls to other relays (may take a while) ┘
 //! ```
 //!
 //! QUIC is driven as the machine that it is: no task, channel or timer for each node. An idle node costs what its machine
 //! holds, and a request nothing but its own work. A node that is idle for long has itself parked, and costs less.
 
+// What other relays are asked, in order and again.
+pub mod calls;
 // One node's connection: packets ↔ messages.
 pub mod connection;
 // Pure: which node is due when.

@@ -12,6 +12,8 @@
 //!                        table ◀── allocations ── control::registry ◀── exchanges ── rendezvous
 //! ```
 //!
+//! A node's peer may be at another relay: rendezvous, registry and table reach those through [`mesh`].
+//!
 //! Where UDP does not go, datagrams come by [`stream`]: TCP ─▶ TLS ─▶ WebSocket ─▶ a socket on loopback ─▶ the UDP port.
 //!
 //! `remora-proto` comes without its feature `end-to-end`: nothing here can even name a code's secret, the PAKE or
@@ -38,8 +40,10 @@ pub mod rate;
 // --- nodes, and how two of them meet ---
 // QUIC connections of nodes, and the registry of what they agreed on.
 pub mod control;
-// Where locator records are kept: memory now, the DHT later.
+// Where locator records are kept: here, and at the relays closest to them.
 pub mod rendezvous;
+// Other relays: who they are, what they ask, what they are asked.
+pub mod mesh;
 
 // --- the whole, its life and what an operator sees ---
 // Probes and metrics on a port of their own.

@@ -18,8 +18,9 @@ use clap::{
 };
 use remora_proto::random::Random;
 use remora_relay::{
-    config::{Args, Command, Config, LogFormat, ServeArgs},
+    config::{Args, Command, Config, FleetKeyArgs, LogFormat, ServeArgs},
     identity,
+    mesh::fleet_key,
     relay::Relay,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,10 +42,18 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    if let Err(error) = args.command.serve_args().check() {
-        return usage(&error.to_string());
-    }
-    match run(&args.command) {
+    let done = match &args.command {
+        Command::Serve(serve) | Command::Quickstart(serve) => {
+            if let Err(error) = serve.check() {
+                return usage(&error.to_string());
+            }
+            run(serve, matches!(args.command, Command::Quickstart(_)))
+        }
+        Command::FleetKey(FleetKeyArgs { file }) => {
+            fleet_key::create(file, &mut Random::system()).map_err(Into::into)
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("remora-relay: {error:#}"));
@@ -112,14 +121,14 @@ fn say(text: &str) {
 }
 
 #[tokio::main]
-async fn run(command: &Command) -> anyhow::Result<()> {
-    let args = command.serve_args();
+async fn run(args: &ServeArgs, is_quickstart: bool) -> anyhow::Result<()> {
     start_log(args);
     let key = identity::load_or_create(&args.key, &mut Random::system())?;
+    let fleet = args.fleet_key.as_deref().map(fleet_key::load).transpose()?;
     // Before the relay is up: a signal from then on is never lost.
     let mut signals = Signals::new().context("cannot wait for signals")?;
-    let mut relay = Relay::start(Config::new(args, key)?)?;
-    announce(command, &relay).context("cannot print the relay's address")?;
+    let mut relay = Relay::start(Config::new(args, key, fleet)?)?;
+    announce(args, is_quickstart, &relay).context("cannot print the relay's address")?;
 
     let ended = tokio::select! {
         ended = relay.drained() => ended,
@@ -200,15 +209,16 @@ fn colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-fn announce(command: &Command, relay: &Relay) -> io::Result<()> {
+fn announce(args: &ServeArgs, is_quickstart: bool, relay: &Relay) -> io::Result<()> {
     let (address, listen, admin) = (relay.address(), relay.local_addr(), relay.admin_addr());
     let mut stdout = io::stdout().lock();
-    if command.serve_args().json {
+    if args.json {
         let object = serde_json::json!({
             "address": address.to_string(),
             "listen": listen.to_string(),
             "listen_tcp": relay.stream_addr().map(|at| at.to_string()),
             "admin": admin.to_string(),
+            "mesh": relay.mesh_addr().map(|at| at.to_string()),
             "id": relay.id().to_string(),
         });
         writeln!(stdout, "{object}")?;
@@ -216,7 +226,7 @@ fn announce(command: &Command, relay: &Relay) -> io::Result<()> {
         writeln!(stdout, "{address}")?;
     }
     stdout.flush()?;
-    if let Command::Quickstart(args) = command {
+    if is_quickstart {
         say(&format!(
             "relay up   nodes {listen}/udp{tcp}   metrics http://{admin}/metrics   key {key}\n\n\
              On each of the two machines, once:\n\n    remora setup {address}\n\n\

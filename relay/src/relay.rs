@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::{
         self, Admin,
-        metrics::{Metrics, StreamEnd},
+        metrics::{Metrics, Stranger, StreamEnd},
     },
     config::Config,
     control::{
@@ -34,8 +34,9 @@ use crate::{
         self, Datapath, DropReason, Stop, Worker, reflect::Reflector, socket::Socket, table::Table,
     },
     drain::{Drain, State},
+    mesh::{self, Introduction, Mesh, Neighbours},
     observer::Observer,
-    rendezvous::{MemoryRendezvous, Rendezvous},
+    rendezvous::{Fleet, Rendezvous, Shelf},
     stream::{
         self, Streams,
         certificate::{Certificate, CertificateError},
@@ -45,8 +46,8 @@ use crate::{
 
 /// Sources whose look-ups are remembered: some 6 MiB, and each must have asked within the last half minute.
 const LOOKUP_SOURCES: usize = 1 << 16;
-/// Records and tombstones: twice the 32,768 locators of a realm, for two epochs. Some 50 MiB when all are live.
-const MAX_RECORDS: usize = 1 << 16;
+/// Records and tombstones: the 32,768 locators of a realm, for two epochs, twice. Some 100 MiB when all are live.
+const MAX_RECORDS: usize = 1 << 17;
 
 /// Why a relay did not start. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +151,8 @@ pub struct Relay {
     local_addr: SocketAddr,
     stream_addr: Option<SocketAddr>,
     admin_addr: SocketAddr,
+    mesh_addr: Option<SocketAddr>,
+    mesh: Mesh,
     metrics_registry: MetricsRegistry,
     metrics: Arc<Metrics>,
     life: watch::Receiver<Option<State>>,
@@ -191,7 +194,29 @@ impl Relay {
         let [socket, ..] = &bound.sockets[..] else {
             return Err(io::Error::other("no socket was bound").into());
         };
-        let rendezvous: Arc<dyn Rendezvous> = Arc::new(MemoryRendezvous::new(MAX_RECORDS));
+        let me = address.id;
+        let shelf = Arc::new(Shelf::new(MAX_RECORDS, me, config.realm.clone()));
+        let (mesh, asked, work) = mesh::ends();
+        let mut tasks = JoinSet::new();
+        let (mut rendezvous, mut mesh_addr): (Arc<dyn Rendezvous>, _) =
+            (Arc::clone(&shelf) as _, None);
+        if let Some(settings) = config.mesh.clone() {
+            let listen = settings.listen;
+            let who = introduction(&config, bound.local_addr);
+            let task = mesh::Task::new(
+                settings,
+                who,
+                work,
+                Arc::clone(&shelf),
+                Arc::clone(&metrics),
+            )
+            .map_err(|source| StartError::bind("TCP", listen, "--mesh", source))?;
+            mesh_addr = Some(task.local_addr());
+            tasks.spawn(finishing(task.run(closing.clone())));
+            let fleet = Arc::new(Fleet::new(shelf, mesh.clone(), Arc::clone(&metrics)));
+            tasks.spawn(finishing(Arc::clone(&fleet).run(closing.clone())));
+            rendezvous = fleet;
+        }
         let driver = Driver::new(
             control::endpoint(config.key.clone(), socket.may_fragment()),
             Ports {
@@ -200,9 +225,12 @@ impl Relay {
                 openings: opening_packets,
                 peers: Arc::clone(&peers),
                 life: life_sender,
+                mesh: mesh.clone(),
+                asked,
             },
             registry(&config, Arc::clone(&table), Arc::clone(&metrics)),
             Desk::new(
+                me,
                 config.realm.clone(),
                 config.lookup_rate,
                 LOOKUP_SOURCES,
@@ -232,7 +260,6 @@ impl Relay {
             let accepting = Streams::new(listener, certificate, here, peers, Arc::clone(&metrics));
             streams.spawn(accepting?.run(streams_closing.clone()));
         }
-        let mut tasks = JoinSet::new();
         tasks.spawn(finishing(driver.run(drain.clone(), closing.clone())));
         tasks.spawn(admin::serve(bound.admin, admin, closing.clone()));
         let reflector = Arc::new(Mutex::new(Reflector::new(now)));
@@ -259,6 +286,8 @@ impl Relay {
             local_addr: bound.local_addr,
             stream_addr,
             admin_addr: bound.admin_addr,
+            mesh_addr,
+            mesh,
             metrics_registry,
             metrics,
             life,
@@ -285,6 +314,21 @@ impl Relay {
     /// Where probes and metrics are, port resolved.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
+    }
+
+    /// Where other relays connect to, port resolved.
+    pub fn mesh_addr(&self) -> Option<SocketAddr> {
+        self.mesh_addr
+    }
+
+    /// Other relays in touch.
+    pub fn neighbours(&self) -> watch::Receiver<Neighbours> {
+        self.mesh.neighbours()
+    }
+
+    /// How many relays were refused, and why.
+    pub fn mesh_refusals(&self, why: Stranger) -> u64 {
+        self.metrics.mesh_refusals(why)
     }
 
     /// What to give to nodes.
@@ -384,12 +428,24 @@ fn registry(config: &Config, table: Arc<Table>, metrics: Arc<Metrics>) -> Regist
         session_rate_bytes_per_s: config.session_rate.units(),
     };
     Registry::new(
+        RelayId(config.key.public()),
         limits,
         Drain::new(config.drain_timeout),
         table,
         metrics,
         Random::system(),
     )
+}
+
+/// Who it is, for other relays.
+fn introduction(config: &Config, bound: SocketAddr) -> Introduction {
+    Introduction {
+        key: config.key.clone(),
+        realm: config.realm.clone(),
+        name: config.name.clone(),
+        frame_address: config.frame_address(bound),
+        bound,
+    }
 }
 
 /// What is shown at the TCP port, if there is one, and its key, if nobody vouches for it.

@@ -354,3 +354,59 @@ fn quickstart_prints_the_address_and_what_each_of_the_two_types() {
     .expect("still there");
     assert_eq!(child.wait().expect("ended").code(), Some(0));
 }
+
+#[tokio::test]
+async fn two_relays_with_one_fleet_key_meet_and_without_it_nothing_starts() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    let made = command(directory, &["fleet-key", "fleet.key"]).output();
+    let made = made.expect("runs");
+    assert!(made.status.success() && made.stdout.is_empty() && made.stderr.is_empty());
+    let (code, stderr) = fails(directory, &["fleet-key", "fleet.key"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("never overwritten"), "{stderr}");
+
+    let mesh = ["--mesh", "127.0.0.1:0", "--fleet-key", "fleet.key"];
+    let one = Running::start(directory, &[&mesh[..], &["--key", "one.key"]].concat());
+    let seed = one.text("mesh");
+    let other = ["--key", "other.key", "--peer", seed];
+    let other = Running::start(directory, &[&mesh[..], &other].concat());
+    for relay in [&one, &other] {
+        let met = async {
+            let mut ticks = tokio::time::interval(std::time::Duration::from_millis(20));
+            loop {
+                let (_, metrics) = get(relay.address("admin"), "/metrics").await;
+                if metrics.contains("remora_relay_mesh_peers 1\n") {
+                    return;
+                }
+                ticks.tick().await;
+            }
+        };
+        within(met).await;
+    }
+    for relay in [one, other] {
+        relay.signal(Signal::SIGTERM);
+        assert!(relay.end().0.success());
+    }
+
+    for wrong in [
+        &["--mesh", "127.0.0.1:0"][..],
+        &["--peer", "relay:4001"],
+        &[
+            "--mesh",
+            "127.0.0.1:0",
+            "--fleet-key",
+            "fleet.key",
+            "--peer",
+            "relay",
+        ],
+    ] {
+        let serve = [&["serve"], &ANY_PORTS[..], wrong].concat();
+        assert_eq!(fails(directory, &serve).0, 2, "{wrong:?}");
+    }
+    let key = directory.join("fleet.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("ours");
+    let (code, stderr) = fails(directory, &[&["serve"], &ANY_PORTS[..], &mesh].concat());
+    assert_eq!(code, 1);
+    assert!(stderr.contains("chmod 600"), "{stderr}");
+}

@@ -1,6 +1,10 @@
 //! A relay and real nodes: two for each session, joined by a code as two people would be.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use remora::{
@@ -11,7 +15,7 @@ use remora::{
 };
 use remora_proto::{
     code::Code,
-    id::{RelayAddr, SessionId},
+    id::{RelayAddr, SessionId, Side},
     rendezvous::LIFETIME,
     wire::{
         frame::Header,
@@ -184,30 +188,103 @@ impl Pair {
 
     /// One more session, as the joiner sees it.
     async fn introduce(&mut self) -> anyhow::Result<Introduced> {
-        let (host, joiner) = (&mut self.host, &mut self.joiner);
-        let (events, mut told) = mpsc::channel(8);
-        // Kept open: a host whose person is gone withdraws its code.
-        let (_person, mut wishes) = mpsc::channel(1);
-        let waiting = async {
-            let (control, notices) = (&host.control, &mut host.notices);
-            let mut code = rendezvous::publish(control, LIFETIME, &events).await?;
-            let waiting =
-                rendezvous::wait(&mut code, control, notices, &events, &mut wishes, false);
-            match waiting.await? {
-                Waited::Introduced(introduced) => Ok(introduced),
-                Waited::NewCode => bail!("the host wants another code"),
-                Waited::Draining(_) | Waited::Lost => bail!("the relay stops"),
-                Waited::Ended(end) => bail!("the code ended: {end:?}"),
-            }
-        };
-        let joining = async {
-            let Some(Event::Code { code, .. }) = told.recv().await else {
-                bail!("the host shows no code");
-            };
-            let code: Code = code.parse().context("the host shows no code")?;
+        let joiner = &mut self.joiner;
+        let joined = introduce(&mut self.host, async |code| {
             Ok(rendezvous::join(&joiner.control, &mut joiner.notices, code).await?)
+        });
+        joined.await
+    }
+}
+
+/// Lets `host` show a code, and whoever it is given to join it.
+async fn introduce(
+    host: &mut Node,
+    join: impl AsyncFnOnce(Code) -> anyhow::Result<Introduced>,
+) -> anyhow::Result<Introduced> {
+    let (events, mut told) = mpsc::channel(8);
+    // Kept open: a host whose person is gone withdraws its code.
+    let (_person, mut wishes) = mpsc::channel(1);
+    let waiting = async {
+        let (control, notices) = (&host.control, &mut host.notices);
+        let mut code = rendezvous::publish(control, LIFETIME, &events).await?;
+        let waiting = rendezvous::wait(&mut code, control, notices, &events, &mut wishes, false);
+        match waiting.await? {
+            Waited::Introduced(introduced) => Ok(introduced),
+            Waited::NewCode => bail!("the host wants another code"),
+            Waited::Draining(_) | Waited::Lost => bail!("the relay stops"),
+            Waited::Ended(end) => bail!("the code ended: {end:?}"),
+        }
+    };
+    let joining = async {
+        let Some(Event::Code { code, .. }) = told.recv().await else {
+            bail!("the host shows no code");
         };
-        let (_, joined) = tokio::try_join!(waiting, joining)?;
-        Ok(joined)
+        let code: Code = code.parse().context("the host shows no code")?;
+        join(code).await
+    };
+    let (_, joined) = tokio::try_join!(waiting, joining)?;
+    Ok(joined)
+}
+
+/// Where a node is.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// Its relay, as nodes get it.
+    pub address: RelayAddr,
+    /// The same, resolved.
+    pub at: SocketAddr,
+}
+
+/// Two nodes, each at a relay of its own, with a session between them.
+#[derive(Debug)]
+pub struct Bridge {
+    _pair: Pair,
+    /// From the joiner to the host, and back.
+    pub lanes: [Lane; 2],
+    /// From the code typed in to the session.
+    pub took: Duration,
+}
+
+impl Bridge {
+    /// A host at `home` shows a code; whoever is where `then` says joins it after that.
+    ///
+    /// # Errors
+    /// When they do not find each other.
+    pub async fn new(
+        home: &Home,
+        then: impl AsyncFnOnce() -> anyhow::Result<Home>,
+    ) -> anyhow::Result<Self> {
+        let mut host = Node::connect(&home.address, home.at).await?;
+        let mut there = None;
+        let Introduced { allocation, .. } = introduce(&mut host, async |code| {
+            let joiners = then().await?;
+            let mut joiner = Node::connect(&joiners.address, joiners.at).await?;
+            let typed = Instant::now();
+            let joined = rendezvous::join(&joiner.control, &mut joiner.notices, code).await?;
+            there = Some((joiner, joiners.at, typed.elapsed()));
+            Ok(joined)
+        })
+        .await?;
+        let (joiner, at, took) = there.context("nobody joined")?;
+        let wire = |side| {
+            Wire::Frame(Header {
+                side,
+                session: allocation.session,
+            })
+        };
+        let lanes = [
+            Lane::new(&joiner.socket, &host.socket, at, wire(Side::Joiner))?,
+            Lane::new(&host.socket, &joiner.socket, home.at, wire(Side::Host))?,
+        ];
+        let sessions = vec![allocation.session];
+        Ok(Self {
+            _pair: Pair {
+                host,
+                joiner,
+                sessions,
+            },
+            lanes,
+            took,
+        })
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Labels come from closed enums and are resolved once, so that the datapath only adds to atomics.
 
+use std::fmt;
+
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
@@ -56,6 +58,17 @@ pub struct Metrics {
     pub stream_datagrams_sent: IntCounter,
     drain_state: IntGauge,
     drain_remaining: IntGauge,
+    /// Other relays in touch.
+    pub mesh_peers: IntGauge,
+    mesh_refused: IntCounterVec,
+    /// Records and tombstones kept here; set when somebody asks.
+    pub dht_records: IntGauge,
+    dht_queries: IntCounterVec,
+    dht_query_seconds: HistogramVec,
+    rpc: IntCounterVec,
+    rpc_seconds: HistogramVec,
+    /// Sessions with a node at another relay.
+    pub bridged_sessions: IntGauge,
 }
 
 impl Metrics {
@@ -167,6 +180,40 @@ impl Metrics {
                 "drain_remaining",
                 "Sessions a draining relay still waits for.",
             )?,
+            mesh_peers: on.gauge("mesh_peers", "Other relays of the fleet that are in touch.")?,
+            mesh_refused: on.counters(
+                "mesh_refused_total",
+                "Relays that were not let into the mesh.",
+                &["why"],
+            )?,
+            dht_records: on.gauge(
+                "dht_records",
+                "Records and tombstones kept here, for nodes of all relays.",
+            )?,
+            dht_queries: on.counters(
+                "dht_queries_total",
+                "What the relays closest to a key were asked together.",
+                &["kind", "result"],
+            )?,
+            dht_query_seconds: on.histograms(
+                "dht_query_seconds",
+                "From such a question to its answer.",
+                &REQUEST_BUCKETS,
+                &["kind"],
+            )?,
+            rpc: on.counters(
+                "rpc_total",
+                "Requests to other relays, by how they ended.",
+                &["kind", "result"],
+            )?,
+            rpc_seconds: on.histograms(
+                "rpc_seconds",
+                "From a request to another relay to its answer.",
+                &REQUEST_BUCKETS,
+                &["kind"],
+            )?,
+            bridged_sessions: on
+                .gauge("bridged_sessions", "Sessions with a node at another relay.")?,
         })
     }
 
@@ -240,6 +287,30 @@ impl Metrics {
         self.stream_ends.with_label_values(&[why.label()]).get()
     }
 
+    /// A relay was not let into the mesh.
+    pub fn mesh_refused(&self, why: Stranger) {
+        self.mesh_refused.with_label_values(&[why.label()]).inc();
+    }
+
+    /// How many were not, and why.
+    pub fn mesh_refusals(&self, why: Stranger) -> u64 {
+        self.mesh_refused.with_label_values(&[why.label()]).get()
+    }
+
+    /// The relays closest to a key have answered, or not.
+    pub fn dht_query(&self, kind: &str, result: &str, seconds: f64) {
+        self.dht_queries.with_label_values(&[kind, result]).inc();
+        self.dht_query_seconds
+            .with_label_values(&[kind])
+            .observe(seconds);
+    }
+
+    /// Another relay has answered, or not.
+    pub fn rpc(&self, kind: &str, result: &str, seconds: f64) {
+        self.rpc.with_label_values(&[kind, result]).inc();
+        self.rpc_seconds.with_label_values(&[kind]).observe(seconds);
+    }
+
     /// Where the relay is in its life, and how many sessions it has.
     pub fn life(&self, state: drain::State, sessions: usize) {
         let sessions = i64::try_from(sessions).unwrap_or(i64::MAX);
@@ -261,7 +332,8 @@ macro_rules! labels {
         pub enum $name { $($(#[$variant_meta])* $variant),+ }
 
         impl $name {
-            const fn label(self) -> &'static str {
+            /// As it stands in the metric.
+            pub const fn label(self) -> &'static str {
                 match self { $(Self::$variant => $label),+ }
             }
         }
@@ -337,6 +409,42 @@ labels! {
         Malformed = "malformed",
         /// The relay ends.
         Closing = "closing",
+    }
+}
+
+labels! {
+    /// Why a relay is not let into the mesh.
+    Stranger {
+        /// It has another fleet key, or something in between has changed its first message.
+        FleetKey = "fleet_key",
+        /// Its clock is more than a minute away.
+        Clock = "clock",
+        /// It serves another name space.
+        Realm = "realm",
+        /// It speaks no version that this one does.
+        Version = "version",
+        /// It has come and gone too often.
+        Flapping = "flapping",
+        /// There are as many in touch as may be.
+        Full = "full",
+    }
+}
+
+/// What its operator can do.
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FleetKey => {
+                "it has another fleet key; give all relays the same file with --fleet-key"
+            }
+            Self::Clock => "its clock and this one are more than a minute apart; set both by NTP",
+            Self::Realm => "it serves another realm; give all relays the same --realm",
+            Self::Version => {
+                "its version and this one have no messages in common; update the older"
+            }
+            Self::Flapping => "it came and went too often; it is let in again in a moment",
+            Self::Full => "as many relays are in touch as may be",
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 //! round but a datagram.
 
 use std::{
+    collections::BTreeMap,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,11 +17,15 @@ use futures_util::{
 };
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming, Transmit};
 use quinn_udp as udp;
-use remora_proto::wire::{
-    self,
-    message::{
-        PROTOCOL,
-        control::{Hello, Welcome},
+use remora_proto::{
+    id::ExchangeId,
+    wire::{
+        self,
+        message::{
+            PROTOCOL,
+            control::{Hello, Welcome},
+            mesh::request::Body as Ask,
+        },
     },
 };
 use tokio::{
@@ -30,18 +35,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    calls::{Called, Calls},
     connection::{Connection, End, Event},
     deadlines::{Armed, Deadlines},
     message::{self, Answer, NodeToRelay, Reason, Refusal, Reply},
     networks::{Network, Networks, Room},
     parking::{self, Parked, Parking, Reaction},
-    registry::{ConnectionNumber, Registry},
+    registry::{ConnectionNumber, Outcome, Registry},
     request::{Asker, Desk, Finding, Step, unix_ms},
 };
 use crate::{
     admin::metrics::{Handshake, Metrics},
     datapath::{DropReason, QuicPacket, leg::Leg, pages, socket::Socket},
     drain::State,
+    mesh::{self, Mesh, Neighbours},
     rate::TokenBucket,
     rendezvous::Rendezvous,
     stream::peers::Peers,
@@ -89,6 +96,10 @@ pub struct Ports {
     pub peers: Arc<Peers>,
     /// Where to say how far the relay is in its life.
     pub life: watch::Sender<Option<State>>,
+    /// Other relays.
+    pub mesh: Mesh,
+    /// What they ask.
+    pub asked: mpsc::Receiver<mesh::Asked>,
 }
 
 /// The task.
@@ -98,6 +109,7 @@ pub struct Driver {
     nodes: Nodes,
     office: Office,
     deadlines: Deadlines,
+    neighbours: watch::Receiver<Neighbours>,
     /// For the number of the next connection.
     serial: u32,
     is_closing: bool,
@@ -144,6 +156,9 @@ struct Office {
     /// Connections whose node has proven nothing.
     handshaking: usize,
     asked: FuturesUnordered<Pin<Box<dyn Future<Output = Asked> + Send>>>,
+    calls: Calls,
+    /// Requests that another relay has to agree to first.
+    later: BTreeMap<ExchangeId, Open>,
 }
 
 /// A request on its way to an answer.
@@ -182,7 +197,9 @@ impl Driver {
         settings: Settings,
     ) -> Self {
         let peers = Arc::clone(&ports.peers);
+        let calls = Calls::new(ports.mesh.clone());
         Self {
+            neighbours: ports.mesh.neighbours(),
             endpoint,
             ports,
             nodes: Nodes::default(),
@@ -197,6 +214,8 @@ impl Driver {
                 settings,
                 handshaking: 0,
                 asked: FuturesUnordered::new(),
+                calls,
+                later: BTreeMap::new(),
             },
             deadlines: Deadlines::default(),
             serial: 0,
@@ -275,6 +294,20 @@ impl Driver {
                 self.office.conclude(asked, &mut self.nodes, Instant::now());
                 true
             }
+            // Answers first: what a relay asks may follow from what it has answered.
+            called = self.office.calls.next() => {
+                self.office.called(&called, &mut self.nodes, Instant::now());
+                true
+            }
+            Some(asked) = self.ports.asked.recv() => {
+                self.meet();
+                self.office.answer_relay(asked, Instant::now());
+                true
+            }
+            Ok(()) = self.neighbours.changed() => {
+                self.meet();
+                true
+            }
             taken = packets.recv_many(arrived, PACKETS_AT_ONCE) => taken > 0,
             opening = openings.recv() => {
                 let has_workers = opening.is_some();
@@ -283,6 +316,12 @@ impl Driver {
             }
             () = sleep_until(next) => true,
         }
+    }
+
+    /// Who is in touch, for what follows.
+    fn meet(&mut self) {
+        let neighbours = self.neighbours.borrow_and_update().clone();
+        self.office.registry.meet(neighbours);
     }
 
     fn round(&mut self, arrived: &mut Vec<QuicPacket>) {
@@ -357,8 +396,16 @@ impl Driver {
         }
     }
 
-    /// Tells nodes what the registry has for them.
+    /// Tells nodes and other relays what the registry has for them.
     fn deliver(&mut self, now: Instant) {
+        while let Some(call) = self.office.registry.poll_call() {
+            if let Some(called) = self.office.calls.make(call) {
+                self.office.called(&called, &mut self.nodes, now);
+            }
+        }
+        while let Some(key) = self.office.registry.poll_let_go() {
+            self.office.rendezvous.let_go(key);
+        }
         while let Some((number, notice)) = self.office.registry.poll_notice() {
             if number.is_parked() {
                 if let Some(wake) = self.office.parking.tell(number, notice, now) {
@@ -716,6 +763,7 @@ impl Office {
         let (registry, bucket) = (&mut self.registry, &mut node.requests);
         match self.desk.begin(registry, asker, bucket, request, now) {
             Step::Answered(answer) => self.answer(node, open, answer, now),
+            Step::Later(exchange) => drop(self.later.insert(exchange, open)),
             Step::Park => {
                 let parked = self.park(node, now);
                 let is_parked = parked.is_ok();
@@ -744,10 +792,40 @@ impl Office {
             open,
             finding,
         } = asked;
-        let answer = self.desk.conclude(&mut self.registry, number, finding, now);
-        if let Some(node) = nodes.touch_numbered(number) {
+        match self.desk.conclude(&mut self.registry, number, finding, now) {
+            Outcome::Answered(answer) => {
+                if let Some(node) = nodes.touch_numbered(number) {
+                    self.answer(node, open, answer, now);
+                }
+            }
+            Outcome::Later(exchange) => drop(self.later.insert(exchange, open)),
+        }
+    }
+
+    /// Another relay has answered, or will not.
+    fn called(&mut self, called: &Called, nodes: &mut Nodes, now: Instant) {
+        let answer = self.registry.handle_called(&called.call, called.result);
+        let is_awaited = matches!(called.call.ask, Ask::Offer(_) | Ask::Admit(_));
+        let open = is_awaited
+            .then(|| self.later.remove(&called.call.exchange))
+            .flatten();
+        if let Some(((number, answer), open)) = answer.zip(open)
+            && let Some(node) = nodes.touch_numbered(number)
+        {
             self.answer(node, open, answer, now);
         }
+    }
+
+    /// Another relay asks.
+    fn answer_relay(&mut self, asked: mesh::Asked, now: Instant) {
+        let mesh::Asked {
+            from,
+            request,
+            answer,
+        } = asked;
+        let answered = self.registry.handle_relay(from, request, now);
+        // It has waited for long enough, and asks again if it wants to know.
+        answer.send(answered).ok();
     }
 
     fn answer(&self, node: &mut Node, open: Open, answer: Answer, now: Instant) {

@@ -6,6 +6,9 @@
 //! two nodes that another relay carried ── Rejoin, within 10 s ─────────────────┘
 //! ```
 //!
+//! One of the two nodes may be at another relay ([`Party`]): then that relay has the same exchange or session under the same
+//! id, with its own node and us, and each tells the other what its node would have been told.
+//!
 //! A machine with one owner ([`super::driver`]) instead of a locked map: an admission touches two nodes, an exchange,
 //! an allocation and the table at once, and notices must leave in the order things happened. Requests come with
 //! `now`, answers are returned, notices wait in [`Registry::poll_notice`]. Deadlines come from one queue. What a node
@@ -17,6 +20,8 @@ mod allocation;
 mod exchange;
 // Rejoins: two nodes come from another relay.
 mod rejoin;
+// Either of them with one of its nodes at another relay.
+mod remote;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -26,19 +31,20 @@ use std::{
 
 use bytes::Bytes;
 use remora_proto::{
-    id::{ExchangeId, NodeId, SessionId, Side},
+    id::{ExchangeId, NodeId, RelayId, SessionId, Side},
     random::Random,
     record::LocatorKey,
     wire::message::control::Draining,
 };
 
-pub use self::rejoin::RejoinKey;
 use self::{allocation::Allocation, exchange::Exchange, rejoin::Rejoins};
+pub use self::{rejoin::RejoinKey, remote::Call};
 use super::message::{Answer, Reason, Refusal, Reply, done};
 use crate::{
     admin::metrics::Metrics,
     datapath::{leg::Leg, table::Table},
     drain::{Drain, State},
+    mesh::Neighbours,
 };
 
 /// A node's connection, or its parking place, for as long as this relay runs.
@@ -72,6 +78,42 @@ impl ConnectionNumber {
     }
 }
 
+/// One of the two in an exchange or a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// A node of this relay.
+    Here(ConnectionNumber),
+    /// A node of another relay, which alone knows it.
+    At(RelayId),
+}
+
+/// How far a request of a node has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All the way.
+    Answered(Answer),
+    /// Another relay has to agree: [`Registry::handle_called`] has the answer, under this exchange.
+    Later(ExchangeId),
+}
+
+impl From<Answer> for Outcome {
+    fn from(answer: Answer) -> Self {
+        Self::Answered(answer)
+    }
+}
+
+impl From<Reply> for Outcome {
+    fn from(reply: Reply) -> Self {
+        Self::Answered(Ok(reply))
+    }
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        Self::Answered(Err(refusal))
+    }
+}
+
 /// Caps an operator sets.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -102,6 +144,8 @@ pub enum Demand {
     Join {
         /// The locator.
         key: LocatorKey,
+        /// Where the host is.
+        relay: RelayId,
         /// For the host.
         payload: Bytes,
     },
@@ -171,6 +215,7 @@ enum Due {
 /// The machine.
 #[derive(Debug)]
 pub struct Registry {
+    me: RelayId,
     limits: Limits,
     random: Random,
     table: Arc<Table>,
@@ -183,6 +228,10 @@ pub struct Registry {
     rejoins: Rejoins,
     deadlines: BTreeSet<(Instant, Due)>,
     notices: VecDeque<(ConnectionNumber, Reply)>,
+    neighbours: Neighbours,
+    calls: VecDeque<Call>,
+    /// Locators whose host went without a word.
+    let_go: VecDeque<LocatorKey>,
 }
 
 const PEER_GONE: Refusal =
@@ -191,8 +240,9 @@ const PEER_GONE: Refusal =
 const CONNECTION_OVER: Refusal = Refusal::new(Reason::BadState, "this connection is over");
 
 impl Registry {
-    /// An empty registry that writes its sessions into `table`.
+    /// An empty registry of the relay `me` that writes its sessions into `table`.
     pub fn new(
+        me: RelayId,
         limits: Limits,
         drain: Drain,
         table: Arc<Table>,
@@ -200,6 +250,7 @@ impl Registry {
         random: Random,
     ) -> Self {
         Self {
+            me,
             limits,
             random,
             table,
@@ -212,6 +263,9 @@ impl Registry {
             rejoins: Rejoins::default(),
             deadlines: BTreeSet::new(),
             notices: VecDeque::new(),
+            neighbours: Neighbours::default(),
+            calls: VecDeque::new(),
+            let_go: VecDeque::new(),
         }
     }
 
@@ -254,6 +308,7 @@ impl Registry {
         self.count_nodes();
         for key in node.locators {
             self.unhost(number, key);
+            self.let_go.push_back(key);
         }
         for exchange in node.exchanges {
             self.abandon_exchange(number, exchange);
@@ -320,15 +375,12 @@ impl Registry {
         }
     }
 
-    /// Does what a node asks.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn handle(&mut self, number: ConnectionNumber, demand: Demand, now: Instant) -> Answer {
+    /// Does what a node asks, or says why not.
+    pub fn handle(&mut self, number: ConnectionNumber, demand: Demand, now: Instant) -> Outcome {
         if !self.nodes.contains_key(&number) {
-            return Err(CONNECTION_OVER);
+            return CONNECTION_OVER.into();
         }
-        match demand {
+        let done = match demand {
             Demand::Host { key, live_for } => {
                 self.host(number, key, now + live_for);
                 Ok(done())
@@ -337,9 +389,15 @@ impl Registry {
                 self.unhost(number, key);
                 Ok(done())
             }
-            Demand::Join { key, payload } => self.join(number, key, payload, now),
+            Demand::Join {
+                key,
+                relay,
+                payload,
+            } => return self.join(number, key, relay, payload, now),
             Demand::Signal { exchange, payload } => self.signal(number, exchange, payload),
-            Demand::Admit { exchange, payload } => self.admit(number, exchange, payload, now),
+            Demand::Admit { exchange, payload } => {
+                return self.admit(number, exchange, payload, now);
+            }
             Demand::Dismiss {
                 exchange,
                 payload,
@@ -347,7 +405,8 @@ impl Registry {
             } => self.dismiss(number, exchange, payload, wrong_secret),
             Demand::Rejoin { key, side } => self.rejoin(number, key, side, now),
             Demand::Release { session } => self.release(number, session),
-        }
+        };
+        done.into()
     }
 
     /// Starts draining.
@@ -365,6 +424,21 @@ impl Registry {
     /// A notice to send; call until `None`.
     pub fn poll_notice(&mut self) -> Option<(ConnectionNumber, Reply)> {
         self.notices.pop_front()
+    }
+
+    /// What another relay is to be asked; call until `None`.
+    pub fn poll_call(&mut self) -> Option<Call> {
+        self.calls.pop_front()
+    }
+
+    /// A locator whose host went without a word; call until `None`.
+    pub fn poll_let_go(&mut self) -> Option<LocatorKey> {
+        self.let_go.pop_front()
+    }
+
+    /// Who is in touch from now on.
+    pub fn meet(&mut self, neighbours: Neighbours) {
+        self.neighbours = neighbours;
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -448,6 +522,21 @@ impl Registry {
         self.deadlines.remove(&(hosting.until, Due::Hosting(key)));
         if let Some(node) = self.nodes.get_mut(&hosting.host) {
             node.locators.remove(&key);
+        }
+    }
+
+    /// What is known of a node of this relay.
+    fn node_mut(&mut self, party: Party) -> Option<&mut Node> {
+        match party {
+            Party::Here(number) => self.nodes.get_mut(&number),
+            Party::At(_) => None,
+        }
+    }
+
+    /// Tells a node of this relay; who is at another is told otherwise.
+    fn notify(&mut self, party: Party, notice: Reply) {
+        if let Party::Here(number) = party {
+            self.notices.push_back((number, notice));
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use remora_proto::{
-    id::{ExchangeId, NodeId, SessionId},
+    id::{ExchangeId, NodeId, RelayId, SessionId},
     record::{InvalidRecord, LocatorKey, Record},
     wire::message::{
         MAX_SIGNAL_BYTES,
@@ -23,7 +23,7 @@ use remora_proto::{
 
 use super::{
     message::{self, Answer, Gone, Reason, Refusal, Reply, Request},
-    registry::{ConnectionNumber, Demand, Registry, RejoinKey},
+    registry::{ConnectionNumber, Demand, Outcome, Registry, RejoinKey},
 };
 use crate::{
     admin::metrics::Metrics,
@@ -36,6 +36,9 @@ use crate::{
 const REQUEST_RATE: Rate = Rate::per_second(50, 100);
 /// Keys in one look-up, as `control.proto` allows: the epochs before, of and after now.
 const MAX_LOOKUP_KEYS: usize = 3;
+
+/// By then a relay that does not answer is known to be gone.
+const QUORUM_RETRY: Duration = Duration::from_secs(5);
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +56,21 @@ pub struct Asker {
 pub enum Step {
     /// All the way.
     Answered(Answer),
+    /// Another relay has been asked about this exchange.
+    Later(ExchangeId),
     /// Rendezvous has to be asked.
     Ask(Question),
     /// The node is to be parked, which is the driver's: it has the connections.
     Park,
+}
+
+impl From<Outcome> for Step {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Answered(answer) => Self::Answered(answer),
+            Outcome::Later(exchange) => Self::Later(exchange),
+        }
+    }
 }
 
 /// What rendezvous is asked.
@@ -122,7 +136,7 @@ impl Question {
                 let mut all = Vec::with_capacity(keys.len());
                 for key in keys {
                     let found = rendezvous.find(key).await;
-                    let is_live = matches!(found, Found::Live(_));
+                    let is_live = matches!(found, Found::Live { .. });
                     all.push((key, found));
                     if is_live {
                         break;
@@ -137,6 +151,7 @@ impl Question {
 /// Where requests are taken.
 #[derive(Debug)]
 pub struct Desk {
+    me: RelayId,
     realm: String,
     /// Look-ups of each source.
     lookups: SourceLimiter,
@@ -146,9 +161,16 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// A desk at which each source may look up so often, and join as often; so many sources are remembered.
-    pub fn new(realm: String, rate: Rate, sources: usize, metrics: Arc<Metrics>) -> Self {
+    /// A desk of the relay `me` at which each source may look up so often, and join as often; so many sources are remembered.
+    pub fn new(
+        me: RelayId,
+        realm: String,
+        rate: Rate,
+        sources: usize,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
+            me,
             realm,
             lookups: SourceLimiter::new(rate, sources),
             joins: SourceLimiter::new(rate, sources),
@@ -187,26 +209,35 @@ impl Desk {
         number: ConnectionNumber,
         finding: Finding,
         now: Instant,
-    ) -> Answer {
-        match finding {
-            Finding::Put(put, key, live_for) => {
-                put.map_err(not_put)?;
-                registry.handle(number, Demand::Host { key, live_for }, now)
-            }
-            Finding::Withdrawn(withdrawn, key, why) => {
-                withdrawn.map_err(not_withdrawn)?;
+    ) -> Outcome {
+        let demand = match finding {
+            Finding::Put(put, key, live_for) => put
+                .map_err(not_put)
+                .map(|()| Demand::Host { key, live_for }),
+            Finding::Withdrawn(withdrawn, key, why) => withdrawn.map_err(not_withdrawn).map(|()| {
                 self.metrics.code_ended(label(why));
-                registry.handle(number, Demand::Unhost { key }, now)
-            }
+                Demand::Unhost { key }
+            }),
             Finding::Found(all, Purpose::Lookup) => {
-                let answer = live(all).map(|(_, record)| Reply::Found(FoundReply { record }));
+                let answer = live(all).map(|live| {
+                    Reply::Found(FoundReply {
+                        record: live.record,
+                    })
+                });
                 self.metrics.lookup(message::result(&answer));
-                answer
+                return answer.into();
             }
             Finding::Found(all, Purpose::Join { payload }) => {
-                let (key, _) = live(all)?;
-                registry.handle(number, Demand::Join { key, payload }, now)
+                live(all).map(|Live { key, relay, .. }| Demand::Join {
+                    key,
+                    relay,
+                    payload,
+                })
             }
+        };
+        match demand {
+            Ok(demand) => registry.handle(number, demand, now),
+            Err(refusal) => refusal.into(),
         }
     }
 
@@ -264,7 +295,7 @@ impl Desk {
                 session: SessionId(release.session),
             },
         };
-        Ok(Step::Answered(registry.handle(asker.number, demand, now)))
+        Ok(registry.handle(asker.number, demand, now).into())
     }
 
     fn publish(&self, life: drain::State, owner: NodeId, bytes: Bytes) -> Result<Step, Refusal> {
@@ -282,7 +313,7 @@ impl Desk {
                 "the record is for another realm than this relay's",
             ));
         }
-        let publication = Publication::new(&record, bytes, owner, unix_ms);
+        let publication = Publication::of_node(&record, bytes, owner, self.me, unix_ms);
         Ok(Step::Ask(Question::Put(publication)))
     }
 
@@ -333,12 +364,19 @@ fn take(limiter: &mut SourceLimiter, source: IpAddr, now: Instant) -> Result<(),
     })
 }
 
+/// A record that can be joined.
+struct Live {
+    key: LocatorKey,
+    record: Bytes,
+    relay: RelayId,
+}
+
 /// A live record before a dead one, a dead one before none.
-fn live(all: Vec<(LocatorKey, Found)>) -> Result<(LocatorKey, Bytes), Refusal> {
+fn live(all: Vec<(LocatorKey, Found)>) -> Result<Live, Refusal> {
     let mut refusal = Refusal::new(Reason::UnknownCode, "nobody waits under this code");
     for (key, found) in all {
         match found {
-            Found::Live(record) => return Ok((key, record)),
+            Found::Live { record, relay } => return Ok(Live { key, record, relay }),
             Found::Ended(why) => refusal = code_ended(why),
             Found::Absent => {}
         }
@@ -379,6 +417,13 @@ fn not_put(refused: PutRefused) -> Refusal {
             Reason::Full,
             "this relay keeps as many codes as it may; try another",
         ),
+        PutRefused::NoQuorum => Refusal {
+            retry_after: Some(QUORUM_RETRY),
+            ..Refusal::new(
+                Reason::Full,
+                "too few relays answer at the moment; try again",
+            )
+        },
     }
 }
 

@@ -14,12 +14,24 @@ use std::{
 
 use bytes::Bytes;
 use remora_proto::{
-    id::NodeId,
-    record::{CLOCK_TOLERANCE_MS, EPOCH_MS, LocatorKey, Record},
+    id::{NodeId, RelayId},
+    record::{CLOCK_TOLERANCE_MS, EPOCH_MS, LocatorKey, OwnerTag, Record},
 };
 
 /// Live records of one node: a person gives one code at a time, a second and third window included.
 pub const MAX_LIVE_PER_NODE: usize = 4;
+/// Records and tombstones kept for one other relay: half the locators of a realm in an epoch. However many it sends, those of
+/// the others stay.
+pub const MAX_PER_RELAY: usize = 1 << 14;
+
+/// On whose account a record is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Account {
+    /// A node of this relay, which has [`MAX_LIVE_PER_NODE`].
+    Node(NodeId),
+    /// Another relay, which has [`MAX_PER_RELAY`].
+    Relay(RelayId),
+}
 
 /// A record to keep, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,15 +39,47 @@ pub struct Publication {
     key: LocatorKey,
     session_key: [u8; 32],
     sequence: u32,
-    owner: NodeId,
+    owner: OwnerTag,
+    account: Account,
+    /// Where its publisher is.
+    relay: RelayId,
     bytes: Bytes,
     live_for: Duration,
     kept_for: Duration,
 }
 
 impl Publication {
-    /// `bytes` is what `record` was decoded from at `unix_ms`; `owner` is who published it.
-    pub fn new(record: &Record, bytes: Bytes, owner: NodeId, unix_ms: u64) -> Self {
+    /// Of `node`, which is at `relay`, this one; `bytes` is what `record` was decoded from at `unix_ms`.
+    pub fn of_node(
+        record: &Record,
+        bytes: Bytes,
+        node: NodeId,
+        relay: RelayId,
+        unix_ms: u64,
+    ) -> Self {
+        let owner = OwnerTag::new(record.locator_key, node);
+        Self::new(record, bytes, owner, Account::Node(node), relay, unix_ms)
+    }
+
+    /// Of a node at `relay`, another one.
+    pub fn of_relay(
+        record: &Record,
+        bytes: Bytes,
+        owner: OwnerTag,
+        relay: RelayId,
+        unix_ms: u64,
+    ) -> Self {
+        Self::new(record, bytes, owner, Account::Relay(relay), relay, unix_ms)
+    }
+
+    fn new(
+        record: &Record,
+        bytes: Bytes,
+        owner: OwnerTag,
+        account: Account,
+        relay: RelayId,
+        unix_ms: u64,
+    ) -> Self {
         let from_now = |moment_ms: u64| Duration::from_millis(moment_ms.saturating_sub(unix_ms));
         // A joiner asks for this key until the epoch after its own is over, by a clock that may be late.
         let asked_until_ms = (record.not_before_ms / EPOCH_MS + 2) * EPOCH_MS + CLOCK_TOLERANCE_MS;
@@ -45,6 +89,8 @@ impl Publication {
             session_key: record.session_key,
             sequence: record.sequence,
             owner,
+            account,
+            relay,
             bytes,
             live_for,
             kept_for: from_now(asked_until_ms).max(live_for),
@@ -59,6 +105,21 @@ impl Publication {
     /// How long it can be joined.
     pub fn live_for(&self) -> Duration {
         self.live_for
+    }
+
+    /// How long it is remembered.
+    pub fn kept_for(&self) -> Duration {
+        self.kept_for
+    }
+
+    /// Whose it is.
+    pub fn owner(&self) -> OwnerTag {
+        self.owner
+    }
+
+    /// The record as it was signed.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 }
 
@@ -79,7 +140,12 @@ pub enum Ended {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// A record that can be joined.
-    Live(Bytes),
+    Live {
+        /// As it was signed.
+        record: Bytes,
+        /// Where its publisher is.
+        relay: RelayId,
+    },
     /// One that could.
     Ended(Ended),
     /// Nothing.
@@ -95,9 +161,12 @@ pub enum PutRefused {
     /// The node has [`MAX_LIVE_PER_NODE`] already.
     #[error("the node has too many live records")]
     NodeFull,
-    /// The store has no room.
+    /// The store has no room, or not for this relay.
     #[error("the store is full")]
     Full,
+    /// Too few of the relays that should keep it do.
+    #[error("too few relays answer")]
+    NoQuorum,
 }
 
 /// Why a record was not withdrawn.
@@ -126,7 +195,9 @@ pub struct Store {
     capacity: usize,
     kept_by_key: HashMap<LocatorKey, Kept>,
     deadlines: BTreeSet<(Instant, LocatorKey)>,
-    live_by_owner: HashMap<NodeId, usize>,
+    live: usize,
+    /// Live records of nodes, all records of relays.
+    held_by_account: HashMap<Account, usize>,
 }
 
 impl Store {
@@ -136,13 +207,14 @@ impl Store {
             capacity,
             kept_by_key: HashMap::new(),
             deadlines: BTreeSet::new(),
-            live_by_owner: HashMap::new(),
+            live: 0,
+            held_by_account: HashMap::new(),
         }
     }
 
     /// Puts a record where nothing is, or in place of an older one of the same session key.
     ///
-    /// The same bytes from the same node are accepted again: so a node whose connection broke comes back.
+    /// The same bytes from the same node are accepted again: so a node whose connection broke comes back, be it at another relay.
     ///
     /// # Errors
     /// Why not.
@@ -152,26 +224,21 @@ impl Store {
         now: Instant,
     ) -> Result<(), PutRefused> {
         self.handle_deadlines(now);
-        if let Some(kept) = self.kept_by_key.get(&publication.key) {
-            if !kept.gives_way_to(&publication) {
-                return Err(PutRefused::Taken);
-            }
-            self.remove(publication.key);
-        } else if self
-            .live_by_owner
-            .get(&publication.owner)
-            .is_some_and(|&live| live >= MAX_LIVE_PER_NODE)
-        {
-            return Err(PutRefused::NodeFull);
-        } else if self.kept_by_key.len() >= self.capacity {
-            return Err(PutRefused::Full);
+        let (key, account) = (publication.key, publication.account);
+        let kept = self.kept_by_key.get(&key);
+        if kept.is_some_and(|kept| !kept.gives_way_to(&publication)) {
+            return Err(PutRefused::Taken);
         }
-        let due = now + publication.live_for;
-        *self.live_by_owner.entry(publication.owner).or_default() += 1;
-        self.deadlines.insert((due, publication.key));
-        let kept_until = now + publication.kept_for;
+        if kept.is_none_or(|kept| kept.publication.account != account) {
+            self.check_room(account)?;
+        }
+        self.remove(key);
+        let (due, kept_until) = (now + publication.live_for, now + publication.kept_for);
+        self.live += 1;
+        *self.held_by_account.entry(account).or_default() += 1;
+        self.deadlines.insert((due, key));
         self.kept_by_key.insert(
-            publication.key,
+            key,
             Kept {
                 publication,
                 ended: None,
@@ -179,6 +246,25 @@ impl Store {
                 kept_until,
             },
         );
+        Ok(())
+    }
+
+    /// Whether one more may be kept on this account.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_room(&self, account: Account) -> Result<(), PutRefused> {
+        let held = self.held_by_account.get(&account).copied();
+        let (most, refused) = match account {
+            Account::Node(_) => (MAX_LIVE_PER_NODE, PutRefused::NodeFull),
+            Account::Relay(_) => (MAX_PER_RELAY, PutRefused::Full),
+        };
+        if held.unwrap_or(0) >= most {
+            return Err(refused);
+        }
+        if self.kept_by_key.len() >= self.capacity {
+            return Err(PutRefused::Full);
+        }
         Ok(())
     }
 
@@ -190,7 +276,10 @@ impl Store {
             Some(Kept {
                 ended: Some(why), ..
             }) => Found::Ended(*why),
-            Some(kept) => Found::Live(kept.publication.bytes.clone()),
+            Some(kept) => Found::Live {
+                record: kept.publication.bytes.clone(),
+                relay: kept.publication.relay,
+            },
         }
     }
 
@@ -201,7 +290,7 @@ impl Store {
     pub fn withdraw(
         &mut self,
         key: LocatorKey,
-        owner: NodeId,
+        owner: OwnerTag,
         why: Ended,
         now: Instant,
     ) -> Result<(), WithdrawRefused> {
@@ -216,10 +305,28 @@ impl Store {
         }
     }
 
+    /// Forgets a live record that `relay` has put, as if it had not.
+    pub fn forget(&mut self, key: LocatorKey, relay: RelayId) {
+        let kept = self.kept_by_key.get(&key);
+        if kept.is_some_and(|kept| kept.ended.is_none() && kept.publication.relay == relay) {
+            self.remove(key);
+        }
+    }
+
     /// Records that can be joined.
     pub fn live_records(&mut self, now: Instant) -> usize {
         self.handle_deadlines(now);
-        self.live_by_owner.values().sum()
+        self.live
+    }
+
+    /// Records and tombstones.
+    pub fn len(&self) -> usize {
+        self.kept_by_key.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.kept_by_key.is_empty()
     }
 
     fn handle_deadlines(&mut self, now: Instant) {
@@ -259,8 +366,11 @@ impl Store {
         // Nobody needs the record itself any more.
         kept.publication.bytes = Bytes::new();
         self.deadlines.insert((kept.due, key));
-        let owner = kept.publication.owner;
-        self.count_down(owner);
+        let account = kept.publication.account;
+        self.live -= 1;
+        if matches!(account, Account::Node(_)) {
+            self.count_down(account);
+        }
     }
 
     fn remove(&mut self, key: LocatorKey) {
@@ -268,16 +378,18 @@ impl Store {
             return;
         };
         self.deadlines.remove(&(kept.due, key));
-        if kept.ended.is_none() {
-            self.count_down(kept.publication.owner);
+        let (account, is_live) = (kept.publication.account, kept.ended.is_none());
+        self.live -= usize::from(is_live);
+        if is_live || matches!(account, Account::Relay(_)) {
+            self.count_down(account);
         }
     }
 
-    fn count_down(&mut self, owner: NodeId) {
-        if let Some(live) = self.live_by_owner.get_mut(&owner) {
-            *live -= 1;
-            if *live == 0 {
-                self.live_by_owner.remove(&owner);
+    fn count_down(&mut self, account: Account) {
+        if let Some(held) = self.held_by_account.get_mut(&account) {
+            *held -= 1;
+            if *held == 0 {
+                self.held_by_account.remove(&account);
             }
         }
     }
@@ -296,13 +408,21 @@ impl Kept {
 mod tests {
     use super::*;
 
-    fn publication(key: u8, owner: u8) -> Publication {
+    const HERE: RelayId = RelayId([0xa; 32]);
+
+    fn owner(key: u8, owner: u8) -> OwnerTag {
+        OwnerTag::new(LocatorKey([key; 32]), NodeId([owner; 32]))
+    }
+
+    fn publication(key: u8, node: u8) -> Publication {
         Publication {
             key: LocatorKey([key; 32]),
             session_key: [key; 32],
             sequence: 1,
-            owner: NodeId([owner; 32]),
-            bytes: Bytes::from(vec![key, owner]),
+            owner: owner(key, node),
+            account: Account::Node(NodeId([node; 32])),
+            relay: HERE,
+            bytes: Bytes::from(vec![key, node]),
             live_for: secs(600),
             kept_for: secs(900),
         }
@@ -322,7 +442,10 @@ mod tests {
         let mut store = Store::new(10);
         assert_eq!(store.find(key(1), start), Found::Absent);
         assert_eq!(store.put_if_absent(publication(1, 1), start), Ok(()));
-        let live = Found::Live(publication(1, 1).bytes);
+        let live = Found::Live {
+            record: publication(1, 1).bytes,
+            relay: HERE,
+        };
         assert_eq!(store.find(key(1), start + secs(599)), live);
         assert_eq!(store.live_records(start + secs(599)), 1);
         assert_eq!(
@@ -334,7 +457,8 @@ mod tests {
         assert!(
             store.kept_by_key.is_empty()
                 && store.deadlines.is_empty()
-                && store.live_by_owner.is_empty()
+                && store.held_by_account.is_empty()
+                && store.is_empty()
         );
     }
 
@@ -350,8 +474,9 @@ mod tests {
             expiry_ms: 6 * EPOCH_MS + 1000,
             sequence: 1,
         };
+        let now_ms = 5 * EPOCH_MS + 2000;
         let publication =
-            Publication::new(&record, Bytes::new(), NodeId([1; 32]), 5 * EPOCH_MS + 2000);
+            Publication::of_node(&record, Bytes::new(), NodeId([1; 32]), HERE, now_ms);
         assert_eq!(publication.live_for, secs(599));
         assert_eq!(
             publication.kept_for,
@@ -370,12 +495,12 @@ mod tests {
             let n = u8::try_from(n).expect("four");
             store.put_if_absent(publication(n, 1), start).expect("put");
             assert_eq!(
-                store.withdraw(key(n), NodeId([2; 32]), why, start),
+                store.withdraw(key(n), owner(n, 2), why, start),
                 Err(WithdrawRefused::NotYours)
             );
-            assert_eq!(store.withdraw(key(n), NodeId([1; 32]), why, start), Ok(()));
+            assert_eq!(store.withdraw(key(n), owner(n, 1), why, start), Ok(()));
             assert_eq!(
-                store.withdraw(key(n), NodeId([1; 32]), Ended::Used, start),
+                store.withdraw(key(n), owner(n, 1), Ended::Used, start),
                 Ok(()),
                 "again is no error"
             );
@@ -387,7 +512,7 @@ mod tests {
             assert_eq!(store.put_if_absent(again, start), Err(PutRefused::Taken));
         }
         assert_eq!(
-            store.withdraw(key(9), NodeId([1; 32]), Ended::Used, start),
+            store.withdraw(key(9), owner(9, 1), Ended::Used, start),
             Err(WithdrawRefused::Absent)
         );
         assert_eq!(store.find(key(1), start + secs(900)), Found::Absent);
@@ -405,7 +530,7 @@ mod tests {
         };
         assert_eq!(store.put_if_absent(other, start), Err(PutRefused::Taken));
         let replayed = Publication {
-            owner: NodeId([2; 32]),
+            owner: owner(1, 2),
             ..publication(1, 1)
         };
         assert_eq!(store.put_if_absent(replayed, start), Err(PutRefused::Taken));
@@ -426,7 +551,10 @@ mod tests {
         );
         assert_eq!(
             store.find(key(1), start),
-            Found::Live(Bytes::from_static(b"newer"))
+            Found::Live {
+                record: Bytes::from_static(b"newer"),
+                relay: HERE
+            }
         );
         assert_eq!(store.live_records(start), 1);
     }
@@ -443,7 +571,7 @@ mod tests {
             Err(PutRefused::NodeFull)
         );
         store
-            .withdraw(key(0), NodeId([1; 32]), Ended::Cancelled, start)
+            .withdraw(key(0), owner(0, 1), Ended::Cancelled, start)
             .expect("withdrawn");
         assert_eq!(store.put_if_absent(publication(4, 1), start), Ok(()));
         assert_eq!(store.put_if_absent(publication(5, 2), start), Ok(()));
@@ -456,5 +584,55 @@ mod tests {
             store.put_if_absent(publication(6, 2), start + secs(900)),
             Ok(())
         );
+    }
+
+    #[test]
+    fn a_node_that_comes_back_at_another_relay_is_found_there() {
+        let (start, elsewhere) = (Instant::now(), RelayId([0xb; 32]));
+        let mut store = Store::new(10);
+        store.put_if_absent(publication(1, 1), start).expect("put");
+        let moved = Publication {
+            account: Account::Relay(elsewhere),
+            relay: elsewhere,
+            ..publication(1, 1)
+        };
+        assert_eq!(store.put_if_absent(moved, start), Ok(()));
+        let Found::Live { relay, .. } = store.find(key(1), start) else {
+            panic!("gone")
+        };
+        assert_eq!(relay, elsewhere);
+        store.forget(key(1), HERE);
+        assert_eq!(store.live_records(start), 1, "only who put it may");
+        store.forget(key(1), elsewhere);
+        assert_eq!(store.find(key(1), start), Found::Absent);
+        assert!(store.held_by_account.is_empty() && store.deadlines.is_empty());
+    }
+
+    #[test]
+    fn a_flood_of_one_relay_leaves_room_for_the_others() {
+        let start = Instant::now();
+        let mut store = Store::new(MAX_PER_RELAY + 10);
+        let flood = |n: u32, relay: u8| {
+            let mut key = [relay; 32];
+            key[..4].copy_from_slice(&n.to_be_bytes());
+            Publication {
+                key: LocatorKey(key),
+                account: Account::Relay(RelayId([relay; 32])),
+                relay: RelayId([relay; 32]),
+                ..publication(1, 1)
+            }
+        };
+        store.put_if_absent(flood(0, 1), start).expect("room");
+        let put = (0..100_000).filter(|&n| store.put_if_absent(flood(n, 2), start).is_ok());
+        assert_eq!(put.count(), MAX_PER_RELAY);
+        let first = flood(0, 1).key;
+        assert!(matches!(store.find(first, start), Found::Live { .. }));
+        assert_eq!(store.put_if_absent(flood(1, 1), start), Ok(()));
+        assert_eq!(store.put_if_absent(publication(9, 9), start), Ok(()));
+        // What has ended still has its place.
+        let ended = store.withdraw(flood(0, 2).key, publication(1, 1).owner, Ended::Used, start);
+        assert_eq!(ended, Ok(()));
+        let more = store.put_if_absent(flood(100_000, 2), start);
+        assert_eq!(more, Err(PutRefused::Full));
     }
 }

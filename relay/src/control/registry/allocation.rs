@@ -8,7 +8,7 @@ use remora_proto::{
     wire::message::control::{Allocated, Released},
 };
 
-use super::{ConnectionNumber, Due, Registry};
+use super::{ConnectionNumber, Due, Party, Registry};
 use crate::{
     admin::metrics::SessionEnd,
     control::message::{Answer, Reason, Refusal, ReleaseCause, Reply, done},
@@ -23,64 +23,79 @@ pub(super) const IDLE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Allocation {
     /// By [`Side`].
-    nodes: [ConnectionNumber; 2],
+    pub(super) parties: [Party; 2],
+    /// What other relays hear of it comes after what they heard of this.
+    exchange: ExchangeId,
     check_at: Instant,
 }
 
 impl Allocation {
-    fn side(&self, number: ConnectionNumber) -> Option<Side> {
+    pub(super) fn side(&self, party: Party) -> Option<Side> {
         [Side::Host, Side::Joiner]
             .into_iter()
-            .find(|&side| self.nodes[side as usize] == number)
+            .find(|&side| self.parties[side as usize] == party)
+    }
+
+    fn is_bridged(&self) -> bool {
+        let is_elsewhere = |party: &Party| matches!(party, Party::At(_));
+        self.parties.iter().any(is_elsewhere)
     }
 }
 
 impl Registry {
-    /// Allocates a session for `nodes` (host, joiner): the joiner is told, the host's answer is returned.
+    /// Allocates a session for `parties` (host, joiner), under `session` if another relay has chosen it.
     pub(super) fn allocate(
         &mut self,
         exchange: ExchangeId,
-        nodes: [ConnectionNumber; 2],
-        payload: Bytes,
-        now: Instant,
-    ) -> Answer {
-        let session = self.open_session(nodes, now)?;
-        let of = |side, payload| self.allocated(exchange, session, side, payload, Bytes::new());
-        let (answer, notice) = (of(Side::Host, Bytes::new()), of(Side::Joiner, payload));
-        self.notices.push_back((nodes[1], notice));
-        Ok(answer)
-    }
-
-    /// Opens a session for `nodes` (host, joiner).
-    pub(super) fn open_session(
-        &mut self,
-        nodes: [ConnectionNumber; 2],
+        parties: [Party; 2],
+        session: Option<SessionId>,
         now: Instant,
     ) -> Result<SessionId, Refusal> {
-        let legs = self.legs(nodes)?;
-        let session = self.new_session(legs, now);
+        let legs = self.legs(parties)?;
+        let session = match session {
+            None => self.new_session(legs, now),
+            Some(session) => {
+                if session.0 == 0 || !self.table.insert(session, legs, now) {
+                    return Err(Refusal::new(Reason::Full, "the session's id is taken"));
+                }
+                session
+            }
+        };
         let check_at = now + IDLE;
-        self.allocations
-            .insert(session, Allocation { nodes, check_at });
+        let allocation = Allocation {
+            parties,
+            exchange,
+            check_at,
+        };
+        if allocation.is_bridged() {
+            self.metrics.bridged_sessions.inc();
+        }
+        self.allocations.insert(session, allocation);
         self.deadlines.insert((check_at, Due::Allocation(session)));
-        for number in nodes {
-            if let Some(node) = self.nodes.get_mut(&number) {
+        for party in parties {
+            if let Some(node) = self.node_mut(party) {
                 node.sessions.insert(session);
             }
         }
-        let [host, joiner] = nodes.map(|number| self.nodes.get(&number).map(|node| node.id));
-        tracing::info!(%session, ?host, ?joiner, "session allocated");
+        tracing::info!(%session, host = self.who(parties[0]), joiner = self.who(parties[1]), "session allocated");
         Ok(session)
     }
 
-    /// What one side of a session is told.
+    /// For the log.
+    fn who(&self, party: Party) -> String {
+        match party {
+            Party::Here(number) => format!("{:?}", self.nodes.get(&number).map(|node| node.id)),
+            Party::At(relay) => format!("{relay:?}"),
+        }
+    }
+
+    /// The notice, or the answer, that `side` has a session.
     pub(super) fn allocated(
         &self,
         exchange: ExchangeId,
         session: SessionId,
         side: Side,
         payload: Bytes,
-        rejoin: Bytes,
     ) -> Reply {
         Reply::Allocated(Allocated {
             exchange: exchange.0,
@@ -88,29 +103,32 @@ impl Registry {
             session: session.0,
             side: side as u32,
             rate_bytes_per_s: self.limits.session_rate_bytes_per_s,
-            rejoin,
+            rejoin: Bytes::new(),
         })
     }
 
     /// Where the two are, if there is room for their session.
-    fn legs(&self, nodes: [ConnectionNumber; 2]) -> Result<[Leg; 2], Refusal> {
+    fn legs(&self, parties: [Party; 2]) -> Result<[Leg; 2], Refusal> {
         if self.allocations.len() >= self.limits.max_sessions {
             return Err(Refusal::new(
                 Reason::Full,
                 "this relay has as many sessions as it may; try another",
             ));
         }
-        let leg = |number| {
-            let node = self.nodes.get(&number).ok_or(super::PEER_GONE)?;
-            if node.sessions.len() >= MAX_PER_NODE {
-                return Err(Refusal::new(
-                    Reason::Full,
-                    "one of the two has too many sessions",
-                ));
+        let leg = |party| match party {
+            Party::Here(number) => {
+                let node = self.nodes.get(&number).ok_or(super::PEER_GONE)?;
+                if node.sessions.len() >= MAX_PER_NODE {
+                    return Err(Refusal::new(
+                        Reason::Full,
+                        "one of the two has too many sessions",
+                    ));
+                }
+                Ok(node.leg)
             }
-            Ok(node.leg)
+            Party::At(relay) => self.leg_to(relay),
         };
-        Ok([leg(nodes[0])?, leg(nodes[1])?])
+        Ok([leg(parties[0])?, leg(parties[1])?])
     }
 
     fn new_session(&mut self, legs: [Leg; 2], now: Instant) -> SessionId {
@@ -132,7 +150,7 @@ impl Registry {
             if let Some(side) = self
                 .allocations
                 .get(session)
-                .and_then(|allocation| allocation.side(number))
+                .and_then(|allocation| allocation.side(Party::Here(number)))
             {
                 self.table.update_leg(*session, side, leg);
             }
@@ -141,7 +159,7 @@ impl Registry {
 
     pub(super) fn release(&mut self, number: ConnectionNumber, session: SessionId) -> Answer {
         self.end_for_peer(
-            number,
+            Party::Here(number),
             session,
             SessionEnd::Released,
             ReleaseCause::PeerReleased,
@@ -151,13 +169,18 @@ impl Registry {
     }
 
     pub(super) fn lose_session(&mut self, gone: ConnectionNumber, session: SessionId) {
-        self.end_for_peer(gone, session, SessionEnd::Lost, ReleaseCause::PeerLost);
+        self.end_for_peer(
+            Party::Here(gone),
+            session,
+            SessionEnd::Lost,
+            ReleaseCause::PeerLost,
+        );
     }
 
-    /// Ends a session of `number` and tells the other; false when it is not one of its sessions.
-    fn end_for_peer(
+    /// Ends a session of `party` and tells the other; false when it is not one of its sessions.
+    pub(super) fn end_for_peer(
         &mut self,
-        number: ConnectionNumber,
+        party: Party,
         session: SessionId,
         end: SessionEnd,
         cause: ReleaseCause,
@@ -165,11 +188,11 @@ impl Registry {
         let side = self
             .allocations
             .get(&session)
-            .and_then(|allocation| allocation.side(number));
+            .and_then(|allocation| allocation.side(party));
         let Some(side) = side else { return false };
         if let Some(ended) = self.end_session(session, end) {
-            self.notices
-                .push_back((ended.nodes[side.peer() as usize], released(session, cause)));
+            let peer = ended.parties[side.peer() as usize];
+            self.tell_released(peer, &ended, session, cause);
         }
         true
     }
@@ -199,19 +222,40 @@ impl Registry {
 
     fn end_for_both(&mut self, session: SessionId, end: SessionEnd, cause: ReleaseCause) {
         if let Some(ended) = self.end_session(session, end) {
-            self.notices
-                .extend(ended.nodes.map(|node| (node, released(session, cause))));
+            for party in ended.parties {
+                self.tell_released(party, &ended, session, cause);
+            }
         }
     }
 
-    fn end_session(&mut self, session: SessionId, end: SessionEnd) -> Option<Allocation> {
+    fn tell_released(
+        &mut self,
+        party: Party,
+        ended: &Allocation,
+        session: SessionId,
+        cause: ReleaseCause,
+    ) {
+        match party {
+            Party::Here(number) => self.notices.push_back((number, released(session, cause))),
+            Party::At(relay) => self.call_release(relay, ended.exchange, session, cause),
+        }
+    }
+
+    pub(super) fn end_session(
+        &mut self,
+        session: SessionId,
+        end: SessionEnd,
+    ) -> Option<Allocation> {
         let ended = self.allocations.remove(&session)?;
         self.deadlines
             .remove(&(ended.check_at, Due::Allocation(session)));
-        for number in ended.nodes {
-            if let Some(node) = self.nodes.get_mut(&number) {
+        for party in ended.parties {
+            if let Some(node) = self.node_mut(party) {
                 node.sessions.remove(&session);
             }
+        }
+        if ended.is_bridged() {
+            self.metrics.bridged_sessions.dec();
         }
         let [host, joiner] = self.table.remove(session).unwrap_or_default();
         tracing::info!(

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use remora_proto::{
-    id::{ExchangeId, Side},
+    id::{ExchangeId, RelayId, SessionId, Side},
     record::LocatorKey,
     wire::message::control::{Dismiss, Offer, Signal, Started},
 };
 
-use super::{ConnectionNumber, Due, PEER_GONE, Registry};
+use super::{ConnectionNumber, Due, Outcome, PEER_GONE, Party, Registry};
 use crate::{
     admin::metrics::Introduction,
     control::message::{Answer, Reason, Refusal, Reply, done},
@@ -22,30 +22,61 @@ pub(super) const MAX_PER_JOINER: usize = 4;
 /// Life of an exchange. The PAKE takes two round trips; this is for the slowest satellite, twice.
 pub(super) const LIFE: Duration = Duration::from_secs(30);
 
+pub(super) const HOST_GONE: Refusal = Refusal::new(
+    Reason::PeerGone,
+    "whoever made this code is not connected at the moment",
+);
+
 #[derive(Debug)]
 pub(super) struct Exchange {
-    key: LocatorKey,
-    host: ConnectionNumber,
-    joiner: ConnectionNumber,
-    until: Instant,
+    pub(super) key: LocatorKey,
+    pub(super) host: Party,
+    pub(super) joiner: Party,
+    pub(super) until: Instant,
+    pub(super) awaited: Awaited,
+    /// Signals to and from the other relay, if one of them is there.
+    pub(super) sent: u32,
+    pub(super) received: u32,
+}
+
+/// What the other relay has still to agree to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaited {
+    Nothing,
+    /// That its host has been told.
+    Offer,
+    /// That its joiner is let in.
+    Admit(SessionId),
 }
 
 impl Exchange {
-    fn side(&self, number: ConnectionNumber) -> Option<Side> {
+    pub(super) fn new(key: LocatorKey, [host, joiner]: [Party; 2], now: Instant) -> Self {
+        Self {
+            key,
+            host,
+            joiner,
+            until: now + LIFE,
+            awaited: Awaited::Nothing,
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    pub(super) fn side(&self, party: Party) -> Option<Side> {
         [(self.host, Side::Host), (self.joiner, Side::Joiner)]
             .into_iter()
-            .find_map(|(node, side)| (node == number).then_some(side))
+            .find_map(|(other, side)| (other == party).then_some(side))
     }
 
     pub(super) fn renumber(&mut self, from: ConnectionNumber, to: ConnectionNumber) {
-        for node in [&mut self.host, &mut self.joiner] {
-            if *node == from {
-                *node = to;
+        for party in [&mut self.host, &mut self.joiner] {
+            if *party == Party::Here(from) {
+                *party = Party::Here(to);
             }
         }
     }
 
-    fn node(&self, side: Side) -> ConnectionNumber {
+    pub(super) fn party(&self, side: Side) -> Party {
         match side {
             Side::Host => self.host,
             Side::Joiner => self.joiner,
@@ -58,36 +89,80 @@ impl Registry {
         &mut self,
         number: ConnectionNumber,
         key: LocatorKey,
+        relay: RelayId,
         payload: Bytes,
         now: Instant,
-    ) -> Answer {
+    ) -> Outcome {
+        let joined = if relay == self.me {
+            self.join_here(number, key, payload, now).map(Outcome::from)
+        } else {
+            self.join_at(number, key, relay, payload, now)
+                .map(Outcome::Later)
+        };
+        joined.unwrap_or_else(Outcome::from)
+    }
+
+    fn join_here(
+        &mut self,
+        number: ConnectionNumber,
+        key: LocatorKey,
+        payload: Bytes,
+        now: Instant,
+    ) -> Result<Reply, Refusal> {
+        self.check_serving()?;
+        let host = self.check_host(key)?;
+        if host == number {
+            return Err(Refusal::new(Reason::BadState, "this is your own code"));
+        }
+        self.check_joiner(number)?;
+        let exchange = self.new_exchange_id();
+        self.open(exchange, key, [Party::Here(host), Party::Here(number)], now);
+        self.offer(exchange, host, key, payload);
+        Ok(started(exchange))
+    }
+
+    pub(super) fn check_serving(&self) -> Result<(), Refusal> {
         if self.drain.is_leaving() {
             return Err(Refusal::new(
                 Reason::Draining,
                 "this relay is about to stop; use another",
             ));
         }
-        let host = self.check_join(number, key)?;
-        let exchange = self.new_exchange_id();
-        let until = now + LIFE;
-        self.exchanges.insert(
-            exchange,
-            Exchange {
-                key,
-                host,
-                joiner: number,
-                until,
-            },
-        );
-        self.deadlines.insert((until, Due::Exchange(exchange)));
-        if let Some(hosting) = self.hosting_by_locator.get_mut(&key) {
+        Ok(())
+    }
+
+    /// Opens an exchange.
+    pub(super) fn open(
+        &mut self,
+        exchange: ExchangeId,
+        key: LocatorKey,
+        parties: [Party; 2],
+        now: Instant,
+    ) {
+        let opened = Exchange::new(key, parties, now);
+        self.deadlines
+            .insert((opened.until, Due::Exchange(exchange)));
+        self.exchanges.insert(exchange, opened);
+        if let Party::Here(_) = parties[0]
+            && let Some(hosting) = self.hosting_by_locator.get_mut(&key)
+        {
             hosting.exchanges.insert(exchange);
         }
-        for node in [host, number] {
-            if let Some(node) = self.nodes.get_mut(&node) {
+        for party in parties {
+            if let Some(node) = self.node_mut(party) {
                 node.exchanges.insert(exchange);
             }
         }
+    }
+
+    /// Tells a host of this relay.
+    pub(super) fn offer(
+        &mut self,
+        exchange: ExchangeId,
+        host: ConnectionNumber,
+        key: LocatorKey,
+        payload: Bytes,
+    ) {
         let locator_key = Bytes::copy_from_slice(&key.0);
         self.notices.push_back((
             host,
@@ -97,46 +172,38 @@ impl Registry {
                 payload,
             }),
         ));
-        Ok(Reply::Started(Started {
-            exchange: exchange.0,
-        }))
     }
 
-    /// The host behind `key`, if `number` may try.
-    fn check_join(
-        &self,
-        number: ConnectionNumber,
-        key: LocatorKey,
-    ) -> Result<ConnectionNumber, Refusal> {
-        let hosting = self.hosting_by_locator.get(&key).ok_or(Refusal::new(
-            Reason::PeerGone,
-            "whoever made this code is not connected at the moment",
-        ))?;
-        if hosting.host == number {
-            return Err(Refusal::new(Reason::BadState, "this is your own code"));
-        }
+    /// The host that waits here under `key`, if somebody more may try.
+    pub(super) fn check_host(&self, key: LocatorKey) -> Result<ConnectionNumber, Refusal> {
+        let hosting = self.hosting_by_locator.get(&key).ok_or(HOST_GONE)?;
         if hosting.exchanges.len() >= MAX_PER_RECORD {
             return Err(Refusal::new(
                 Reason::Full,
                 "too many are trying this code at once",
             ));
         }
+        Ok(hosting.host)
+    }
+
+    /// Whether the node may try one more.
+    pub(super) fn check_joiner(&self, number: ConnectionNumber) -> Result<(), Refusal> {
         let joining = self.nodes.get(&number).map_or(0, |node| {
             let exchanges = node
                 .exchanges
                 .iter()
                 .filter_map(|id| self.exchanges.get(id));
             exchanges
-                .filter(|exchange| exchange.joiner == number)
+                .filter(|exchange| exchange.joiner == Party::Here(number))
                 .count()
         });
         if joining >= MAX_PER_JOINER {
             return Err(Refusal::new(Reason::Full, "too many codes tried at once"));
         }
-        Ok(hosting.host)
+        Ok(())
     }
 
-    fn new_exchange_id(&mut self) -> ExchangeId {
+    pub(super) fn new_exchange_id(&mut self) -> ExchangeId {
         loop {
             let id = ExchangeId(u64::from_be_bytes(self.random.bytes()));
             if id.0 != 0 && !self.exchanges.contains_key(&id) {
@@ -152,21 +219,23 @@ impl Registry {
         payload: Bytes,
     ) -> Answer {
         let (entry, side) = self.member(number, exchange)?;
-        let to = entry.node(side.peer());
-        // A host that is being woken has not seen the offer. What comes before its answer would only be kept for it.
-        if to.is_parked() {
-            return Err(Refusal::new(
-                Reason::BadState,
-                "the other node has not answered yet",
-            ));
+        match entry.party(side.peer()) {
+            // A host that is being woken has not seen the offer. What comes before its answer would only be kept for it.
+            Party::Here(to) if to.is_parked() => {
+                return Err(Refusal::new(
+                    Reason::BadState,
+                    "the other node has not answered yet",
+                ));
+            }
+            Party::Here(to) => self.notices.push_back((
+                to,
+                Reply::Signal(Signal {
+                    exchange: exchange.0,
+                    payload,
+                }),
+            )),
+            Party::At(relay) => self.call_signal(relay, exchange, payload),
         }
-        self.notices.push_back((
-            to,
-            Reply::Signal(Signal {
-                exchange: exchange.0,
-                payload,
-            }),
-        ));
         Ok(done())
     }
 
@@ -189,10 +258,17 @@ impl Registry {
                 payload,
                 wrong_secret,
             };
-            self.notices
-                .push_back((ended.joiner, Reply::Dismissed(dismiss)));
+            self.tell_dismissed(ended.joiner, dismiss);
         }
         Ok(done())
+    }
+
+    /// Tells one of the two, wherever it is.
+    pub(super) fn tell_dismissed(&mut self, party: Party, dismiss: Dismiss) {
+        match party {
+            Party::Here(number) => self.notices.push_back((number, Reply::Dismissed(dismiss))),
+            Party::At(relay) => self.call_dismiss(relay, dismiss),
+        }
     }
 
     pub(super) fn admit(
@@ -201,25 +277,51 @@ impl Registry {
         exchange: ExchangeId,
         payload: Bytes,
         now: Instant,
-    ) -> Answer {
+    ) -> Outcome {
+        let admitted = self.try_admit(number, exchange, payload, now);
+        admitted.unwrap_or_else(Outcome::from)
+    }
+
+    fn try_admit(
+        &mut self,
+        number: ConnectionNumber,
+        exchange: ExchangeId,
+        payload: Bytes,
+        now: Instant,
+    ) -> Result<Outcome, Refusal> {
         let joiner = self.hosted(number, exchange)?;
-        let answer = self.allocate(exchange, [number, joiner], payload, now)?;
-        self.end_exchange(exchange, Introduction::Admitted);
-        Ok(answer)
+        let parties = [Party::Here(number), joiner];
+        let session = self.allocate(exchange, parties, None, now)?;
+        match joiner {
+            Party::Here(joiner) => {
+                let notice = self.allocated(exchange, session, Side::Joiner, payload);
+                self.notices.push_back((joiner, notice));
+                self.end_exchange(exchange, Introduction::Admitted);
+                let answer = self.allocated(exchange, session, Side::Host, Bytes::new());
+                Ok(answer.into())
+            }
+            Party::At(relay) => {
+                self.call_admit(relay, exchange, session, payload);
+                Ok(Outcome::Later(exchange))
+            }
+        }
     }
 
     /// Of a node that is gone: the other one is told.
     pub(super) fn abandon_exchange(&mut self, gone: ConnectionNumber, exchange: ExchangeId) {
-        if let Some(ended) = self.end_exchange(exchange, Introduction::PeerGone) {
-            let left = ended.side(gone).map(|side| ended.node(side.peer()));
-            self.notices.extend(left.map(|node| (node, over(exchange))));
+        if let Some(ended) = self.end_exchange(exchange, Introduction::PeerGone)
+            && let Some(side) = ended.side(Party::Here(gone))
+        {
+            self.tell_dismissed(ended.party(side.peer()), over(exchange));
         }
     }
 
     pub(super) fn expire_exchange(&mut self, exchange: ExchangeId) {
         if let Some(ended) = self.end_exchange(exchange, Introduction::Expired) {
-            self.notices
-                .extend([ended.host, ended.joiner].map(|node| (node, over(exchange))));
+            // Another relay has the same clock for it.
+            for party in [ended.host, ended.joiner] {
+                self.notify(party, Reply::Dismissed(over(exchange)));
+            }
         }
     }
 
@@ -230,18 +332,18 @@ impl Registry {
         exchange: ExchangeId,
     ) -> Result<(&Exchange, Side), Refusal> {
         let entry = self.exchanges.get(&exchange).ok_or(PEER_GONE)?;
-        let side = entry.side(number).ok_or(PEER_GONE)?;
+        let side = entry.side(Party::Here(number)).ok_or(PEER_GONE)?;
         Ok((entry, side))
     }
 
-    /// The joiner of an exchange that `number` decides about.
-    fn hosted(
-        &self,
-        number: ConnectionNumber,
-        exchange: ExchangeId,
-    ) -> Result<ConnectionNumber, Refusal> {
+    /// The joiner of an exchange that `number` decides about, and has not yet.
+    fn hosted(&self, number: ConnectionNumber, exchange: ExchangeId) -> Result<Party, Refusal> {
         match self.member(number, exchange)? {
-            (entry, Side::Host) => Ok(entry.joiner),
+            (entry, Side::Host) if entry.awaited == Awaited::Nothing => Ok(entry.joiner),
+            (_, Side::Host) => Err(Refusal::new(
+                Reason::BadState,
+                "this exchange has been decided about",
+            )),
             (_, Side::Joiner) => Err(Refusal::new(
                 Reason::BadState,
                 "only the host decides about an exchange",
@@ -249,28 +351,41 @@ impl Registry {
         }
     }
 
-    fn end_exchange(&mut self, exchange: ExchangeId, result: Introduction) -> Option<Exchange> {
+    pub(super) fn end_exchange(
+        &mut self,
+        exchange: ExchangeId,
+        result: Introduction,
+    ) -> Option<Exchange> {
         let ended = self.exchanges.remove(&exchange)?;
         self.deadlines
             .remove(&(ended.until, Due::Exchange(exchange)));
         if let Some(hosting) = self.hosting_by_locator.get_mut(&ended.key) {
             hosting.exchanges.remove(&exchange);
         }
-        for node in [ended.host, ended.joiner] {
-            if let Some(node) = self.nodes.get_mut(&node) {
+        for party in [ended.host, ended.joiner] {
+            if let Some(node) = self.node_mut(party) {
                 node.exchanges.remove(&exchange);
             }
         }
-        self.metrics.introduction(result);
+        // Of two relays, the host's counts it.
+        if let Party::Here(_) = ended.host {
+            self.metrics.introduction(result);
+        }
         Some(ended)
     }
 }
 
 /// The relay's own word that an exchange ended: no payload, and no secret was wrong.
-fn over(exchange: ExchangeId) -> Reply {
-    Reply::Dismissed(Dismiss {
+pub(super) fn over(exchange: ExchangeId) -> Dismiss {
+    Dismiss {
         exchange: exchange.0,
         payload: Bytes::new(),
         wrong_secret: false,
+    }
+}
+
+pub(super) fn started(exchange: ExchangeId) -> Reply {
+    Reply::Started(Started {
+        exchange: exchange.0,
     })
 }

@@ -7,12 +7,12 @@ use std::{
 
 use bytes::Bytes;
 use remora_proto::{
-    id::{ExchangeId, Side},
-    wire::message::control::Rejoin,
+    id::{ExchangeId, SessionId, Side},
+    wire::message::control::{Allocated, Rejoin},
 };
 
-use super::{ConnectionNumber, Due, Registry};
-use crate::control::message::{Answer, Reason, Refusal, done};
+use super::{ConnectionNumber, Due, Party, Registry};
+use crate::control::message::{Answer, Reason, Refusal, Reply, done};
 
 /// Length of a key.
 const KEY_LEN: usize = 32;
@@ -103,11 +103,20 @@ impl Registry {
         };
         let mut nodes = [number; 2];
         nodes[side.peer() as usize] = other;
-        let session = self.open_session(nodes, now)?;
-        let of = |side| self.allocated(ExchangeId(0), session, side, Bytes::new(), key.to_bytes());
-        let (answer, notice) = (of(side), of(side.peer()));
+        let session = self.allocate(ExchangeId(0), nodes.map(Party::Here), None, now)?;
+        let [answer, notice] = [side, side.peer()].map(|side| self.rejoined(session, side, key));
         self.notices.push_back((other, notice));
         Ok(answer)
+    }
+
+    fn rejoined(&self, session: SessionId, side: Side, key: RejoinKey) -> Reply {
+        Reply::Allocated(Allocated {
+            session: session.0,
+            side: side as u32,
+            rate_bytes_per_s: self.limits.session_rate_bytes_per_s,
+            rejoin: key.to_bytes(),
+            ..Allocated::default()
+        })
     }
 
     fn wait_for_other(

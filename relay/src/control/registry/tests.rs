@@ -13,6 +13,7 @@ use crate::{control::message::ReleaseCause, datapath::DropReason, rate::Rate};
 const HOST: ConnectionNumber = ConnectionNumber(1);
 const JOINER: ConnectionNumber = ConnectionNumber(2);
 const STRANGER: ConnectionNumber = ConnectionNumber(3);
+const ME: RelayId = RelayId([0xa; 32]);
 const KEY: LocatorKey = LocatorKey([7; 32]);
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -50,6 +51,7 @@ impl Bench {
             session_rate_bytes_per_s: 1 << 20,
         };
         let registry = Registry::new(
+            ME,
             limits,
             Drain::new(DRAIN),
             Arc::clone(&table),
@@ -87,7 +89,10 @@ impl Bench {
     }
 
     fn ask(&mut self, number: ConnectionNumber, demand: Demand) -> Answer {
-        self.registry.handle(number, demand, self.now)
+        match self.registry.handle(number, demand, self.now) {
+            Outcome::Answered(answer) => answer,
+            Outcome::Later(_) => panic!("no other relay is needed"),
+        }
     }
 
     fn refused(&mut self, number: ConnectionNumber, demand: Demand) -> Reason {
@@ -108,6 +113,7 @@ impl Bench {
             joiner,
             Demand::Join {
                 key: KEY,
+                relay: ME,
                 payload: payload("hello"),
             },
         )
@@ -366,6 +372,7 @@ fn a_third_party_has_no_part_in_an_exchange_or_a_session() {
         bench.refused(
             HOST,
             Demand::Join {
+                relay: ME,
                 key: KEY,
                 payload: Bytes::new()
             }
@@ -651,7 +658,7 @@ proptest! {
                     bench.ask(ConnectionNumber(node), match what {
                         0 => Demand::Host { key, live_for: Duration::from_secs(100) },
                         1 => Demand::Unhost { key },
-                        2 | 3 => Demand::Join { key, payload },
+                        2 | 3 => Demand::Join { key, relay: ME, payload },
                         4 => Demand::Signal { exchange, payload },
                         5 => Demand::Admit { exchange, payload },
                         6 => Demand::Dismiss { exchange, payload, wrong_secret: which % 2 == 0 },

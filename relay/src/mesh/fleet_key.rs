@@ -1,0 +1,163 @@
+//! The fleet's key: one line of text in a file that nobody else can read.
+//!
+//! Who has it is in the fleet, so it is made once, carried to every relay, and refused when anybody else could have copied it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use data_encoding::BASE32_NOPAD;
+use remora_proto::{noise::link::FleetKey, random::Random};
+use zeroize::Zeroizing;
+
+/// Longest file that is read: the line, and some white space around it.
+const MAX_FILE_BYTES: u64 = 128;
+
+/// Why there is no fleet key.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetKeyError {
+    /// The file cannot be read.
+    #[error(
+        "cannot read the fleet key {path}; make one with `remora-relay fleet-key {path}`, and give the same file to every relay"
+    )]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody else can read it.
+    #[error(
+        "the fleet key {path} can be read by others (mode {mode:03o}); run `chmod 600 {path}`, or if it may have been copied, make another for all relays"
+    )]
+    TooOpen {
+        /// Which file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// Not a key.
+    #[error(
+        "{path} holds no fleet key, which is one line of 52 letters and digits; was it cut when copied?"
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// None can be made.
+    #[error("cannot create the fleet key {path}; a file that exists is never overwritten")]
+    Create {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Reads the key at `path`.
+///
+/// # Errors
+/// [`FleetKeyError`], which says what to do.
+pub fn load(path: &Path) -> Result<FleetKey, FleetKeyError> {
+    let read_error = |source| FleetKeyError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(read_error)?;
+    check_permissions(&file.metadata().map_err(read_error)?, path)?;
+    let mut text = Zeroizing::new(String::new());
+    file.take(MAX_FILE_BYTES)
+        .read_to_string(&mut text)
+        .map_err(read_error)?;
+    decode(&text).ok_or_else(|| FleetKeyError::Damaged {
+        path: path.to_owned(),
+    })
+}
+
+/// Makes a new key in a new file at `path`.
+///
+/// # Errors
+/// [`FleetKeyError::Create`].
+pub fn create(path: &Path, random: &mut Random) -> Result<(), FleetKeyError> {
+    write(path, random).map_err(|source| FleetKeyError::Create {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn write(path: &Path, random: &mut Random) -> io::Result<()> {
+    let mut key = Zeroizing::new([0; 32]);
+    random.fill(&mut key[..]);
+    let mut text = Zeroizing::new(BASE32_NOPAD.encode(&key[..]));
+    text.make_ascii_lowercase();
+    text.push('\n');
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn decode(text: &str) -> Option<FleetKey> {
+    let text = Zeroizing::new(text.trim().to_ascii_uppercase());
+    let key = Zeroizing::new(BASE32_NOPAD.decode(text.as_bytes()).ok()?);
+    let key = <[u8; 32]>::try_from(&key[..]).ok()?;
+    Some(FleetKey(key.into()))
+}
+
+#[cfg(unix)]
+fn check_permissions(metadata: &fs::Metadata, path: &Path) -> Result<(), FleetKeyError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = metadata.permissions().mode() & 0o777;
+    // The group may read it: a secret that Kubernetes mounts for a user other than root belongs to a group of its own.
+    if mode & 0o037 != 0 {
+        return Err(FleetKeyError::TooOpen {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "the same shape as on Unix")]
+fn check_permissions(_: &fs::Metadata, _: &Path) -> Result<(), FleetKeyError> {
+    Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_read_by_its_owner_only() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("fleet.key");
+        assert!(matches!(load(&path), Err(FleetKeyError::Read { .. })));
+        create(&path, &mut Random::seeded(1)).expect("created");
+        let key = load(&path).expect("a key");
+        let again = create(&path, &mut Random::seeded(2));
+        assert!(matches!(again, Err(FleetKeyError::Create { .. })));
+        assert_eq!(load(&path).expect("the same"), key);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("ours");
+        let error = load(&path).expect_err("too open");
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_key_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("fleet.key");
+        for text in ["", "mzxw6", &"a".repeat(51), &"a".repeat(200), "1"] {
+            fs::write(&path, text).expect("writable");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+            assert!(matches!(load(&path), Err(FleetKeyError::Damaged { .. })));
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! Who is in the mesh, and whom to try. Pure.
+//!
+//! ```text
+//!          ┌─────────────── lost ────────────────┐
+//!          ▼                                     │
+//! seed ─▶ target ── dialed, or it dialed us ─▶ Hello ─▶ member
+//!          ▲ │                                   │
+//!          └─┴── failed: later, and later still ─┴── refused: much later
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use remora_proto::id::RelayId;
+
+use crate::{admin::metrics::Stranger, datapath::leg::Leg};
+
+/// First pause before an address is tried again; it doubles up to the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+/// A mesh that was cut in two is whole again a moment after it can be.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+/// Who was refused would be so again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// An address that no seed names, and where nobody has answered for so long, is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(600);
+/// Addresses that are remembered: a fleet of thousands is not met in full.
+const MAX_TARGETS: usize = 1024;
+/// Relays in touch at once; beyond, Kademlia finds them when they are needed.
+const MAX_MEMBERS: usize = 512;
+/// Who is lost sooner than this after it came is flapping.
+const SETTLED: Duration = Duration::from_secs(10);
+/// So often is bad luck: a relay that is updated goes once.
+const FREE_LOSSES: u32 = 3;
+/// Longest that a flapping relay is avoided: more than it was there, and not so long that somebody who has mended it waits.
+const LONGEST_PENALTY: Duration = Duration::from_secs(15);
+/// Questions without an answer after which a member is lost.
+const MISSES: u32 = 2;
+
+/// A relay that is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Where it takes connections of the mesh.
+    pub address: SocketAddr,
+    /// Where frames go to, and come from.
+    pub frames: SocketAddr,
+    /// For people.
+    pub name: String,
+}
+
+/// What the rest of the relay wants to know of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Where frames go to, and come from.
+    pub leg: Leg,
+    /// Counts the relays that came: who was away since has forgotten what it was told.
+    pub met: u64,
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Neighbours(pub BTreeMap<RelayId, Neighbour>);
+
+impl Neighbours {
+    /// When a relay came; 0 for one that is not here.
+    pub fn met(&self, relay: RelayId) -> u64 {
+        self.0.get(&relay).map_or(0, |neighbour| neighbour.met)
+    }
+}
+
+#[derive(Debug)]
+struct Target {
+    is_seed: bool,
+    is_dialing: bool,
+    /// Our own: never to be tried again.
+    is_mine: bool,
+    failures: u32,
+    due: Instant,
+    failing_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Present {
+    member: Member,
+    met: u64,
+    since: Instant,
+    missed: u32,
+}
+
+#[derive(Debug, Default)]
+struct Past {
+    losses: u32,
+    avoided_until: Option<Instant>,
+    complained_at: Option<Instant>,
+}
+
+/// The machine.
+#[derive(Debug, Default)]
+pub struct Members {
+    targets: BTreeMap<SocketAddr, Target>,
+    present: BTreeMap<RelayId, Present>,
+    past: BTreeMap<RelayId, Past>,
+    met: u64,
+}
+
+impl Members {
+    /// What the seeds' names stand for now.
+    pub fn seed(&mut self, addresses: impl IntoIterator<Item = SocketAddr>, now: Instant) {
+        for address in addresses {
+            if let Some(target) = self.target(address, now) {
+                target.is_seed = true;
+            }
+        }
+    }
+
+    fn target(&mut self, address: SocketAddr, now: Instant) -> Option<&mut Target> {
+        if !self.targets.contains_key(&address) && self.targets.len() >= MAX_TARGETS {
+            return None;
+        }
+        Some(self.targets.entry(address).or_insert(Target {
+            is_seed: false,
+            is_dialing: false,
+            is_mine: false,
+            failures: 0,
+            due: now,
+            failing_since: None,
+        }))
+    }
+
+    /// An address to dial; call until `None`.
+    pub fn poll_dial(&mut self, now: Instant) -> Option<SocketAddr> {
+        self.targets.retain(|_, target| {
+            let is_hopeless = |since: Instant| now.saturating_duration_since(since) > FORGET_AFTER;
+            target.is_seed || !target.failing_since.is_some_and(is_hopeless)
+        });
+        let met: BTreeSet<_> = self.addresses().collect();
+        let waiting = self.targets.iter_mut();
+        let (&address, target) = waiting
+            .filter(|(address, target)| target.is_waiting() && !met.contains(address))
+            .find(|(_, target)| target.due <= now)?;
+        target.is_dialing = true;
+        Some(address)
+    }
+
+    /// When [`Self::poll_dial`] has one again.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let met: BTreeSet<_> = self.addresses().collect();
+        let waiting = self.targets.iter();
+        waiting
+            .filter(|(address, target)| target.is_waiting() && !met.contains(address))
+            .map(|(_, target)| target.due)
+            .min()
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.present.values().map(|present| present.member.address)
+    }
+
+    /// Somebody answered at a dialed address; they have not said yet who they are.
+    pub fn connected(&mut self, address: SocketAddr, now: Instant) {
+        self.pause(address, LONGEST_PAUSE, now);
+    }
+
+    /// Nobody answered.
+    pub fn failed(&mut self, address: SocketAddr, now: Instant) {
+        let Some(target) = self.targets.get_mut(&address) else {
+            return;
+        };
+        target.is_dialing = false;
+        target.failing_since.get_or_insert(now);
+        let pause = SHORTEST_PAUSE * (1 << target.failures.min(10));
+        target.failures += 1;
+        target.due = now + pause.min(LONGEST_PAUSE);
+    }
+
+    /// A dialed address was this relay's own.
+    pub fn is_mine(&mut self, address: SocketAddr) {
+        if let Some(target) = self.targets.get_mut(&address) {
+            target.is_mine = true;
+        }
+    }
+
+    fn pause(&mut self, address: SocketAddr, pause: Duration, now: Instant) {
+        if let Some(target) = self.targets.get_mut(&address) {
+            target.is_dialing = false;
+            target.due = now + pause;
+        }
+    }
+
+    /// Whether a relay that would be welcome otherwise is to be let in.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, relay: RelayId, now: Instant) -> Result<(), Stranger> {
+        if self.present.contains_key(&relay) {
+            return Ok(());
+        }
+        if self.present.len() >= MAX_MEMBERS {
+            return Err(Stranger::Full);
+        }
+        let past = self.past.get(&relay);
+        if past.is_some_and(|past| past.avoided_until.is_some_and(|until| until > now)) {
+            return Err(Stranger::Flapping);
+        }
+        Ok(())
+    }
+
+    /// A relay said who it is, and is in; true when that, or something about it, is new.
+    pub fn admit(&mut self, relay: RelayId, member: Member, now: Instant) -> bool {
+        if let Some(target) = self.target(member.address, now) {
+            target.is_dialing = false;
+            target.failures = 0;
+            target.failing_since = None;
+            target.due = now;
+        }
+        if let Some(present) = self.present.get_mut(&relay) {
+            present.missed = 0;
+            let is_new = present.member != member;
+            present.member = member;
+            return is_new;
+        }
+        self.met += 1;
+        let present = Present {
+            member,
+            met: self.met,
+            since: now,
+            missed: 0,
+        };
+        self.present.insert(relay, present);
+        true
+    }
+
+    /// A member is still here.
+    pub fn heard(&mut self, relay: RelayId) {
+        if let Some(present) = self.present.get_mut(&relay) {
+            present.missed = 0;
+        }
+    }
+
+    /// A relay was refused; whether to say so once more.
+    pub fn refuse(&mut self, relay: RelayId, address: Option<SocketAddr>, now: Instant) -> bool {
+        if let Some(address) = address {
+            self.pause(address, REFUSED_PAUSE, now);
+        }
+        self.forget_the_past(now);
+        let past = self.past.entry(relay).or_default();
+        let is_new = past
+            .complained_at
+            .is_none_or(|at| now.saturating_duration_since(at) > REFUSED_PAUSE);
+        if is_new {
+            past.complained_at = Some(now);
+        }
+        is_new
+    }
+
+    /// A member did not answer; true when it is to be given up.
+    pub fn missed(&mut self, relay: RelayId) -> bool {
+        let Some(present) = self.present.get_mut(&relay) else {
+            return true;
+        };
+        present.missed += 1;
+        present.missed >= MISSES
+    }
+
+    /// The last connection to a relay ended; whom it was, if it was in.
+    pub fn lose(&mut self, relay: RelayId, now: Instant) -> Option<Member> {
+        let lost = self.present.remove(&relay)?;
+        self.forget_the_past(now);
+        let past = self.past.entry(relay).or_default();
+        if now.saturating_duration_since(lost.since) < SETTLED {
+            past.losses += 1;
+            let over = past.losses.saturating_sub(FREE_LOSSES);
+            let penalty = Duration::from_secs(1 << over.min(6)).min(LONGEST_PENALTY);
+            past.avoided_until = (over > 0).then(|| now + penalty);
+        } else {
+            past.losses = 0;
+        }
+        let pause = past
+            .avoided_until
+            .map_or(SHORTEST_PAUSE, |until| until.saturating_duration_since(now));
+        self.pause(lost.member.address, pause, now);
+        Some(lost.member)
+    }
+
+    /// Keeps the memory of strangers small: the oldest grudges go first.
+    fn forget_the_past(&mut self, now: Instant) {
+        if self.past.len() < MAX_TARGETS {
+            return;
+        }
+        self.past.retain(|_, past| {
+            let grudges = [past.avoided_until, past.complained_at];
+            let last = grudges.into_iter().flatten().max();
+            last.is_some_and(|at| now.saturating_duration_since(at) < REFUSED_PAUSE)
+        });
+        while self.past.len() >= MAX_TARGETS {
+            self.past.pop_first();
+        }
+    }
+
+    /// Whether a relay is in.
+    pub fn contains(&self, relay: RelayId) -> bool {
+        self.present.contains_key(&relay)
+    }
+
+    /// All that are in.
+    pub fn relays(&self) -> impl Iterator<Item = RelayId> {
+        self.present.keys().copied()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.present.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.present.is_empty()
+    }
+
+    /// What the rest of the relay may know; `bound` is the address of the socket that frames leave from.
+    pub fn neighbours(&self, bound: SocketAddr) -> Neighbours {
+        let neighbour = |present: &Present| Neighbour {
+            leg: Leg {
+                remote: as_named_by(bound, present.member.frames),
+                local: None,
+            },
+            met: present.met,
+        };
+        let all = self.present.iter();
+        Neighbours(
+            all.map(|(&relay, present)| (relay, neighbour(present)))
+                .collect(),
+        )
+    }
+}
+
+impl Target {
+    fn is_waiting(&self) -> bool {
+        !self.is_dialing && !self.is_mine
+    }
+}
+
+/// As a socket that is bound to `bound` names `address`: one for both families has only IPv6's.
+fn as_named_by(bound: SocketAddr, address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if bound.is_ipv6() => {
+            SocketAddr::from((ip.to_ipv6_mapped(), address.port()))
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    fn member(port: u16) -> Member {
+        Member {
+            address: address(port),
+            frames: address(port + 1000),
+            name: "relay".into(),
+        }
+    }
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    const ONE: RelayId = RelayId([1; 32]);
+
+    #[test]
+    fn a_seed_is_tried_ever_more_rarely_and_for_ever() {
+        let (start, mut members) = (Instant::now(), Members::default());
+        members.seed([address(1)], start);
+        let mut now = start;
+        for pause_ms in [250, 500, 1000, 2000, 4000, 4000] {
+            assert_eq!(members.poll_dial(now), Some(address(1)));
+            assert_eq!(members.poll_dial(now), None, "once at a time");
+            members.failed(address(1), now);
+            let due = members.poll_timeout().expect("again");
+            assert_eq!(due - now, Duration::from_millis(pause_ms));
+            now = due;
+        }
+        assert_eq!(members.poll_dial(now + secs(9999)), Some(address(1)));
+    }
+
+    #[test]
+    fn whom_it_has_met_it_does_not_dial_and_whom_it_lost_it_does() {
+        let (now, mut members) = (Instant::now(), Members::default());
+        members.seed([address(1), address(2)], now);
+        assert_eq!(members.poll_dial(now), Some(address(1)));
+        members.is_mine(address(1));
+        assert!(members.admit(ONE, member(2), now));
+        assert!(!members.admit(ONE, member(2), now), "nothing new");
+        assert_eq!(members.poll_dial(now + secs(99)), None);
+        assert!(members.admit(ONE, member(3), now + secs(99)), "elsewhere");
+        assert_eq!(members.lose(ONE, now + secs(99)), Some(member(3)));
+        assert_eq!(members.lose(ONE, now + secs(99)), None);
+        let found: Vec<_> = std::iter::from_fn(|| members.poll_dial(now + secs(100))).collect();
+        assert_eq!(found, [address(2), address(3)]);
+        // Nobody answers there, and no seed names it.
+        members.failed(address(3), now + secs(100));
+        assert_eq!(members.poll_dial(now + secs(701)), None);
+        assert!(!members.targets.contains_key(&address(3)));
+    }
+
+    #[test]
+    fn a_member_that_does_not_answer_is_given_up_at_the_second_time() {
+        let (now, mut members) = (Instant::now(), Members::default());
+        members.admit(ONE, member(1), now);
+        assert!(!members.missed(ONE));
+        members.admit(ONE, member(1), now);
+        assert!(!members.missed(ONE), "it has answered in between");
+        assert!(members.missed(ONE));
+    }
+
+    #[test]
+    fn a_relay_that_comes_and_goes_is_avoided_for_a_while() {
+        let (mut now, mut members) = (Instant::now(), Members::default());
+        for _ in 0..FREE_LOSSES {
+            assert_eq!(members.check(ONE, now), Ok(()));
+            members.admit(ONE, member(1), now);
+            members.lose(ONE, now + secs(5));
+            now += secs(6);
+        }
+        members.admit(ONE, member(1), now);
+        members.lose(ONE, now);
+        assert_eq!(members.check(ONE, now), Err(Stranger::Flapping));
+        assert_eq!(members.poll_dial(now + secs(1)), None);
+        assert_eq!(members.check(ONE, now + secs(3)), Ok(()));
+        // Once it has stayed, the past is the past.
+        members.admit(ONE, member(1), now + secs(3));
+        members.lose(ONE, now + secs(99));
+        assert_eq!(members.past[&ONE].losses, 0);
+    }
+
+    #[test]
+    fn what_strangers_can_fill_has_an_end() {
+        let (now, mut members) = (Instant::now(), Members::default());
+        for n in 0..3000_u16 {
+            let mut id = [0; 32];
+            id[..2].copy_from_slice(&n.to_be_bytes());
+            members.seed([address(n)], now);
+            assert!(members.refuse(RelayId(id), None, now));
+            assert!(!members.refuse(RelayId(id), None, now), "once a minute");
+        }
+        assert!(members.targets.len() <= MAX_TARGETS && members.past.len() <= MAX_TARGETS);
+    }
+
+    #[test]
+    fn frames_go_to_addresses_as_the_socket_names_them() {
+        let v6 = SocketAddr::from(([0_u16; 8], 1));
+        let mapped = "[::ffff:192.0.2.1]:9".parse().expect("an address");
+        assert_eq!(as_named_by(v6, address(9)), mapped);
+        assert_eq!(as_named_by(address(1), address(9)), address(9));
+    }
+}

@@ -1,0 +1,214 @@
+//! The records that this relay keeps: of its own nodes, and those that other relays ask it to keep.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use remora_proto::{
+    id::{NodeId, RelayId},
+    record::{LocatorKey, OwnerTag, Record},
+    wire::message::{
+        control::Gone,
+        mesh::{self as wire, Find, Forget, Keep, Reason, response::Body as Answer},
+    },
+};
+
+use super::{
+    Ended, Found, Pending, Publication, PutRefused, Rendezvous, Store, WithdrawRefused,
+    store::Account,
+};
+use crate::{control::request::unix_ms, mesh};
+
+/// Relays that keep a record, beside the one that its publisher is at: of five, two may fail at once and two more be cut off.
+pub const REPLICAS: NonZeroUsize = NonZeroUsize::new(5).expect("not 0");
+
+/// Records in this process's memory, gone with it: their codes live ten minutes at most.
+///
+/// A lock instead of a task: every use is a few map operations, and none waits while holding it.
+#[derive(Debug)]
+pub struct Shelf {
+    store: Mutex<Store>,
+    me: RelayId,
+    realm: String,
+}
+
+impl Shelf {
+    /// An empty shelf of the relay `me`, for at most `capacity` records and tombstones of `realm`.
+    pub fn new(capacity: usize, me: RelayId, realm: String) -> Self {
+        Self {
+            store: Mutex::new(Store::new(capacity)),
+            me,
+            realm,
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Store, Instant) -> T) -> T {
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut store, Instant::now())
+    }
+
+    /// Who keeps it.
+    pub fn relay(&self) -> RelayId {
+        self.me
+    }
+
+    /// Name space of the records.
+    pub fn realm(&self) -> &str {
+        &self.realm
+    }
+
+    /// As [`Rendezvous::put_if_absent`], here alone.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn put(&self, publication: Publication) -> Result<(), PutRefused> {
+        self.with(|store, now| store.put_if_absent(publication, now))
+    }
+
+    /// What is kept here.
+    pub fn look(&self, key: LocatorKey) -> Found {
+        self.with(|store, now| store.find(key, now))
+    }
+
+    /// As [`Rendezvous::withdraw`], here alone.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn end(&self, key: LocatorKey, owner: OwnerTag, why: Ended) -> Result<(), WithdrawRefused> {
+        self.with(|store, now| store.withdraw(key, owner, why, now))
+    }
+
+    /// Forgets what `relay` has put under `key`.
+    pub fn forget(&self, key: LocatorKey, relay: RelayId) {
+        self.with(|store, _| store.forget(key, relay));
+    }
+
+    /// Records and tombstones.
+    pub fn len(&self) -> usize {
+        self.with(|store, _| store.len())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Another relay asks to keep a record of a node of its own, or its tombstone.
+    pub fn keep(&self, from: RelayId, keep: Keep) -> Answer {
+        match self.try_keep(from, keep) {
+            Ok(()) => mesh::done(),
+            Err(reason) => mesh::refused(reason),
+        }
+    }
+
+    fn try_keep(&self, from: RelayId, keep: Keep) -> Result<(), Reason> {
+        // Before anything is verified for it: a flood costs no more than this.
+        let room = self.with(|store, _| store.check_room(Account::Relay(from)));
+        let unix_ms = unix_ms();
+        let ended = ended(keep.ended());
+        let owner = <[u8; 32]>::try_from(&keep.owner[..]).map(OwnerTag);
+        let owner = owner.map_err(|_| Reason::Malformed)?;
+        let record = Record::decode_signed(&keep.record, unix_ms).map_err(|_| Reason::BadRecord)?;
+        if record.realm != self.realm {
+            return Err(Reason::BadRecord);
+        }
+        let key = record.locator_key;
+        let publication = Publication::of_relay(&record, keep.record, owner, from, unix_ms);
+        if ended.is_none() || self.look(key) == Found::Absent {
+            room.map_err(|_| Reason::Full)?;
+            self.put(publication).map_err(reason)?;
+        }
+        match ended {
+            None => Ok(()),
+            Some(why) => self.end(key, owner, why).map_err(|_| Reason::Taken),
+        }
+    }
+
+    /// Another relay takes back what it asked to keep.
+    pub fn forget_for(&self, from: RelayId, forget: &Forget) -> Answer {
+        match LocatorKey::from_bytes(&forget.locator_key) {
+            Ok(key) => {
+                self.forget(key, from);
+                mesh::done()
+            }
+            Err(_) => mesh::refused(Reason::Malformed),
+        }
+    }
+
+    /// Another relay wants to know what is kept here.
+    pub fn find_for(&self, find: &Find) -> Answer {
+        let Ok(key) = LocatorKey::from_bytes(&find.locator_key) else {
+            return mesh::refused(Reason::Malformed);
+        };
+        let mut found = wire::Found::default();
+        match self.look(key) {
+            Found::Live { record, relay } => {
+                found.record = record;
+                found.relay = Bytes::copy_from_slice(&relay.0);
+            }
+            Found::Ended(why) => found.ended = gone(why).into(),
+            Found::Absent => {}
+        }
+        Answer::Found(found)
+    }
+}
+
+impl Rendezvous for Shelf {
+    fn put_if_absent(&self, publication: Publication) -> Pending<'_, Result<(), PutRefused>> {
+        Box::pin(async move { self.put(publication) })
+    }
+
+    fn find(&self, key: LocatorKey) -> Pending<'_, Found> {
+        Box::pin(async move { self.look(key) })
+    }
+
+    fn withdraw(
+        &self,
+        key: LocatorKey,
+        owner: NodeId,
+        why: Ended,
+    ) -> Pending<'_, Result<(), WithdrawRefused>> {
+        Box::pin(async move { self.end(key, OwnerTag::new(key, owner), why) })
+    }
+
+    fn let_go(&self, _: LocatorKey) {}
+
+    fn live_records(&self) -> usize {
+        self.with(Store::live_records)
+    }
+
+    fn kept_records(&self) -> usize {
+        self.len()
+    }
+}
+
+fn reason(refused: PutRefused) -> Reason {
+    match refused {
+        PutRefused::Taken => Reason::Taken,
+        PutRefused::NodeFull | PutRefused::Full | PutRefused::NoQuorum => Reason::Full,
+    }
+}
+
+/// As it stands in messages.
+pub(super) fn gone(why: Ended) -> Gone {
+    match why {
+        Ended::Used => Gone::Used,
+        Ended::Burned => Gone::Burned,
+        Ended::Expired => Gone::Expired,
+        Ended::Cancelled => Gone::Cancelled,
+    }
+}
+
+/// What a message says; none while the record can be used.
+pub fn ended(why: Gone) -> Option<Ended> {
+    match why {
+        Gone::Unspecified => None,
+        Gone::Used => Some(Ended::Used),
+        Gone::Burned => Some(Ended::Burned),
+        Gone::Expired => Some(Ended::Expired),
+        Gone::Cancelled => Some(Ended::Cancelled),
+    }
+}

@@ -1,0 +1,469 @@
+//! Whole relays of one fleet.
+
+#[path = "support/node.rs"]
+mod support;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use prometheus::Registry;
+use remora_proto::{
+    id::{RelayId, SessionId, Side},
+    noise::{StaticKey, link::FleetKey},
+    random::Random,
+    record::MAX_RECORD_BYTES,
+    wire::message::{
+        control::{
+            Dismiss, Gone, Lookup, Reason, Release, ReleaseCause, Signal, Withdraw,
+            node_to_relay::Body as Request, relay_to_node::Body as Reply,
+        },
+        mesh::{Keep, Offer, Reason as RelayReason, request::Body as Ask},
+    },
+};
+use remora_relay::{
+    admin::metrics::{Metrics, Stranger},
+    config::Config,
+    datapath::DropReason,
+    mesh::{self, AskError, Introduction, Mesh, Settings},
+    relay::Relay,
+    rendezvous::Shelf,
+};
+use support::{Code, Node, admit, code, code_with, get, introduce, relay_with, unix_ms, within};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+fn settings(seeds: Vec<String>) -> Settings {
+    Settings {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        seeds,
+        fleet: FleetKey([7; 32].into()),
+    }
+}
+
+fn seed(relay: &Relay) -> Vec<String> {
+    vec![relay.mesh_addr().expect("in a mesh").to_string()]
+}
+
+fn member(seeds: Vec<String>, change: impl FnOnce(&mut Config)) -> Relay {
+    relay_with(|config| {
+        config.mesh = Some(settings(seeds));
+        change(config);
+    })
+}
+
+/// Relays that all know each other, through the first.
+async fn fleet(size: usize) -> Vec<Relay> {
+    let first = member(Vec::new(), |_| {});
+    let seeds = seed(&first);
+    let others = (1..size).map(|_| member(seeds.clone(), |_| {}));
+    let relays: Vec<_> = [first].into_iter().chain(others).collect();
+    meet(&relays, size - 1).await;
+    relays
+}
+
+/// Waits until each has so many others.
+async fn meet(relays: &[Relay], others: usize) {
+    for relay in relays {
+        let mut neighbours = relay.neighbours();
+        within(neighbours.wait_for(|neighbours| neighbours.0.len() == others))
+            .await
+            .expect("running");
+    }
+}
+
+/// Waits until `relay` knows, or does not know, who `other` is.
+async fn knows(relay: &Relay, other: RelayId, is_known: bool) {
+    let mut neighbours = relay.neighbours();
+    within(neighbours.wait_for(|neighbours| neighbours.0.contains_key(&other) == is_known))
+        .await
+        .expect("running");
+}
+
+fn lookup(code: &Code) -> Request {
+    Request::Lookup(Lookup {
+        locator_keys: vec![code.key_bytes()],
+    })
+}
+
+fn withdraw(code: &Code, why: Gone) -> Request {
+    Request::Withdraw(Withdraw {
+        locator_key: code.key_bytes(),
+        why: why.into(),
+    })
+}
+
+fn signal(exchange: u64, payload: &'static [u8]) -> Request {
+    Request::Signal(Signal {
+        exchange,
+        payload: Bytes::from_static(payload),
+    })
+}
+
+/// Frames of the session cross both ways.
+async fn talk(host: &mut Node, joiner: &mut Node, session: SessionId) {
+    let there = host.frame(session, Side::Host, b"there").await;
+    assert_eq!(joiner.next_frame().await, there);
+    let back = joiner.frame(session, Side::Joiner, b"and back").await;
+    assert_eq!(host.next_frame().await, back);
+}
+
+/// A host at the one and a joiner at the other, with a session.
+async fn bridged(one: &Relay, other: &Relay, seed: u8) -> (Node, Node, SessionId) {
+    let (mut host, mut joiner, code) = (Node::new(one).await, Node::new(other).await, code(seed));
+    host.done(code.publish()).await;
+    let exchange = introduce(&mut host, &mut joiner, &code).await;
+    let [allocated, _] = admit(&mut host, &mut joiner, exchange).await;
+    (host, joiner, SessionId(allocated.session))
+}
+
+#[tokio::test]
+async fn two_nodes_at_two_relays_meet_by_code_and_part() {
+    let relays = fleet(2).await;
+    let (mut host, mut joiner) = (Node::new(&relays[0]).await, Node::new(&relays[1]).await);
+    let code = code(1);
+    host.done(code.publish()).await;
+    let Reply::Found(found) = joiner.ask(lookup(&code)).await else {
+        panic!("not found")
+    };
+    assert_eq!(found.record, code.record);
+
+    let exchange = introduce(&mut host, &mut joiner, &code).await;
+    for _ in 0..3 {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let nodes = [&mut host, &mut joiner];
+            let text: &[u8] = if from == 0 { b"to joiner" } else { b"to host" };
+            let [host, joiner] = nodes;
+            let (from, to) = if from < to {
+                (host, joiner)
+            } else {
+                (joiner, host)
+            };
+            from.done(signal(exchange, text)).await;
+            let Reply::Signal(passed) = to.notice().await else {
+                panic!("no signal")
+            };
+            assert_eq!((passed.exchange, &passed.payload[..]), (exchange, text));
+        }
+    }
+    let [one, two] = admit(&mut host, &mut joiner, exchange).await;
+    assert_eq!((one.side, two.side), (0, 1));
+    assert_eq!(
+        (one.session, &two.payload[..]),
+        (two.session, &b"welcome"[..])
+    );
+    let session = SessionId(one.session);
+    talk(&mut host, &mut joiner, session).await;
+    for relay in &relays {
+        assert_eq!(relay.sessions(), 1);
+        let (_, metrics) = get(relay.admin_addr(), "/metrics").await;
+        for line in ["mesh_peers 1", "bridged_sessions 1", "dht_records 1"] {
+            assert!(
+                metrics.contains(&format!("remora_relay_{line}\n")),
+                "{metrics}"
+            );
+        }
+    }
+
+    joiner
+        .done(Request::Release(Release { session: session.0 }))
+        .await;
+    let Reply::Released(released) = host.notice().await else {
+        panic!("not released")
+    };
+    assert_eq!(released.session, session.0);
+    assert_eq!(released.cause(), ReleaseCause::PeerReleased);
+    assert_eq!((relays[0].sessions(), relays[1].sessions()), (0, 0));
+}
+
+#[tokio::test]
+async fn frames_of_a_bridge_come_only_from_the_relay_that_it_leads_to() {
+    let relays = fleet(3).await;
+    let (mut host, mut joiner, session) = bridged(&relays[0], &relays[1], 1).await;
+    let (mut stranger, _peer, other) = bridged(&relays[2], &relays[0], 2).await;
+    // At the relay that the session is at, from a node and from another relay of the fleet.
+    host.frame(session, Side::Joiner, b"as the other").await;
+    stranger.frame(other, Side::Host, b"not for you").await;
+    stranger.frame(session, Side::Host, b"nowhere").await;
+    host.barrier().await;
+    stranger.barrier().await;
+    assert_eq!(relays[0].dropped(DropReason::WrongSource), 1);
+    assert_eq!(relays[2].dropped(DropReason::UnknownSession), 1);
+    talk(&mut host, &mut joiner, session).await;
+    assert_eq!(joiner.waiting_frames(), 0);
+}
+
+#[tokio::test]
+async fn how_an_exchange_ends_is_told_across_relays() {
+    let relays = fleet(2).await;
+    let (mut host, mut joiner) = (Node::new(&relays[0]).await, Node::new(&relays[1]).await);
+    let code = code(1);
+    host.done(code.publish()).await;
+    // The host says no.
+    let exchange = introduce(&mut host, &mut joiner, &code).await;
+    let dismiss = Dismiss {
+        exchange,
+        payload: Bytes::from_static(b"no"),
+        wrong_secret: true,
+    };
+    host.done(Request::Dismiss(dismiss.clone())).await;
+    assert_eq!(joiner.notice().await, Reply::Dismissed(dismiss));
+    // The joiner goes away.
+    let mut second = Node::new(&relays[1]).await;
+    let exchange = introduce(&mut host, &mut second, &code).await;
+    drop(second);
+    let Reply::Dismissed(dismissed) = host.notice().await else {
+        panic!("not told")
+    };
+    assert_eq!(
+        (dismissed.exchange, dismissed.wrong_secret),
+        (exchange, false)
+    );
+    // A session's node goes away.
+    let exchange = introduce(&mut host, &mut joiner, &code).await;
+    let [allocated, _] = admit(&mut host, &mut joiner, exchange).await;
+    drop(host);
+    let Reply::Released(released) = joiner.notice().await else {
+        panic!("not told")
+    };
+    assert_eq!(released.session, allocated.session);
+    assert_eq!(released.cause(), ReleaseCause::PeerLost);
+    // And with it, whoever could be joined.
+    assert_eq!(joiner.refused(code.join("late")).await, Reason::PeerGone);
+}
+
+#[tokio::test]
+async fn a_locator_belongs_to_whoever_came_first_and_to_nobody_afterwards() {
+    let relays = fleet(3).await;
+    let mut nodes = Vec::new();
+    for relay in &relays {
+        nodes.push(Node::new(relay).await);
+    }
+    let first = code(1);
+    let mut second = code_with(2, |record| record.locator_key = first.key);
+    second.key = first.key;
+    nodes[0].done(first.publish()).await;
+    assert_eq!(nodes[1].refused(second.publish()).await, Reason::Taken);
+    nodes[0].done(withdraw(&first, Gone::Used)).await;
+    for node in &mut nodes {
+        assert_eq!(node.refused(lookup(&first)).await, Reason::CodeUsed);
+    }
+    assert_eq!(nodes[2].refused(second.publish()).await, Reason::Taken);
+    // A code that could not be had leaves nothing behind.
+    let third = code(3);
+    nodes[1].done(third.publish()).await;
+    assert!(matches!(
+        nodes[2].ask(lookup(&third)).await,
+        Reply::Found(_)
+    ));
+}
+
+#[tokio::test]
+async fn any_two_of_five_relays_may_die_before_a_code_is_used() {
+    let mut random = Random::seeded(5);
+    for run in 0..4_u8 {
+        let mut relays = fleet(5).await;
+        let mut host = Node::new(&relays[0]).await;
+        let code = code(run);
+        host.done(code.publish()).await;
+        // Any but the host's own.
+        for _ in 0..2 {
+            let among = relays.len() - 1;
+            let dead = 1 + usize::from(random.bytes::<1>()[0]) % among;
+            drop(relays.remove(dead));
+        }
+        // A session ends with its joiner.
+        let mut joiners = Vec::new();
+        for relay in &relays {
+            let mut joiner = Node::new(relay).await;
+            let exchange = introduce(&mut host, &mut joiner, &code).await;
+            let [allocated, _] = admit(&mut host, &mut joiner, exchange).await;
+            talk(&mut host, &mut joiner, SessionId(allocated.session)).await;
+            joiners.push(joiner);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_comes_later_knows_what_was_there_before() {
+    let mut relays = fleet(2).await;
+    let (mut host, mut other) = (Node::new(&relays[0]).await, Node::new(&relays[0]).await);
+    let (live, dead) = (code(1), code(2));
+    host.done(live.publish()).await;
+    other.done(dead.publish()).await;
+    other.done(withdraw(&dead, Gone::Burned)).await;
+    relays.push(member(seed(&relays[1]), |_| {}));
+    meet(&relays, 2).await;
+    let mut joiner = Node::new(&relays[2]).await;
+    assert_eq!(joiner.refused(lookup(&dead)).await, Reason::CodeBurned);
+    let exchange = introduce(&mut host, &mut joiner, &live).await;
+    admit(&mut host, &mut joiner, exchange).await;
+}
+
+#[tokio::test]
+async fn a_relay_that_does_not_belong_is_refused_and_it_is_said_why() {
+    let relays = fleet(1).await;
+    let first = &relays[0];
+    let other_key = relay_with(|config| {
+        config.mesh = Some(Settings {
+            fleet: FleetKey([8; 32].into()),
+            ..settings(seed(first))
+        });
+    });
+    let other_realm = member(seed(first), |config| config.realm = "other".into());
+    for (relay, why) in [
+        (&other_key, Stranger::FleetKey),
+        (&other_realm, Stranger::Realm),
+    ] {
+        let refused = async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(20));
+            while first.mesh_refusals(why) == 0 || relay.mesh_refusals(why) == 0 {
+                ticks.tick().await;
+            }
+        };
+        within(refused).await;
+    }
+    assert!(first.neighbours().borrow().0.is_empty());
+    let (_, metrics) = get(first.admin_addr(), "/metrics").await;
+    for why in ["fleet_key", "realm"] {
+        let counted = format!("remora_relay_mesh_refused_total{{why=\"{why}\"}}");
+        assert!(metrics.contains(&counted), "{metrics}");
+    }
+}
+
+/// A relay of the fleet without nodes, that says what the test wants it to.
+struct Hostile {
+    mesh: Mesh,
+    id: RelayId,
+    task: JoinHandle<()>,
+    _closing: CancellationToken,
+}
+
+impl Hostile {
+    async fn new(victim: &Relay) -> Self {
+        let (mesh, _asked, work) = mesh::ends();
+        let key = StaticKey::generate();
+        let id = RelayId(key.public());
+        let introduction = Introduction {
+            key,
+            realm: "default".into(),
+            name: "hostile".into(),
+            frame_address: "127.0.0.1:9".into(),
+            bound: SocketAddr::from(([127, 0, 0, 1], 9)),
+        };
+        let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
+        let shelf = Arc::new(Shelf::new(10, id, "default".into()));
+        let task = mesh::Task::new(settings(seed(victim)), introduction, work, shelf, metrics);
+        let closing = CancellationToken::new();
+        let task = tokio::spawn(task.expect("bound").run(closing.clone()));
+        let mut neighbours = mesh.neighbours();
+        within(neighbours.wait_for(|neighbours| neighbours.0.contains_key(&victim.id())))
+            .await
+            .expect("running");
+        knows(victim, id, true).await;
+        Self {
+            mesh,
+            id,
+            task,
+            _closing: closing,
+        }
+    }
+
+    async fn keep(&self, victim: &Relay, record: Bytes) -> Option<RelayReason> {
+        let keep = Keep {
+            record,
+            owner: Bytes::from_static(&[9; 32]),
+            ended: Gone::Unspecified.into(),
+        };
+        match self.mesh.ask(victim.id(), Ask::Keep(keep)).await {
+            Ok(_) => None,
+            Err(AskError::Refused(reason)) => Some(reason),
+            Err(AskError::Unreachable) => panic!("not answered"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_lies_is_not_believed() {
+    let relays = fleet(1).await;
+    let victim = &relays[0];
+    let hostile = Hostile::new(victim).await;
+    let (mut host, mut joiner) = (Node::new(victim).await, Node::new(victim).await);
+    let honest = code(1);
+    host.done(honest.publish()).await;
+
+    let now = unix_ms();
+    let mut forged = code(2).record.to_vec();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    let expired = code_with(3, |record| {
+        (record.not_before_ms, record.expiry_ms) = (now - 500_000, now - 1);
+    });
+    let realm = code_with(4, |record| record.realm = "other".into());
+    let colliding = code_with(5, |record| record.locator_key = honest.key);
+    for (record, reason) in [
+        (forged.into(), RelayReason::BadRecord),
+        (expired.record, RelayReason::BadRecord),
+        (realm.record, RelayReason::BadRecord),
+        (vec![7; MAX_RECORD_BYTES + 1].into(), RelayReason::BadRecord),
+        (Bytes::new(), RelayReason::BadRecord),
+        (colliding.record, RelayReason::Taken),
+        // The very same, as if its node were at the hostile relay now.
+        (honest.record.clone(), RelayReason::Taken),
+    ] {
+        assert_eq!(hostile.keep(victim, record).await, Some(reason));
+    }
+    // Nor can it bury what is another's.
+    let bury = Keep {
+        record: honest.record.clone(),
+        owner: Bytes::from_static(&[9; 32]),
+        ended: Gone::Used.into(),
+    };
+    let buried = hostile.mesh.ask(victim.id(), Ask::Keep(bury)).await;
+    assert_eq!(buried, Err(AskError::Refused(RelayReason::Taken)));
+    for code in [code(2), code(3), code(4)] {
+        assert_eq!(joiner.refused(lookup(&code)).await, Reason::UnknownCode);
+    }
+    // What it may do is to keep a record of its own, and not to answer for it.
+    assert_eq!(hostile.keep(victim, code(6).record).await, None);
+    assert_eq!(
+        joiner.refused(code(6).join("hello")).await,
+        Reason::PeerGone
+    );
+    // An offer for nobody, and an exchange that is somebody else's.
+    let offer = |key: Bytes| {
+        Ask::Offer(Offer {
+            exchange: 7,
+            locator_key: key,
+            payload: Bytes::new(),
+        })
+    };
+    let nobody = hostile
+        .mesh
+        .ask(victim.id(), offer(code(9).key_bytes()))
+        .await;
+    assert_eq!(nobody, Err(AskError::Refused(RelayReason::PeerGone)));
+    let exchange = introduce(&mut host, &mut joiner, &honest).await;
+    for ask in [
+        Ask::Dismiss(mesh_dismiss(exchange)),
+        Ask::Offer(Offer {
+            exchange,
+            locator_key: honest.key_bytes(),
+            payload: Bytes::new(),
+        }),
+    ] {
+        // Done or refused, it changes nothing.
+        hostile.mesh.ask(victim.id(), ask).await.ok();
+    }
+    admit(&mut host, &mut joiner, exchange).await;
+    // When it goes, it is gone.
+    hostile.task.abort();
+    knows(victim, hostile.id, false).await;
+}
+
+fn mesh_dismiss(exchange: u64) -> remora_proto::wire::message::mesh::Dismiss {
+    remora_proto::wire::message::mesh::Dismiss {
+        exchange,
+        payload: Bytes::new(),
+        wrong_secret: true,
+    }
+}
