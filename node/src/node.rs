@@ -389,7 +389,8 @@ impl Node {
         events: &mpsc::Sender<Event>,
     ) -> Result<(), Failure> {
         let control = &self.home.control;
-        if !rendezvous::publish_again(control, host).await? {
+        host.handle_moved();
+        if !rendezvous::try_publish(control, host).await? {
             *host = rendezvous::publish(control, lifetime, events).await?;
         }
         Ok(())

@@ -140,7 +140,7 @@ pub async fn publish(
             unix_ms(),
             Random::system(),
         );
-        if publish_again(control, &host).await? {
+        if try_publish(control, &host).await? {
             let shown = Event::Code {
                 code: host.code().to_string(),
                 valid: lifetime.min(LIFETIME),
@@ -156,11 +156,11 @@ pub async fn publish(
     ))
 }
 
-/// Publishes a code that there is, at a relay; false when it is another's there.
+/// Publishes a host's code; false when it is another's.
 ///
 /// # Errors
 /// The relay refuses, or is gone.
-pub async fn publish_again(control: &Control, host: &Host) -> Result<bool, Failure> {
+pub async fn try_publish(control: &Control, host: &Host) -> Result<bool, Failure> {
     match control.publish(host.signed_record()).await {
         Ok(()) => Ok(true),
         Err(RequestError::Refused(refused)) if refused.reason() == Reason::Taken => Ok(false),

@@ -278,9 +278,12 @@ impl Keeping {
                     connection.export_keying_material(out, label, context)
                 });
                 let Ok(lot) = lot else { return };
-                let order = carriers::agree(&self.usable, &carriers::decode(theirs), &lot);
-                tracing::debug!(?order, "relays that both can use");
-                self.carriers.handle_agreed(order, now);
+                let theirs = carriers::decode(theirs);
+                let order = carriers::agree(&self.usable, &theirs, &lot);
+                let [ours, others] = [&self.usable, &theirs].map(|usable| usable.first());
+                let is_bridged = ours.map(|our| our.relay) != others.map(|their| their.relay);
+                tracing::debug!(?order, is_bridged, "relays that both can use");
+                self.carriers.handle_agreed(order, is_bridged, now);
             }
             Body::Moving(moving) => self.carriers.handle_moving(moving.number, now),
             _ => {}
@@ -491,7 +494,7 @@ async fn next_notice(at: &mut BTreeMap<RelayId, Attached>) -> (RelayId, Option<N
     .await
 }
 
-/// The relays that this node can use, the one that it is at among them.
+/// The relays that this node can use, first the one that it is at.
 fn usable(homes: &Homes, home: &Attached) -> Vec<Usable> {
     let mut usable = vec![Usable {
         relay: home.id(),

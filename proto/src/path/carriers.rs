@@ -12,6 +12,9 @@
 //! soon as both have, and releases the old one when it has heard the other there: nothing is on its way by the old one then. A relay
 //! that stopped without a word is left in the same way, only that nothing has to be released.
 //!
+//! A session may begin with each of the two at another relay of a fleet, which bridges it. Then it is only one side's relay that stops,
+//! and the other's is as good as any to meet at: whoever moves presents its key where it is, too.
+//!
 //! The number of a move counts on when frames of the other have come by its relay, and is the same again until then: whoever has
 //! heard nothing cannot know whether the other has ever been there.
 
@@ -63,7 +66,7 @@ pub struct Usable {
     pub rtt: Option<Duration>,
 }
 
-/// As the other side is told.
+/// As the other side is told: first, where this one is.
 pub fn encode(ours: &[Usable]) -> Relays {
     let relays = ours.iter().take(MAX_RELAYS).map(|usable| {
         let us = usable.rtt.map_or(0, |rtt| rtt.as_micros().max(1));
@@ -219,6 +222,8 @@ struct Other {
 #[derive(Debug)]
 pub struct Carriers {
     order: Vec<RelayId>,
+    /// The session began at two relays.
+    is_bridged: bool,
     places: BTreeMap<RelayId, Place>,
     current: Leg,
     /// The other side's frames have come by it.
@@ -236,6 +241,7 @@ impl Carriers {
     pub fn new(relay: RelayId, random: Random, now: Instant) -> Self {
         Self {
             order: Vec::new(),
+            is_bridged: false,
             places: BTreeMap::from([(relay, Place::Here)]),
             current: Leg { relay, number: 0 },
             is_heard: true,
@@ -260,9 +266,10 @@ impl Carriers {
 
     // --- in ---
 
-    /// The relays that both can use.
-    pub fn handle_agreed(&mut self, order: Vec<RelayId>, now: Instant) {
+    /// The relays that both can use, and whether the other side is at another one than this.
+    pub fn handle_agreed(&mut self, order: Vec<RelayId>, is_bridged: bool, now: Instant) {
         self.order = order;
+        self.is_bridged = is_bridged;
         self.warm_up(now);
         self.advance(now);
     }
@@ -339,7 +346,8 @@ impl Carriers {
             return;
         }
         let attempt = self.attempt.take();
-        let is_doubted = attempt.is_some_and(|attempt| attempt.why != Why::Gone);
+        let is_other = leg.relay != self.current.relay;
+        let is_doubted = is_other && attempt.is_some_and(|attempt| attempt.why != Why::Gone);
         if is_doubted {
             let until = now + RETRY + self.some_of(RETRY / 2);
             self.places
@@ -461,30 +469,44 @@ impl Carriers {
 
     /// Presents at the next relay, if it is time.
     fn advance(&mut self, now: Instant) {
-        let next = match &self.attempt {
-            Some(attempt) if attempt.next_at <= now => self.candidate(&attempt.presented, now),
+        let presented = match &self.attempt {
+            Some(attempt) if attempt.next_at <= now => &attempt.presented,
             _ => return,
         };
+        let next: Vec<_> = self
+            .own(presented)
+            .into_iter()
+            .chain(self.candidate(presented, now))
+            .collect();
         let Some(attempt) = &mut self.attempt else {
             return;
         };
-        let Some(relay) = next else {
+        if next.is_empty() {
             attempt.presented.clear();
             attempt.next_at = now + AGAIN;
             self.attempt.take_if(|attempt| attempt.why != Why::Gone);
             return;
-        };
-        attempt.presented.push(relay);
+        }
+        attempt.presented.extend(&next);
         attempt.next_at = now + STAGGER;
         if !std::mem::replace(&mut attempt.is_told, true) {
             let number = self.number();
             self.commands.push_back(Command::Tell(number));
         }
-        if self.places.get(&relay) == Some(&Place::Here) {
-            self.present(relay);
-        } else {
-            self.connect(relay);
+        for relay in next {
+            if self.places.get(&relay) == Some(&Place::Here) {
+                self.present(relay);
+            } else {
+                self.connect(relay);
+            }
         }
+    }
+
+    /// This side's own relay, where the other is not yet.
+    fn own(&self, but: &[RelayId]) -> Option<RelayId> {
+        let Leg { relay, number } = self.current;
+        let is_here = self.places.get(&relay) == Some(&Place::Here);
+        (self.is_bridged && number == 0 && is_here && !but.contains(&relay)).then_some(relay)
     }
 
     /// The best relay that might carry the session, and is none of these: one where the node is already, if there is one.

@@ -76,6 +76,8 @@ struct World {
     serial: u64,
     events: BTreeMap<(Instant, u64), Event>,
     relays: BTreeMap<RelayId, Relay>,
+    /// Where each of the two began.
+    homes: [RelayId; 2],
     nodes: [Carriers; 2],
     heard_at: [Instant; 2],
     longest_gap: Duration,
@@ -88,8 +90,9 @@ fn epoch() -> Instant {
 }
 
 impl World {
-    fn new(relays: u8, seed: u64) -> Self {
+    fn new(relays: u8, is_bridged: bool, seed: u64) -> Self {
         let now = epoch();
+        let homes = [0, u8::from(is_bridged)].map(relay);
         let mut world = Self {
             now,
             serial: 0,
@@ -97,16 +100,20 @@ impl World {
             relays: (0..relays)
                 .map(|at| (relay(at), Relay::default()))
                 .collect(),
-            nodes: [0, 1].map(|node| Carriers::new(relay(0), Random::seeded(seed * 2 + node), now)),
+            homes,
+            nodes: [0, 1].map(|node: u8| {
+                let random = Random::seeded(seed * 2 + u64::from(node));
+                Carriers::new(homes[usize::from(node)], random, now)
+            }),
             heard_at: [now; 2],
             longest_gap: Duration::ZERO,
             random: Random::seeded(seed + 1000),
         };
-        world.relay(relay(0)).allocated.insert(0);
-        world.relay(relay(0)).attached.extend([0, 1]);
-        for node in 0..2 {
+        for (node, home) in homes.into_iter().enumerate() {
+            world.relay(home).allocated.insert(0);
+            world.relay(home).attached.insert(node);
             let order = (0..relays).map(relay).collect();
-            world.nodes[node].handle_agreed(order, now);
+            world.nodes[node].handle_agreed(order, is_bridged, now);
             world.follow(node);
             world.later(Duration::ZERO, Event::Send(node));
         }
@@ -149,7 +156,8 @@ impl World {
                     self.heard_at[node] = self.heard_at[node].max(self.now - SILENT / 2)
                 }
                 Command::Release(leg) => {
-                    assert_ne!(self.nodes[1 - node].current(), leg, "it is still used");
+                    let theirs = self.by(1 - node, leg);
+                    assert_ne!(self.nodes[1 - node].current(), theirs, "it is still used");
                     self.relay(leg.relay).allocated.remove(&leg.number);
                     self.stop_if_empty(leg.relay);
                 }
@@ -164,11 +172,22 @@ impl World {
         }
     }
 
+    /// The same leg as the other knows it.
+    fn by(&self, node: usize, leg: Leg) -> Leg {
+        let relay = if leg.number == 0 {
+            self.homes[node]
+        } else {
+            leg.relay
+        };
+        Leg { relay, ..leg }
+    }
+
     fn forwards(&self, leg: Leg, from: usize) -> bool {
-        let relay = &self.relays[&leg.relay];
-        relay.is_reached(from)
-            && relay.is_reached(1 - from)
-            && relay.allocated.contains(&leg.number)
+        let carries = |node: usize| {
+            let relay = &self.relays[&self.by(node, leg).relay];
+            relay.is_reached(node) && relay.allocated.contains(&leg.number)
+        };
+        carries(from) && carries(1 - from)
     }
 
     fn stop_if_empty(&mut self, at: RelayId) {
@@ -199,6 +218,7 @@ impl World {
                 }
             }
             Happening::CutOff(node) => {
+                let current = self.nodes[node].current().relay;
                 self.relay(current).cut_off = Some(node);
                 self.later(restart, Event::Restart(current));
             }
@@ -218,6 +238,7 @@ impl World {
                 let leg = self.nodes[node].current();
                 if self.forwards(leg, node) {
                     let delay = self.delay() + self.delay();
+                    let leg = self.by(1 - node, leg);
                     self.later(delay, Event::Frame(1 - node, leg));
                 }
                 let is_silent = now - self.heard_at[node] >= SILENT;
@@ -330,10 +351,11 @@ proptest! {
     #[test]
     fn a_session_outlives_its_relays(
         relays in 3..6u8,
+        is_bridged in any::<bool>(),
         seed in 0..1_000_000u64,
         happenings in prop::collection::vec(happening(), 1..6),
     ) {
-        let mut world = World::new(relays, seed);
+        let mut world = World::new(relays, is_bridged, seed);
         world.run(Duration::from_secs(12));
         for happening in happenings {
             world.longest_gap = Duration::ZERO;
