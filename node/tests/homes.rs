@@ -6,7 +6,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use remora::{
     event::Event,
@@ -14,11 +17,11 @@ use remora::{
 };
 use remora_proto::{
     id::{RelayAddr, RelayId},
-    noise::StaticKey,
+    noise::{StaticKey, link::FleetKey},
     rendezvous::LIFETIME,
     session::{Command, EndReason, Mode},
 };
-use remora_relay::{config::Config, rate::Rate, relay::Relay};
+use remora_relay::{config::Config, mesh::Settings, rate::Rate, relay::Relay};
 use support::{
     people::{Person, invites_with, joins_with, start, within},
     process::RelayProcess,
@@ -30,10 +33,33 @@ const LEFT: Duration = Duration::from_secs(6);
 const WORDS: usize = 60;
 
 fn named(name: &str) -> Relay {
+    start_relay(name, None)
+}
+
+fn start_relay(name: &str, mesh: Option<Settings>) -> Relay {
     let mut config = Config::loopback(StaticKey::generate());
     config.lookup_rate = Rate::per_second(10_000, 10_000);
     config.name = name.to_owned();
+    config.mesh = mesh;
     Relay::start(config).expect("a relay")
+}
+
+/// Two relays of one fleet, which know each other.
+async fn fleet(names: [&str; 2]) -> [Relay; 2] {
+    let settings = |seeds| Settings {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        seeds,
+        fleet: FleetKey([7; 32].into()),
+    };
+    let one = start_relay(names[0], Some(settings(Vec::new())));
+    let seed = one.mesh_addr().expect("in a mesh").to_string();
+    let other = start_relay(names[1], Some(settings(vec![seed])));
+    for relay in [&one, &other] {
+        let mut neighbours = relay.neighbours();
+        let met = neighbours.wait_for(|neighbours| neighbours.0.len() == 1);
+        within("meeting", met).await.expect("running");
+    }
+    [one, other]
 }
 
 fn process(name: &str) -> RelayProcess {
@@ -50,10 +76,25 @@ async fn node(relays: &[RelayAddr]) -> Node {
     within("connecting", node).await.expect("a relay")
 }
 
+/// One that is at the first of these relays, although the others are as near.
+async fn node_at_first(relays: &[RelayAddr]) -> Node {
+    loop {
+        let node = node(relays).await;
+        if node.relay() == &relays[0] {
+            return node;
+        }
+        node.close().await;
+    }
+}
+
 /// Two people in a session, who both know these relays; and the name of the one that carries it.
 async fn active(relays: &[RelayAddr]) -> (Person, Person, String) {
-    let (mut helper, code) = invites_with(node(relays).await, "Sam", LIFETIME).await;
-    let mut sharer = joins_with(node(relays).await, "Maria", &code)
+    active_of([node(relays).await, node(relays).await]).await
+}
+
+async fn active_of([helper, sharer]: [Node; 2]) -> (Person, Person, String) {
+    let (mut helper, code) = invites_with(helper, "Sam", LIFETIME).await;
+    let mut sharer = joins_with(sharer, "Maria", &code)
         .await
         .expect("the code works");
     let carrier = helper
@@ -127,21 +168,22 @@ async fn a_code_is_found_at_the_relay_where_it_waits() {
 
 #[tokio::test]
 async fn a_code_goes_on_working_when_its_relay_drains() {
-    let (mut old, new) = (named("old"), named("new"));
-    let relays = [&old, &new].map(|relay| relay.address().clone());
-    let (mut helper, code) = invites_with(node(&relays).await, "Sam", LIFETIME).await;
-    old.drain();
-    let home = helper.until(|event| match event {
-        Event::Home { relay, .. } => Some(relay.clone()),
-        _ => None,
-    });
-    assert_eq!(home.await, "new");
-    within("drained", old.drained()).await.expect("it is empty");
-    within("the end", old.shutdown()).await;
-    let mut sharer = joins_with(node(&relays).await, "Maria", &code)
-        .await
-        .expect("the same code");
-    assert_eq!(helper.trust().await.1, sharer.trust().await.1);
+    for [mut old, new] in [[named("old"), named("new")], fleet(["old", "new"]).await] {
+        let relays = [&old, &new].map(|relay| relay.address().clone());
+        let (mut helper, code) = invites_with(node_at_first(&relays).await, "Sam", LIFETIME).await;
+        old.drain();
+        let home = helper.until(|event| match event {
+            Event::Home { relay, .. } => Some(relay.clone()),
+            _ => None,
+        });
+        assert_eq!(home.await, "new");
+        within("drained", old.drained()).await.expect("it is empty");
+        within("the end", old.shutdown()).await;
+        let mut sharer = joins_with(node(&relays).await, "Maria", &code)
+            .await
+            .expect("the same code");
+        assert_eq!(helper.trust().await.1, sharer.trust().await.1);
+    }
 }
 
 #[tokio::test]
@@ -162,6 +204,31 @@ async fn a_drained_relay_is_left_before_it_goes_and_nothing_is_lost() {
     talk(&mut helper, &mut sharer).await;
     assert_eq!(new.sessions(), 1);
     part(helper, sharer).await;
+}
+
+#[tokio::test]
+async fn of_two_relays_that_bridge_a_session_either_may_stop() {
+    for stops in 0..2 {
+        let [one, other] = fleet(["one", "other"]).await;
+        let [there, here] = [&one, &other].map(|relay| relay.address().clone());
+        let helper = node_at_first(&[there.clone(), here.clone()]).await;
+        let sharer = node_at_first(&[here, there]).await;
+        let (mut helper, mut sharer, _) = active_of([helper, sharer]).await;
+        assert_eq!([one.sessions(), other.sessions()], [1, 1]);
+        let (mut old, new, name) = if stops == 0 {
+            (one, other, "other")
+        } else {
+            (other, one, "one")
+        };
+        old.drain();
+        talk(&mut helper, &mut sharer).await;
+        within("drained", old.drained()).await.expect("it is empty");
+        within("the end", old.shutdown()).await;
+        assert_eq!(moved(&mut helper).await, name);
+        talk(&mut sharer, &mut helper).await;
+        assert_eq!(new.sessions(), 1);
+        part(helper, sharer).await;
+    }
 }
 
 #[tokio::test]
