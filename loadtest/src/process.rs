@@ -173,15 +173,6 @@ pub fn beside(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Lets this process and its children have as many sockets as the system allows.
-pub fn raise_open_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // Fewer matter only to those who need more, and they say so.
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok();
-    }
-}
-
 /// What a process has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

@@ -24,12 +24,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use remora_relay::open_files;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     cli,
-    process::{self, Cores},
+    process::Cores,
     report::{Progress, print},
 };
 
@@ -66,7 +67,8 @@ impl Bench {
     pub fn alone(pin: bool, for_scripts: bool, workers: usize) -> anyhow::Result<Self> {
         let cores = Cores::divide(pin, workers)?;
         cores.stay_on_load()?;
-        process::raise_open_files();
+        // For the children, too. Fewer matter only to those who need more, and they say so.
+        open_files::raise();
         Ok(Self {
             began: Instant::now(),
             progress: Progress::new(),

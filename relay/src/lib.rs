@@ -26,6 +26,8 @@
 pub mod config;
 // The static key: loaded, created, refused when others could read it.
 pub mod identity;
+// As many sockets as the system allows.
+pub mod open_files;
 
 // --- datagram → demux → session table → forward → datagram ---
 // The threads that receive and forward.

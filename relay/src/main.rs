@@ -21,6 +21,7 @@ use remora_relay::{
     config::{Args, Command, Config, FleetKeyArgs, LogFormat, ServeArgs},
     identity,
     mesh::fleet_key,
+    open_files,
     relay::Relay,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -123,6 +124,7 @@ fn say(text: &str) {
 #[tokio::main]
 async fn run(args: &ServeArgs, is_quickstart: bool) -> anyhow::Result<()> {
     start_log(args);
+    allow_open_files(args);
     let key = identity::load_or_create(&args.key, &mut Random::system())?;
     let fleet = args.fleet_key.as_deref().map(fleet_key::load).transpose()?;
     // Before the relay is up: a signal from then on is never lost.
@@ -178,6 +180,18 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// A relay of many streams needs more than a process has to begin with.
+fn allow_open_files(args: &ServeArgs) {
+    let needed = open_files::PER_STREAM * args.max_streams as u64 + open_files::BESIDE;
+    if let Some(allowed) = open_files::raise().filter(|&allowed| allowed < needed) {
+        tracing::warn!(
+            allowed,
+            needed,
+            "the system lets this process open fewer files and sockets than --max-streams needs; raise `ulimit -Hn` (systemd: LimitNOFILE), or lower --max-streams"
+        );
     }
 }
 

@@ -405,6 +405,8 @@ labels! {
         Lost = "lost",
         /// The node had nothing to say for long.
         Idle = "idle",
+        /// Nothing that the node said was for the relay to answer.
+        Unanswered = "unanswered",
         /// What came is not what comes by streams.
         Malformed = "malformed",
         /// The relay ends.

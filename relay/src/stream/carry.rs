@@ -28,6 +28,8 @@ use crate::{
     datapath::DropReason,
 };
 
+/// From the stream's beginning to the first answer of the relay's UDP port: a handshake on the worst of links.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a node gets to take what still waits for it when the relay closes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -51,8 +53,9 @@ where
         metrics,
     };
     let mut buffer = [0; MAX_DATAGRAM_BYTES];
-    let mut heard = Instant::now();
+    let mut silence = Silence::new(Instant::now());
     loop {
+        let (due, end) = silence.deadline();
         tokio::select! {
             () = closing.cancelled() => {
                 while let Ok(length) = udp.try_recv(&mut buffer) {
@@ -66,7 +69,7 @@ where
             }
             message = messages.next() => match message {
                 Some(Ok(Message::Binary(datagram))) => {
-                    heard = Instant::now();
+                    silence.heard = Instant::now();
                     up(udp, &datagram, metrics);
                 }
                 // Answered by the library.
@@ -76,14 +79,48 @@ where
                 Some(Err(error)) => return end_of(&error),
             },
             received = udp.recv(&mut buffer) => match received {
-                Ok(length) => down.take(&buffer[..length]),
+                Ok(length) => {
+                    silence.answered = Some(Instant::now());
+                    down.take(&buffer[..length]);
+                }
                 // An ICMP message on its way back: the relay's port is about to close.
                 Err(error) => tracing::debug!(%error, "a stream's socket"),
             },
             moved = down.moved(), if down.has_work() => if moved.is_err() {
                 return StreamEnd::Lost;
             },
-            () = time::sleep_until((heard + IDLE_TIMEOUT).into()) => return StreamEnd::Idle,
+            () = time::sleep_until(due.into()) => return end,
+        }
+    }
+}
+
+/// How long either side has said nothing. Who speaks and is never answered is no node, and holds a node's place.
+struct Silence {
+    began: Instant,
+    heard: Instant,
+    answered: Option<Instant>,
+}
+
+impl Silence {
+    fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            heard: now,
+            answered: None,
+        }
+    }
+
+    /// When it has lasted too long, and how the stream ends then.
+    fn deadline(&self) -> (Instant, StreamEnd) {
+        let unanswered = match self.answered {
+            Some(at) => at + IDLE_TIMEOUT,
+            None => self.began + FIRST_ANSWER_TIMEOUT,
+        };
+        let idle = self.heard + IDLE_TIMEOUT;
+        if unanswered < idle {
+            (unanswered, StreamEnd::Unanswered)
+        } else {
+            (idle, StreamEnd::Idle)
         }
     }
 }
@@ -160,5 +197,25 @@ fn end_of(error: &tungstenite::Error) -> StreamEnd {
         StreamEnd::Lost
     } else {
         StreamEnd::Malformed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_answered_ends_sooner_than_who_has_nothing_to_say() {
+        let secs = |secs| Duration::from_secs(secs);
+        let start = Instant::now();
+        let mut silence = Silence::new(start);
+        silence.heard = start + secs(9);
+        let unanswered = (start + secs(10), StreamEnd::Unanswered);
+        assert_eq!(silence.deadline(), unanswered, "whatever it says");
+        silence.answered = Some(start + secs(9));
+        assert_eq!(silence.deadline(), (start + secs(84), StreamEnd::Idle));
+        silence.heard = start + secs(50);
+        let unanswered = (start + secs(84), StreamEnd::Unanswered);
+        assert_eq!(silence.deadline(), unanswered, "nor later");
     }
 }

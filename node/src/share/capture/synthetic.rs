@@ -186,6 +186,7 @@ impl Sheet {
         let page = state.typed.len().saturating_sub(1) / cells(NOTE) * cells(NOTE);
         View {
             tick,
+            film: scramble(self.seed ^ tick),
             note: state.typed[page..].to_vec(),
             mark: state.mark.map(mark_at),
             pointer: state.pointer,
@@ -197,6 +198,8 @@ impl Sheet {
 #[derive(Debug, Default)]
 struct View {
     tick: u64,
+    /// Which noise.
+    film: u64,
     note: Vec<char>,
     mark: Option<Rect>,
     pointer: (i16, i16),
@@ -299,7 +302,7 @@ impl Synthetic {
             return [low(left), low(top), low(left ^ top)];
         }
         if y < self.sheet.film {
-            return noise(self.sheet.seed, self.view.tick, at_film(x, y));
+            return noise(self.view.film, at_film(x, y));
         }
         if PAGE.contains(column, row) {
             return self.page_pixel(inside(PAGE));
@@ -342,9 +345,10 @@ fn at_film(x: u16, y: u16) -> u64 {
     u64::from(y) * u64::from(FILM.width) + u64::from(x)
 }
 
-fn noise(seed: u64, tick: u64, at: u64) -> [u8; 3] {
-    let [blue, green, red, ..] = scramble(scramble(seed ^ tick) ^ at).to_le_bytes();
-    [blue, green, red]
+/// Almost black or almost white: nothing takes an encoder more bytes a pixel.
+fn noise(film: u64, at: u64) -> [u8; 3] {
+    let [shade, side, ..] = scramble(film ^ at).to_le_bytes();
+    [shade % 32 + if side < 128 { 0 } else { 224 }; 3]
 }
 
 /// Which cell of a page a place on it is in.
@@ -563,27 +567,36 @@ mod tests {
     }
 
     /// The whole picture at a tick.
-    fn at(seed: u64, tick: u64) -> Vec<u8> {
-        let mut source = Synthetic::new(Sheet::new(seed));
-        source.view.tick = tick;
+    fn at(sheet: Sheet, tick: u64) -> Vec<u8> {
+        let mut source = Synthetic::new(sheet);
+        source.advance(tick);
         all_of(source)
     }
 
     #[test]
     fn a_seed_and_a_tick_are_one_picture() {
-        assert!(at(7, 100) == at(7, 100));
-        assert!(at(7, 100) != at(8, 100));
+        let film = |seed| Sheet::new(seed).with_film(400);
+        for sheet in [Sheet::new as fn(u64) -> Sheet, film] {
+            assert!(at(sheet(7), 100) == at(sheet(7), 100));
+            assert!(at(sheet(7), 100) != at(sheet(8), 100));
+        }
     }
 
     #[test]
     fn the_damage_is_all_that_changes() {
         for (old, new) in [(0, 1), (58, 63), (599, 601), (1_000, 5_000)] {
-            let mut source = Synthetic::new(Sheet::new(3));
-            source.view.tick = old;
-            source.refresh(&[Rect::of_size(SIZE)]).unwrap();
-            let damage = source.advance(new).damage;
-            source.refresh(&damage).unwrap();
-            assert!(source.bytes == at(3, new), "{old} to {new}");
+            for film in [0, 100] {
+                let sheet = Sheet::new(3).with_film(film);
+                let mut source = Synthetic::new(sheet.clone());
+                source.advance(old);
+                source.refresh(&[Rect::of_size(SIZE)]).unwrap();
+                let damage = source.advance(new).damage;
+                source.refresh(&damage).unwrap();
+                assert!(
+                    source.bytes == at(sheet, new),
+                    "{old} to {new}, {film} rows"
+                );
+            }
         }
     }
 
