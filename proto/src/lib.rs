@@ -55,7 +55,6 @@ pub mod noise;
 pub mod sas;
 
 /// The path below that connection: relayed, direct, and moved between the two.
-#[cfg(feature = "end-to-end")]
 pub mod path;
 
 // --- and hold a session on it ---

@@ -18,22 +18,30 @@
 //! or send on what they say, as any router can, and so come to stand on their way; they read nothing there.
 
 /// By what the relay is reached: UDP, or a stream.
+#[cfg(feature = "end-to-end")]
 pub mod bearer;
 /// Where a node may be reached, and what may be probed.
+#[cfg(feature = "end-to-end")]
 pub mod candidate;
 /// Which relay carries a session, and where it goes when that one stops.
 pub mod carriers;
 /// Sealed questions and answers.
 pub mod check;
 /// The machine.
+#[cfg(feature = "end-to-end")]
 pub mod machine;
 /// What a node's NAT does.
+#[cfg(feature = "end-to-end")]
 pub mod nat;
 /// A candidate pair: when it is asked, and how it answers.
+#[cfg(feature = "end-to-end")]
 mod pair;
 /// What is done about two NATs that checks alone do not get through.
+#[cfg(feature = "end-to-end")]
 pub mod plan;
 /// Finds out what a NAT does.
+#[cfg(feature = "end-to-end")]
 pub mod survey;
 /// From where to where.
+#[cfg(feature = "end-to-end")]
 pub mod way;

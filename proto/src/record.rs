@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use prost::Message;
 
-use crate::{id::NodeId, wire::message::record as schema};
+use crate::wire::message::record as schema;
 
 /// Symbols of a code that locate it; the rest is secret.
 pub const LOCATOR_LEN: usize = 3;
@@ -52,27 +52,6 @@ impl LocatorKey {
 impl std::fmt::Debug for LocatorKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "LocatorKey({:02x}{:02x}…)", self.0[0], self.0[1])
-    }
-}
-
-/// Whose record it is, for relays that keep it and are not to know: equal when the same node publishes the same locator again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct OwnerTag(pub [u8; 32]);
-
-impl OwnerTag {
-    /// Of what `node` publishes under `key`.
-    pub fn new(key: LocatorKey, node: NodeId) -> Self {
-        let mut hash = Context::new(&SHA256);
-        hash.update(b"remora owner 1");
-        hash.update(&key.0);
-        hash.update(&node.0);
-        Self(hash.finish().as_ref().try_into().expect("SHA-256"))
-    }
-}
-
-impl std::fmt::Debug for OwnerTag {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "OwnerTag({:02x}{:02x}…)", self.0[0], self.0[1])
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0x04 | frame: a packet of an inner connection, relayed | `frame` |
 //! | 0x05 | address reflection | `reflect` |
-//! | 0x06 | a check of a path between two nodes | `path::check` |
+//! | 0x06 | a check of a path between two nodes, or two relays | `path::check` |
 //! | 0x07 | a parked node, or to one | [`park`](crate::park) |
 //! | 0x40–0xff | QUIC (both ends switch off quinn's `grease_quic_bit`) | |
 //! | else | dropped, counted | |
@@ -26,7 +26,7 @@ pub mod stream;
 pub const FIRST_BYTE_FRAME: u8 = 0x04;
 /// First byte of an address reflection request or response.
 pub const FIRST_BYTE_REFLECT: u8 = 0x05;
-/// First byte of a check of a path between two nodes.
+/// First byte of a check of a path.
 pub const FIRST_BYTE_CHECK: u8 = 0x06;
 /// First byte of what parked nodes and their relay say to each other.
 pub const FIRST_BYTE_PARK: u8 = 0x07;
@@ -38,7 +38,7 @@ pub enum Kind {
     Frame,
     /// See [`reflect`].
     Reflect,
-    /// See `path::check`; between nodes, and none of a relay's business.
+    /// See `path::check`.
     Check,
     /// See [`park`](crate::park).
     Park,

@@ -3,7 +3,8 @@
 //! ```text
 //!  socket ─▶ batch::Received ─▶ demux::runs ─┬─ frames ─▶ table::Table ─▶ batch::Plan ─▶ socket
 //!                                            ├─ question ─▶ reflect ──────────────────▶ socket
-//!                                            └─ QUIC, parked nodes ─▶ bounded queue ─▶ control
+//!                                            ├─ QUIC, parked nodes ─▶ bounded queue ─▶ control
+//!                                            └─ other relays' checks ─▶ the same ─▶ mesh
 //! ```
 //!
 //! A thread and a socket for each worker; the table and the metrics are all that they share. Between receive and send there is
@@ -147,7 +148,7 @@ impl DropReason {
     }
 }
 
-/// A QUIC packet with what QUIC wants to know about it.
+/// A QUIC packet, or a check, with what is known about it.
 #[derive(Debug)]
 pub struct QuicPacket {
     /// The packet; a copy, because it is decrypted in place.
@@ -171,6 +172,8 @@ pub struct Datapath {
     pub quic: mpsc::Sender<QuicPacket>,
     /// Where first ones do.
     pub openings: mpsc::Sender<QuicPacket>,
+    /// Where other relays' checks do.
+    pub checks: mpsc::Sender<QuicPacket>,
     /// Answers questions; rare, so that a lock is nothing.
     pub reflector: Arc<Mutex<Reflector>>,
 }
@@ -289,6 +292,12 @@ impl Worker {
                 Ok(())
             }
             Demuxed::Reflect => self.reflect(datagram(), meta, now),
+            // Few of each relay; more than are taken are nobody's.
+            Demuxed::Check => {
+                let packet = packet(datagram(), meta);
+                let sent = self.datapath.checks.try_send(packet);
+                sent.map_err(|_| DropReason::UnknownKind)
+            }
             Demuxed::Quic | Demuxed::Park => self.hand_over(
                 &self.datapath.quic,
                 datagram(),
@@ -347,13 +356,17 @@ impl Worker {
             self.datapath.metrics.quic_queue_drops.inc();
             return Err(when_full);
         };
-        slot.send(QuicPacket {
-            bytes: BytesMut::from(datagram),
-            source: meta.source.into(),
-            local: meta.local,
-            ecn: meta.ecn,
-        });
+        slot.send(packet(datagram, meta));
         Ok(())
+    }
+}
+
+fn packet(datagram: &[u8], meta: &Meta) -> QuicPacket {
+    QuicPacket {
+        bytes: BytesMut::from(datagram),
+        source: meta.source.into(),
+        local: meta.local,
+        ecn: meta.ecn,
     }
 }
 

@@ -16,6 +16,8 @@ pub mod codec;
 pub mod fleet_key;
 // A relay's name in libp2p.
 pub mod identity;
+// Machine: between which addresses frames go to each relay.
+pub mod legs;
 // Machine: who is in, whom to dial, whom to avoid.
 pub mod members;
 // Noise under the streams.
@@ -23,7 +25,7 @@ pub mod secure;
 // The task that owns the swarm.
 mod task;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use remora_proto::{
     id::RelayId,
@@ -38,6 +40,8 @@ use tokio::{
     time,
 };
 
+use crate::datapath::{QuicPacket, socket::Socket};
+
 pub use self::{
     members::{Neighbour, Neighbours},
     task::Task,
@@ -50,6 +54,8 @@ const MINIMUM_PROTOCOL: u32 = 1;
 const COMMAND_QUEUE: usize = 256;
 /// Requests on their way to control; when full, the other relay is told to ask again.
 const ASKED_QUEUE: usize = 256;
+/// Checks on their way to the task; when full, they are lost, and come again.
+const CHECK_QUEUE: usize = 64;
 /// How long a request that changes something is tried; less than a node waits for its answer.
 const INSIST_FOR: Duration = Duration::from_secs(4);
 /// Between two tries.
@@ -77,8 +83,8 @@ pub struct Introduction {
     pub name: String,
     /// Where the others send frames to: `host:port`, a host of only zeros for where its connections come from.
     pub frame_address: String,
-    /// The socket that frames leave from.
-    pub bound: SocketAddr,
+    /// What frames leave from.
+    pub socket: Arc<Socket>,
 }
 
 /// Why there is no answer that helps.
@@ -129,12 +135,27 @@ pub struct Mesh {
 pub struct Work {
     commands: mpsc::Receiver<Command>,
     asked: mpsc::Sender<Asked>,
+    checks: mpsc::Receiver<QuicPacket>,
     neighbours: watch::Sender<Neighbours>,
 }
 
-/// The channels, before anything runs: for whoever asks, for control, for the task.
-pub fn ends() -> (Mesh, mpsc::Receiver<Asked>, Work) {
+/// The channels, before anything runs.
+#[derive(Debug)]
+pub struct Ends {
+    /// For whoever asks.
+    pub mesh: Mesh,
+    /// For control.
+    pub asked: mpsc::Receiver<Asked>,
+    /// For the datapath.
+    pub checks: mpsc::Sender<QuicPacket>,
+    /// For the task.
+    pub work: Work,
+}
+
+/// New ones.
+pub fn ends() -> Ends {
     let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
+    let (check_sender, checks) = mpsc::channel(CHECK_QUEUE);
     let (asked_sender, asked) = mpsc::channel(ASKED_QUEUE);
     let (neighbour_sender, neighbours) = watch::channel(Neighbours::default());
     let mesh = Mesh {
@@ -144,9 +165,15 @@ pub fn ends() -> (Mesh, mpsc::Receiver<Asked>, Work) {
     let work = Work {
         commands,
         asked: asked_sender,
+        checks,
         neighbours: neighbour_sender,
     };
-    (mesh, asked, work)
+    Ends {
+        mesh,
+        asked,
+        checks: check_sender,
+        work,
+    }
 }
 
 impl Mesh {
@@ -262,5 +289,31 @@ fn result(answered: &Result<Answer, AskError>) -> &'static str {
         Reason::Taken => "taken",
         Reason::BadRecord => "bad_record",
         Reason::PeerGone => "peer_gone",
+    }
+}
+
+#[cfg(test)]
+impl Work {
+    /// Answers as a fleet would of which all keep everything: each request is `answer`ed.
+    pub fn play(
+        mut self,
+        fleet: Vec<RelayId>,
+        mut answer: impl FnMut(RelayId, Ask) -> Result<Answer, AskError> + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move {
+            while let Some(command) = self.commands.recv().await {
+                match command {
+                    Command::Ask {
+                        relay,
+                        request,
+                        answer: to,
+                    } => {
+                        let ask = request.body.expect("a request");
+                        to.send(answer(relay, ask)).ok();
+                    }
+                    Command::Closest { answer: to, .. } => to.send(fleet.clone()).unwrap_or(()),
+                }
+            }
+        })
     }
 }

@@ -34,7 +34,7 @@ use crate::{
         self, Datapath, DropReason, Stop, Worker, reflect::Reflector, socket::Socket, table::Table,
     },
     drain::{Drain, State},
-    mesh::{self, Introduction, Mesh, Neighbours},
+    mesh::{self, Ends, Introduction, Mesh, Neighbours},
     observer::Observer,
     rendezvous::{Fleet, Rendezvous, Shelf},
     stream::{
@@ -160,6 +160,9 @@ pub struct Relay {
     closing: CancellationToken,
     /// Ends by itself once `closing` is cancelled: control, admin port.
     tasks: JoinSet<io::Result<()>>,
+    /// Ends by itself once `mesh_closing` is cancelled: other relays hear through it what has ended.
+    mesh_task: JoinSet<io::Result<()>>,
+    mesh_closing: CancellationToken,
     /// Ends by itself once `streams_closing` is cancelled: nodes hear their last words through it.
     streams: JoinSet<io::Result<()>>,
     streams_closing: CancellationToken,
@@ -196,13 +199,19 @@ impl Relay {
         };
         let me = address.id;
         let shelf = Arc::new(Shelf::new(MAX_RECORDS, me, config.realm.clone()));
-        let (mesh, asked, work) = mesh::ends();
+        let Ends {
+            mesh,
+            asked,
+            checks,
+            work,
+        } = mesh::ends();
         let mut tasks = JoinSet::new();
+        let (mut mesh_task, mesh_closing) = (JoinSet::new(), CancellationToken::new());
         let (mut rendezvous, mut mesh_addr): (Arc<dyn Rendezvous>, _) =
             (Arc::clone(&shelf) as _, None);
         if let Some(settings) = config.mesh.clone() {
             let listen = settings.listen;
-            let who = introduction(&config, bound.local_addr);
+            let who = introduction(&config, Arc::clone(socket), bound.local_addr);
             let task = mesh::Task::new(
                 settings,
                 who,
@@ -212,7 +221,7 @@ impl Relay {
             )
             .map_err(|source| StartError::bind("TCP", listen, "--mesh", source))?;
             mesh_addr = Some(task.local_addr());
-            tasks.spawn(finishing(task.run(closing.clone())));
+            mesh_task.spawn(finishing(task.run(mesh_closing.clone())));
             let fleet = Arc::new(Fleet::new(shelf, mesh.clone(), Arc::clone(&metrics)));
             tasks.spawn(finishing(Arc::clone(&fleet).run(closing.clone())));
             rendezvous = fleet;
@@ -273,6 +282,7 @@ impl Relay {
             metrics: Arc::clone(&metrics),
             quic,
             openings,
+            checks,
             reflector,
         };
         let stop = Stop::default();
@@ -294,6 +304,8 @@ impl Relay {
             drain,
             closing,
             tasks,
+            mesh_task,
+            mesh_closing,
             streams,
             streams_closing,
             datapath,
@@ -382,6 +394,7 @@ impl Relay {
                 Err(_) => Err(io::Error::other("the registry has stopped")),
             },
             failed = failed(&mut self.tasks) => Err(failed),
+            failed = failed(&mut self.mesh_task), if !self.mesh_task.is_empty() => Err(failed),
             failed = failed(&mut self.streams), if !self.streams.is_empty() => Err(failed),
             failed = failed(&mut self.datapath) => Err(failed),
         }
@@ -391,6 +404,8 @@ impl Relay {
     pub async fn shutdown(self) {
         self.closing.cancel();
         ended("a part of the relay", self.tasks).await;
+        self.mesh_closing.cancel();
+        ended("the mesh", self.mesh_task).await;
         self.streams_closing.cancel();
         ended("accepting streams", self.streams).await;
         drop(self.stop);
@@ -438,13 +453,13 @@ fn registry(config: &Config, table: Arc<Table>, metrics: Arc<Metrics>) -> Regist
 }
 
 /// Who it is, for other relays.
-fn introduction(config: &Config, bound: SocketAddr) -> Introduction {
+fn introduction(config: &Config, socket: Arc<Socket>, bound: SocketAddr) -> Introduction {
     Introduction {
         key: config.key.clone(),
         realm: config.realm.clone(),
         name: config.name.clone(),
         frame_address: config.frame_address(bound),
-        bound,
+        socket,
     }
 }
 

@@ -3,7 +3,7 @@
 #[path = "support/node.rs"]
 mod support;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prometheus::Registry;
@@ -17,14 +17,14 @@ use remora_proto::{
             Dismiss, Gone, Lookup, Reason, Release, ReleaseCause, Signal, Withdraw,
             node_to_relay::Body as Request, relay_to_node::Body as Reply,
         },
-        mesh::{Keep, Offer, Reason as RelayReason, request::Body as Ask},
+        mesh::{Find, Keep, Offer, Reason as RelayReason, request::Body as Ask},
     },
 };
 use remora_relay::{
     admin::metrics::{Metrics, Stranger},
     config::Config,
-    datapath::DropReason,
-    mesh::{self, AskError, Introduction, Mesh, Settings},
+    datapath::{DropReason, socket::Socket},
+    mesh::{self, AskError, Ends, Introduction, Mesh, Settings},
     relay::Relay,
     rendezvous::Shelf,
 };
@@ -71,12 +71,16 @@ async fn meet(relays: &[Relay], others: usize) {
     }
 }
 
-/// Waits until `relay` knows, or does not know, who `other` is.
-async fn knows(relay: &Relay, other: RelayId, is_known: bool) {
-    let mut neighbours = relay.neighbours();
-    within(neighbours.wait_for(|neighbours| neighbours.0.contains_key(&other) == is_known))
-        .await
-        .expect("running");
+/// Waits until a relay's metrics say so.
+async fn shows(relay: &Relay, line: &str) {
+    let line = format!("remora_relay_{line}\n");
+    let shown = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        while !get(relay.admin_addr(), "/metrics").await.1.contains(&line) {
+            ticks.tick().await;
+        }
+    };
+    within(shown).await;
 }
 
 fn lookup(code: &Code) -> Request {
@@ -179,14 +183,17 @@ async fn two_nodes_at_two_relays_meet_by_code_and_part() {
 async fn frames_of_a_bridge_come_only_from_the_relay_that_it_leads_to() {
     let relays = fleet(3).await;
     let (mut host, mut joiner, session) = bridged(&relays[0], &relays[1], 1).await;
-    let (mut stranger, _peer, other) = bridged(&relays[2], &relays[0], 2).await;
+    let (mut stranger, mut peer, other) = bridged(&relays[2], &relays[0], 2).await;
     // At the relay that the session is at, from a node and from another relay of the fleet.
     host.frame(session, Side::Joiner, b"as the other").await;
     stranger.frame(other, Side::Host, b"not for you").await;
     stranger.frame(session, Side::Host, b"nowhere").await;
+    // One that has a session of its own there, with another relay's node.
+    peer.frame(session, Side::Joiner, b"as the other").await;
     host.barrier().await;
     stranger.barrier().await;
-    assert_eq!(relays[0].dropped(DropReason::WrongSource), 1);
+    peer.barrier().await;
+    assert_eq!(relays[0].dropped(DropReason::WrongSource), 2);
     assert_eq!(relays[2].dropped(DropReason::UnknownSession), 1);
     talk(&mut host, &mut joiner, session).await;
     assert_eq!(joiner.waiting_frames(), 0);
@@ -248,32 +255,36 @@ async fn a_locator_belongs_to_whoever_came_first_and_to_nobody_afterwards() {
         assert_eq!(node.refused(lookup(&first)).await, Reason::CodeUsed);
     }
     assert_eq!(nodes[2].refused(second.publish()).await, Reason::Taken);
-    // A code that could not be had leaves nothing behind.
-    let third = code(3);
-    nodes[1].done(third.publish()).await;
-    assert!(matches!(
-        nodes[2].ask(lookup(&third)).await,
-        Reply::Found(_)
-    ));
 }
 
 #[tokio::test]
-async fn any_two_of_five_relays_may_die_before_a_code_is_used() {
+async fn two_relays_that_keep_a_code_may_die_before_it_is_used_at_one_that_does_not() {
     let mut random = Random::seeded(5);
-    for run in 0..4_u8 {
-        let mut relays = fleet(5).await;
+    for run in 0..3_u8 {
+        // Seven, so that it is not everybody that keeps it.
+        let relays = fleet(7).await;
         let mut host = Node::new(&relays[0]).await;
         let code = code(run);
         host.done(code.publish()).await;
-        // Any but the host's own.
+        let (mut keepers, mut others) = (Vec::new(), Vec::new());
+        for relay in relays {
+            let (_, metrics) = get(relay.admin_addr(), "/metrics").await;
+            let is_kept = metrics.contains("remora_relay_dht_records 1\n");
+            let is_hosts = relay.id().0 == host.relay_key();
+            if is_kept && !is_hosts {
+                keepers.push(relay);
+            } else {
+                others.push(relay);
+            }
+        }
+        assert!((4..=5).contains(&keepers.len()), "{}", keepers.len());
         for _ in 0..2 {
-            let among = relays.len() - 1;
-            let dead = 1 + usize::from(random.bytes::<1>()[0]) % among;
-            drop(relays.remove(dead));
+            let dead = usize::from(random.bytes::<1>()[0]) % keepers.len();
+            drop(keepers.remove(dead));
         }
         // A session ends with its joiner.
         let mut joiners = Vec::new();
-        for relay in &relays {
+        for relay in others.iter().chain(&keepers) {
             let mut joiner = Node::new(relay).await;
             let exchange = introduce(&mut host, &mut joiner, &code).await;
             let [allocated, _] = admit(&mut host, &mut joiner, exchange).await;
@@ -284,7 +295,7 @@ async fn any_two_of_five_relays_may_die_before_a_code_is_used() {
 }
 
 #[tokio::test]
-async fn who_comes_later_knows_what_was_there_before() {
+async fn who_comes_later_is_given_what_was_there_before() {
     let mut relays = fleet(2).await;
     let (mut host, mut other) = (Node::new(&relays[0]).await, Node::new(&relays[0]).await);
     let (live, dead) = (code(1), code(2));
@@ -293,10 +304,17 @@ async fn who_comes_later_knows_what_was_there_before() {
     other.done(withdraw(&dead, Gone::Burned)).await;
     relays.push(member(seed(&relays[1]), |_| {}));
     meet(&relays, 2).await;
+    shows(&relays[2], "dht_records 2").await;
     let mut joiner = Node::new(&relays[2]).await;
-    assert_eq!(joiner.refused(lookup(&dead)).await, Reason::CodeBurned);
     let exchange = introduce(&mut host, &mut joiner, &live).await;
     admit(&mut host, &mut joiner, exchange).await;
+    // There is nobody else to ask.
+    relays.drain(..2);
+    let Reply::Found(found) = joiner.ask(lookup(&live)).await else {
+        panic!("not found")
+    };
+    assert_eq!(found.record, live.record);
+    assert_eq!(joiner.refused(lookup(&dead)).await, Reason::CodeBurned);
 }
 
 #[tokio::test]
@@ -333,14 +351,15 @@ async fn a_relay_that_does_not_belong_is_refused_and_it_is_said_why() {
 /// A relay of the fleet without nodes, that says what the test wants it to.
 struct Hostile {
     mesh: Mesh,
-    id: RelayId,
-    task: JoinHandle<()>,
+    _task: JoinHandle<()>,
     _closing: CancellationToken,
 }
 
 impl Hostile {
     async fn new(victim: &Relay) -> Self {
-        let (mesh, _asked, work) = mesh::ends();
+        let Ends { mesh, work, .. } = mesh::ends();
+        let at = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut sockets = Socket::bind(at, NonZeroUsize::MIN).expect("a port");
         let key = StaticKey::generate();
         let id = RelayId(key.public());
         let introduction = Introduction {
@@ -348,33 +367,31 @@ impl Hostile {
             realm: "default".into(),
             name: "hostile".into(),
             frame_address: "127.0.0.1:9".into(),
-            bound: SocketAddr::from(([127, 0, 0, 1], 9)),
+            socket: Arc::new(sockets.remove(0)),
         };
         let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
         let shelf = Arc::new(Shelf::new(10, id, "default".into()));
         let task = mesh::Task::new(settings(seed(victim)), introduction, work, shelf, metrics);
         let closing = CancellationToken::new();
         let task = tokio::spawn(task.expect("bound").run(closing.clone()));
-        let mut neighbours = mesh.neighbours();
-        within(neighbours.wait_for(|neighbours| neighbours.0.contains_key(&victim.id())))
+        // It does not answer where it says that it takes frames.
+        let find = Ask::Find(Find {
+            locator_key: code(0).key_bytes(),
+        });
+        within(mesh.insist(victim.id(), find))
             .await
-            .expect("running");
-        knows(victim, id, true).await;
+            .expect("let in");
         Self {
             mesh,
-            id,
-            task,
+            _task: task,
             _closing: closing,
         }
     }
 
-    async fn keep(&self, victim: &Relay, record: Bytes) -> Option<RelayReason> {
-        let keep = Keep {
-            record,
-            owner: Bytes::from_static(&[9; 32]),
-            ended: Gone::Unspecified.into(),
-        };
-        match self.mesh.ask(victim.id(), Ask::Keep(keep)).await {
+    async fn keep(&self, victim: &Relay, record: Bytes, ended: Gone) -> Option<RelayReason> {
+        let ended = ended.into();
+        let keep = Ask::Keep(Keep { record, ended });
+        match self.mesh.insist(victim.id(), keep).await {
             Ok(_) => None,
             Err(AskError::Refused(reason)) => Some(reason),
             Err(AskError::Unreachable) => panic!("not answered"),
@@ -384,8 +401,10 @@ impl Hostile {
 
 #[tokio::test]
 async fn a_relay_that_lies_is_not_believed() {
-    let relays = fleet(1).await;
-    let victim = &relays[0];
+    let relays = fleet(2).await;
+    let [victim, other] = &relays[..] else {
+        panic!("two")
+    };
     let hostile = Hostile::new(victim).await;
     let (mut host, mut joiner) = (Node::new(victim).await, Node::new(victim).await);
     let honest = code(1);
@@ -407,24 +426,25 @@ async fn a_relay_that_lies_is_not_believed() {
         (vec![7; MAX_RECORD_BYTES + 1].into(), RelayReason::BadRecord),
         (Bytes::new(), RelayReason::BadRecord),
         (colliding.record, RelayReason::Taken),
-        // The very same, as if its node were at the hostile relay now.
-        (honest.record.clone(), RelayReason::Taken),
     ] {
-        assert_eq!(hostile.keep(victim, record).await, Some(reason));
+        let kept = hostile.keep(victim, record, Gone::Unspecified).await;
+        assert_eq!(kept, Some(reason));
     }
-    // Nor can it bury what is another's.
-    let bury = Keep {
-        record: honest.record.clone(),
-        owner: Bytes::from_static(&[9; 32]),
-        ended: Gone::Used.into(),
-    };
-    let buried = hostile.mesh.ask(victim.id(), Ask::Keep(bury)).await;
-    assert_eq!(buried, Err(AskError::Refused(RelayReason::Taken)));
+    // The very same, as if its node were at the hostile relay now, or had ended it: where its node is, and where it is kept.
+    for relay in [victim, other] {
+        for ended in [Gone::Unspecified, Gone::Used] {
+            let kept = hostile.keep(relay, honest.record.clone(), ended).await;
+            assert_eq!(kept, Some(RelayReason::Taken));
+        }
+    }
     for code in [code(2), code(3), code(4)] {
         assert_eq!(joiner.refused(lookup(&code)).await, Reason::UnknownCode);
     }
     // What it may do is to keep a record of its own, and not to answer for it.
-    assert_eq!(hostile.keep(victim, code(6).record).await, None);
+    let kept = hostile
+        .keep(victim, code(6).record, Gone::Unspecified)
+        .await;
+    assert_eq!(kept, None);
     assert_eq!(
         joiner.refused(code(6).join("hello")).await,
         Reason::PeerGone
@@ -455,9 +475,9 @@ async fn a_relay_that_lies_is_not_believed() {
         hostile.mesh.ask(victim.id(), ask).await.ok();
     }
     admit(&mut host, &mut joiner, exchange).await;
-    // When it goes, it is gone.
-    hostile.task.abort();
-    knows(victim, hostile.id, false).await;
+    // Nothing is sent to an address that has not answered.
+    let neighbours = victim.neighbours().borrow().0.clone();
+    assert_eq!(neighbours.keys().copied().collect::<Vec<_>>(), [other.id()]);
 }
 
 fn mesh_dismiss(exchange: u64) -> remora_proto::wire::message::mesh::Dismiss {

@@ -9,7 +9,7 @@
 //! | 18 | 8 | sealed: answer: the question's number; else 0 |
 //! | 26 | 19 | sealed: answer: the address the question came from (`wire::address`); else 0 |
 //! | 45 | 16 | tag of ChaCha20-Poly1305 (RFC 8439); what is not sealed is authenticated |
-//! | 61 | 1,151 | question, but through a relay: 0 |
+//! | 61 | 1,151 | question, but through a relay, or of one: 0 |
 //!
 //! A question is as long as the longest frame of a session, so that its answer says that frames of this length arrive. An
 //! answer is short: nobody gets more than was sent for it.
@@ -19,7 +19,10 @@
 
 use std::{fmt, net::SocketAddr};
 
-use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::{
+    aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey},
+    digest::{Context, SHA256},
+};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -36,6 +39,9 @@ const TAG_LEN: usize = 16;
 const SEALED_LEN: usize = LEN - HEAD_LEN - TAG_LEN;
 const KEY_LEN: usize = 32;
 const LABEL: &[u8] = b"remora path";
+/// Length of what a relay tells another one for [`Keys::of_relays`].
+pub const PART_LEN: usize = 32;
+const RELAY_LABEL: &[u8] = b"remora relay path";
 
 /// What a check says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +111,38 @@ impl Keys {
             number: 0,
             window: Window::default(),
         })
+    }
+
+    /// From what two relays have told each other in private, the one with the lower id (the host's side) and the other: neither
+    /// part is used again when one of the two begins anew, or a nonce would be.
+    pub fn of_relays(side: Side, lower: &[u8; PART_LEN], higher: &[u8; PART_LEN]) -> Self {
+        let derived = |number: u8| {
+            let mut hash = Context::new(&SHA256);
+            hash.update(RELAY_LABEL);
+            hash.update(&[number]);
+            hash.update(lower);
+            hash.update(higher);
+            hash.finish()
+        };
+        let [host, joiner, name] = [0, 1, 2].map(derived);
+        let (own, peer) = match side {
+            Side::Host => (host, joiner),
+            Side::Joiner => (joiner, host),
+        };
+        let name = name.as_ref().first_chunk().expect("SHA-256 has 32 bytes");
+        Self {
+            session: SessionId(u64::from_be_bytes(*name)),
+            side,
+            own: key(own.as_ref()),
+            peer: key(peer.as_ref()),
+            number: 0,
+            window: Window::default(),
+        }
+    }
+
+    /// What stands in each of its checks.
+    pub fn session(&self) -> SessionId {
+        self.session
     }
 
     /// Whose they are.

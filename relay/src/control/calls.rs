@@ -63,6 +63,11 @@ impl Calls {
         }
     }
 
+    /// Whether all have been answered, or given up.
+    pub fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
     fn begin(&self, call: Call) {
         let mesh = self.mesh.clone();
         let called = async move {

@@ -24,7 +24,6 @@ use remora_proto::{
         message::{
             PROTOCOL,
             control::{Hello, Welcome},
-            mesh::request::Body as Ask,
         },
     },
 };
@@ -247,15 +246,17 @@ impl Driver {
         self.say_farewell();
         self.nodes
             .change_all(|node| node.connection.leave(End::Closing, now));
-        self.rounds_until(arrived, |nodes| {
-            nodes.iter().all(|node| node.connection.is_closed())
+        // Other relays hear of the last sessions' ends, too.
+        self.rounds_until(arrived, |driver| {
+            let mut nodes = driver.nodes.iter();
+            driver.office.calls.is_empty() && nodes.all(|node| node.connection.is_closed())
         })
         .await;
         let now = Instant::now();
         self.say_farewell();
         self.nodes
             .change_all(|node| node.connection.close(End::Closing, now));
-        self.rounds_until(arrived, |nodes| nodes.iter().next().is_none())
+        self.rounds_until(arrived, |driver| driver.nodes.iter().next().is_none())
             .await;
     }
 
@@ -266,11 +267,11 @@ impl Driver {
     }
 
     /// Goes on until `done`, or [`CLOSE_TIMEOUT`].
-    async fn rounds_until(&mut self, arrived: &mut Vec<QuicPacket>, done: impl Fn(&Nodes) -> bool) {
+    async fn rounds_until(&mut self, arrived: &mut Vec<QuicPacket>, done: impl Fn(&Self) -> bool) {
         let until = Instant::now() + CLOSE_TIMEOUT;
         loop {
             self.round(arrived);
-            if done(&self.nodes) || Instant::now() >= until {
+            if done(self) || Instant::now() >= until {
                 return;
             }
             if !self.wait(arrived, Some(until)).await {
@@ -295,8 +296,8 @@ impl Driver {
                 true
             }
             // Answers first: what a relay asks may follow from what it has answered.
-            called = self.office.calls.next() => {
-                self.office.called(&called, &mut self.nodes, Instant::now());
+            Called { call, result } = self.office.calls.next() => {
+                self.office.registry.handle_called(&call, result);
                 true
             }
             Some(asked) = self.ports.asked.recv() => {
@@ -399,8 +400,15 @@ impl Driver {
     /// Tells nodes and other relays what the registry has for them.
     fn deliver(&mut self, now: Instant) {
         while let Some(call) = self.office.registry.poll_call() {
-            if let Some(called) = self.office.calls.make(call) {
-                self.office.called(&called, &mut self.nodes, now);
+            if let Some(Called { call, result }) = self.office.calls.make(call) {
+                self.office.registry.handle_called(&call, result);
+            }
+        }
+        while let Some((exchange, number, answer)) = self.office.registry.poll_answer() {
+            if let Some(open) = self.office.later.remove(&exchange)
+                && let Some(node) = self.nodes.touch_numbered(number)
+            {
+                self.office.answer(node, open, answer, now);
             }
         }
         while let Some(key) = self.office.registry.poll_let_go() {
@@ -799,20 +807,6 @@ impl Office {
                 }
             }
             Outcome::Later(exchange) => drop(self.later.insert(exchange, open)),
-        }
-    }
-
-    /// Another relay has answered, or will not.
-    fn called(&mut self, called: &Called, nodes: &mut Nodes, now: Instant) {
-        let answer = self.registry.handle_called(&called.call, called.result);
-        let is_awaited = matches!(called.call.ask, Ask::Offer(_) | Ask::Admit(_));
-        let open = is_awaited
-            .then(|| self.later.remove(&called.call.exchange))
-            .flatten();
-        if let Some(((number, answer), open)) = answer.zip(open)
-            && let Some(node) = nodes.touch_numbered(number)
-        {
-            self.answer(node, open, answer, now);
         }
     }
 

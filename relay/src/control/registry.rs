@@ -37,7 +37,11 @@ use remora_proto::{
     wire::message::control::Draining,
 };
 
-use self::{allocation::Allocation, exchange::Exchange, rejoin::Rejoins};
+use self::{
+    allocation::Allocation,
+    exchange::{Exchange, Over},
+    rejoin::Rejoins,
+};
 pub use self::{rejoin::RejoinKey, remote::Call};
 use super::message::{Answer, Reason, Refusal, Reply, done};
 use crate::{
@@ -92,7 +96,7 @@ pub enum Party {
 pub enum Outcome {
     /// All the way.
     Answered(Answer),
-    /// Another relay has to agree: [`Registry::handle_called`] has the answer, under this exchange.
+    /// Another relay has to agree: [`Registry::poll_answer`] has the answer, once, under this exchange.
     Later(ExchangeId),
 }
 
@@ -224,12 +228,15 @@ pub struct Registry {
     nodes: BTreeMap<ConnectionNumber, Node>,
     hosting_by_locator: BTreeMap<LocatorKey, Hosting>,
     exchanges: BTreeMap<ExchangeId, Exchange>,
+    over: Over,
     allocations: BTreeMap<SessionId, Allocation>,
     rejoins: Rejoins,
     deadlines: BTreeSet<(Instant, Due)>,
     notices: VecDeque<(ConnectionNumber, Reply)>,
     neighbours: Neighbours,
     calls: VecDeque<Call>,
+    /// Answers to requests that waited for another relay.
+    settled: VecDeque<(ExchangeId, ConnectionNumber, Answer)>,
     /// Locators whose host went without a word.
     let_go: VecDeque<LocatorKey>,
 }
@@ -259,12 +266,14 @@ impl Registry {
             nodes: BTreeMap::new(),
             hosting_by_locator: BTreeMap::new(),
             exchanges: BTreeMap::new(),
+            over: Over::default(),
             allocations: BTreeMap::new(),
             rejoins: Rejoins::default(),
             deadlines: BTreeSet::new(),
             notices: VecDeque::new(),
             neighbours: Neighbours::default(),
             calls: VecDeque::new(),
+            settled: VecDeque::new(),
             let_go: VecDeque::new(),
         }
     }
@@ -378,6 +387,12 @@ impl Registry {
     /// Does what a node asks, or says why not.
     pub fn handle(&mut self, number: ConnectionNumber, demand: Demand, now: Instant) -> Outcome {
         if !self.nodes.contains_key(&number) {
+            if let Demand::Host { key, .. } = demand
+                && !self.hosting_by_locator.contains_key(&key)
+            {
+                // It went while its record was put.
+                self.let_go.push_back(key);
+            }
             return CONNECTION_OVER.into();
         }
         let done = match demand {
@@ -431,14 +446,34 @@ impl Registry {
         self.calls.pop_front()
     }
 
+    /// An answer that had to wait for another relay, and for whom; before the notices, which may follow from it; call until
+    /// `None`.
+    pub fn poll_answer(&mut self) -> Option<(ExchangeId, ConnectionNumber, Answer)> {
+        self.settled.pop_front()
+    }
+
     /// A locator whose host went without a word; call until `None`.
     pub fn poll_let_go(&mut self) -> Option<LocatorKey> {
         self.let_go.pop_front()
     }
 
-    /// Who is in touch from now on.
+    /// Who is in touch from now on. With a relay that has gone, be it for a moment, go the exchanges with its nodes; sessions stay,
+    /// for it may be back, and their nodes find out by themselves.
     pub fn meet(&mut self, neighbours: Neighbours) {
-        self.neighbours = neighbours;
+        let before = std::mem::replace(&mut self.neighbours, neighbours);
+        for &relay in before.0.keys() {
+            if self.neighbours.met(relay) != before.met(relay) {
+                self.lose_relay(relay);
+            }
+        }
+        let now = self.neighbours.0.iter();
+        let moved: Vec<_> = now
+            .filter(|(relay, is)| before.0.get(relay).is_none_or(|was| was.leg != is.leg))
+            .map(|(&relay, is)| (relay, is.leg))
+            .collect();
+        for (relay, leg) in moved {
+            self.move_party(Party::At(relay), leg);
+        }
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -530,13 +565,6 @@ impl Registry {
         match party {
             Party::Here(number) => self.nodes.get_mut(&number),
             Party::At(_) => None,
-        }
-    }
-
-    /// Tells a node of this relay; who is at another is told otherwise.
-    fn notify(&mut self, party: Party, notice: Reply) {
-        if let Party::Here(number) = party {
-            self.notices.push_back((number, notice));
         }
     }
 

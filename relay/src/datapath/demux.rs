@@ -1,8 +1,11 @@
 //! Bytes → what they are. Pure; the first bytes are `proto::wire`'s.
 
-use remora_proto::wire::{
-    self, Kind,
-    frame::{HEADER_LEN, Header, InvalidFrame},
+use remora_proto::{
+    path::check,
+    wire::{
+        self, Kind,
+        frame::{HEADER_LEN, Header, InvalidFrame},
+    },
 };
 
 use super::DropReason;
@@ -20,6 +23,8 @@ pub enum Demuxed {
     Reflect,
     /// For control, from a connection that may be known.
     Quic,
+    /// For the mesh, from another relay.
+    Check,
     /// For control, from a parked node that may be known.
     Park,
     /// For control, from a connection that is about to be (an Initial, RFC 9000 §17.2.2).
@@ -84,7 +89,7 @@ pub fn demux(datagram: &[u8]) -> Result<Demuxed, DropReason> {
         Kind::Park => Ok(Demuxed::Park),
         Kind::Quic if datagram[0] & INITIAL_MASK == INITIAL => Ok(Demuxed::Opening),
         Kind::Quic => Ok(Demuxed::Quic),
-        // Checks are between nodes.
+        Kind::Check if check::session(datagram).is_some() => Ok(Demuxed::Check),
         Kind::Check | Kind::Unknown => Err(DropReason::UnknownKind),
     }
 }

@@ -69,8 +69,35 @@ where
     let mut bytes = Vec::new();
     let mut limited = io.take(MAX_CONTROL_BYTES as u64 + 1);
     limited.read_to_end(&mut bytes).await?;
+    if bytes.is_empty() {
+        // A stream that was dropped: nobody had time for it.
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
     if bytes.len() > MAX_CONTROL_BYTES {
         return Err(ErrorKind::InvalidData.into());
     }
     M::decode(&bytes[..]).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, io::Cursor};
+
+    use super::*;
+    use crate::mesh::done;
+
+    #[test]
+    fn what_is_not_said_is_no_message() {
+        let read = |bytes: &[u8]| {
+            let mut io = Cursor::new(bytes.to_vec());
+            let read = read::<_, Response>(&mut io).now_or_never();
+            read.expect("all is there").map_err(|error| error.kind())
+        };
+        let said = Response { body: Some(done()) };
+        assert_eq!(read(&said.encode_to_vec()), Ok(said));
+        assert_eq!(read(&[]), Err(ErrorKind::UnexpectedEof));
+        assert_eq!(read(&[0xff]), Err(ErrorKind::Other));
+        let long = vec![0; MAX_CONTROL_BYTES + 1];
+        assert_eq!(read(&long), Err(ErrorKind::InvalidData));
+    }
 }

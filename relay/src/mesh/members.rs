@@ -9,8 +9,8 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    collections::BTreeMap,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -44,8 +44,6 @@ const MISSES: u32 = 2;
 pub struct Member {
     /// Where it takes connections of the mesh.
     pub address: SocketAddr,
-    /// Where frames go to, and come from.
-    pub frames: SocketAddr,
     /// For people.
     pub name: String,
 }
@@ -76,6 +74,8 @@ struct Target {
     is_dialing: bool,
     /// Our own: never to be tried again.
     is_mine: bool,
+    /// Who has answered there: while that relay is here, be it known by another address, there is nobody to be met.
+    answered: Option<RelayId>,
     failures: u32,
     due: Instant,
     failing_since: Option<Instant>,
@@ -123,6 +123,7 @@ impl Members {
             is_seed: false,
             is_dialing: false,
             is_mine: false,
+            answered: None,
             failures: 0,
             due: now,
             failing_since: None,
@@ -135,32 +136,31 @@ impl Members {
             let is_hopeless = |since: Instant| now.saturating_duration_since(since) > FORGET_AFTER;
             target.is_seed || !target.failing_since.is_some_and(is_hopeless)
         });
-        let met: BTreeSet<_> = self.addresses().collect();
-        let waiting = self.targets.iter_mut();
-        let (&address, target) = waiting
-            .filter(|(address, target)| target.is_waiting() && !met.contains(address))
-            .find(|(_, target)| target.due <= now)?;
+        let present = &self.present;
+        let mut waiting = self.targets.iter_mut();
+        let (&address, target) =
+            waiting.find(|(_, target)| target.is_waiting(present) && target.due <= now)?;
         target.is_dialing = true;
         Some(address)
     }
 
     /// When [`Self::poll_dial`] has one again.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let met: BTreeSet<_> = self.addresses().collect();
-        let waiting = self.targets.iter();
+        let waiting = self.targets.values();
         waiting
-            .filter(|(address, target)| target.is_waiting() && !met.contains(address))
-            .map(|(_, target)| target.due)
+            .filter(|target| target.is_waiting(&self.present))
+            .map(|target| target.due)
             .min()
     }
 
-    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.present.values().map(|present| present.member.address)
-    }
-
-    /// Somebody answered at a dialed address; they have not said yet who they are.
-    pub fn connected(&mut self, address: SocketAddr, now: Instant) {
+    /// A relay answered at a dialed address; whether it is let in is another question.
+    pub fn connected(&mut self, address: SocketAddr, relay: RelayId, now: Instant) {
         self.pause(address, LONGEST_PAUSE, now);
+        if let Some(target) = self.targets.get_mut(&address) {
+            target.answered = Some(relay);
+            target.failures = 0;
+            target.failing_since = None;
+        }
     }
 
     /// Nobody answered.
@@ -211,6 +211,7 @@ impl Members {
     pub fn admit(&mut self, relay: RelayId, member: Member, now: Instant) -> bool {
         if let Some(target) = self.target(member.address, now) {
             target.is_dialing = false;
+            target.answered = Some(relay);
             target.failures = 0;
             target.failing_since = None;
             target.due = now;
@@ -319,36 +320,20 @@ impl Members {
         self.present.is_empty()
     }
 
-    /// What the rest of the relay may know; `bound` is the address of the socket that frames leave from.
-    pub fn neighbours(&self, bound: SocketAddr) -> Neighbours {
-        let neighbour = |present: &Present| Neighbour {
-            leg: Leg {
-                remote: as_named_by(bound, present.member.frames),
-                local: None,
-            },
-            met: present.met,
-        };
-        let all = self.present.iter();
-        Neighbours(
-            all.map(|(&relay, present)| (relay, neighbour(present)))
-                .collect(),
-        )
+    /// What the rest of the relay may know, of those to whom it is known how frames go.
+    pub fn neighbours(&self, leg: impl Fn(RelayId) -> Option<Leg>) -> Neighbours {
+        let all = self.present.iter().filter_map(|(&relay, present)| {
+            let (leg, met) = (leg(relay)?, present.met);
+            Some((relay, Neighbour { leg, met }))
+        });
+        Neighbours(all.collect())
     }
 }
 
 impl Target {
-    fn is_waiting(&self) -> bool {
-        !self.is_dialing && !self.is_mine
-    }
-}
-
-/// As a socket that is bound to `bound` names `address`: one for both families has only IPv6's.
-fn as_named_by(bound: SocketAddr, address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if bound.is_ipv6() => {
-            SocketAddr::from((ip.to_ipv6_mapped(), address.port()))
-        }
-        IpAddr::V4(_) | IpAddr::V6(_) => address,
+    fn is_waiting(&self, present: &BTreeMap<RelayId, Present>) -> bool {
+        let is_met = |relay: &RelayId| present.contains_key(relay);
+        !self.is_dialing && !self.is_mine && !self.answered.as_ref().is_some_and(is_met)
     }
 }
 
@@ -363,7 +348,6 @@ mod tests {
     fn member(port: u16) -> Member {
         Member {
             address: address(port),
-            frames: address(port + 1000),
             name: "relay".into(),
         }
     }
@@ -411,6 +395,21 @@ mod tests {
     }
 
     #[test]
+    fn who_is_known_by_another_address_than_the_seeds_is_met_all_the_same() {
+        let (now, mut members) = (Instant::now(), Members::default());
+        members.seed([address(1)], now);
+        assert_eq!(members.poll_dial(now), Some(address(1)));
+        members.connected(address(1), ONE, now);
+        assert!(members.poll_timeout().is_some(), "it may be refused");
+        members.admit(ONE, member(2), now);
+        assert_eq!(members.poll_dial(now + secs(99)), None);
+        assert_eq!(members.poll_timeout(), None);
+        members.lose(ONE, now + secs(99));
+        let found: Vec<_> = std::iter::from_fn(|| members.poll_dial(now + secs(100))).collect();
+        assert_eq!(found, [address(1), address(2)]);
+    }
+
+    #[test]
     fn a_member_that_does_not_answer_is_given_up_at_the_second_time() {
         let (now, mut members) = (Instant::now(), Members::default());
         members.admit(ONE, member(1), now);
@@ -451,13 +450,5 @@ mod tests {
             assert!(!members.refuse(RelayId(id), None, now), "once a minute");
         }
         assert!(members.targets.len() <= MAX_TARGETS && members.past.len() <= MAX_TARGETS);
-    }
-
-    #[test]
-    fn frames_go_to_addresses_as_the_socket_names_them() {
-        let v6 = SocketAddr::from(([0_u16; 8], 1));
-        let mapped = "[::ffff:192.0.2.1]:9".parse().expect("an address");
-        assert_eq!(as_named_by(v6, address(9)), mapped);
-        assert_eq!(as_named_by(address(1), address(9)), address(9));
     }
 }

@@ -1,5 +1,7 @@
 //! The task that owns the swarm: connections and requests in and out, Kademlia's queries, Hellos every few seconds.
 
+// How frames go to them.
+mod frames;
 // Who the others are, and what they are told.
 mod hello;
 
@@ -24,6 +26,7 @@ use libp2p::{
 };
 use remora_proto::{
     id::RelayId,
+    random::Random,
     record::LocatorKey,
     wire::message::mesh::{
         Reason, Request, Response, request::Body as Ask, response::Body as Answer,
@@ -36,11 +39,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::hello::Heard;
 use super::{
     AskError, Asked, Command, Introduction, Settings, Work,
     codec::{Codec, PROTOCOL_NAME},
     identity::{peer_id, relay_id},
+    legs::Legs,
     members::Members,
     secure::Secure,
 };
@@ -111,6 +114,14 @@ enum Query {
     },
 }
 
+/// What a name stands for.
+#[derive(Debug)]
+struct Resolved {
+    /// The relay whose frames it is about; none for a seed.
+    relay: Option<RelayId>,
+    addresses: Vec<SocketAddr>,
+}
+
 /// The task.
 pub struct Task {
     swarm: Swarm<Behaviour>,
@@ -128,11 +139,14 @@ pub struct Task {
     queries: HashMap<QueryId, Query>,
     /// Answers of control, on their way to who asked.
     answering: FuturesUnordered<BoxFuture<'static, (ResponseChannel<Response>, Answer)>>,
-    resolving: FuturesUnordered<BoxFuture<'static, (Vec<SocketAddr>, Option<Heard>)>>,
+    resolving: FuturesUnordered<BoxFuture<'static, Resolved>>,
+    /// Relays whose name is just looked up: one look for each at a time.
+    sought: BTreeSet<RelayId>,
+    legs: Legs,
     /// Where connections lead to.
-    remote_ips: HashMap<PeerId, IpAddr>,
-    /// To be left once they have heard why.
-    unwelcome: BTreeSet<PeerId>,
+    remote_ips: HashMap<PeerId, BTreeMap<swarm::ConnectionId, IpAddr>>,
+    /// Refused, and when they are left: those who hear why go by themselves before.
+    unwelcome: BTreeMap<PeerId, Instant>,
     /// Dialed, and not yet known who answers.
     dialed: HashMap<swarm::ConnectionId, SocketAddr>,
     hello_at: Instant,
@@ -168,6 +182,7 @@ impl Task {
         };
         let mut swarm = swarm(me, secure);
         let mesh_address = listen(&mut swarm, settings.listen)?;
+        let legs = Legs::new(me, introduction.socket.local_addr()?, Random::system());
         let now = Instant::now();
         Ok(Self {
             swarm,
@@ -185,8 +200,10 @@ impl Task {
             queries: HashMap::new(),
             answering: FuturesUnordered::new(),
             resolving: FuturesUnordered::new(),
+            sought: BTreeSet::new(),
+            legs,
             remote_ips: HashMap::new(),
-            unwelcome: BTreeSet::new(),
+            unwelcome: BTreeMap::new(),
             dialed: HashMap::new(),
             hello_at: now + HELLO_EVERY,
             resolve_at: now,
@@ -214,9 +231,10 @@ impl Task {
                 Some((channel, answer)) = self.answering.next(), if !self.answering.is_empty() => {
                     self.respond(channel, answer);
                 }
-                Some((addresses, heard)) = self.resolving.next(), if !self.resolving.is_empty() => {
-                    self.handle_resolved(addresses, heard);
+                Some(resolved) = self.resolving.next(), if !self.resolving.is_empty() => {
+                    self.handle_resolved(resolved);
                 }
+                Some(check) = self.work.checks.recv() => self.handle_check(&check),
                 Some(stranger) = self.strangers.recv() => self.handle_stranger(stranger),
                 event = self.swarm.select_next_some() => self.handle_event(event),
                 command = self.work.commands.recv() => match command {
@@ -234,15 +252,30 @@ impl Task {
             self.resolve_at = now + RESOLVE_EVERY;
             for seed in &self.seeds {
                 let seed = seed.clone();
-                let resolved = async move { (lookup(&seed).await, None) };
+                let resolved = async move {
+                    let addresses = lookup(&seed).await;
+                    Resolved {
+                        relay: None,
+                        addresses,
+                    }
+                };
                 self.resolving.push(resolved.boxed());
             }
         }
         if self.hello_at <= now {
             self.hello_at = now + HELLO_EVERY;
-            let members: Vec<_> = self.members.relays().map(peer_id).collect();
-            for peer in members {
-                self.greet(peer);
+            let members: Vec<_> = self.members.relays().collect();
+            for relay in members {
+                self.greet(peer_id(relay));
+                self.ask_for_leg(relay);
+            }
+            let unwelcome = self.unwelcome.iter();
+            let overdue: Vec<_> = unwelcome
+                .filter(|&(_, &until)| until <= now)
+                .map(|(&peer, _)| peer)
+                .collect();
+            for peer in overdue {
+                self.part_from(peer);
             }
         }
         while let Some(address) = self.members.poll_dial(now) {
@@ -257,20 +290,14 @@ impl Task {
         }
     }
 
-    fn handle_resolved(&mut self, addresses: Vec<SocketAddr>, heard: Option<Heard>) {
-        let now = Instant::now();
-        let Some(mut heard) = heard else {
-            self.members.seed(addresses, now);
-            return;
-        };
-        // Of the family that the frames' socket has.
-        let bound = self.introduction.bound;
-        let fits = |address: &&SocketAddr| bound.is_ipv6() || address.is_ipv4();
-        if let Some(&frames) = addresses.iter().find(fits) {
-            heard.member.frames = frames;
-            self.admit(heard, now);
-        } else {
-            tracing::warn!(relay = ?heard.relay, "where its frames come from cannot be found out");
+    fn handle_resolved(&mut self, resolved: Resolved) {
+        let Resolved { relay, addresses } = resolved;
+        match relay {
+            None => self.members.seed(addresses, Instant::now()),
+            Some(relay) => {
+                self.sought.remove(&relay);
+                self.try_frames_at(relay, addresses);
+            }
         }
     }
 
@@ -381,11 +408,13 @@ impl Task {
                 num_established,
                 ..
             } => {
-                if let Some(address) = self.dialed.remove(&connection_id) {
-                    self.members.connected(address, now);
+                let dialed = self.dialed.remove(&connection_id);
+                if let Some((address, relay)) = dialed.zip(relay_id(&peer_id)) {
+                    self.members.connected(address, relay, now);
                 }
                 if let Some(address) = socket_addr(remote(&endpoint)) {
-                    self.remote_ips.insert(peer_id, address.ip());
+                    let ips = self.remote_ips.entry(peer_id).or_default();
+                    ips.insert(connection_id, address.ip());
                 }
                 if num_established.get() == 1 {
                     self.greet(peer_id);
@@ -396,6 +425,15 @@ impl Task {
                 num_established: 0,
                 ..
             } => self.lose(peer_id, now),
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                ..
+            } => {
+                if let Some(ips) = self.remote_ips.get_mut(&peer_id) {
+                    ips.remove(&connection_id);
+                }
+            }
             SwarmEvent::OutgoingConnectionError {
                 connection_id,
                 error,
@@ -432,9 +470,11 @@ impl Task {
 
     fn lose(&mut self, peer: PeerId, now: Instant) {
         self.remote_ips.remove(&peer);
+        self.unwelcome.remove(&peer);
         let kademlia = &mut self.swarm.behaviour_mut().kademlia;
         kademlia.remove_peer(&peer);
         let Some(relay) = relay_id(&peer) else { return };
+        self.legs.lose(relay);
         if let Some(member) = self.members.lose(relay, now) {
             tracing::info!(?relay, name = member.name, "relay left the mesh");
             self.publish();
@@ -513,12 +553,8 @@ impl Task {
                 tracing::debug!(%error, relay = ?relay_id(&peer), "a request of the mesh failed");
                 self.handle_answer(peer, request_id, Err(AskError::Unreachable), now);
             }
-            request_response::Event::InboundFailure { .. } => {}
-            request_response::Event::ResponseSent { peer, .. } => {
-                if self.unwelcome.remove(&peer) {
-                    self.part_from(peer);
-                }
-            }
+            request_response::Event::InboundFailure { .. }
+            | request_response::Event::ResponseSent { .. } => {}
         }
     }
 
@@ -533,9 +569,9 @@ impl Task {
         let answer = match request.body {
             None => super::refused(Reason::Malformed),
             Some(Ask::Hello(hello)) => match self.hear(from, &hello, now) {
-                Ok(()) => Answer::Hello(self.hello()),
+                Ok(()) => Answer::Hello(self.hello(from)),
                 Err(reason) => {
-                    self.unwelcome.insert(peer);
+                    self.shun(peer, now);
                     super::refused(reason)
                 }
             },
@@ -596,7 +632,13 @@ impl Task {
         }
     }
 
+    /// It is left, but not before it can have heard why: what is said at a connection's end is lost with it.
+    fn shun(&mut self, peer: PeerId, now: Instant) {
+        self.unwelcome.entry(peer).or_insert(now + HELLO_EVERY);
+    }
+
     fn part_from(&mut self, peer: PeerId) {
+        self.unwelcome.remove(&peer);
         // Not connected any more: all the better.
         self.swarm.disconnect_peer_id(peer).ok();
     }
@@ -605,7 +647,7 @@ impl Task {
     fn publish(&self) {
         let members = i64::try_from(self.members.len()).unwrap_or(i64::MAX);
         self.metrics.mesh_peers.set(members);
-        let neighbours = self.members.neighbours(self.introduction.bound);
+        let neighbours = self.members.neighbours(|relay| self.legs.leg(relay));
         self.work.neighbours.send_replace(neighbours);
     }
 }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use remora_proto::{
     id::{NodeId, RelayId},
-    record::{LocatorKey, OwnerTag, Record},
+    record::{LocatorKey, Record},
     wire::message::{
         control::Gone,
         mesh::{Find, Forget, Keep, Reason, request::Body as Ask, response::Body as Answer},
@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Ended, Found, Pending, Publication, PutRefused, Rendezvous, Shelf, WithdrawRefused,
     shelf::{ended, gone},
+    store::Account,
 };
 use crate::{
     admin::metrics::Metrics,
@@ -56,6 +57,8 @@ const REPUBLISH_AT_ONCE: usize = 32;
 struct Own {
     publication: Publication,
     ended: Option<Ended>,
+    /// Its node is gone, and may have moved: nothing is done for it any more, unless it is for its end.
+    is_let_go: bool,
     /// Who keeps it; a relay that was away since has forgotten it.
     placed: BTreeMap<RelayId, u64>,
     until: Instant,
@@ -109,7 +112,10 @@ impl Fleet {
         let keys: Vec<_> = {
             let (mut own, now) = (self.own(), Instant::now());
             own.retain(|_, own| own.until > now);
-            own.keys().copied().collect()
+            let cared_for = own
+                .iter()
+                .filter(|(_, own)| !own.is_let_go || own.ended.is_some());
+            cared_for.map(|(&key, _)| key).collect()
         };
         let all = keys.into_iter().map(|key| self.replace(key, neighbours));
         stream::iter(all)
@@ -177,13 +183,14 @@ impl Fleet {
 
     async fn put(&self, publication: Publication) -> Result<(), PutRefused> {
         let key = publication.key();
+        let is_again = self.shelf.has(&publication);
         self.shelf.put(publication.clone())?;
         let neighbours = self.mesh.neighbours().borrow().clone();
         let mut closest = self.others(key, true).await;
         if closest.is_empty() {
             closest = self.others(key, false).await;
         }
-        let own = Own::new(publication);
+        let (own, account) = (Own::new(publication.clone()), publication.account());
         let votes = self.hand_out(&closest, &own.keep()).await;
         // This relay is one of those that keep it, be it close or not.
         let is_quorum = (votes.kept.len() + 1) * 2 > closest.len() + 1;
@@ -192,7 +199,10 @@ impl Fleet {
             self.placed(key, votes.kept, &neighbours);
             return Ok(());
         }
-        self.take_back(key, &votes.kept).await;
+        if !is_again {
+            // Who has not answered may have it all the same.
+            self.take_back(key, account, &closest).await;
+        }
         Err(if votes.taken > 0 {
             PutRefused::Taken
         } else {
@@ -200,8 +210,8 @@ impl Fleet {
         })
     }
 
-    async fn take_back(&self, key: LocatorKey, relays: &[RelayId]) {
-        self.shelf.forget(key, self.shelf.relay());
+    async fn take_back(&self, key: LocatorKey, account: Account, relays: &[RelayId]) {
+        self.shelf.forget(key, account);
         let forget = Forget {
             locator_key: Bytes::copy_from_slice(&key.0),
         };
@@ -337,7 +347,7 @@ impl Rendezvous for Fleet {
         why: Ended,
     ) -> Pending<'_, Result<(), WithdrawRefused>> {
         Box::pin(async move {
-            self.shelf.end(key, OwnerTag::new(key, owner), why)?;
+            self.shelf.end(key, owner, why)?;
             self.measured("withdraw", |()| "ok", self.tell_ended(key, why))
                 .await;
             Ok(())
@@ -345,10 +355,8 @@ impl Rendezvous for Fleet {
     }
 
     fn let_go(&self, key: LocatorKey) {
-        // A tombstone is nobody's but ours.
-        let mut own = self.own();
-        if own.get(&key).is_some_and(|own| own.ended.is_none()) {
-            own.remove(&key);
+        if let Some(own) = self.own().get_mut(&key) {
+            own.is_let_go = true;
         }
     }
 
@@ -372,6 +380,7 @@ impl Own {
             until: Instant::now() + publication.kept_for(),
             publication,
             ended: None,
+            is_let_go: false,
             placed: BTreeMap::new(),
         }
     }
@@ -379,7 +388,6 @@ impl Own {
     fn keep(&self) -> Keep {
         Keep {
             record: self.publication.bytes().clone(),
-            owner: Bytes::copy_from_slice(&self.publication.owner().0),
             ended: self.ended.map_or(Gone::Unspecified, gone).into(),
         }
     }
@@ -435,43 +443,4 @@ impl Tally {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn live(record: &'static [u8], relay: u8) -> Found {
-        Found::Live {
-            record: Bytes::from_static(record),
-            relay: RelayId([relay; 32]),
-        }
-    }
-
-    fn tally(all: &[Found]) -> Tally {
-        let mut tally = Tally::default();
-        for found in all {
-            tally.count(found.clone());
-        }
-        tally
-    }
-
-    #[test]
-    fn what_most_relays_say_is_believed_and_a_tombstone_before_a_record() {
-        let used = Found::Ended(Ended::Used);
-        let (a, b) = (live(b"a", 1), live(b"b", 2));
-        for (said, expected) in [
-            (&[][..], &Found::Absent),
-            (&[Found::Absent, Found::Absent], &Found::Absent),
-            (&[Found::Absent, a.clone()], &a),
-            (&[a.clone(), used.clone()], &used),
-            (&[a.clone(), used.clone(), a.clone()], &a),
-            (&[b.clone(), a.clone(), a.clone()], &a),
-            (&[b.clone(), a.clone()], &b),
-        ] {
-            assert_eq!(&tally(said).found(), expected, "{said:?}");
-        }
-        assert!(tally(&[a.clone(), a.clone()]).is_decided());
-        assert!(tally(&[used.clone(), a.clone(), used.clone()]).is_decided());
-        for said in [&[a.clone()][..], &[a.clone(), b], &[a.clone(), used, a]] {
-            assert!(!tally(said).is_decided(), "{said:?}");
-        }
-    }
-}
+mod tests;

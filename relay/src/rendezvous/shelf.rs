@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use remora_proto::{
     id::{NodeId, RelayId},
-    record::{LocatorKey, OwnerTag, Record},
+    record::{LocatorKey, Record},
     wire::message::{
         control::Gone,
         mesh::{self as wire, Find, Forget, Keep, Reason, response::Body as Answer},
@@ -68,6 +68,11 @@ impl Shelf {
         self.with(|store, now| store.put_if_absent(publication, now))
     }
 
+    /// Whether this very record is kept here, and can be joined.
+    pub fn has(&self, publication: &Publication) -> bool {
+        self.with(|store, now| store.has(publication, now))
+    }
+
     /// What is kept here.
     pub fn look(&self, key: LocatorKey) -> Found {
         self.with(|store, now| store.find(key, now))
@@ -77,13 +82,13 @@ impl Shelf {
     ///
     /// # Errors
     /// Why not.
-    pub fn end(&self, key: LocatorKey, owner: OwnerTag, why: Ended) -> Result<(), WithdrawRefused> {
-        self.with(|store, now| store.withdraw(key, owner, why, now))
+    pub fn end(&self, key: LocatorKey, owner: NodeId, why: Ended) -> Result<(), WithdrawRefused> {
+        self.with(|store, now| store.withdraw(key, Account::Node(owner), why, now))
     }
 
-    /// Forgets what `relay` has put under `key`.
-    pub fn forget(&self, key: LocatorKey, relay: RelayId) {
-        self.with(|store, _| store.forget(key, relay));
+    /// Forgets what was put under `key` on that account.
+    pub fn forget(&self, key: LocatorKey, account: Account) {
+        self.with(|store, _| store.forget(key, account));
     }
 
     /// Records and tombstones.
@@ -109,29 +114,27 @@ impl Shelf {
         let room = self.with(|store, _| store.check_room(Account::Relay(from)));
         let unix_ms = unix_ms();
         let ended = ended(keep.ended());
-        let owner = <[u8; 32]>::try_from(&keep.owner[..]).map(OwnerTag);
-        let owner = owner.map_err(|_| Reason::Malformed)?;
         let record = Record::decode_signed(&keep.record, unix_ms).map_err(|_| Reason::BadRecord)?;
         if record.realm != self.realm {
             return Err(Reason::BadRecord);
         }
         let key = record.locator_key;
-        let publication = Publication::of_relay(&record, keep.record, owner, from, unix_ms);
+        let publication = Publication::of_relay(&record, keep.record, from, unix_ms);
         if ended.is_none() || self.look(key) == Found::Absent {
             room.map_err(|_| Reason::Full)?;
-            self.put(publication).map_err(reason)?;
         }
-        match ended {
-            None => Ok(()),
-            Some(why) => self.end(key, owner, why).map_err(|_| Reason::Taken),
-        }
+        let kept = self.with(|store, now| match ended {
+            None => store.put_if_absent(publication, now),
+            Some(why) => store.bury(publication, why, now),
+        });
+        kept.map_err(reason)
     }
 
     /// Another relay takes back what it asked to keep.
     pub fn forget_for(&self, from: RelayId, forget: &Forget) -> Answer {
         match LocatorKey::from_bytes(&forget.locator_key) {
             Ok(key) => {
-                self.forget(key, from);
+                self.forget(key, Account::Relay(from));
                 mesh::done()
             }
             Err(_) => mesh::refused(Reason::Malformed),
@@ -171,7 +174,7 @@ impl Rendezvous for Shelf {
         owner: NodeId,
         why: Ended,
     ) -> Pending<'_, Result<(), WithdrawRefused>> {
-        Box::pin(async move { self.end(key, OwnerTag::new(key, owner), why) })
+        Box::pin(async move { self.end(key, owner, why) })
     }
 
     fn let_go(&self, _: LocatorKey) {}

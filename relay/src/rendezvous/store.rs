@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use remora_proto::{
     id::{NodeId, RelayId},
-    record::{CLOCK_TOLERANCE_MS, EPOCH_MS, LocatorKey, OwnerTag, Record},
+    record::{CLOCK_TOLERANCE_MS, EPOCH_MS, LocatorKey, Record},
 };
 
 /// Live records of one node: a person gives one code at a time, a second and third window included.
@@ -24,7 +24,7 @@ pub const MAX_LIVE_PER_NODE: usize = 4;
 /// the others stay.
 pub const MAX_PER_RELAY: usize = 1 << 14;
 
-/// On whose account a record is kept.
+/// On whose account a record is kept: whose it is, as far as this relay can know. Another relay answers for its nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Account {
     /// A node of this relay, which has [`MAX_LIVE_PER_NODE`].
@@ -39,7 +39,6 @@ pub struct Publication {
     key: LocatorKey,
     session_key: [u8; 32],
     sequence: u32,
-    owner: OwnerTag,
     account: Account,
     /// Where its publisher is.
     relay: RelayId,
@@ -57,29 +56,15 @@ impl Publication {
         relay: RelayId,
         unix_ms: u64,
     ) -> Self {
-        let owner = OwnerTag::new(record.locator_key, node);
-        Self::new(record, bytes, owner, Account::Node(node), relay, unix_ms)
+        Self::new(record, bytes, Account::Node(node), relay, unix_ms)
     }
 
     /// Of a node at `relay`, another one.
-    pub fn of_relay(
-        record: &Record,
-        bytes: Bytes,
-        owner: OwnerTag,
-        relay: RelayId,
-        unix_ms: u64,
-    ) -> Self {
-        Self::new(record, bytes, owner, Account::Relay(relay), relay, unix_ms)
+    pub fn of_relay(record: &Record, bytes: Bytes, relay: RelayId, unix_ms: u64) -> Self {
+        Self::new(record, bytes, Account::Relay(relay), relay, unix_ms)
     }
 
-    fn new(
-        record: &Record,
-        bytes: Bytes,
-        owner: OwnerTag,
-        account: Account,
-        relay: RelayId,
-        unix_ms: u64,
-    ) -> Self {
+    fn new(record: &Record, bytes: Bytes, account: Account, relay: RelayId, unix_ms: u64) -> Self {
         let from_now = |moment_ms: u64| Duration::from_millis(moment_ms.saturating_sub(unix_ms));
         // A joiner asks for this key until the epoch after its own is over, by a clock that may be late.
         let asked_until_ms = (record.not_before_ms / EPOCH_MS + 2) * EPOCH_MS + CLOCK_TOLERANCE_MS;
@@ -88,7 +73,6 @@ impl Publication {
             key: record.locator_key,
             session_key: record.session_key,
             sequence: record.sequence,
-            owner,
             account,
             relay,
             bytes,
@@ -113,8 +97,8 @@ impl Publication {
     }
 
     /// Whose it is.
-    pub fn owner(&self) -> OwnerTag {
-        self.owner
+    pub fn account(&self) -> Account {
+        self.account
     }
 
     /// The record as it was signed.
@@ -212,9 +196,10 @@ impl Store {
         }
     }
 
-    /// Puts a record where nothing is, or in place of an older one of the same session key.
+    /// Puts a record where nothing is, or in place of an older one of the same session key: only its node can sign that, and so
+    /// moves to another relay.
     ///
-    /// The same bytes from the same node are accepted again: so a node whose connection broke comes back, be it at another relay.
+    /// The same bytes are accepted again on the same account: so a node whose connection broke comes back.
     ///
     /// # Errors
     /// Why not.
@@ -268,6 +253,13 @@ impl Store {
         Ok(())
     }
 
+    /// Whether this very record is kept, on its account, and can be joined.
+    pub fn has(&mut self, publication: &Publication, now: Instant) -> bool {
+        self.handle_deadlines(now);
+        let kept = self.kept_by_key.get(&publication.key);
+        kept.is_some_and(|kept| kept.ended.is_none() && kept.is(publication))
+    }
+
     /// What is kept under `key`.
     pub fn find(&mut self, key: LocatorKey, now: Instant) -> Found {
         self.handle_deadlines(now);
@@ -283,21 +275,38 @@ impl Store {
         }
     }
 
-    /// Ends `owner`'s record; one that has ended stays as it ended.
+    /// Puts what is left of a record, be the record itself here or not.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn bury(
+        &mut self,
+        publication: Publication,
+        why: Ended,
+        now: Instant,
+    ) -> Result<(), PutRefused> {
+        let (key, account) = (publication.key, publication.account);
+        let put = self.put_if_absent(publication, now);
+        // What was there before may be the same one.
+        let ended = self.withdraw(key, account, why, now);
+        ended.map_err(|_| put.err().unwrap_or(PutRefused::Taken))
+    }
+
+    /// Ends a record of `account`; one that has ended stays as it ended.
     ///
     /// # Errors
     /// Why not.
     pub fn withdraw(
         &mut self,
         key: LocatorKey,
-        owner: OwnerTag,
+        account: Account,
         why: Ended,
         now: Instant,
     ) -> Result<(), WithdrawRefused> {
         self.handle_deadlines(now);
         match self.kept_by_key.get(&key) {
             None => Err(WithdrawRefused::Absent),
-            Some(kept) if kept.publication.owner != owner => Err(WithdrawRefused::NotYours),
+            Some(kept) if kept.publication.account != account => Err(WithdrawRefused::NotYours),
             Some(_) => {
                 self.end(key, why);
                 Ok(())
@@ -305,10 +314,10 @@ impl Store {
         }
     }
 
-    /// Forgets a live record that `relay` has put, as if it had not.
-    pub fn forget(&mut self, key: LocatorKey, relay: RelayId) {
+    /// Forgets a live record of `account`, as if it had not been put.
+    pub fn forget(&mut self, key: LocatorKey, account: Account) {
         let kept = self.kept_by_key.get(&key);
-        if kept.is_some_and(|kept| kept.ended.is_none() && kept.publication.relay == relay) {
+        if kept.is_some_and(|kept| kept.ended.is_none() && kept.publication.account == account) {
             self.remove(key);
         }
     }
@@ -399,8 +408,12 @@ impl Kept {
     fn gives_way_to(&self, new: &Publication) -> bool {
         let old = &self.publication;
         let is_newer = old.session_key == new.session_key && old.sequence < new.sequence;
-        let is_again = old.owner == new.owner && old.bytes == new.bytes;
-        self.ended.is_none() && (is_newer || is_again)
+        self.ended.is_none() && (is_newer || self.is(new))
+    }
+
+    fn is(&self, other: &Publication) -> bool {
+        let kept = &self.publication;
+        kept.account == other.account && kept.bytes == other.bytes
     }
 }
 
@@ -410,8 +423,8 @@ mod tests {
 
     const HERE: RelayId = RelayId([0xa; 32]);
 
-    fn owner(key: u8, owner: u8) -> OwnerTag {
-        OwnerTag::new(LocatorKey([key; 32]), NodeId([owner; 32]))
+    fn node(node: u8) -> Account {
+        Account::Node(NodeId([node; 32]))
     }
 
     fn publication(key: u8, node: u8) -> Publication {
@@ -419,8 +432,7 @@ mod tests {
             key: LocatorKey([key; 32]),
             session_key: [key; 32],
             sequence: 1,
-            owner: owner(key, node),
-            account: Account::Node(NodeId([node; 32])),
+            account: self::node(node),
             relay: HERE,
             bytes: Bytes::from(vec![key, node]),
             live_for: secs(600),
@@ -495,12 +507,12 @@ mod tests {
             let n = u8::try_from(n).expect("four");
             store.put_if_absent(publication(n, 1), start).expect("put");
             assert_eq!(
-                store.withdraw(key(n), owner(n, 2), why, start),
+                store.withdraw(key(n), node(2), why, start),
                 Err(WithdrawRefused::NotYours)
             );
-            assert_eq!(store.withdraw(key(n), owner(n, 1), why, start), Ok(()));
+            assert_eq!(store.withdraw(key(n), node(1), why, start), Ok(()));
             assert_eq!(
-                store.withdraw(key(n), owner(n, 1), Ended::Used, start),
+                store.withdraw(key(n), node(1), Ended::Used, start),
                 Ok(()),
                 "again is no error"
             );
@@ -512,7 +524,7 @@ mod tests {
             assert_eq!(store.put_if_absent(again, start), Err(PutRefused::Taken));
         }
         assert_eq!(
-            store.withdraw(key(9), owner(9, 1), Ended::Used, start),
+            store.withdraw(key(9), node(1), Ended::Used, start),
             Err(WithdrawRefused::Absent)
         );
         assert_eq!(store.find(key(1), start + secs(900)), Found::Absent);
@@ -530,7 +542,7 @@ mod tests {
         };
         assert_eq!(store.put_if_absent(other, start), Err(PutRefused::Taken));
         let replayed = Publication {
-            owner: owner(1, 2),
+            account: node(2),
             ..publication(1, 1)
         };
         assert_eq!(store.put_if_absent(replayed, start), Err(PutRefused::Taken));
@@ -571,7 +583,7 @@ mod tests {
             Err(PutRefused::NodeFull)
         );
         store
-            .withdraw(key(0), owner(0, 1), Ended::Cancelled, start)
+            .withdraw(key(0), node(1), Ended::Cancelled, start)
             .expect("withdrawn");
         assert_eq!(store.put_if_absent(publication(4, 1), start), Ok(()));
         assert_eq!(store.put_if_absent(publication(5, 2), start), Ok(()));
@@ -587,23 +599,52 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_comes_back_at_another_relay_is_found_there() {
+    fn a_record_moves_and_ends_when_its_node_says_so_and_at_no_other_relays_word() {
         let (start, elsewhere) = (Instant::now(), RelayId([0xb; 32]));
+        let (there, nowhere) = (
+            Account::Relay(elsewhere),
+            Account::Relay(RelayId([0xc; 32])),
+        );
         let mut store = Store::new(10);
         store.put_if_absent(publication(1, 1), start).expect("put");
-        let moved = Publication {
-            account: Account::Relay(elsewhere),
+        let as_of = |account, sequence| Publication {
+            account,
             relay: elsewhere,
+            sequence,
+            bytes: Bytes::from(vec![u8::try_from(sequence).expect("small")]),
             ..publication(1, 1)
         };
-        assert_eq!(store.put_if_absent(moved, start), Ok(()));
+        // The very same, as if its node were there.
+        let copy = Publication {
+            bytes: publication(1, 1).bytes,
+            ..as_of(there, 1)
+        };
+        assert_eq!(
+            store.put_if_absent(copy.clone(), start),
+            Err(PutRefused::Taken)
+        );
+        let buried = store.bury(copy, Ended::Used, start);
+        assert_eq!(buried, Err(PutRefused::Taken));
+        // What only its node can have signed.
+        assert_eq!(store.put_if_absent(as_of(there, 2), start), Ok(()));
         let Found::Live { relay, .. } = store.find(key(1), start) else {
             panic!("gone")
         };
         assert_eq!(relay, elsewhere);
-        store.forget(key(1), HERE);
+        let replayed = store.bury(as_of(nowhere, 2), Ended::Used, start);
+        assert_eq!(replayed, Err(PutRefused::Taken));
+        let late = store.withdraw(key(1), node(1), Ended::Used, start);
+        assert_eq!(late, Err(WithdrawRefused::NotYours));
+        store.forget(key(1), node(1));
         assert_eq!(store.live_records(start), 1, "only who put it may");
-        store.forget(key(1), elsewhere);
+        // Who did not have the last one learns of its end all the same.
+        for _ in 0..2 {
+            assert_eq!(store.bury(as_of(there, 3), Ended::Used, start), Ok(()));
+            assert_eq!(store.find(key(1), start), Found::Ended(Ended::Used));
+        }
+        assert_eq!(store.find(key(1), start + secs(900)), Found::Absent);
+        store.put_if_absent(as_of(there, 2), start).expect("put");
+        store.forget(key(1), there);
         assert_eq!(store.find(key(1), start), Found::Absent);
         assert!(store.held_by_account.is_empty() && store.deadlines.is_empty());
     }
@@ -630,7 +671,12 @@ mod tests {
         assert_eq!(store.put_if_absent(flood(1, 1), start), Ok(()));
         assert_eq!(store.put_if_absent(publication(9, 9), start), Ok(()));
         // What has ended still has its place.
-        let ended = store.withdraw(flood(0, 2).key, publication(1, 1).owner, Ended::Used, start);
+        let ended = store.withdraw(
+            flood(0, 2).key,
+            publication(1, 1).account,
+            Ended::Used,
+            start,
+        );
         assert_eq!(ended, Ok(()));
         let more = store.put_if_absent(flood(100_000, 2), start);
         assert_eq!(more, Err(PutRefused::Full));

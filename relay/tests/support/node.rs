@@ -283,6 +283,11 @@ impl Node {
         (node, welcome)
     }
 
+    /// Of the relay that it is at.
+    pub fn relay_key(&self) -> [u8; 32] {
+        self.relay_key
+    }
+
     pub async fn write(&mut self, bytes: &[u8]) {
         // The relay may have closed on what came before: that is for the test to see in what follows.
         self.send.write_all(bytes).await.ok();

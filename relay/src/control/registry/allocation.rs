@@ -25,7 +25,7 @@ pub(super) struct Allocation {
     /// By [`Side`].
     pub(super) parties: [Party; 2],
     /// What other relays hear of it comes after what they heard of this.
-    exchange: ExchangeId,
+    pub(super) exchange: ExchangeId,
     check_at: Instant,
 }
 
@@ -153,6 +153,15 @@ impl Registry {
                 .and_then(|allocation| allocation.side(Party::Here(number)))
             {
                 self.table.update_leg(*session, side, leg);
+            }
+        }
+    }
+
+    /// The same of all nodes of another relay.
+    pub(super) fn move_party(&self, party: Party, leg: Leg) {
+        for (&session, allocation) in &self.allocations {
+            if let Some(side) = allocation.side(party) {
+                self.table.update_leg(session, side, leg);
             }
         }
     }

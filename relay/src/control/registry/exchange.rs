@@ -1,6 +1,9 @@
 //! Exchanges: a joiner's try at a host. Their payloads are the two nodes' own and pass through unread.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use remora_proto::{
@@ -37,6 +40,24 @@ pub(super) struct Exchange {
     /// Signals to and from the other relay, if one of them is there.
     pub(super) sent: u32,
     pub(super) received: u32,
+}
+
+/// Exchanges with other relays' joiners that are over: what is asked again within seconds is among them.
+const MAX_OVER: usize = 1024;
+
+/// The last of them.
+#[derive(Debug, Default)]
+pub(super) struct Over(VecDeque<(RelayId, ExchangeId)>);
+
+impl Over {
+    pub(super) fn contains(&self, relay: RelayId, exchange: ExchangeId) -> bool {
+        self.0.contains(&(relay, exchange))
+    }
+
+    fn add(&mut self, relay: RelayId, exchange: ExchangeId) {
+        self.0.truncate(MAX_OVER - 1);
+        self.0.push_front((relay, exchange));
+    }
 }
 
 /// What the other relay has still to agree to.
@@ -80,6 +101,19 @@ impl Exchange {
         match side {
             Side::Host => self.host,
             Side::Joiner => self.joiner,
+        }
+    }
+
+    /// Whose request waits for another relay.
+    pub(super) fn waiting(&self) -> Option<ConnectionNumber> {
+        let party = match self.awaited {
+            Awaited::Nothing => return None,
+            Awaited::Offer => self.joiner,
+            Awaited::Admit(_) => self.host,
+        };
+        match party {
+            Party::Here(number) => Some(number),
+            Party::At(_) => None,
         }
     }
 }
@@ -258,14 +292,15 @@ impl Registry {
                 payload,
                 wrong_secret,
             };
-            self.tell_dismissed(ended.joiner, dismiss);
+            self.tell_ended(&ended, ended.joiner, dismiss);
         }
         Ok(done())
     }
 
-    /// Tells one of the two, wherever it is.
-    pub(super) fn tell_dismissed(&mut self, party: Party, dismiss: Dismiss) {
+    /// Tells one of the two, wherever it is, that the exchange has ended; but not who has just heard so as its answer.
+    pub(super) fn tell_ended(&mut self, ended: &Exchange, party: Party, dismiss: Dismiss) {
         match party {
+            Party::Here(number) if ended.waiting() == Some(number) => {}
             Party::Here(number) => self.notices.push_back((number, Reply::Dismissed(dismiss))),
             Party::At(relay) => self.call_dismiss(relay, dismiss),
         }
@@ -312,15 +347,22 @@ impl Registry {
         if let Some(ended) = self.end_exchange(exchange, Introduction::PeerGone)
             && let Some(side) = ended.side(Party::Here(gone))
         {
-            self.tell_dismissed(ended.party(side.peer()), over(exchange));
+            self.tell_ended(&ended, ended.party(side.peer()), over(exchange));
         }
     }
 
     pub(super) fn expire_exchange(&mut self, exchange: ExchangeId) {
-        if let Some(ended) = self.end_exchange(exchange, Introduction::Expired) {
-            // Another relay has the same clock for it.
+        // Another relay has the same clock for it.
+        self.end_for_ours(exchange, Introduction::Expired);
+    }
+
+    /// Ends an exchange and tells the nodes of this relay.
+    pub(super) fn end_for_ours(&mut self, exchange: ExchangeId, result: Introduction) {
+        if let Some(ended) = self.end_exchange(exchange, result) {
             for party in [ended.host, ended.joiner] {
-                self.notify(party, Reply::Dismissed(over(exchange)));
+                if let Party::Here(_) = party {
+                    self.tell_ended(&ended, party, over(exchange));
+                }
             }
         }
     }
@@ -351,6 +393,8 @@ impl Registry {
         }
     }
 
+    /// The one end of every exchange: whoever still waits for another relay's answer gets this one, and a session that was to
+    /// come of it ends.
     pub(super) fn end_exchange(
         &mut self,
         exchange: ExchangeId,
@@ -370,6 +414,15 @@ impl Registry {
         // Of two relays, the host's counts it.
         if let Party::Here(_) = ended.host {
             self.metrics.introduction(result);
+        }
+        if let Party::At(relay) = ended.joiner {
+            self.over.add(relay, exchange);
+        }
+        if let Some(waiting) = ended.waiting() {
+            self.settled.push_back((exchange, waiting, Err(PEER_GONE)));
+        }
+        if let Awaited::Admit(session) = ended.awaited {
+            self.take_back(exchange, session, ended.joiner);
         }
         Some(ended)
     }

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     admin::metrics::{Introduction, SessionEnd},
-    control::message::{Answer, Reason, Refusal, ReleaseCause, Reply},
+    control::message::{Reason, Refusal, ReleaseCause, Reply},
     datapath::leg::Leg,
     mesh::{self, AskError},
 };
@@ -156,64 +156,71 @@ impl Registry {
         }
     }
 
-    /// Another relay has answered a call, or has not; the answer to the node that waits for it, and to what.
-    pub fn handle_called(
-        &mut self,
-        call: &Call,
-        result: Result<(), AskError>,
-    ) -> Option<(ConnectionNumber, Answer)> {
-        let awaited = self.exchanges.get_mut(&call.exchange).map(|entry| {
-            let awaited = std::mem::replace(&mut entry.awaited, Awaited::Nothing);
-            (awaited, entry.host, entry.joiner)
-        });
-        match (&call.ask, awaited, result) {
-            (Ask::Offer(_), Some((_, _, Party::Here(joiner))), Ok(())) => {
-                Some((joiner, Ok(started(call.exchange))))
-            }
-            (Ask::Offer(_), Some((_, _, Party::Here(joiner))), Err(error)) => {
-                self.end_exchange(call.exchange, Introduction::PeerGone);
-                Some((joiner, Err(refusal(error))))
-            }
-            (Ask::Admit(_), Some((Awaited::Admit(session), Party::Here(host), joiner)), result) => {
-                let answer = self.admitted(call.exchange, session, joiner, result);
-                Some((host, answer))
-            }
-            (Ask::Signal(_), Some((awaited, host, joiner)), result) => {
-                // It has nothing to do with that.
-                self.await_answer(call.exchange, awaited);
-                if result.is_err() {
-                    self.end_exchange(call.exchange, Introduction::PeerGone);
-                    for party in [host, joiner] {
-                        self.notify(party, Reply::Dismissed(over(call.exchange)));
-                    }
+    /// What another relay was asked is settled: who waits for it, if anybody does any more.
+    fn settle(&mut self, exchange: ExchangeId) -> Option<(ConnectionNumber, Awaited)> {
+        let entry = self.exchanges.get_mut(&exchange)?;
+        let waiting = entry.waiting()?;
+        let awaited = std::mem::replace(&mut entry.awaited, Awaited::Nothing);
+        Some((waiting, awaited))
+    }
+
+    /// Another relay has answered a call, or has not. Who waits for it has its answer in [`Registry::poll_answer`].
+    pub fn handle_called(&mut self, call: &Call, result: Result<(), AskError>) {
+        let exchange = call.exchange;
+        match (&call.ask, result) {
+            (Ask::Offer(_), Ok(())) => {
+                if let Some((joiner, _)) = self.settle(exchange) {
+                    let answer = (exchange, joiner, Ok(started(exchange)));
+                    self.settled.push_back(answer);
                 }
-                None
             }
-            _ => None,
+            (Ask::Admit(_), Ok(())) => {
+                if let Some((host, Awaited::Admit(session))) = self.settle(exchange) {
+                    self.end_exchange(exchange, Introduction::Admitted);
+                    let allocated = self.allocated(exchange, session, Side::Host, Bytes::new());
+                    self.settled.push_back((exchange, host, Ok(allocated)));
+                }
+            }
+            (Ask::Offer(_) | Ask::Admit(_), Err(error)) => {
+                let Some((waiting, awaited)) = self.settle(exchange) else {
+                    return;
+                };
+                let answer = (exchange, waiting, Err(refusal(error)));
+                self.settled.push_back(answer);
+                self.end_exchange(exchange, Introduction::PeerGone);
+                match awaited {
+                    // It may have done it all the same.
+                    Awaited::Offer if error == AskError::Unreachable => {
+                        self.call_dismiss(call.relay, over(exchange));
+                    }
+                    Awaited::Admit(session) => {
+                        self.take_back(exchange, session, Party::At(call.relay));
+                    }
+                    Awaited::Offer | Awaited::Nothing => {}
+                }
+            }
+            (Ask::Signal(_), Err(_)) => self.end_for_ours(exchange, Introduction::PeerGone),
+            _ => {}
         }
     }
 
-    fn admitted(
-        &mut self,
-        exchange: ExchangeId,
-        session: SessionId,
-        joiner: Party,
-        result: Result<(), AskError>,
-    ) -> Answer {
-        match result {
-            Ok(()) => {
-                self.end_exchange(exchange, Introduction::Admitted);
-                Ok(self.allocated(exchange, session, Side::Host, Bytes::new()))
-            }
-            Err(error) => {
-                self.end_exchange(exchange, Introduction::PeerGone);
-                self.end_session(session, SessionEnd::Lost);
-                if let Party::At(relay) = joiner {
-                    // It may have done it all the same.
-                    self.call_release(relay, exchange, session, ReleaseCause::PeerLost);
-                }
-                Err(refusal(error))
-            }
+    /// Ends a session that another relay was asked to let through, and may have, or may be about to.
+    pub(super) fn take_back(&mut self, exchange: ExchangeId, session: SessionId, joiner: Party) {
+        self.end_session(session, SessionEnd::Lost);
+        if let Party::At(relay) = joiner {
+            self.call_release(relay, exchange, session, ReleaseCause::PeerLost);
+        }
+    }
+
+    /// Another relay is gone, and with it what was agreed on with its nodes, or about to be.
+    pub(super) fn lose_relay(&mut self, relay: RelayId) {
+        let of_it = self.exchanges.iter();
+        let lost: Vec<_> = of_it
+            .filter(|(_, entry)| entry.side(Party::At(relay)).is_some())
+            .map(|(&exchange, _)| exchange)
+            .collect();
+        for exchange in lost {
+            self.end_for_ours(exchange, Introduction::PeerGone);
         }
     }
 
@@ -250,6 +257,10 @@ impl Registry {
             } else {
                 Err(RelayReason::Taken)
             };
+        }
+        if self.over.contains(from, exchange) {
+            // Asked again: what came of it is under way.
+            return Ok(());
         }
         self.check_serving().map_err(reason)?;
         let host = self.check_host(key).map_err(reason)?;
@@ -316,6 +327,10 @@ impl Registry {
             // It is over already.
             return Ok(());
         };
+        if entry.awaited == Awaited::Offer {
+            // Its answer to the offer is under way.
+            return Err(RelayReason::Busy);
+        }
         let notice = if entry.host == Party::At(from) {
             remora_proto::wire::message::control::Dismiss {
                 exchange: exchange.0,
@@ -325,8 +340,9 @@ impl Registry {
         } else {
             over(exchange)
         };
-        self.end_exchange(exchange, Introduction::PeerGone);
-        self.notices.push_back((to, Reply::Dismissed(notice)));
+        if let Some(ended) = self.end_exchange(exchange, Introduction::PeerGone) {
+            self.tell_ended(&ended, Party::Here(to), notice);
+        }
         Ok(())
     }
 
@@ -339,8 +355,15 @@ impl Registry {
             ReleaseCause::RelayDrained => SessionEnd::Drained,
             ReleaseCause::Unspecified => return Err(RelayReason::Malformed),
         };
+        let session = SessionId(release.session);
+        let exchange = self.allocations.get(&session).map(|one| one.exchange);
+        let entry = exchange.and_then(|exchange| self.exchanges.get(&exchange));
+        if entry.is_some_and(|entry| entry.awaited == Awaited::Admit(session)) {
+            // Its answer to the admission is under way.
+            return Err(RelayReason::Busy);
+        }
         // Not there: it is over already.
-        self.end_for_peer(Party::At(from), SessionId(release.session), end, cause);
+        self.end_for_peer(Party::At(from), session, end, cause);
         Ok(())
     }
 

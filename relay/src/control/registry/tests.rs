@@ -4,16 +4,25 @@ use prometheus::Registry as MetricsRegistry;
 use proptest::prelude::*;
 use remora_proto::{
     id::Side,
-    wire::message::control::{Allocated, Dismiss, Offer, Rejoin, Released, Signal},
+    wire::message::{
+        control::{Allocated, Dismiss, Offer, Rejoin, Released, Signal},
+        mesh::{self as wire, Reason as RelayReason, request::Body as RelayAsk},
+    },
 };
 
 use super::{rejoin::WAIT, *};
-use crate::{control::message::ReleaseCause, datapath::DropReason, rate::Rate};
+use crate::{
+    control::message::ReleaseCause,
+    datapath::DropReason,
+    mesh::{self, AskError, Neighbour},
+    rate::Rate,
+};
 
 const HOST: ConnectionNumber = ConnectionNumber(1);
 const JOINER: ConnectionNumber = ConnectionNumber(2);
 const STRANGER: ConnectionNumber = ConnectionNumber(3);
 const ME: RelayId = RelayId([0xa; 32]);
+const OTHER: RelayId = RelayId([0xb; 32]);
 const KEY: LocatorKey = LocatorKey([7; 32]);
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -93,6 +102,50 @@ impl Bench {
             Outcome::Answered(answer) => answer,
             Outcome::Later(_) => panic!("no other relay is needed"),
         }
+    }
+
+    /// The other relay is in touch.
+    fn meet(&mut self) {
+        self.meet_at(4433, 1);
+    }
+
+    fn meet_at(&mut self, port: u64, met: u64) {
+        let leg = leg(ConnectionNumber(port));
+        let neighbour = Neighbour { leg, met };
+        let all = [(OTHER, neighbour)].into();
+        self.registry.meet(Neighbours(all));
+    }
+
+    fn hear(&mut self, ask: RelayAsk) -> Result<(), RelayReason> {
+        let answer = self.registry.handle_relay(OTHER, ask, self.now);
+        if let wire::response::Body::Refused(refused) = &answer {
+            return Err(refused.reason());
+        }
+        assert_eq!(answer, mesh::done());
+        Ok(())
+    }
+
+    fn later(&mut self, number: ConnectionNumber, demand: Demand) -> ExchangeId {
+        match self.registry.handle(number, demand, self.now) {
+            Outcome::Later(exchange) => exchange,
+            Outcome::Answered(answer) => panic!("answered: {answer:?}"),
+        }
+    }
+
+    fn calls(&mut self) -> Vec<Call> {
+        std::iter::from_fn(|| self.registry.poll_call()).collect()
+    }
+
+    fn answers(&mut self) -> Vec<(ExchangeId, ConnectionNumber, Answer)> {
+        std::iter::from_fn(|| self.registry.poll_answer()).collect()
+    }
+
+    /// A joiner of the other relay tries the host's code.
+    fn offered(&mut self) -> ExchangeId {
+        let exchange = self.registry.new_exchange_id();
+        assert_eq!(self.hear(offer_of(exchange)), Ok(()));
+        assert!(matches!(self.notices()[..], [(HOST, Reply::Offer(_))]));
+        exchange
     }
 
     fn refused(&mut self, number: ConnectionNumber, demand: Demand) -> Reason {
@@ -245,6 +298,30 @@ fn nobody_waits_for_ever_for_the_other_nor_with_many_keys() {
     bench.ask(STRANGER, rejoin(0, Side::Joiner)).expect("met");
     bench.registry.begin_drain(bench.now);
     assert_eq!(bench.refused(HOST, rejoin(1, Side::Host)), Reason::Draining);
+}
+
+fn offer_of(exchange: ExchangeId) -> RelayAsk {
+    RelayAsk::Offer(wire::Offer {
+        exchange: exchange.0,
+        locator_key: Bytes::copy_from_slice(&KEY.0),
+        payload: Bytes::new(),
+    })
+}
+
+fn dismiss_of(exchange: ExchangeId) -> RelayAsk {
+    RelayAsk::Dismiss(wire::Dismiss {
+        exchange: exchange.0,
+        payload: Bytes::new(),
+        wrong_secret: false,
+    })
+}
+
+fn join_there() -> Demand {
+    Demand::Join {
+        key: KEY,
+        relay: OTHER,
+        payload: payload("hello"),
+    }
 }
 
 #[test]
@@ -612,11 +689,161 @@ fn the_deadline_of_a_drain_ends_what_is_left() {
     assert_eq!(bench.registry.state(), State::Done);
 }
 
+#[test]
+fn a_host_that_admits_somebody_who_has_just_left_is_answered() {
+    let mut bench = Bench::three();
+    bench.meet();
+    for crossing in [0, 1, 2] {
+        let exchange = bench.offered();
+        let signal = Demand::Signal {
+            exchange,
+            payload: payload("pake"),
+        };
+        bench.ask(HOST, signal).expect("under way");
+        let admit = Demand::Admit {
+            exchange,
+            payload: payload("welcome"),
+        };
+        assert_eq!(bench.later(HOST, admit), exchange);
+        let calls = bench.calls();
+        assert_eq!(calls.len(), 2);
+        match crossing {
+            0 => assert_eq!(bench.hear(dismiss_of(exchange)), Ok(())),
+            1 => {
+                let failed = Err(AskError::Unreachable);
+                bench.registry.handle_called(&calls[0], failed);
+            }
+            _ => bench.pass(exchange::LIFE),
+        }
+        let answers = bench.answers();
+        assert_eq!(answers, [(exchange, HOST, Err(PEER_GONE))]);
+        assert_eq!(bench.notices(), [], "the answer says it");
+        // The other relay may have let its joiner in, or be about to.
+        let [taken_back] = &bench.calls()[..] else {
+            panic!("one more")
+        };
+        assert!(matches!(taken_back.ask, RelayAsk::Release(_)));
+        assert!(bench.table.is_empty());
+        bench.registry.handle_called(&calls[1], Ok(()));
+        assert_eq!(bench.answers(), [], "once");
+    }
+}
+
+#[test]
+fn exchanges_go_with_the_relay_of_their_other_node_and_sessions_stay() {
+    let mut bench = Bench::three();
+    bench.meet();
+    let exchange = bench.offered();
+    let admit = Demand::Admit {
+        exchange,
+        payload: Bytes::new(),
+    };
+    bench.later(HOST, admit);
+    let calls = bench.calls();
+    bench.registry.handle_called(&calls[0], Ok(()));
+    let session = *bench.registry.allocations.keys().next().expect("one");
+    bench.answers();
+    // One that is offered, one that is not answered yet, one that is.
+    let offered = bench.offered();
+    let asked = bench.later(STRANGER, join_there());
+    let started = bench.later(JOINER, join_there());
+    let calls = bench.calls();
+    bench.registry.handle_called(&calls[1], Ok(()));
+    bench.answers();
+    // It was away for a moment, and is elsewhere.
+    bench.meet_at(4434, 2);
+    assert_eq!(bench.answers(), [(asked, STRANGER, Err(PEER_GONE))]);
+    let mut told = bench.notices();
+    told.sort_by_key(|(number, _)| *number);
+    let expected = [(HOST, over(offered)), (JOINER, over(started))];
+    assert_eq!(told, expected);
+    assert!(bench.registry.exchanges.is_empty());
+    let there = leg(ConnectionNumber(4434));
+    assert_eq!(bench.frame(session, Side::Host, HOST), Ok(there));
+    bench.registry.meet(Neighbours::default());
+    assert_eq!(bench.notices(), []);
+    assert_eq!(bench.registry.sessions(), 1);
+}
+
+#[test]
+fn a_host_that_goes_while_its_record_is_put_is_let_go() {
+    let mut bench = Bench::three();
+    let live_for = Duration::from_secs(600);
+    for (who, key) in [(HOST, KEY), (JOINER, LocatorKey([8; 32]))] {
+        bench.registry.detach(who);
+        let demand = Demand::Host { key, live_for };
+        assert_eq!(bench.refused(who, demand), Reason::BadState);
+        assert_eq!(bench.registry.poll_let_go(), Some(key));
+    }
+}
+
+#[test]
+fn an_offer_that_comes_again_is_no_second_try() {
+    let mut bench = Bench::three();
+    bench.meet();
+    let exchange = bench.offered();
+    let demand = Demand::Dismiss {
+        exchange,
+        payload: payload("wrong"),
+        wrong_secret: true,
+    };
+    for _ in 0..2 {
+        assert_eq!(bench.hear(offer_of(exchange)), Ok(()));
+        assert_eq!(bench.notices(), []);
+        bench.ask(HOST, demand.clone()).ok();
+    }
+    assert!(bench.registry.exchanges.is_empty());
+    bench.offered();
+}
+
+#[test]
+fn what_a_host_says_does_not_overtake_that_it_was_asked() {
+    let mut bench = Bench::three();
+    bench.meet();
+    let exchange = bench.later(JOINER, join_there());
+    assert_eq!(bench.hear(dismiss_of(exchange)), Err(RelayReason::Busy));
+    let calls = bench.calls();
+    bench.registry.handle_called(&calls[0], Ok(()));
+    let [(_, JOINER, Ok(Reply::Started(_)))] = &bench.answers()[..] else {
+        panic!("not started")
+    };
+    assert_eq!(bench.hear(dismiss_of(exchange)), Ok(()));
+    assert_eq!(bench.notices(), [(JOINER, over(exchange))]);
+    // Nor does a joiner's end of the session overtake that there is one.
+    let exchange = bench.offered();
+    let admit = Demand::Admit {
+        exchange,
+        payload: Bytes::new(),
+    };
+    bench.later(HOST, admit);
+    let calls = bench.calls();
+    let RelayAsk::Admit(admit) = &calls[0].ask else {
+        panic!("not admitted")
+    };
+    let release = RelayAsk::Release(wire::Release {
+        session: admit.session,
+        cause: ReleaseCause::PeerReleased.into(),
+    });
+    assert_eq!(bench.hear(release.clone()), Err(RelayReason::Busy));
+    bench.registry.handle_called(&calls[0], Ok(()));
+    assert!(matches!(
+        bench.answers()[..],
+        [(_, HOST, Ok(Reply::Allocated(_)))]
+    ));
+    assert_eq!(bench.hear(release), Ok(()));
+    assert!(matches!(bench.notices()[..], [(HOST, Reply::Released(_))]));
+    assert!(bench.table.is_empty());
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Attach(u64),
     Detach(u64),
     Ask(u64, u8, usize),
+    /// The other relay asks.
+    Hear(u8, usize),
+    /// It answers.
+    Called(usize, u8),
     Frame(u64, usize),
     Pass(u64),
 }
@@ -625,7 +852,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (0..6_u64).prop_map(Step::Attach),
         1 => (0..6_u64).prop_map(Step::Detach),
-        8 => (0..6_u64, 0..8_u8, any::<usize>()).prop_map(|(node, what, which)| Step::Ask(node, what, which)),
+        8 => (0..6_u64, 0..9_u8, any::<usize>()).prop_map(|(node, what, which)| Step::Ask(node, what, which)),
+        4 => (0..5_u8, any::<usize>()).prop_map(|(what, which)| Step::Hear(what, which)),
+        4 => (any::<usize>(), 0..3_u8).prop_map(|(which, how)| Step::Called(which, how)),
         2 => (0..6_u64, any::<usize>()).prop_map(|(node, which)| Step::Frame(node, which)),
         1 => (0..40_u64).prop_map(Step::Pass),
     ]
@@ -635,12 +864,68 @@ fn pick<T: Copy>(items: &[T], which: usize) -> Option<T> {
     (!items.is_empty()).then(|| items[which % items.len()])
 }
 
+/// What is open between nodes, the registry and the other relay.
+#[derive(Default)]
+struct Open {
+    /// Calls without an answer.
+    calls: VecDeque<Call>,
+    /// Nodes' requests without one.
+    later: BTreeMap<ExchangeId, ConnectionNumber>,
+}
+
+impl Open {
+    fn take(&mut self, bench: &mut Bench) -> Result<(), TestCaseError> {
+        self.calls.extend(bench.calls());
+        for (exchange, number, _) in bench.answers() {
+            prop_assert_eq!(self.later.remove(&exchange), Some(number));
+        }
+        bench.notices();
+        Ok(())
+    }
+}
+
+fn ask_of(bench: &Bench, what: u8, which: usize) -> RelayAsk {
+    let exchanges: Vec<_> = bench.registry.exchanges.keys().copied().collect();
+    let exchange = pick(&exchanges, which).unwrap_or(ExchangeId(1));
+    let sessions: Vec<_> = bench.registry.allocations.keys().copied().collect();
+    let session = pick(&sessions, which).unwrap_or(SessionId(1)).0;
+    let key = [u8::try_from(which % 3).expect("small"); 32];
+    let payload = Bytes::new();
+    match what {
+        0 => RelayAsk::Offer(wire::Offer {
+            exchange: which as u64,
+            locator_key: Bytes::copy_from_slice(&key),
+            payload,
+        }),
+        1 => RelayAsk::Signal(wire::Signal {
+            exchange: exchange.0,
+            sequence: 1 + u32::try_from(which % 3).expect("small"),
+            payload,
+        }),
+        2 => RelayAsk::Admit(wire::Admit {
+            exchange: exchange.0,
+            payload,
+            session: if which.is_multiple_of(3) {
+                session
+            } else {
+                which as u64
+            },
+        }),
+        3 => dismiss_of(exchange),
+        _ => RelayAsk::Release(wire::Release {
+            session,
+            cause: ReleaseCause::PeerReleased.into(),
+        }),
+    }
+}
+
 proptest! {
-    /// Whatever nodes do in whatever order: table and allocations agree, what a node holds exists, and when all
-    /// are gone nothing is left.
+    /// Whatever nodes and another relay do in whatever order: table and allocations agree, what a node holds exists, whoever
+    /// waits for an answer gets one, and when all are gone nothing is left.
     #[test]
     fn nothing_is_left_behind(steps in prop::collection::vec(step(), 1..200)) {
-        let mut bench = Bench::new(5, 3);
+        let (mut bench, mut open) = (Bench::new(5, 3), Open::default());
+        bench.meet();
         for step in steps {
             match step {
                 Step::Attach(node) if !bench.registry.nodes.contains_key(&ConnectionNumber(node)) => {
@@ -655,15 +940,39 @@ proptest! {
                     let session = pick(&sessions, which).unwrap_or(SessionId(1));
                     let key = LocatorKey([u8::try_from(which % 3).expect("small"); 32]);
                     let payload = Bytes::new();
-                    bench.ask(ConnectionNumber(node), match what {
+                    let demand = match what {
                         0 => Demand::Host { key, live_for: Duration::from_secs(100) },
                         1 => Demand::Unhost { key },
-                        2 | 3 => Demand::Join { key, relay: ME, payload },
+                        2 => Demand::Join { key, relay: ME, payload },
+                        3 => Demand::Join { key, relay: OTHER, payload },
                         4 => Demand::Signal { exchange, payload },
-                        5 => Demand::Admit { exchange, payload },
-                        6 => Demand::Dismiss { exchange, payload, wrong_secret: which % 2 == 0 },
+                        5 | 6 => Demand::Admit { exchange, payload },
+                        7 => Demand::Dismiss { exchange, payload, wrong_secret: which % 2 == 0 },
                         _ => Demand::Release { session },
-                    }).ok();
+                    };
+                    let number = ConnectionNumber(node);
+                    if let Outcome::Later(exchange) = bench.registry.handle(number, demand, bench.now) {
+                        prop_assert_eq!(open.later.insert(exchange, number), None);
+                    }
+                }
+                Step::Hear(what, which) => {
+                    let ask = ask_of(&bench, what, which);
+                    bench.hear(ask).ok();
+                }
+                Step::Called(which, how) => {
+                    // In order, as they are made.
+                    let exchanges: Vec<_> = open.calls.iter().map(|call| call.exchange).collect();
+                    if let Some(exchange) = pick(&exchanges, which)
+                        && let Some(first) = exchanges.iter().position(|one| *one == exchange)
+                        && let Some(call) = open.calls.remove(first)
+                    {
+                        let result = match how {
+                            0 => Ok(()),
+                            1 => Err(AskError::Unreachable),
+                            _ => Err(AskError::Refused(RelayReason::PeerGone)),
+                        };
+                        bench.registry.handle_called(&call, result);
+                    }
                 }
                 Step::Frame(node, which) => {
                     let sessions: Vec<_> = bench.registry.allocations.keys().copied().collect();
@@ -673,18 +982,24 @@ proptest! {
                 }
                 Step::Pass(secs) => bench.pass(Duration::from_secs(secs)),
             }
-            bench.notices();
-            check(&bench)?;
+            open.take(&mut bench)?;
+            check(&bench, &open)?;
         }
         for node in 0..6 {
             bench.registry.detach(ConnectionNumber(node));
         }
-        prop_assert!(bench.is_empty());
+        open.take(&mut bench)?;
+        prop_assert!(bench.is_empty() && open.later.is_empty());
     }
 }
 
-fn check(bench: &Bench) -> Result<(), TestCaseError> {
+fn check(bench: &Bench, open: &Open) -> Result<(), TestCaseError> {
     let registry = &bench.registry;
+    let waiting = registry.exchanges.iter().filter_map(|(id, exchange)| {
+        let number = exchange.waiting()?;
+        Some((*id, number))
+    });
+    prop_assert_eq!(&waiting.collect::<BTreeMap<_, _>>(), &open.later);
     prop_assert_eq!(bench.table.len(), registry.allocations.len());
     prop_assert!(registry.allocations.len() <= 3 && registry.nodes.len() <= 5);
     let deadlines =
@@ -712,6 +1027,8 @@ fn check(bench: &Bench) -> Result<(), TestCaseError> {
         .values()
         .map(|node| node.sessions.len())
         .sum();
-    prop_assert_eq!(held, 2 * registry.allocations.len());
+    let parties = registry.allocations.values().flat_map(|one| one.parties);
+    let here = parties.filter(|party| matches!(party, Party::Here(_)));
+    prop_assert_eq!(held, here.count());
     Ok(())
 }

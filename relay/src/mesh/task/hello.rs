@@ -5,14 +5,15 @@ use std::{
     time::Instant,
 };
 
-use futures_util::FutureExt as _;
+use bytes::Bytes;
 use libp2p::PeerId;
 use remora_proto::{
     id::RelayId,
+    path::check::PART_LEN,
     wire::message::mesh::{Hello, Reason, Request, request::Body as Ask, response::Body as Answer},
 };
 
-use super::{Open, Task, lookup, multiaddr};
+use super::{Open, Task, multiaddr};
 use crate::{
     admin::metrics::Stranger,
     control::request::unix_ms,
@@ -27,18 +28,10 @@ use crate::{
 const MAX_CLOCK_DIFFERENCE_MS: u64 = 60_000;
 /// Longest name of a realm or a relay.
 const MAX_NAME_BYTES: usize = 64;
-/// Longest `host:port`: a name of 253 bytes, as DNS has them.
-const MAX_HOST_PORT_BYTES: usize = 260;
-
-/// A Hello that was understood.
-#[derive(Debug)]
-pub(super) struct Heard {
-    pub(super) relay: RelayId,
-    pub(super) member: Member,
-}
 
 impl Task {
-    pub(super) fn hello(&self) -> Hello {
+    /// For that relay alone.
+    pub(super) fn hello(&mut self, relay: RelayId) -> Hello {
         Hello {
             protocol: PROTOCOL,
             minimum_protocol: MINIMUM_PROTOCOL,
@@ -47,12 +40,16 @@ impl Task {
             name: self.introduction.name.clone(),
             mesh_address: self.mesh_address.to_string(),
             frame_address: self.introduction.frame_address.clone(),
+            frame_part: Bytes::copy_from_slice(&self.legs.part(relay)),
         }
     }
 
     pub(super) fn greet(&mut self, peer: PeerId) {
+        let Some(relay) = relay_id(&peer) else {
+            return self.part_from(peer);
+        };
         let request = Request {
-            body: Some(Ask::Hello(self.hello())),
+            body: Some(Ask::Hello(self.hello(relay))),
         };
         let requests = &mut self.swarm.behaviour_mut().requests;
         let id = requests.send_request(&peer, request);
@@ -71,7 +68,7 @@ impl Task {
         match answered {
             Ok(Answer::Hello(hello)) => {
                 if self.hear(relay, &hello, now).is_err() {
-                    self.part_from(peer);
+                    self.shun(peer, now);
                 }
             }
             Err(_) => {
@@ -110,10 +107,13 @@ impl Task {
         hello: &Hello,
         now: Instant,
     ) -> Result<(), Reason> {
-        let Some(observed) = self.remote_ips.get(&peer_id(relay)).copied() else {
-            return Err(Reason::Stranger);
-        };
-        let address = mesh_address(hello, observed).ok_or(Reason::Malformed)?;
+        let seen = self.remote_ips.get(&peer_id(relay));
+        // The oldest connection's: another one comes and goes.
+        let seen = seen.and_then(|ips| ips.values().next()).copied();
+        let address = mesh_address(hello, seen.ok_or(Reason::Stranger)?);
+        let address = address.ok_or(Reason::Malformed)?;
+        let part = <[u8; PART_LEN]>::try_from(&hello.frame_part[..]);
+        let part = part.map_err(|_| Reason::Malformed)?;
         if let Err(stranger) = self.judge(relay, hello, now) {
             self.metrics.mesh_refused(stranger);
             if self.members.refuse(relay, Some(address), now) {
@@ -123,24 +123,13 @@ impl Task {
             }
             return Err(reason(stranger));
         }
-        let heard = |frames| Heard {
-            relay,
-            member: Member {
-                address,
-                frames,
-                name: hello.name.clone(),
-            },
+        let member = Member {
+            address,
+            name: hello.name.clone(),
         };
-        match frame_address(hello, observed).ok_or(Reason::Malformed)? {
-            Place::At(frames) => self.admit(heard(frames), now),
-            // Looked up when it came.
-            Place::Named(_) if self.members.contains(relay) => self.members.heard(relay),
-            Place::Named(name) => {
-                // Until it is known.
-                let heard = heard(SocketAddr::new(observed, 0));
-                let resolved = async move { (lookup(&name).await, Some(heard)) };
-                self.resolving.push(resolved.boxed());
-            }
+        self.admit(relay, member, now);
+        if self.legs.hear(relay, part) || self.legs.is_lost(relay) {
+            self.learn_frames(relay, &hello.frame_address);
         }
         Ok(())
     }
@@ -150,12 +139,9 @@ impl Task {
         self.members.check(relay, now)
     }
 
-    pub(super) fn admit(&mut self, heard: Heard, now: Instant) {
-        let Heard { relay, member } = heard;
+    fn admit(&mut self, relay: RelayId, member: Member, now: Instant) {
         let peer = peer_id(relay);
-        if !self.swarm.is_connected(&peer) {
-            return;
-        }
+        self.unwelcome.remove(&peer);
         let (address, name) = (member.address, member.name.clone());
         if self.members.admit(relay, member, now) {
             tracing::info!(?relay, name, "relay is in the mesh");
@@ -209,39 +195,13 @@ fn stranger(reason: Reason) -> Option<Stranger> {
     }
 }
 
-/// Where frames come from.
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    At(SocketAddr),
-    Named(String),
-}
-
-fn mesh_address(hello: &Hello, observed: IpAddr) -> Option<SocketAddr> {
+/// Where it takes connections: on the computer that this one comes from, or anybody could be sent anywhere.
+fn mesh_address(hello: &Hello, seen: IpAddr) -> Option<SocketAddr> {
     if hello.realm.len() > MAX_NAME_BYTES || hello.name.len() > MAX_NAME_BYTES {
         return None;
     }
-    let address = hello.mesh_address.parse().ok()?;
-    Some(seen(address, observed)).filter(|address| address.port() != 0)
-}
-
-fn frame_address(hello: &Hello, observed: IpAddr) -> Option<Place> {
-    let text = &hello.frame_address;
-    if let Ok(address) = text.parse() {
-        let address = seen(address, observed);
-        return (address.port() != 0).then_some(Place::At(address));
-    }
-    let is_name = text.len() <= MAX_HOST_PORT_BYTES && text.contains(':');
-    is_name.then(|| Place::Named(text.clone()))
-}
-
-/// An address of only zeros is the one that was seen.
-fn seen(address: SocketAddr, observed: IpAddr) -> SocketAddr {
-    let ip = if address.ip().is_unspecified() {
-        observed
-    } else {
-        address.ip()
-    };
-    SocketAddr::new(ip, address.port())
+    let said: SocketAddr = hello.mesh_address.parse().ok()?;
+    (said.port() != 0).then(|| SocketAddr::new(seen, said.port()))
 }
 
 #[cfg(test)]
@@ -249,32 +209,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_what_was_said_or_what_was_seen() {
-        let observed = IpAddr::from([192, 0, 2, 9]);
-        let hello = |mesh: &str, frames: &str| Hello {
-            mesh_address: mesh.into(),
-            frame_address: frames.into(),
-            ..Hello::default()
+    fn a_relay_is_met_where_it_comes_from_whatever_it_says() {
+        let seen = IpAddr::from([192, 0, 2, 9]);
+        let met = |mesh_address: &str| {
+            let hello = Hello {
+                mesh_address: mesh_address.into(),
+                ..Hello::default()
+            };
+            super::mesh_address(&hello, seen)
         };
-        let at = |text: &str| text.parse().expect("an address");
-        let said = hello("192.0.2.1:4001", "192.0.2.2:443");
-        assert_eq!(mesh_address(&said, observed), Some(at("192.0.2.1:4001")));
-        assert_eq!(
-            frame_address(&said, observed),
-            Some(Place::At(at("192.0.2.2:443")))
-        );
-        let seen = hello("[::]:4001", "0.0.0.0:443");
-        assert_eq!(mesh_address(&seen, observed), Some(at("192.0.2.9:4001")));
-        assert_eq!(
-            frame_address(&seen, observed),
-            Some(Place::At(at("192.0.2.9:443")))
-        );
-        let named = hello("", "relay.example.org:443");
-        assert_eq!(mesh_address(&named, observed), None);
-        let name = Place::Named("relay.example.org:443".into());
-        assert_eq!(frame_address(&named, observed), Some(name));
-        for nowhere in ["", "0.0.0.0:0", "relay", &format!("{}:1", "x".repeat(300))] {
-            assert_eq!(frame_address(&hello("", nowhere), observed), None);
+        for said in ["[::]:4001", "192.0.2.1:4001", "169.254.169.254:4001"] {
+            assert_eq!(met(said), Some(SocketAddr::new(seen, 4001)));
+        }
+        for nowhere in ["", "relay:4001", "0.0.0.0:0"] {
+            assert_eq!(met(nowhere), None);
         }
     }
 

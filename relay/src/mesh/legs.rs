@@ -1,0 +1,324 @@
+//! Between which two addresses frames go to another relay, and come from it. Pure.
+//!
+//! ```text
+//!  the relay with the lower id                           the other one
+//!    Hello, its part of the keys ──── mesh ────────────▶   keys
+//!    keys ◀─────────────────────────────── Hello, its part
+//!    question ──── UDP, to each address it may have ────▶  from there: its frames are sent there
+//!    from there: its frames are sent there ◀──────── answer
+//! ```
+//!
+//! Both take the same two addresses, however many each has, and nobody's frames can be sent to somebody who does not want them.
+//! An address that nobody has confirmed gets a datagram of [`LEN`] bytes every few seconds, no more.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use remora_proto::{
+    id::{RelayId, SessionId, Side},
+    path::check::{self, Keys, LEN, PART_LEN, Saying},
+    random::Random,
+};
+
+use crate::datapath::leg::Leg;
+
+/// Addresses of one relay that are tried.
+pub const MAX_ADDRESSES: usize = 8;
+/// Questions without an answer after which its other addresses are tried again.
+const MISSES: u32 = 2;
+
+/// The way to one relay.
+#[derive(Debug)]
+struct Way {
+    /// What we tell it; new with each way.
+    part: [u8; PART_LEN],
+    /// What it has told us, and what follows from both.
+    keys: Option<([u8; PART_LEN], Keys)>,
+    addresses: Vec<SocketAddr>,
+    /// The questions that may still be answered, and where they went.
+    asked: Vec<(u64, SocketAddr)>,
+    /// Rounds of them since the last answer.
+    missed: u32,
+    leg: Option<Leg>,
+}
+
+/// What came of a check.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// To send back to where it came from.
+    pub answer: Option<[u8; LEN]>,
+    /// Whether a leg is another one now.
+    pub is_new: bool,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Legs {
+    me: RelayId,
+    /// Of the socket that frames leave from.
+    bound: SocketAddr,
+    random: Random,
+    ways: BTreeMap<RelayId, Way>,
+    relays: BTreeMap<SessionId, RelayId>,
+}
+
+impl Legs {
+    /// None yet; frames leave from a socket that is bound to `bound`.
+    pub fn new(me: RelayId, bound: SocketAddr, random: Random) -> Self {
+        Self {
+            me,
+            bound,
+            random,
+            ways: BTreeMap::new(),
+            relays: BTreeMap::new(),
+        }
+    }
+
+    fn way(&mut self, relay: RelayId) -> &mut Way {
+        let random = &mut self.random;
+        self.ways.entry(relay).or_insert_with(|| Way {
+            part: random.bytes(),
+            keys: None,
+            addresses: Vec::new(),
+            asked: Vec::new(),
+            missed: 0,
+            leg: None,
+        })
+    }
+
+    /// What `relay` is to be told in private.
+    pub fn part(&mut self, relay: RelayId) -> [u8; PART_LEN] {
+        self.way(relay).part
+    }
+
+    /// What it has told us; true when it is new.
+    pub fn hear(&mut self, relay: RelayId, part: [u8; PART_LEN]) -> bool {
+        let side = self.side(relay);
+        let way = self.way(relay);
+        if way.keys.as_ref().is_some_and(|(known, _)| *known == part) {
+            return false;
+        }
+        let (lower, higher) = match side {
+            Side::Host => (&way.part, &part),
+            Side::Joiner => (&part, &way.part),
+        };
+        let keys = Keys::of_relays(side, lower, higher);
+        let name = keys.session();
+        way.asked.clear();
+        way.missed = 0;
+        let old = way.keys.replace((part, keys));
+        if let Some((_, old)) = old {
+            self.relays.remove(&old.session());
+        }
+        self.relays.insert(name, relay);
+        true
+    }
+
+    /// Whether it is for us to ask.
+    pub fn asks(&self, relay: RelayId) -> bool {
+        self.side(relay) == Side::Host
+    }
+
+    fn side(&self, relay: RelayId) -> Side {
+        if self.me < relay {
+            Side::Host
+        } else {
+            Side::Joiner
+        }
+    }
+
+    /// Whether nothing is known of where its frames come from, or it does not answer there any more.
+    pub fn is_lost(&self, relay: RelayId) -> bool {
+        let way = self.ways.get(&relay);
+        way.is_none_or(|way| way.leg.is_none() || way.missed >= MISSES)
+    }
+
+    /// Where it may take frames; the first [`MAX_ADDRESSES`] that this socket can send to.
+    pub fn try_at(&mut self, relay: RelayId, addresses: impl IntoIterator<Item = SocketAddr>) {
+        let bound = self.bound;
+        let usable = addresses.into_iter().filter_map(|at| named_by(bound, at));
+        let usable = usable.take(MAX_ADDRESSES).collect();
+        self.way(relay).addresses = usable;
+    }
+
+    /// The questions that are due for `relay`, and where to.
+    pub fn questions(&mut self, relay: RelayId) -> Vec<(Leg, [u8; LEN])> {
+        let is_ours = self.asks(relay);
+        let Some(way) = self.ways.get_mut(&relay).filter(|_| is_ours) else {
+            return Vec::new();
+        };
+        let Some((_, keys)) = &mut way.keys else {
+            return Vec::new();
+        };
+        let to: Vec<_> = match way.leg {
+            Some(leg) if way.missed < MISSES => vec![leg],
+            _ => {
+                let leg = |&remote| Leg {
+                    remote,
+                    local: None,
+                };
+                way.addresses.iter().map(leg).collect()
+            }
+        };
+        way.missed = way.missed.saturating_add(1);
+        let old = (way.asked.len() + to.len()).saturating_sub(2 * MAX_ADDRESSES);
+        way.asked.drain(..old.min(way.asked.len()));
+        let ask = |leg: Leg| {
+            let (number, question) = keys.seal(Saying::Question);
+            way.asked.push((number, leg.remote));
+            (leg, question)
+        };
+        to.into_iter().map(ask).collect()
+    }
+
+    /// A check has come from `source`.
+    pub fn handle(&mut self, datagram: &[u8], source: Leg) -> Heard {
+        let relay = check::session(datagram).and_then(|name| self.relays.get(&name));
+        let Some(way) = relay.and_then(|relay| self.ways.get_mut(relay)) else {
+            return Heard::default();
+        };
+        let Some((_, keys)) = &mut way.keys else {
+            return Heard::default();
+        };
+        let answer = match (keys.side(), keys.open(datagram)) {
+            (Side::Joiner, Some((of, Saying::Question))) => {
+                let seen = source.remote;
+                Some(keys.seal(Saying::Answer { of, seen }).1)
+            }
+            (Side::Host, Some((_, Saying::Answer { of, .. })))
+                if way.asked.contains(&(of, source.remote)) =>
+            {
+                way.missed = 0;
+                // The first is the nearest.
+                way.asked.clear();
+                None
+            }
+            _ => return Heard::default(),
+        };
+        let is_new = way.leg.replace(source) != Some(source);
+        Heard { answer, is_new }
+    }
+
+    /// Its last connection has ended.
+    pub fn lose(&mut self, relay: RelayId) {
+        if let Some(Way {
+            keys: Some((_, keys)),
+            ..
+        }) = self.ways.remove(&relay)
+        {
+            self.relays.remove(&keys.session());
+        }
+    }
+
+    /// How frames go to it, once that is known.
+    pub fn leg(&self, relay: RelayId) -> Option<Leg> {
+        self.ways.get(&relay)?.leg
+    }
+}
+
+/// As a socket that is bound to `bound` names `address`: one for both families has only IPv6's, one of IPv4 none of those.
+fn named_by(bound: SocketAddr, address: SocketAddr) -> Option<SocketAddr> {
+    match (address.ip().to_canonical(), bound.is_ipv6()) {
+        (IpAddr::V4(ip), true) => Some(SocketAddr::from((ip.to_ipv6_mapped(), address.port()))),
+        (IpAddr::V4(ip), false) => Some(SocketAddr::from((ip, address.port()))),
+        (IpAddr::V6(_), true) => Some(address),
+        (IpAddr::V6(_), false) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOWER: RelayId = RelayId([1; 32]);
+    const HIGHER: RelayId = RelayId([2; 32]);
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    fn leg(text: &str) -> Leg {
+        Leg {
+            remote: at(text),
+            local: None,
+        }
+    }
+
+    /// Two relays that have said Hello.
+    fn pair(seed: u64) -> [Legs; 2] {
+        let bound = at("0.0.0.0:1");
+        let mut lower = Legs::new(LOWER, bound, Random::seeded(seed));
+        let mut higher = Legs::new(HIGHER, bound, Random::seeded(seed + 1));
+        greet(&mut lower, &mut higher);
+        [lower, higher]
+    }
+
+    fn greet(lower: &mut Legs, higher: &mut Legs) -> bool {
+        let (one, other) = (lower.part(HIGHER), higher.part(LOWER));
+        let is_new = lower.hear(HIGHER, other);
+        is_new | higher.hear(LOWER, one)
+    }
+
+    #[test]
+    fn both_take_the_two_addresses_between_which_a_check_has_come_and_gone() {
+        let [mut lower, mut higher] = pair(1);
+        let addresses = ["192.0.2.1:9", "[2001:db8::1]:9", "192.0.2.2:9"].map(at);
+        lower.try_at(HIGHER, addresses);
+        higher.try_at(LOWER, addresses);
+        assert_eq!(higher.questions(LOWER).len(), 0, "one of the two asks");
+        let questions = lower.questions(HIGHER);
+        let to: Vec<_> = questions.iter().map(|(leg, _)| leg.remote).collect();
+        assert_eq!(to, [addresses[0], addresses[2]], "of this socket's family");
+        // The first is lost.
+        let heard = higher.handle(&questions[1].1, leg("198.51.100.1:7"));
+        assert!(heard.is_new);
+        let answer = heard.answer.expect("an answer");
+        assert_eq!(higher.leg(LOWER), Some(leg("198.51.100.1:7")));
+        // Somebody else sends it.
+        assert!(!lower.handle(&answer, leg("203.0.113.9:9")).is_new);
+        assert_eq!(lower.leg(HIGHER), None);
+    }
+
+    #[test]
+    fn an_address_stays_until_it_does_not_answer_and_moves_with_what_is_heard() {
+        let [mut lower, mut higher] = pair(1);
+        lower.try_at(HIGHER, [at("192.0.2.1:9"), at("192.0.2.2:9")]);
+        let round = |lower: &mut Legs, higher: &mut Legs, which: usize, from: &str| {
+            let questions = lower.questions(HIGHER);
+            let (to, question) = questions[which];
+            let answer = higher.handle(&question, leg(from)).answer;
+            let answer = answer.expect("an answer");
+            assert!(higher.handle(&question, leg(from)).answer.is_none(), "once");
+            lower.handle(&answer, to).is_new
+        };
+        assert!(round(&mut lower, &mut higher, 1, "198.51.100.1:7"));
+        assert_eq!(lower.leg(HIGHER), Some(leg("192.0.2.2:9")));
+        assert!(!round(&mut lower, &mut higher, 0, "198.51.100.1:8"));
+        assert_eq!(higher.leg(LOWER), Some(leg("198.51.100.1:8")), "it moved");
+        for _ in 0..MISSES {
+            assert!(!lower.is_lost(HIGHER));
+            assert_eq!(lower.questions(HIGHER).len(), 1);
+        }
+        assert!(lower.is_lost(HIGHER));
+        assert!(round(&mut lower, &mut higher, 0, "198.51.100.1:8"));
+        assert_eq!(lower.leg(HIGHER), Some(leg("192.0.2.1:9")));
+    }
+
+    #[test]
+    fn keys_are_new_when_either_has_forgotten_the_other() {
+        let [mut lower, mut higher] = pair(1);
+        assert!(!greet(&mut lower, &mut higher), "nothing new");
+        lower.try_at(HIGHER, [at("192.0.2.1:9")]);
+        let (_, old) = lower.questions(HIGHER)[0];
+        higher.lose(LOWER);
+        assert!(higher.handle(&old, leg("198.51.100.1:7")).answer.is_none());
+        assert!(greet(&mut lower, &mut higher));
+        assert!(higher.handle(&old, leg("198.51.100.1:7")).answer.is_none());
+        let (_, new) = lower.questions(HIGHER)[0];
+        assert!(higher.handle(&new, leg("198.51.100.1:7")).answer.is_some());
+        lower.lose(HIGHER);
+        assert!(lower.ways.is_empty() && lower.relays.is_empty());
+    }
+}

@@ -1,0 +1,160 @@
+//! How frames go to other relays: the world around [`Legs`](crate::mesh::legs::Legs).
+
+use std::net::{IpAddr, SocketAddr};
+
+use futures_util::FutureExt as _;
+use quinn_udp::Transmit;
+use remora_proto::{id::RelayId, path::check};
+
+use super::{Resolved, Task, lookup};
+use crate::{
+    datapath::{QuicPacket, leg::Leg},
+    mesh::identity::peer_id,
+};
+
+/// Longest `host:port`: a name of 253 bytes, as DNS has them.
+const MAX_HOST_PORT_BYTES: usize = 260;
+
+impl Task {
+    /// Asks a relay where its frames come from, or whether they still do.
+    pub(super) fn ask_for_leg(&mut self, relay: RelayId) {
+        for (to, question) in self.legs.questions(relay) {
+            self.send_check(to, &question);
+        }
+    }
+
+    /// A relay has said where it takes frames.
+    pub(super) fn learn_frames(&mut self, relay: RelayId, said: &str) {
+        if !self.legs.asks(relay) || !self.legs.is_lost(relay) {
+            return;
+        }
+        match place(said) {
+            Some(Place::At(address)) => self.try_frames_at(relay, vec![address]),
+            Some(Place::Named(name)) if self.sought.insert(relay) => {
+                let resolved = async move {
+                    let addresses = lookup(&name).await;
+                    Resolved {
+                        relay: Some(relay),
+                        addresses,
+                    }
+                };
+                self.resolving.push(resolved.boxed());
+            }
+            Some(Place::Named(_)) | None => {}
+        }
+    }
+
+    pub(super) fn try_frames_at(&mut self, relay: RelayId, said: Vec<SocketAddr>) {
+        let ips = self.remote_ips.get(&peer_id(relay));
+        let seen: Vec<_> = ips.into_iter().flat_map(|ips| ips.values()).collect();
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for address in said {
+            if address.ip().is_unspecified() {
+                let at = |ip: &&IpAddr| SocketAddr::new(**ip, address.port());
+                addresses.extend(seen.iter().map(at));
+            } else if may_be_asked(address.ip(), seen.iter().any(|ip| ip.is_loopback())) {
+                addresses.push(address);
+            }
+        }
+        addresses.retain(|address| address.port() != 0);
+        addresses.sort_unstable();
+        addresses.dedup();
+        if !self.members.contains(relay) {
+            return;
+        }
+        self.legs.try_at(relay, addresses);
+        self.ask_for_leg(relay);
+    }
+
+    pub(super) fn handle_check(&mut self, check: &QuicPacket) {
+        let source = Leg {
+            remote: check.source,
+            local: check.local,
+        };
+        let heard = self.legs.handle(&check.bytes, source);
+        if let Some(answer) = heard.answer {
+            self.send_check(source, &answer);
+        }
+        if heard.is_new {
+            self.publish();
+        }
+    }
+
+    fn send_check(&self, to: Leg, check: &[u8; check::LEN]) {
+        let transmit = Transmit {
+            destination: to.remote,
+            ecn: None,
+            contents: check,
+            segment_size: None,
+            src_ip: to.local,
+        };
+        if let Err(error) = self.introduction.socket.try_send(&transmit) {
+            tracing::debug!(%error, to = %to.remote, "a check was not sent");
+        }
+    }
+}
+
+/// Where somebody takes frames.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    At(SocketAddr),
+    Named(String),
+}
+
+fn place(said: &str) -> Option<Place> {
+    if let Ok(address) = said.parse() {
+        return Some(Place::At(address));
+    }
+    let is_name = said.len() <= MAX_HOST_PORT_BYTES && said.contains(':');
+    is_name.then(|| Place::Named(said.to_owned()))
+}
+
+/// Whether a datagram may be sent there on a relay's word: not to what is this computer's, its link's or everybody's own
+/// (RFC 6890), however it is written.
+fn may_be_asked(ip: IpAddr, is_on_this_computer: bool) -> bool {
+    match ip.to_canonical() {
+        ip if ip.is_loopback() => is_on_this_computer,
+        IpAddr::V4(ip) => {
+            !(ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || ip.octets()[0] == 0)
+        }
+        IpAddr::V6(ip) => !(ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_an_address_or_a_name() {
+        let at = "192.0.2.2:443".parse().expect("an address");
+        assert_eq!(place("192.0.2.2:443"), Some(Place::At(at)));
+        let name = "relay.example.org:443";
+        assert_eq!(place(name), Some(Place::Named(name.into())));
+        for nowhere in ["", "relay", &format!("{}:1", "x".repeat(300))] {
+            assert_eq!(place(nowhere), None);
+        }
+    }
+
+    #[test]
+    fn nobody_is_asked_who_cannot_be_a_relay() {
+        let may = |ip: &str, here| may_be_asked(ip.parse().expect("an address"), here);
+        for ip in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fd00::1"] {
+            assert!(may(ip, false), "{ip}");
+        }
+        for ip in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(!may(ip, false) && may(ip, true), "{ip}");
+        }
+        for ip in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "0.1.2.3",
+            "fe80::1",
+            "ff02::1",
+        ] {
+            assert!(!may(ip, true), "{ip}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ed25519_dalek::SigningKey;
+use prometheus::Registry;
+use remora_proto::record::HostRole;
+
+use super::*;
+use crate::{
+    mesh::{self, Ends, done},
+    rendezvous::store::Account,
+};
+
+const ME: RelayId = RelayId([1; 32]);
+const NODE: NodeId = NodeId([7; 32]);
+
+/// A fleet of this relay and `others`; what each of those was asked, and how many of them answer.
+struct Bench {
+    fleet: Fleet,
+    asked: Arc<Mutex<Vec<(RelayId, Ask)>>>,
+    answering: Arc<AtomicUsize>,
+}
+
+impl Bench {
+    fn new(others: u8) -> Self {
+        let Ends { mesh, work, .. } = mesh::ends();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let answering = Arc::new(AtomicUsize::new(others.into()));
+        let (asks, answers) = (Arc::clone(&asked), Arc::clone(&answering));
+        let relays: Vec<_> = (1..=others + 1).map(|n| RelayId([n; 32])).collect();
+        work.play(relays, move |relay, ask| {
+            asks.lock().expect("whole").push((relay, ask));
+            if usize::from(relay.0[0]) - 2 < answers.load(Ordering::Relaxed) {
+                Ok(done())
+            } else {
+                Err(AskError::Unreachable)
+            }
+        });
+        let shelf = Arc::new(Shelf::new(10, ME, "default".into()));
+        let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
+        let fleet = Fleet::new(shelf, mesh, metrics);
+        Self {
+            fleet,
+            asked,
+            answering,
+        }
+    }
+
+    fn asked(&self) -> Vec<(RelayId, Ask)> {
+        std::mem::take(&mut *self.asked.lock().expect("whole"))
+    }
+}
+
+fn publication(live_for_ms: u64) -> Publication {
+    let (signing, now) = (SigningKey::from_bytes(&[3; 32]), unix_ms());
+    let record = Record {
+        realm: "default".into(),
+        locator_key: LocatorKey([4; 32]),
+        session_key: signing.verifying_key().to_bytes(),
+        host_nonce: [5; 16],
+        host_role: HostRole::Helper,
+        not_before_ms: now - 1000,
+        expiry_ms: now + live_for_ms,
+        sequence: 1,
+    };
+    Publication::of_node(&record, record.encode_signed(&signing), NODE, ME, now)
+}
+
+#[tokio::test]
+async fn what_few_keep_is_taken_back_from_all_but_not_what_was_there_before() {
+    let (bench, publication) = (Bench::new(4), publication(60_000));
+    let key = publication.key();
+    assert_eq!(publication.account(), Account::Node(NODE));
+    bench.answering.store(1, Ordering::Relaxed);
+    let put = bench.fleet.put(publication.clone()).await;
+    assert_eq!(put, Err(PutRefused::NoQuorum));
+    assert_eq!(bench.fleet.shelf.look(key), Found::Absent);
+    let asked = bench.asked();
+    let forget = asked
+        .iter()
+        .filter(|(_, ask)| matches!(ask, Ask::Forget(_)));
+    assert_eq!(forget.count(), 4, "also who has not answered");
+
+    bench.answering.store(2, Ordering::Relaxed);
+    assert_eq!(bench.fleet.put(publication.clone()).await, Ok(()));
+    // Its connection broke, and it is back; and then too few answer.
+    bench.fleet.let_go(key);
+    bench.answering.store(0, Ordering::Relaxed);
+    bench.asked();
+    let put = bench.fleet.put(publication).await;
+    assert_eq!(put, Err(PutRefused::NoQuorum));
+    assert!(matches!(bench.fleet.shelf.look(key), Found::Live { .. }));
+    let asked = bench.asked();
+    assert!(asked.iter().all(|(_, ask)| matches!(ask, Ask::Keep(_))));
+}
+
+#[tokio::test]
+async fn the_end_of_a_code_is_told_also_when_its_node_was_gone_meanwhile() {
+    let (bench, publication) = (Bench::new(4), publication(60_000));
+    let key = publication.key();
+    assert_eq!(bench.fleet.put(publication).await, Ok(()));
+    bench.fleet.let_go(key);
+    bench.asked();
+    bench.fleet.republish(&Neighbours::default()).await;
+    assert_eq!(bench.asked(), [], "it may have moved");
+    let withdrawn = bench.fleet.withdraw(key, NODE, Ended::Cancelled).await;
+    assert_eq!(withdrawn, Ok(()));
+    let asked = bench.asked();
+    assert_eq!(asked.len(), 4);
+    for (_, ask) in asked {
+        let Ask::Keep(keep) = ask else {
+            panic!("not kept")
+        };
+        assert_eq!(keep.ended(), Gone::Cancelled);
+    }
+}
+
+fn live(record: &'static [u8], relay: u8) -> Found {
+    Found::Live {
+        record: Bytes::from_static(record),
+        relay: RelayId([relay; 32]),
+    }
+}
+
+fn tally(all: &[Found]) -> Tally {
+    let mut tally = Tally::default();
+    for found in all {
+        tally.count(found.clone());
+    }
+    tally
+}
+
+#[test]
+fn what_most_relays_say_is_believed_and_a_tombstone_before_a_record() {
+    let used = Found::Ended(Ended::Used);
+    let (a, b) = (live(b"a", 1), live(b"b", 2));
+    for (said, expected) in [
+        (&[][..], &Found::Absent),
+        (&[Found::Absent, Found::Absent], &Found::Absent),
+        (&[Found::Absent, a.clone()], &a),
+        (&[a.clone(), used.clone()], &used),
+        (&[a.clone(), used.clone(), a.clone()], &a),
+        (&[b.clone(), a.clone(), a.clone()], &a),
+        (&[b.clone(), a.clone()], &b),
+    ] {
+        assert_eq!(&tally(said).found(), expected, "{said:?}");
+    }
+    assert!(tally(&[a.clone(), a.clone()]).is_decided());
+    assert!(tally(&[used.clone(), a.clone(), used.clone()]).is_decided());
+    for said in [&[a.clone()][..], &[a.clone(), b], &[a.clone(), used, a]] {
+        assert!(!tally(said).is_decided(), "{said:?}");
+    }
+}
