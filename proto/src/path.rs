@@ -24,6 +24,7 @@ pub mod bearer;
 #[cfg(feature = "end-to-end")]
 pub mod candidate;
 /// Which relay carries a session, and where it goes when that one stops.
+#[cfg(feature = "end-to-end")]
 pub mod carriers;
 /// Sealed questions and answers.
 pub mod check;
