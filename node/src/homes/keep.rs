@@ -63,9 +63,9 @@ use crate::{
 
 /// How often one looks whether anything is heard.
 const LOOK: Duration = Duration::from_millis(100);
-/// What goes through the relay is unanswered for so long, and two round trips: it is tried elsewhere, too. Longer than it takes to lose
-/// two packets and send them again; and if nothing was wrong, nothing comes of it.
-const SILENT: Duration = Duration::from_secs(1);
+/// What goes through the relay is unanswered for so long, and three round trips: it is tried elsewhere, too. Longer than it takes to lose
+/// two packets and send them again (RFC 9002 §6.2.1: some two round trips, then four); and if nothing was wrong, nothing comes of it.
+const SILENT: Duration = Duration::from_millis(800);
 /// How often the relay is asked whether it is there; while packets go directly, nothing else would tell.
 const PULSE: Duration = Duration::from_secs(4);
 /// For its answer; it may have to be said again, or by TCP.
@@ -335,7 +335,7 @@ impl Keeping {
     fn look(&mut self) {
         let now = Instant::now();
         let is_relayed = self.session.route.get().direct.is_none();
-        let patience = SILENT + 2 * self.session.connection.rtt();
+        let patience = SILENT + 3 * self.session.connection.rtt();
         let is_silent = is_relayed && self.session.carrier.is_silent(patience, now);
         self.carriers.handle_silence(is_silent, now);
         let current = self.carriers.current();

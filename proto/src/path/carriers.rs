@@ -50,7 +50,7 @@ const AGAIN: Duration = Duration::from_secs(3);
 const LINGER: Duration = Duration::from_secs(1);
 /// The sessions of a relay that is about to stop leave it within this time, each at a moment of its own: there is no hurry, and the next
 /// relay takes them one after the other.
-const SPREAD: Duration = Duration::from_millis(1500);
+const SPREAD: Duration = Duration::from_secs(3);
 /// Until a relay that was not reached is tried again; and half as much by lot, or all of its nodes would come at once.
 const RETRY: Duration = Duration::from_secs(4);
 /// Until a second relay is kept warm, and up to this more by lot: it may be that of all sessions that have just lost theirs.
