@@ -30,7 +30,7 @@ use bytes::Bytes;
 use quinn::{AckFrequencyConfig, Connection, TransportConfig, VarInt};
 use remora_proto::{
     id::{ExchangeId, RelayAddr, SessionId, Side},
-    noise::{ClientConfig, Profile, StaticKey},
+    noise::{ClientConfig, INITIAL_RTT, Profile, StaticKey},
     wire::message::{
         ALPN_RELAY,
         control::{
@@ -338,6 +338,7 @@ pub fn client_config(relay: &RelayAddr) -> quinn::ClientConfig {
     at_once.ack_eliciting_threshold(VarInt::from_u32(0));
     transport
         .ack_frequency_config(Some(at_once))
+        .initial_rtt(INITIAL_RTT)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(
             IDLE_TIMEOUT.try_into().expect("60 s is a valid timeout"),

@@ -48,12 +48,18 @@ pub mod schedule;
 /// The state machine that quinn drives.
 pub mod session;
 
+use std::time::Duration;
+
 pub use config::{
     Access, ClientConfig, NoAccess, Profile, Psk, PskId, PskStore, ServerConfig, TestHooks,
     endpoint_config, lone_endpoint_config, restartable_endpoint_config,
 };
 pub use resolver::StaticKey;
 pub use session::{HandshakeData, MAX_CLIENT_PAYLOAD, PeerInfo, Reject};
+
+/// Before a path is measured, of every connection: QUIC's 333 ms (RFC 9002 §6.2.2) would make one lost first packet cost a second,
+/// this makes it 0.3 s; further away than this, a packet or two is sent once too often.
+pub const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// `MNH1`: hop, node to relay.
 ///

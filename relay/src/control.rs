@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use quinn_proto::{Endpoint, ServerConfig, TransportConfig, VarInt};
 use remora_proto::{
-    noise::{self, Profile, StaticKey},
+    noise::{self, INITIAL_RTT, Profile, StaticKey},
     wire::message::ALPN_RELAY,
 };
 
@@ -72,6 +72,7 @@ fn transport() -> TransportConfig {
         .send_window(WINDOW_BYTES.into())
         .crypto_buffer_size(CRYPTO_BUFFER_BYTES)
         .datagram_receive_buffer_size(None)
+        .initial_rtt(INITIAL_RTT)
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT_MS).into()))
         // Control fits the smallest MTU; probing for more would only wake idle nodes.
         .mtu_discovery_config(None)

@@ -15,8 +15,8 @@ use remora_proto::{
     id::Side,
     identity::{Introduction, Role},
     noise::{
-        self, Access, ClientConfig, PeerInfo, Profile, Psk, PskId, PskStore, Reject, ServerConfig,
-        StaticKey,
+        self, Access, ClientConfig, INITIAL_RTT, PeerInfo, Profile, Psk, PskId, PskStore, Reject,
+        ServerConfig, StaticKey,
     },
     path::{
         candidate::{Policy, is_open},
@@ -51,8 +51,6 @@ use crate::{
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Silence after which the other side counts as gone: with [`KEEP_ALIVE`], at most 9 s after a `kill -9`.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(7);
-/// Before the first measurement; QUIC's 333 ms (RFC 9002 §6.2.2) would make one lost first packet cost a second.
-const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// Packets of the helper that the sharer may leave unacknowledged for a moment (draft-ietf-quic-ack-frequency).
 const ACK_ELICITING_THRESHOLD: u8 = 8;

@@ -345,10 +345,17 @@ fn at_film(x: u16, y: u16) -> u64 {
     u64::from(y) * u64::from(FILM.width) + u64::from(x)
 }
 
-/// Almost black or almost white: nothing takes an encoder more bytes a pixel.
+/// Each colour almost there or almost not: no photograph takes an encoder more bytes a pixel, and with fewer shades it would be
+/// no photograph.
 fn noise(film: u64, at: u64) -> [u8; 3] {
-    let [shade, side, ..] = scramble(film ^ at).to_le_bytes();
-    [shade % 32 + if side < 128 { 0 } else { 224 }; 3]
+    let [blue, green, red, ..] = scramble(film ^ at).to_le_bytes();
+    [blue, green, red].map(|shade| {
+        if shade < 128 {
+            shade / 4
+        } else {
+            255 - shade / 8
+        }
+    })
 }
 
 /// Which cell of a page a place on it is in.
