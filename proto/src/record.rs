@@ -143,6 +143,18 @@ impl Record {
     /// # Errors
     /// [`InvalidRecord`], the first reason found.
     pub fn decode_signed(bytes: &[u8], unix_ms: u64) -> Result<Self, InvalidRecord> {
+        let record = Self::decode_ended(bytes, unix_ms)?;
+        if record.expiry_ms <= unix_ms {
+            return Err(InvalidRecord::Time);
+        }
+        Ok(record)
+    }
+
+    /// The same of one whose time may be over.
+    ///
+    /// # Errors
+    /// [`InvalidRecord`], the first reason found.
+    pub fn decode_ended(bytes: &[u8], unix_ms: u64) -> Result<Self, InvalidRecord> {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(InvalidRecord::TooLong(bytes.len()));
         }
@@ -155,11 +167,17 @@ impl Record {
         let signature = Signature::from_bytes(&array(&signed.signature, "signature")?);
         key.verify_strict(&signed_bytes(&signed.record), &signature)
             .map_err(|_| InvalidRecord::Signature)?;
-        let begun = record.not_before_ms <= unix_ms.saturating_add(CLOCK_TOLERANCE_MS);
-        if !begun || record.expiry_ms <= unix_ms {
+        if record.not_before_ms > unix_ms.saturating_add(CLOCK_TOLERANCE_MS) {
             return Err(InvalidRecord::Time);
         }
         Ok(record)
+    }
+
+    /// Where bytes say that they are to be kept; whether they are a record is another question.
+    pub fn key_of(bytes: &[u8]) -> Option<LocatorKey> {
+        let signed = schema::SignedRecord::decode(bytes).ok()?;
+        let raw = schema::Record::decode(&signed.record[..]).ok()?;
+        LocatorKey::from_bytes(&raw.locator_key).ok()
     }
 
     fn from_schema(raw: schema::Record) -> Result<Self, InvalidRecord> {
@@ -225,6 +243,17 @@ mod tests {
         for at in [NOW - CLOCK_TOLERANCE_MS - 1, NOW + MAX_LIFETIME_MS] {
             assert_eq!(Record::decode_signed(&bytes, at), Err(InvalidRecord::Time));
         }
+        let late = NOW + MAX_LIFETIME_MS;
+        assert!(Record::decode_ended(&bytes, late).is_ok());
+        let early = NOW - CLOCK_TOLERANCE_MS - 1;
+        assert_eq!(
+            Record::decode_ended(&bytes, early),
+            Err(InvalidRecord::Time)
+        );
+        assert_eq!(
+            Record::key_of(&bytes),
+            Some(LocatorKey::new(b"406", "default", NOW / EPOCH_MS))
+        );
     }
 
     #[test]

@@ -294,13 +294,14 @@ fn result(answered: &Result<Answer, AskError>) -> &'static str {
 
 #[cfg(test)]
 impl Work {
-    /// Answers as a fleet would of which all keep everything: each request is `answer`ed.
+    /// Answers as a fleet would of which all keep everything: each request is `answer`ed, or never.
     pub fn play(
         mut self,
         fleet: Vec<RelayId>,
-        mut answer: impl FnMut(RelayId, Ask) -> Result<Answer, AskError> + Send + 'static,
+        mut answer: impl FnMut(RelayId, Ask) -> Option<Result<Answer, AskError>> + Send + 'static,
     ) -> tokio::task::JoinHandle<()> {
         tokio::spawn(async move {
+            let mut unanswered = Vec::new();
             while let Some(command) = self.commands.recv().await {
                 match command {
                     Command::Ask {
@@ -309,7 +310,10 @@ impl Work {
                         answer: to,
                     } => {
                         let ask = request.body.expect("a request");
-                        to.send(answer(relay, ask)).ok();
+                        match answer(relay, ask) {
+                            Some(answer) => to.send(answer).unwrap_or(()),
+                            None => unanswered.push(to),
+                        }
                     }
                     Command::Closest { answer: to, .. } => to.send(fleet.clone()).unwrap_or(()),
                 }

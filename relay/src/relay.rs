@@ -221,7 +221,7 @@ impl Relay {
             )
             .map_err(|source| StartError::bind("TCP", listen, "--mesh", source))?;
             mesh_addr = Some(task.local_addr());
-            mesh_task.spawn(finishing(task.run(mesh_closing.clone())));
+            mesh_task.spawn(task.run(mesh_closing.clone()));
             let fleet = Arc::new(Fleet::new(shelf, mesh.clone(), Arc::clone(&metrics)));
             tasks.spawn(finishing(Arc::clone(&fleet).run(closing.clone())));
             rendezvous = fleet;

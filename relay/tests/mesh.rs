@@ -3,7 +3,13 @@
 #[path = "support/node.rs"]
 mod support;
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv6Addr, SocketAddr},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use prometheus::Registry;
@@ -121,6 +127,21 @@ async fn bridged(one: &Relay, other: &Relay, seed: u8) -> (Node, Node, SessionId
 }
 
 #[tokio::test]
+async fn a_relay_that_takes_both_families_does_so_at_one_port() {
+    let first = relay_with(|config| {
+        config.mesh = Some(Settings {
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+            ..settings(Vec::new())
+        });
+    });
+    let port = first.mesh_addr().expect("in a mesh").port();
+    for host in ["127.0.0.1", "[::1]"] {
+        let other = member(vec![format!("{host}:{port}")], |_| {});
+        meet(&[other], 1).await;
+    }
+}
+
+#[tokio::test]
 async fn two_nodes_at_two_relays_meet_by_code_and_part() {
     let relays = fleet(2).await;
     let (mut host, mut joiner) = (Node::new(&relays[0]).await, Node::new(&relays[1]).await);
@@ -197,6 +218,26 @@ async fn frames_of_a_bridge_come_only_from_the_relay_that_it_leads_to() {
     assert_eq!(relays[2].dropped(DropReason::UnknownSession), 1);
     talk(&mut host, &mut joiner, session).await;
     assert_eq!(joiner.waiting_frames(), 0);
+}
+
+#[tokio::test]
+async fn the_end_of_a_drain_is_told_to_another_relays_node() {
+    let first = member(Vec::new(), |config| {
+        config.drain_timeout = Duration::from_millis(200);
+    });
+    let second = member(seed(&first), |_| {});
+    let mut relays = vec![first, second];
+    meet(&relays, 1).await;
+    let (_host, mut joiner, session) = bridged(&relays[0], &relays[1], 1).await;
+    let mut first = relays.remove(0);
+    first.drain();
+    within(first.drained()).await.expect("drained");
+    first.shutdown().await;
+    let Reply::Released(released) = joiner.notice().await else {
+        panic!("not released")
+    };
+    assert_eq!(released.session, session.0);
+    assert_eq!(released.cause(), ReleaseCause::RelayDrained);
 }
 
 #[tokio::test]
@@ -351,7 +392,7 @@ async fn a_relay_that_does_not_belong_is_refused_and_it_is_said_why() {
 /// A relay of the fleet without nodes, that says what the test wants it to.
 struct Hostile {
     mesh: Mesh,
-    _task: JoinHandle<()>,
+    _task: JoinHandle<io::Result<()>>,
     _closing: CancellationToken,
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use remora_proto::wire::message::control::{Done, Refused};
 pub use remora_proto::wire::message::control::{
-    Gone, NodeToRelay, Reason, RelayToNode, ReleaseCause, node_to_relay::Body as Request,
+    NodeToRelay, Reason, RelayToNode, ReleaseCause, node_to_relay::Body as Request,
     relay_to_node::Body as Reply,
 };
 

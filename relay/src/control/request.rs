@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use remora_proto::{
     id::{ExchangeId, NodeId, RelayId, SessionId},
     record::{InvalidRecord, LocatorKey, Record},
@@ -22,14 +23,16 @@ use remora_proto::{
 };
 
 use super::{
-    message::{self, Answer, Gone, Reason, Refusal, Reply, Request},
+    message::{self, Answer, Reason, Refusal, Reply, Request},
     registry::{ConnectionNumber, Demand, Outcome, Registry, RejoinKey},
 };
 use crate::{
     admin::metrics::Metrics,
     drain,
     rate::{Rate, SourceLimiter, TokenBucket},
-    rendezvous::{Ended, Found, Publication, PutRefused, Rendezvous, WithdrawRefused},
+    rendezvous::{
+        Ended, Found, Publication, PutRefused, Rendezvous, WithdrawRefused, shelf::ended,
+    },
 };
 
 /// Requests of one node: an introduction takes six; a node that needs more than this is broken.
@@ -115,7 +118,7 @@ pub enum Finding {
     Put(Result<(), PutRefused>, LocatorKey, Duration),
     /// Whether it ended the record.
     Withdrawn(Result<(), WithdrawRefused>, LocatorKey, Ended),
-    /// What it keeps, key by key, until the first live one.
+    /// What it keeps, key by key.
     Found(Vec<(LocatorKey, Found)>, Purpose),
 }
 
@@ -133,15 +136,12 @@ impl Question {
                 Finding::Withdrawn(withdrawn, key, why)
             }
             Self::Find { keys, purpose } => {
-                let mut all = Vec::with_capacity(keys.len());
-                for key in keys {
-                    let found = rendezvous.find(key).await;
-                    let is_live = matches!(found, Found::Live { .. });
-                    all.push((key, found));
-                    if is_live {
-                        break;
-                    }
-                }
+                // All at once: they are the code's epochs, and somebody waits.
+                let all = keys.into_iter().map(|key| {
+                    let rendezvous = &rendezvous;
+                    async move { (key, rendezvous.find(key).await) }
+                });
+                let all = join_all(all).await;
                 Finding::Found(all, purpose)
             }
         }
@@ -338,18 +338,10 @@ impl Desk {
 
 fn withdraw(owner: NodeId, request: &Withdraw) -> Result<Step, Refusal> {
     let key = locator_key(&request.locator_key)?;
-    let why = match request.why() {
-        Gone::Used => Ended::Used,
-        Gone::Burned => Ended::Burned,
-        Gone::Expired => Ended::Expired,
-        Gone::Cancelled => Ended::Cancelled,
-        Gone::Unspecified => {
-            return Err(Refusal::new(
-                Reason::Malformed,
-                "withdrawn for no known reason",
-            ));
-        }
-    };
+    let why = ended(request.why()).ok_or(Refusal::new(
+        Reason::Malformed,
+        "withdrawn for no known reason",
+    ))?;
     Ok(Step::Ask(Question::Withdraw { key, owner, why }))
 }
 

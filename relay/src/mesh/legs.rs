@@ -4,12 +4,14 @@
 //!  the relay with the lower id                           the other one
 //!    Hello, its part of the keys ──── mesh ────────────▶   keys
 //!    keys ◀─────────────────────────────── Hello, its part
-//!    question ──── UDP, to each address it may have ────▶  from there: its frames are sent there
+//!    question ──── UDP, to each address it may have ────▶
 //!    from there: its frames are sent there ◀──────── answer
+//!    answer to the answer ─────────────────────────────▶  from there: its frames are sent there
 //! ```
 //!
-//! Both take the same two addresses, however many each has, and nobody's frames can be sent to somebody who does not want them.
-//! An address that nobody has confirmed gets a datagram of [`LEN`] bytes every few seconds, no more.
+//! Both take the same two addresses, however many each has, and only after the other one has read there what it was sent: nobody's
+//! frames can be sent to somebody who does not want them. An address that nobody has confirmed gets a datagram of [`LEN`] bytes
+//! every few seconds, and each datagram is answered with one of the same length or none.
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +30,8 @@ use crate::datapath::leg::Leg;
 pub const MAX_ADDRESSES: usize = 8;
 /// Questions without an answer after which its other addresses are tried again.
 const MISSES: u32 = 2;
+/// Of 64 random bits, how many are not used for the distance between two numbers: 40 are no guess, and last for a year.
+const UNGUESSED_SHIFT: u32 = 24;
 
 /// The way to one relay.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ struct Way {
     /// What it has told us, and what follows from both.
     keys: Option<([u8; PART_LEN], Keys)>,
     addresses: Vec<SocketAddr>,
-    /// The questions that may still be answered, and where they went.
+    /// What may still be answered, and where it went.
     asked: Vec<(u64, SocketAddr)>,
     /// Rounds of them since the last answer.
     missed: u32,
@@ -107,7 +111,8 @@ impl Legs {
         let keys = Keys::of_relays(side, lower, higher);
         let name = keys.session();
         way.asked.clear();
-        way.missed = 0;
+        // One of the two has begun anew, and may be elsewhere.
+        way.missed = MISSES;
         let old = way.keys.replace((part, keys));
         if let Some((_, old)) = old {
             self.relays.remove(&old.session());
@@ -163,11 +168,9 @@ impl Legs {
             }
         };
         way.missed = way.missed.saturating_add(1);
-        let old = (way.asked.len() + to.len()).saturating_sub(2 * MAX_ADDRESSES);
-        way.asked.drain(..old.min(way.asked.len()));
         let ask = |leg: Leg| {
             let (number, question) = keys.seal(Saying::Question);
-            way.asked.push((number, leg.remote));
+            expect(&mut way.asked, number, leg.remote);
             (leg, question)
         };
         to.into_iter().map(ask).collect()
@@ -182,21 +185,28 @@ impl Legs {
         let Some((_, keys)) = &mut way.keys else {
             return Heard::default();
         };
+        let seen = source.remote;
+        let is_expected = |of| way.asked.contains(&(of, seen));
         let answer = match (keys.side(), keys.open(datagram)) {
             (Side::Joiner, Some((of, Saying::Question))) => {
-                let seen = source.remote;
-                Some(keys.seal(Saying::Answer { of, seen }).1)
+                // Whoever names the answer's number has read it, and was not only said to have asked.
+                keys.skip(u64::from_be_bytes(self.random.bytes()) >> UNGUESSED_SHIFT);
+                let (number, answer) = keys.seal(Saying::Answer { of, seen });
+                expect(&mut way.asked, number, seen);
+                return Heard {
+                    answer: Some(answer),
+                    is_new: false,
+                };
             }
-            (Side::Host, Some((_, Saying::Answer { of, .. })))
-                if way.asked.contains(&(of, source.remote)) =>
-            {
-                way.missed = 0;
-                // The first is the nearest.
-                way.asked.clear();
-                None
+            (Side::Host, Some((number, Saying::Answer { of, .. }))) if is_expected(of) => {
+                Some(keys.seal(Saying::Answer { of: number, seen }).1)
             }
+            (Side::Joiner, Some((_, Saying::Answer { of, .. }))) if is_expected(of) => None,
             _ => return Heard::default(),
         };
+        // The first is the nearest.
+        way.asked.clear();
+        way.missed = 0;
         let is_new = way.leg.replace(source) != Some(source);
         Heard { answer, is_new }
     }
@@ -216,6 +226,14 @@ impl Legs {
     pub fn leg(&self, relay: RelayId) -> Option<Leg> {
         self.ways.get(&relay)?.leg
     }
+}
+
+/// Remembers what may be answered, and of the past no more than two rounds.
+fn expect(asked: &mut Vec<(u64, SocketAddr)>, number: u64, to: SocketAddr) {
+    if asked.len() >= 2 * MAX_ADDRESSES {
+        asked.remove(0);
+    }
+    asked.push((number, to));
 }
 
 /// As a socket that is bound to `bound` names `address`: one for both families has only IPv6's, one of IPv4 none of those.
@@ -272,13 +290,49 @@ mod tests {
         let to: Vec<_> = questions.iter().map(|(leg, _)| leg.remote).collect();
         assert_eq!(to, [addresses[0], addresses[2]], "of this socket's family");
         // The first is lost.
-        let heard = higher.handle(&questions[1].1, leg("198.51.100.1:7"));
-        assert!(heard.is_new);
-        let answer = heard.answer.expect("an answer");
-        assert_eq!(higher.leg(LOWER), Some(leg("198.51.100.1:7")));
-        // Somebody else sends it.
+        let there = leg("198.51.100.1:7");
+        let answer = higher.handle(&questions[1].1, there).answer;
+        let answer = answer.expect("an answer");
+        assert_eq!(higher.leg(LOWER), None, "anybody can write an address");
+        // Somebody else sends it on.
         assert!(!lower.handle(&answer, leg("203.0.113.9:9")).is_new);
         assert_eq!(lower.leg(HIGHER), None);
+
+        let (to, question) = lower.questions(HIGHER)[1];
+        let answer = higher.handle(&question, there).answer;
+        let heard = lower.handle(&answer.expect("an answer"), to);
+        assert!(heard.is_new);
+        let read = heard.answer.expect("that it was read");
+        let elsewhere = higher.handle(&read, leg("203.0.113.9:9"));
+        assert!(!elsewhere.is_new && elsewhere.answer.is_none());
+        assert_eq!((lower.leg(HIGHER), higher.leg(LOWER)), (Some(to), None));
+    }
+
+    #[test]
+    fn what_was_not_read_is_not_guessed() {
+        let [mut lower, mut higher] = pair(1);
+        lower.try_at(HIGHER, [at("192.0.2.1:9")]);
+        let victim = leg("203.0.113.9:9");
+        let own = leg("198.51.100.1:7");
+        let last = lower.questions(HIGHER)[0].1;
+        let (_, keys) = lower
+            .ways
+            .get_mut(&HIGHER)
+            .expect("met")
+            .keys
+            .as_mut()
+            .expect("told");
+        let answer = higher.handle(&last, own).answer.expect("an answer");
+        let (number, _) = keys.open(&answer).expect("its own");
+        // With the victim's address on it.
+        let (_, forged) = keys.seal(Saying::Question);
+        assert!(higher.handle(&forged, victim).answer.is_some());
+        for of in number..number + 100 {
+            let seen = victim.remote;
+            let (_, guess) = keys.seal(Saying::Answer { of, seen });
+            assert!(!higher.handle(&guess, victim).is_new);
+        }
+        assert_eq!(higher.leg(LOWER), None);
     }
 
     #[test]
@@ -291,7 +345,10 @@ mod tests {
             let answer = higher.handle(&question, leg(from)).answer;
             let answer = answer.expect("an answer");
             assert!(higher.handle(&question, leg(from)).answer.is_none(), "once");
-            lower.handle(&answer, to).is_new
+            let heard = lower.handle(&answer, to);
+            let read = heard.answer.expect("that it was read");
+            assert!(higher.handle(&read, leg(from)).answer.is_none());
+            heard.is_new
         };
         assert!(round(&mut lower, &mut higher, 1, "198.51.100.1:7"));
         assert_eq!(lower.leg(HIGHER), Some(leg("192.0.2.2:9")));

@@ -9,7 +9,7 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -99,6 +99,8 @@ struct Past {
 /// The machine.
 #[derive(Debug, Default)]
 pub struct Members {
+    /// What each of the seeds' names stood for last.
+    seeds: BTreeMap<usize, BTreeSet<SocketAddr>>,
     targets: BTreeMap<SocketAddr, Target>,
     present: BTreeMap<RelayId, Present>,
     past: BTreeMap<RelayId, Past>,
@@ -106,12 +108,38 @@ pub struct Members {
 }
 
 impl Members {
-    /// What the seeds' names stand for now.
-    pub fn seed(&mut self, addresses: impl IntoIterator<Item = SocketAddr>, now: Instant) {
+    /// What the seed of that number stands for now; nothing when nobody knows, which is no news.
+    pub fn seed(
+        &mut self,
+        number: usize,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+        now: Instant,
+    ) {
+        let addresses: BTreeSet<_> = addresses.into_iter().collect();
+        if addresses.is_empty() {
+            return;
+        }
+        self.seeds.insert(number, addresses.clone());
+        for (address, target) in &mut self.targets {
+            target.is_seed = self.seeds.values().any(|named| named.contains(address));
+        }
         for address in addresses {
+            self.make_room();
             if let Some(target) = self.target(address, now) {
                 target.is_seed = true;
             }
+        }
+    }
+
+    /// For a seed, somebody gives way who is none.
+    fn make_room(&mut self) {
+        if self.targets.len() < MAX_TARGETS {
+            return;
+        }
+        let mut others = self.targets.iter();
+        let least = others.find(|(_, target)| !target.is_seed && target.is_waiting(&self.present));
+        if let Some((&address, _)) = least {
+            self.targets.remove(&address);
         }
     }
 
@@ -219,7 +247,14 @@ impl Members {
         if let Some(present) = self.present.get_mut(&relay) {
             present.missed = 0;
             let is_new = present.member != member;
-            present.member = member;
+            let old = std::mem::replace(&mut present.member, member);
+            if old.address != present.member.address {
+                // Of each relay one address, however often it says another.
+                let of_no_seed = |target: &Target| !target.is_seed;
+                if self.targets.get(&old.address).is_some_and(of_no_seed) {
+                    self.targets.remove(&old.address);
+                }
+            }
             return is_new;
         }
         self.met += 1;
@@ -361,7 +396,7 @@ mod tests {
     #[test]
     fn a_seed_is_tried_ever_more_rarely_and_for_ever() {
         let (start, mut members) = (Instant::now(), Members::default());
-        members.seed([address(1)], start);
+        members.seed(0, [address(1)], start);
         let mut now = start;
         for pause_ms in [250, 500, 1000, 2000, 4000, 4000] {
             assert_eq!(members.poll_dial(now), Some(address(1)));
@@ -377,7 +412,7 @@ mod tests {
     #[test]
     fn whom_it_has_met_it_does_not_dial_and_whom_it_lost_it_does() {
         let (now, mut members) = (Instant::now(), Members::default());
-        members.seed([address(1), address(2)], now);
+        members.seed(0, [address(1), address(2)], now);
         assert_eq!(members.poll_dial(now), Some(address(1)));
         members.is_mine(address(1));
         assert!(members.admit(ONE, member(2), now));
@@ -397,7 +432,7 @@ mod tests {
     #[test]
     fn who_is_known_by_another_address_than_the_seeds_is_met_all_the_same() {
         let (now, mut members) = (Instant::now(), Members::default());
-        members.seed([address(1)], now);
+        members.seed(0, [address(1)], now);
         assert_eq!(members.poll_dial(now), Some(address(1)));
         members.connected(address(1), ONE, now);
         assert!(members.poll_timeout().is_some(), "it may be refused");
@@ -440,12 +475,50 @@ mod tests {
     }
 
     #[test]
+    fn what_seeds_do_not_stand_for_any_more_is_forgotten() {
+        let (now, mut members) = (Instant::now(), Members::default());
+        members.seed(0, [address(1), address(2)], now);
+        members.seed(1, [address(2)], now);
+        members.seed(0, [address(3)], now);
+        members.seed(0, [], now);
+        let tried: Vec<_> = std::iter::from_fn(|| members.poll_dial(now)).collect();
+        assert_eq!(tried, [address(1), address(2), address(3)]);
+        for at in tried {
+            members.failed(at, now);
+        }
+        let after = now + FORGET_AFTER + secs(1);
+        let tried: Vec<_> = std::iter::from_fn(|| members.poll_dial(after)).collect();
+        assert_eq!(tried, [address(2), address(3)]);
+    }
+
+    #[test]
+    fn seeds_have_room_and_a_relay_has_one_address() {
+        let (now, mut members) = (Instant::now(), Members::default());
+        for port in 1..=2000 {
+            members.admit(ONE, member(port), now);
+        }
+        assert_eq!(members.targets.len(), 1);
+        for n in 0..2000_u16 {
+            let mut id = [7; 32];
+            id[..2].copy_from_slice(&n.to_be_bytes());
+            let relay = RelayId(id);
+            members.admit(relay, member(n), now);
+            members.lose(relay, now + SETTLED);
+        }
+        assert_eq!(members.targets.len(), MAX_TARGETS);
+        members.seed(0, [address(9000)], now);
+        assert!(members.targets.contains_key(&address(9000)));
+        assert_eq!(members.targets.len(), MAX_TARGETS);
+    }
+
+    #[test]
     fn what_strangers_can_fill_has_an_end() {
         let (now, mut members) = (Instant::now(), Members::default());
         for n in 0..3000_u16 {
             let mut id = [0; 32];
             id[..2].copy_from_slice(&n.to_be_bytes());
-            members.seed([address(n)], now);
+            members.admit(ONE, member(n), now);
+            members.seed(usize::from(n), [address(n ^ 1)], now);
             assert!(members.refuse(RelayId(id), None, now));
             assert!(!members.refuse(RelayId(id), None, now), "once a minute");
         }

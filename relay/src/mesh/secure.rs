@@ -58,16 +58,18 @@ impl Secure {
                 has_sent = true;
                 continue;
             }
-            let message = match receive(&mut io).await {
-                // Who cannot read our first message hangs up.
-                Err(error) if has_sent && is_hung_up(&error) => {
-                    return Err(self.refuse(Broken::FleetKey));
+            let message = receive(&mut io).await?;
+            if has_sent && message.is_empty() {
+                // It cannot read ours.
+                return Err(self.refuse(Broken::FleetKey));
+            }
+            if let Err(broken) = handshake.read(&message) {
+                if broken == Broken::FleetKey && !has_sent {
+                    // An empty message says so; a connection that only ends may have ended for any reason.
+                    send(&mut io, &[]).await.ok();
                 }
-                message => message?,
-            };
-            handshake
-                .read(&message)
-                .map_err(|broken| self.refuse(broken))?;
+                return Err(self.refuse(broken));
+            }
         }
         let link = handshake.into_link().map_err(io::Error::other)?;
         Ok((peer_id(link.peer()), Stream::new(io, link)))
@@ -79,13 +81,6 @@ impl Secure {
         }
         io::Error::other(broken)
     }
-}
-
-fn is_hung_up(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
-    )
 }
 
 async fn send<S: AsyncWrite + Unpin>(io: &mut S, message: &[u8]) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! The task that owns the swarm: connections and requests in and out, Kademlia's queries, Hellos every few seconds.
 
+// How many strangers of one network are heard at once.
+mod door;
 // How frames go to them.
 mod frames;
 // Who the others are, and what they are told.
@@ -39,6 +41,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::door::Door;
 use super::{
     AskError, Asked, Command, Introduction, Settings, Work,
     codec::{Codec, PROTOCOL_NAME},
@@ -49,6 +52,7 @@ use super::{
 };
 use crate::{
     admin::metrics::{Metrics, Stranger},
+    rate::{Rate, TokenBucket},
     rendezvous::shelf::{REPLICAS, Shelf},
 };
 
@@ -75,6 +79,8 @@ const MAX_CONNECTIONS_PER_RELAY: u32 = 4;
 const MAX_CONNECTIONS: u32 = 1024;
 /// Handshakes of strangers at once.
 const MAX_PENDING: u32 = 128;
+/// Requests of one relay: a thousand records that it hands out anew are a burst, and an introduction takes five.
+const REQUEST_RATE: Rate = Rate::per_second(500, 2000);
 /// Strangers to be counted; more at once are as many as this.
 const STRANGER_QUEUE: usize = 64;
 /// Between two complaints about strangers without a name.
@@ -82,6 +88,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
+    door: Door,
     limits: connection_limits::Behaviour,
     kademlia: kad::Behaviour<MemoryStore>,
     requests: request_response::Behaviour<Codec>,
@@ -114,11 +121,19 @@ enum Query {
     },
 }
 
+/// Why a name is looked up.
+#[derive(Clone, Copy, Debug)]
+enum Sought {
+    /// It is the seed of that number.
+    Seed(usize),
+    /// That relay takes frames there.
+    Frames(RelayId),
+}
+
 /// What a name stands for.
 #[derive(Debug)]
 struct Resolved {
-    /// The relay whose frames it is about; none for a seed.
-    relay: Option<RelayId>,
+    sought: Sought,
     addresses: Vec<SocketAddr>,
 }
 
@@ -145,12 +160,16 @@ pub struct Task {
     legs: Legs,
     /// Where connections lead to.
     remote_ips: HashMap<PeerId, BTreeMap<swarm::ConnectionId, IpAddr>>,
+    /// What each relay may ask.
+    requests: HashMap<PeerId, TokenBucket>,
     /// Refused, and when they are left: those who hear why go by themselves before.
     unwelcome: BTreeMap<PeerId, Instant>,
     /// Dialed, and not yet known who answers.
     dialed: HashMap<swarm::ConnectionId, SocketAddr>,
     hello_at: Instant,
     resolve_at: Instant,
+    /// It does not listen any more.
+    broken: Option<io::Error>,
 }
 
 impl std::fmt::Debug for Task {
@@ -203,10 +222,12 @@ impl Task {
             sought: BTreeSet::new(),
             legs,
             remote_ips: HashMap::new(),
+            requests: HashMap::new(),
             unwelcome: BTreeMap::new(),
             dialed: HashMap::new(),
             hello_at: now + HELLO_EVERY,
             resolve_at: now,
+            broken: None,
         })
     }
 
@@ -216,8 +237,14 @@ impl Task {
     }
 
     /// Serves until `closing`.
-    pub async fn run(mut self, closing: CancellationToken) {
+    ///
+    /// # Errors
+    /// When it cannot be reached any more.
+    pub async fn run(mut self, closing: CancellationToken) -> io::Result<()> {
         loop {
+            if let Some(error) = self.broken.take() {
+                return Err(error);
+            }
             self.look_around(Instant::now());
             let wake_at = [
                 Some(self.hello_at),
@@ -226,8 +253,9 @@ impl Task {
             ];
             let wake_at = wake_at.into_iter().flatten().min();
             let wake_at = wake_at.unwrap_or(self.hello_at);
-            tokio::select! { biased;
-                () = closing.cancelled() => return,
+            // In no order: whoever keeps one of these busy does not keep the others waiting.
+            tokio::select! {
+                () = closing.cancelled() => return Ok(()),
                 Some((channel, answer)) = self.answering.next(), if !self.answering.is_empty() => {
                     self.respond(channel, answer);
                 }
@@ -239,7 +267,7 @@ impl Task {
                 event = self.swarm.select_next_some() => self.handle_event(event),
                 command = self.work.commands.recv() => match command {
                     Some(command) => self.handle_command(command),
-                    None => return,
+                    None => return Ok(()),
                 },
                 () = time::sleep_until(wake_at.into()) => {}
             }
@@ -250,16 +278,9 @@ impl Task {
     fn look_around(&mut self, now: Instant) {
         if self.resolve_at <= now {
             self.resolve_at = now + RESOLVE_EVERY;
-            for seed in &self.seeds {
-                let seed = seed.clone();
-                let resolved = async move {
-                    let addresses = lookup(&seed).await;
-                    Resolved {
-                        relay: None,
-                        addresses,
-                    }
-                };
-                self.resolving.push(resolved.boxed());
+            for (number, seed) in self.seeds.iter().enumerate() {
+                self.resolving
+                    .push(resolve(Sought::Seed(number), seed.clone()));
             }
         }
         if self.hello_at <= now {
@@ -291,10 +312,10 @@ impl Task {
     }
 
     fn handle_resolved(&mut self, resolved: Resolved) {
-        let Resolved { relay, addresses } = resolved;
-        match relay {
-            None => self.members.seed(addresses, Instant::now()),
-            Some(relay) => {
+        let Resolved { sought, addresses } = resolved;
+        match sought {
+            Sought::Seed(number) => self.members.seed(number, addresses, Instant::now()),
+            Sought::Frames(relay) => {
                 self.sought.remove(&relay);
                 self.try_frames_at(relay, addresses);
             }
@@ -444,6 +465,10 @@ impl Task {
                 error,
                 ..
             } => tracing::debug!(%error, from = %send_back_addr, "no connection of the mesh"),
+            SwarmEvent::ListenerClosed { reason, .. } => {
+                let why = reason.err();
+                self.broken = why.or_else(|| Some(io::Error::other("the mesh port was closed")));
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => {
                 self.handle_request_event(event, now);
             }
@@ -471,6 +496,7 @@ impl Task {
     fn lose(&mut self, peer: PeerId, now: Instant) {
         self.remote_ips.remove(&peer);
         self.unwelcome.remove(&peer);
+        self.requests.remove(&peer);
         let kademlia = &mut self.swarm.behaviour_mut().kademlia;
         kademlia.remove_peer(&peer);
         let Some(relay) = relay_id(&peer) else { return };
@@ -566,6 +592,11 @@ impl Task {
         now: Instant,
     ) {
         let Some(from) = relay_id(&peer) else { return };
+        let bucket = self.requests.entry(peer);
+        let bucket = bucket.or_insert_with(|| TokenBucket::new(now));
+        if bucket.take(REQUEST_RATE, 1, now).is_err() {
+            return self.respond(channel, super::refused(Reason::Busy));
+        }
         let answer = match request.body {
             None => super::refused(Reason::Malformed),
             Some(Ask::Hello(hello)) => match self.hear(from, &hello, now) {
@@ -645,9 +676,9 @@ impl Task {
 
     /// Tells the rest of the relay who is here.
     fn publish(&self) {
-        let members = i64::try_from(self.members.len()).unwrap_or(i64::MAX);
-        self.metrics.mesh_peers.set(members);
         let neighbours = self.members.neighbours(|relay| self.legs.leg(relay));
+        let peers = i64::try_from(neighbours.0.len()).unwrap_or(i64::MAX);
+        self.metrics.mesh_peers.set(peers);
         self.work.neighbours.send_replace(neighbours);
     }
 }
@@ -661,6 +692,7 @@ fn swarm(me: RelayId, secure: Secure) -> Swarm<Behaviour> {
         .timeout(CONNECT_TIMEOUT)
         .boxed();
     let behaviour = Behaviour {
+        door: Door::default(),
         limits: connection_limits::Behaviour::new(
             ConnectionLimits::default()
                 .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_RELAY))
@@ -707,22 +739,15 @@ fn kademlia(me: PeerId) -> kad::Behaviour<MemoryStore> {
 
 /// Binds, and says where.
 fn listen(swarm: &mut Swarm<Behaviour>, at: SocketAddr) -> io::Result<SocketAddr> {
-    if at.port() != 0 {
-        // libp2p would say no more than that it does not work.
-        drop(crate::stream::bind(at)?);
-    }
+    // Of libp2p one would hear too late that it does not work, or which port it is.
+    let free = crate::stream::bind(at)?;
+    let at = SocketAddr::new(at.ip(), free.local_addr()?.port());
+    drop(free);
     swarm.listen_on(multiaddr(at)).map_err(io::Error::other)?;
     if at.ip().is_unspecified() && at.is_ipv6() {
         // To libp2p, that is IPv6 alone.
         let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, at.port()));
         swarm.listen_on(multiaddr(v4)).map_err(io::Error::other)?;
-    }
-    while at.port() == 0
-        && let Some(event) = swarm.select_next_some().now_or_never()
-    {
-        if let SwarmEvent::NewListenAddr { address, .. } = event {
-            return socket_addr(&address).ok_or_else(|| io::Error::other("not bound to TCP"));
-        }
     }
     Ok(at)
 }
@@ -749,12 +774,16 @@ fn remote(endpoint: &ConnectedPoint) -> &Multiaddr {
 }
 
 /// What a name and port stand for; nothing when nobody knows.
-async fn lookup(host_port: &str) -> Vec<SocketAddr> {
-    match net::lookup_host(host_port).await {
-        Ok(addresses) => addresses.take(MAX_RESOLVED).collect(),
-        Err(error) => {
-            tracing::debug!(%error, host_port, "not found");
-            Vec::new()
-        }
-    }
+fn resolve(sought: Sought, host_port: String) -> BoxFuture<'static, Resolved> {
+    let resolved = async move {
+        let addresses = match net::lookup_host(&host_port).await {
+            Ok(addresses) => addresses.take(MAX_RESOLVED).collect(),
+            Err(error) => {
+                tracing::debug!(%error, host_port, "not found");
+                Vec::new()
+            }
+        };
+        Resolved { sought, addresses }
+    };
+    resolved.boxed()
 }

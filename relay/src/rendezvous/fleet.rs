@@ -39,8 +39,10 @@ use crate::{
     mesh::{AskError, Mesh, Neighbours},
 };
 
-/// One relay's answer: there is another round, and two seconds for both and for Kademlia between them.
+/// One relay's answer to what changes something.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(800);
+/// One relay's answer to a look-up: there is another round, and a second for Kademlia between the two.
+const FIND_ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// All of a look-up.
 const FIND_TIMEOUT: Duration = Duration::from_secs(2);
 /// So many relays that say the same are believed without the others.
@@ -61,6 +63,8 @@ struct Own {
     is_let_go: bool,
     /// Who keeps it; a relay that was away since has forgotten it.
     placed: BTreeMap<RelayId, u64>,
+    /// When it can no longer be joined.
+    expires: Instant,
     until: Instant,
 }
 
@@ -112,6 +116,9 @@ impl Fleet {
         let keys: Vec<_> = {
             let (mut own, now) = (self.own(), Instant::now());
             own.retain(|_, own| own.until > now);
+            for own in own.values_mut().filter(|own| own.expires <= now) {
+                own.ended.get_or_insert(Ended::Expired);
+            }
             let cared_for = own
                 .iter()
                 .filter(|(_, own)| !own.is_let_go || own.ended.is_some());
@@ -228,6 +235,13 @@ impl Fleet {
             return here;
         }
         let mut tally = Tally::default();
+        // When time is over, what was heard until then counts.
+        let looked = time::timeout(FIND_TIMEOUT, self.look_elsewhere(key, &mut tally));
+        looked.await.ok();
+        tally.found()
+    }
+
+    async fn look_elsewhere(&self, key: LocatorKey, tally: &mut Tally) {
         let mut asked = BTreeSet::new();
         for is_exact in [false, true] {
             let relays = self.others(key, is_exact).await;
@@ -235,13 +249,11 @@ impl Fleet {
                 .into_iter()
                 .filter(|&relay| asked.insert(relay))
                 .collect();
-            self.ask_all(key, &new, &mut tally).await;
-            let found = tally.found();
-            if found != Found::Absent {
-                return found;
+            self.ask_all(key, &new, tally).await;
+            if tally.found() != Found::Absent {
+                return;
             }
         }
-        Found::Absent
     }
 
     /// Until enough agree.
@@ -251,10 +263,13 @@ impl Fleet {
         };
         let mut asked: FuturesUnordered<_> = relays
             .iter()
-            .map(|&relay| within(self.mesh.ask(relay, Ask::Find(find.clone()))))
+            .map(|&relay| {
+                let asked = self.mesh.ask(relay, Ask::Find(find.clone()));
+                time::timeout(FIND_ANSWER_TIMEOUT, asked)
+            })
             .collect();
         while let Some(answered) = asked.next().await {
-            if let Ok(Answer::Found(found)) = answered {
+            if let Ok(Ok(Answer::Found(found))) = answered {
                 tally.count(self.checked(key, &found));
             }
             if tally.is_decided() {
@@ -333,11 +348,7 @@ impl Rendezvous for Fleet {
             Found::Ended(_) => "ended",
             Found::Absent => "absent",
         };
-        let find = async move {
-            let found = time::timeout(FIND_TIMEOUT, self.look(key)).await;
-            found.unwrap_or(Found::Absent)
-        };
-        Box::pin(self.measured("find", result, find))
+        Box::pin(self.measured("find", result, self.look(key)))
     }
 
     fn withdraw(
@@ -376,8 +387,10 @@ async fn within<T>(asked: impl Future<Output = Result<T, AskError>>) -> Result<T
 
 impl Own {
     fn new(publication: Publication) -> Self {
+        let now = Instant::now();
         Self {
-            until: Instant::now() + publication.kept_for(),
+            expires: now + publication.live_for(),
+            until: now + publication.kept_for(),
             publication,
             ended: None,
             is_let_go: false,

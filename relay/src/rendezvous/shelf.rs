@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use remora_proto::{
     id::{NodeId, RelayId},
-    record::{LocatorKey, Record},
+    record::{LocatorKey, MAX_RECORD_BYTES, Record},
     wire::message::{
         control::Gone,
         mesh::{self as wire, Find, Forget, Keep, Reason, response::Body as Answer},
@@ -110,18 +110,26 @@ impl Shelf {
     }
 
     fn try_keep(&self, from: RelayId, keep: Keep) -> Result<(), Reason> {
-        // Before anything is verified for it: a flood costs no more than this.
-        let room = self.with(|store, _| store.check_room(Account::Relay(from)));
         let unix_ms = unix_ms();
         let ended = ended(keep.ended());
-        let record = Record::decode_signed(&keep.record, unix_ms).map_err(|_| Reason::BadRecord)?;
+        if keep.record.len() > MAX_RECORD_BYTES {
+            return Err(Reason::BadRecord);
+        }
+        let key = Record::key_of(&keep.record).ok_or(Reason::BadRecord)?;
+        // Before anything is verified for it: a flood costs no more than this.
+        let room = self.with(|store, now| store.check_room(key, Account::Relay(from), now));
+        room.map_err(|_| Reason::Full)?;
+        let record = match ended {
+            None => Record::decode_signed(&keep.record, unix_ms),
+            Some(_) => Record::decode_ended(&keep.record, unix_ms),
+        };
+        let record = record.map_err(|_| Reason::BadRecord)?;
         if record.realm != self.realm {
             return Err(Reason::BadRecord);
         }
-        let key = record.locator_key;
         let publication = Publication::of_relay(&record, keep.record, from, unix_ms);
-        if ended.is_none() || self.look(key) == Found::Absent {
-            room.map_err(|_| Reason::Full)?;
+        if publication.kept_for().is_zero() {
+            return Err(Reason::BadRecord);
         }
         let kept = self.with(|store, now| match ended {
             None => store.put_if_absent(publication, now),

@@ -214,9 +214,7 @@ impl Store {
         if kept.is_some_and(|kept| !kept.gives_way_to(&publication)) {
             return Err(PutRefused::Taken);
         }
-        if kept.is_none_or(|kept| kept.publication.account != account) {
-            self.check_room(account)?;
-        }
+        self.check_room(key, account, now)?;
         self.remove(key);
         let (due, kept_until) = (now + publication.live_for, now + publication.kept_for);
         self.live += 1;
@@ -234,20 +232,35 @@ impl Store {
         Ok(())
     }
 
-    /// Whether one more may be kept on this account.
+    /// Whether something may be kept under `key` on this account: more, unless it stands there already. Other relays leave a
+    /// quarter of the store to the nodes of this one: there may be any number of them.
     ///
     /// # Errors
     /// Why not.
-    pub fn check_room(&self, account: Account) -> Result<(), PutRefused> {
+    pub fn check_room(
+        &mut self,
+        key: LocatorKey,
+        account: Account,
+        now: Instant,
+    ) -> Result<(), PutRefused> {
+        self.handle_deadlines(now);
+        let kept = self.kept_by_key.get(&key);
+        if kept.is_some_and(|kept| kept.publication.account == account) {
+            return Ok(());
+        }
         let held = self.held_by_account.get(&account).copied();
-        let (most, refused) = match account {
-            Account::Node(_) => (MAX_LIVE_PER_NODE, PutRefused::NodeFull),
-            Account::Relay(_) => (MAX_PER_RELAY, PutRefused::Full),
+        let (most, most_in_all, refused) = match account {
+            Account::Node(_) => (MAX_LIVE_PER_NODE, self.capacity, PutRefused::NodeFull),
+            Account::Relay(_) => (
+                MAX_PER_RELAY,
+                self.capacity - self.capacity / 4,
+                PutRefused::Full,
+            ),
         };
         if held.unwrap_or(0) >= most {
             return Err(refused);
         }
-        if self.kept_by_key.len() >= self.capacity {
+        if kept.is_none() && self.kept_by_key.len() >= most_in_all {
             return Err(PutRefused::Full);
         }
         Ok(())
@@ -652,7 +665,7 @@ mod tests {
     #[test]
     fn a_flood_of_one_relay_leaves_room_for_the_others() {
         let start = Instant::now();
-        let mut store = Store::new(MAX_PER_RELAY + 10);
+        let mut store = Store::new(2 * MAX_PER_RELAY);
         let flood = |n: u32, relay: u8| {
             let mut key = [relay; 32];
             key[..4].copy_from_slice(&n.to_be_bytes());
@@ -671,14 +684,19 @@ mod tests {
         assert_eq!(store.put_if_absent(flood(1, 1), start), Ok(()));
         assert_eq!(store.put_if_absent(publication(9, 9), start), Ok(()));
         // What has ended still has its place.
-        let ended = store.withdraw(
-            flood(0, 2).key,
-            publication(1, 1).account,
-            Ended::Used,
-            start,
-        );
+        let ended = store.withdraw(flood(0, 2).key, flood(0, 2).account, Ended::Used, start);
         assert_eq!(ended, Ok(()));
         let more = store.put_if_absent(flood(100_000, 2), start);
         assert_eq!(more, Err(PutRefused::Full));
+        // However many relays there are, this one's nodes have room.
+        let put = (0..100_000).filter(|&n| store.put_if_absent(flood(n, 3), start).is_ok());
+        assert!(put.count() < MAX_PER_RELAY);
+        assert_eq!(store.len(), 2 * MAX_PER_RELAY * 3 / 4);
+        assert_eq!(
+            store.put_if_absent(flood(0, 1), start),
+            Ok(()),
+            "it has its place"
+        );
+        assert_eq!(store.put_if_absent(publication(8, 8), start), Ok(()));
     }
 }

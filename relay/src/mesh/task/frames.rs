@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use futures_util::FutureExt as _;
 use quinn_udp::Transmit;
 use remora_proto::{id::RelayId, path::check};
 
-use super::{Resolved, Task, lookup};
+use super::{Sought, Task, resolve};
 use crate::{
     datapath::{QuicPacket, leg::Leg},
     mesh::identity::peer_id,
@@ -31,14 +30,7 @@ impl Task {
         match place(said) {
             Some(Place::At(address)) => self.try_frames_at(relay, vec![address]),
             Some(Place::Named(name)) if self.sought.insert(relay) => {
-                let resolved = async move {
-                    let addresses = lookup(&name).await;
-                    Resolved {
-                        relay: Some(relay),
-                        addresses,
-                    }
-                };
-                self.resolving.push(resolved.boxed());
+                self.resolving.push(resolve(Sought::Frames(relay), name));
             }
             Some(Place::Named(_)) | None => {}
         }

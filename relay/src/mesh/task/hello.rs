@@ -112,8 +112,6 @@ impl Task {
         let seen = seen.and_then(|ips| ips.values().next()).copied();
         let address = mesh_address(hello, seen.ok_or(Reason::Stranger)?);
         let address = address.ok_or(Reason::Malformed)?;
-        let part = <[u8; PART_LEN]>::try_from(&hello.frame_part[..]);
-        let part = part.map_err(|_| Reason::Malformed)?;
         if let Err(stranger) = self.judge(relay, hello, now) {
             self.metrics.mesh_refused(stranger);
             if self.members.refuse(relay, Some(address), now) {
@@ -123,6 +121,8 @@ impl Task {
             }
             return Err(reason(stranger));
         }
+        let part = <[u8; PART_LEN]>::try_from(&hello.frame_part[..]);
+        let part = part.map_err(|_| Reason::Malformed)?;
         let member = Member {
             address,
             name: hello.name.clone(),

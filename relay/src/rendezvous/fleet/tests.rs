@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ed25519_dalek::SigningKey;
 use prometheus::Registry;
-use remora_proto::record::HostRole;
+use remora_proto::{record::HostRole, wire::message::mesh as wire};
 
 use super::*;
 use crate::{
@@ -29,11 +29,8 @@ impl Bench {
         let relays: Vec<_> = (1..=others + 1).map(|n| RelayId([n; 32])).collect();
         work.play(relays, move |relay, ask| {
             asks.lock().expect("whole").push((relay, ask));
-            if usize::from(relay.0[0]) - 2 < answers.load(Ordering::Relaxed) {
-                Ok(done())
-            } else {
-                Err(AskError::Unreachable)
-            }
+            let is_there = usize::from(relay.0[0]) - 2 < answers.load(Ordering::Relaxed);
+            Some(is_there.then(done).ok_or(AskError::Unreachable))
         });
         let shelf = Arc::new(Shelf::new(10, ME, "default".into()));
         let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
@@ -111,6 +108,59 @@ async fn the_end_of_a_code_is_told_also_when_its_node_was_gone_meanwhile() {
             panic!("not kept")
         };
         assert_eq!(keep.ended(), Gone::Cancelled);
+    }
+}
+
+#[tokio::test]
+async fn what_was_heard_counts_when_the_others_take_too_long() {
+    let Ends { mesh, work, .. } = mesh::ends();
+    let publication = publication(60_000);
+    let found = wire::Found {
+        record: publication.bytes().clone(),
+        relay: Bytes::copy_from_slice(&[2; 32]),
+        ended: 0,
+    };
+    let relays = (2..=4).map(|n| RelayId([n; 32])).collect();
+    // One answers, the others never do.
+    work.play(relays, move |relay, _| {
+        (relay.0[0] == 2).then(|| Ok(Answer::Found(found.clone())))
+    });
+    let shelf = Arc::new(Shelf::new(10, ME, "default".into()));
+    let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
+    let fleet = Fleet::new(shelf, mesh, metrics);
+    let began = time::Instant::now();
+    let found = fleet.find(publication.key()).await;
+    assert!(matches!(found, Found::Live { relay, .. } if relay == RelayId([2; 32])));
+    assert!(began.elapsed() < FIND_TIMEOUT);
+}
+
+#[tokio::test]
+async fn what_has_expired_is_handed_out_as_its_tombstone() {
+    let (bench, publication) = (Bench::new(4), publication(1));
+    let key = publication.key();
+    assert_eq!(bench.fleet.put(publication.clone()).await, Ok(()));
+    bench.asked();
+    for own in bench.fleet.own().values_mut() {
+        own.expires = Instant::now();
+        own.placed.clear();
+    }
+    bench.fleet.republish(&Neighbours::default()).await;
+    let asked = bench.asked();
+    assert_eq!(asked.len(), 4);
+    let there = Shelf::new(10, RelayId([2; 32]), "default".into());
+    let record = Record::decode_ended(publication.bytes(), unix_ms());
+    let expiry_ms = record.expect("valid").expiry_ms;
+    while unix_ms() < expiry_ms {
+        tokio::task::yield_now().await;
+    }
+    for (_, ask) in asked {
+        let Ask::Keep(keep) = ask else {
+            panic!("not kept")
+        };
+        assert_eq!(keep.ended(), Gone::Expired);
+        // Also by a relay that has never had it.
+        assert_eq!(there.keep(ME, keep), done());
+        assert_eq!(there.look(key), Found::Ended(Ended::Expired));
     }
 }
 
