@@ -38,7 +38,7 @@ const STEP: Duration = Duration::from_secs(30);
 pub enum Phase {
     /// Say numbers.
     Talk,
-    /// The same; from this moment on it is noted how long nothing comes, and what moves.
+    /// The same; from the first such moment on it is noted how long nothing comes, and how long after the last it moves.
     Watched(Instant),
     /// Only listen.
     Listen,
@@ -64,7 +64,7 @@ pub struct Told {
     pub skipped: u64,
     /// Since it was watched, nothing came for so long at most.
     pub gap: Duration,
-    /// Since then, it was told so much later that another relay carries the session: each time.
+    /// It was told so long after a relay was to stop that another one carries the session: each time.
     pub moves: Vec<Duration>,
     /// It ended before anybody wanted that.
     pub has_ended: Option<EndReason>,
@@ -227,9 +227,9 @@ impl Side {
     }
 
     fn watch(&mut self, at: Instant) {
-        self.watched = Some(at);
-        self.told.gap = Duration::ZERO;
-        self.told.moves.clear();
+        if self.watched.replace(at).is_none() {
+            self.told.gap = Duration::ZERO;
+        }
     }
 
     fn leave(&self) {

@@ -146,16 +146,20 @@ async fn measure(args: &Outlive, fate: Fate, bench: &Bench) -> anyhow::Result<Fo
     bench.progress.show("until all are warm");
     sleep(WARM).await;
 
-    tell.send_replace(Phase::Watched(Instant::now()));
+    let watched = || tell.send_replace(Phase::Watched(Instant::now()));
     let mut drained = Vec::new();
     match fate {
-        Fate::Killed => fleet.kill(first)?,
+        Fate::Killed => {
+            watched();
+            fleet.kill(first)?;
+        }
         Fate::Drained => {
             let all = if args.rolling { args.relays } else { 1 };
             for number in (0..args.relays).cycle().skip(first).take(all) {
                 bench
                     .progress
                     .show(&format!("{} drains", fleet::name(number)));
+                watched();
                 drained.push(fleet.drain(number, DRAINED).await?);
                 if args.rolling {
                     fleet.start_again(number)?;
@@ -260,9 +264,9 @@ impl Found {
             return;
         }
         self.gaps.record(told.gap);
-        if let Some(first) = told.moves.first() {
-            self.moved += 1;
-            self.moves.record(*first);
+        self.moved += u64::from(!told.moves.is_empty());
+        for &after in &told.moves {
+            self.moves.record(after);
         }
     }
 
