@@ -54,6 +54,10 @@ pub enum Verb {
     Session(Session),
     /// Let nodes at any two relays of a fleet meet, while others are killed: who finds whom, how soon, and what a bridge costs
     Mesh(Mesh),
+    /// Tell a relay to stop while its sessions talk: what they notice of it
+    Drain(Outlive),
+    /// Kill a relay while its sessions talk: how long they are interrupted
+    Crash(Outlive),
     /// Let two nodes meet behind NATs of all kinds, in networks of this process: who reaches whom, and how soon
     Natlab(Natlab),
     /// Make one HTML page of what the other verbs found
@@ -360,6 +364,32 @@ pub struct Mesh {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(0, 500))]
     pub kills: usize,
     /// What is drawn by lot: who is at which relay, and which are killed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `drain` and `crash`.
+#[derive(Debug, clap::Args)]
+pub struct Outlive {
+    /// Relays, each a process of its own
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count(2, 25))]
+    pub relays: usize,
+    /// Sessions of real nodes, through the relay only
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = count(1, 1000))]
+    pub sessions: usize,
+    /// How often each of the two says something
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=5000))]
+    pub every: u64,
+    /// `drain`: all relays in turn, each started again at its address
+    #[arg(long)]
+    pub rolling: bool,
+    /// The relays are a fleet, and each side of a session begins at one drawn by lot
+    #[arg(long)]
+    pub mesh: bool,
+    /// What is drawn by lot: when each session talks, and where it begins
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Print one JSON object instead of a table

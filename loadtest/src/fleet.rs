@@ -101,6 +101,8 @@ impl Fleet {
         let (name, fleet_key) = (name(number), self.fleet_key());
         let fleet_key = fleet_key.to_string_lossy();
         let mut flags = vec!["--listen", listen, "--name", &name];
+        // One that is started again would ask for the next port, which may be a node's by then.
+        flags.extend(["--observer", "127.0.0.1:0"]);
         if self.is_mesh {
             flags.extend(["--mesh", mesh, "--fleet-key", &fleet_key]);
         }

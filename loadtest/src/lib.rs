@@ -33,6 +33,8 @@ pub mod process;
 pub mod crowd;
 // Sessions set up by a crowd.
 pub mod setup;
+// Two real nodes that talk, whatever happens to their relay.
+pub mod talk;
 // Many datagrams in one system call.
 pub mod mmsg;
 // What somebody sends who wants a relay to fail.

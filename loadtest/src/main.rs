@@ -10,7 +10,7 @@ use remora_loadtest::{
     forwarder, interrupt, natlab, page,
     relay::Aim,
     report::say,
-    scenario,
+    scenario::{self, outlive::Fate},
 };
 
 /// The measurement is not valid, or not good enough.
@@ -61,10 +61,9 @@ fn main() -> ExitCode {
             || Ok(()),
             |aim| scenario::session::run(&args, aim),
         ),
-        Verb::Mesh(args) => {
-            let watching = interrupt::watch().map_err(anyhow::Error::from);
-            exit(watching.and_then(|()| scenario::mesh::run(&args)))
-        }
+        Verb::Mesh(args) => watched(|| scenario::mesh::run(&args)),
+        Verb::Drain(args) => watched(|| scenario::outlive::run(&args, Fate::Drained)),
+        Verb::Crash(args) => watched(|| scenario::outlive::run(&args, Fate::Killed)),
         Verb::Natlab(args) => {
             // Before there is a second thread.
             let entered = natlab::lab::enter();
@@ -87,8 +86,13 @@ fn measure(
         Ok(aim) => aim,
         Err(error) => return usage(&format!("{error:#}"), verb),
     };
+    watched(|| run(aim))
+}
+
+/// Measures, until it is interrupted.
+fn watched(run: impl FnOnce() -> anyhow::Result<Option<String>>) -> ExitCode {
     let watching = interrupt::watch().map_err(anyhow::Error::from);
-    exit(watching.and_then(|()| run(aim)))
+    exit(watching.and_then(|()| run()))
 }
 
 fn exit(outcome: anyhow::Result<Option<String>>) -> ExitCode {

@@ -14,6 +14,8 @@ pub mod idle;
 pub mod mesh;
 // Two nodes behind real NATs: do they reach each other, and how soon?
 pub mod natlab;
+// Sessions whose relay stops, or dies.
+pub mod outlive;
 // Whole sessions of real nodes, from the code to the picture.
 pub mod session;
 
@@ -24,7 +26,7 @@ use std::{
 
 use remora_relay::open_files;
 use serde_json::Value;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     cli,
@@ -44,7 +46,7 @@ pub struct Bench {
     pub progress: Progress,
     /// Whose cores are whose.
     pub cores: Cores,
-    /// Its tasks run on the load's very thread.
+    /// Its tasks run on the load's very thread, or threads.
     pub runtime: Runtime,
     for_scripts: bool,
 }
@@ -71,11 +73,19 @@ impl Bench {
             began: Instant::now(),
             progress: Progress::new(),
             cores,
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?,
+            runtime: Builder::new_current_thread().enable_all().build()?,
             for_scripts,
         })
+    }
+
+    /// Of a verb whose nodes are many people's: they and their relays run wherever the system likes, all cores at once.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn spread_out(for_scripts: bool) -> anyhow::Result<Self> {
+        let runtime = Builder::new_multi_thread().enable_all().build()?;
+        let bench = Self::alone(false, for_scripts, 1)?;
+        Ok(Self { runtime, ..bench })
     }
 
     /// Prints what was found, as the reader wants it.

@@ -41,9 +41,14 @@ pub enum Command {
 /// Which relay, and how to print.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// The relay's address, as `remora-relay` prints it
-    #[arg(long, env = "REMORA_RELAY", value_name = "HOST:PORT/KEY")]
-    pub relay: Option<RelayAddr>,
+    /// The relay's address, as `remora-relay` prints it; of several (comma, or again --relay), the nearest
+    #[arg(
+        long,
+        env = "REMORA_RELAY",
+        value_name = "HOST:PORT/KEY",
+        value_delimiter = ','
+    )]
+    pub relay: Vec<RelayAddr>,
     /// Through the relay only, even if the two computers could reach each other
     #[arg(long, env = "REMORA_RELAY_ONLY")]
     pub relay_only: bool,
@@ -90,9 +95,9 @@ pub struct ProfileArgs {
 /// `remora setup`
 #[derive(Debug, Args)]
 pub struct Setup {
-    /// The relay's address, as `remora-relay` prints it
-    #[arg(value_name = "HOST:PORT/KEY")]
-    pub relay: RelayAddr,
+    /// The relay's address, as `remora-relay` prints it; or several, of which the nearest is used
+    #[arg(value_name = "HOST:PORT/KEY", value_delimiter = ',', required = true)]
+    pub relays: Vec<RelayAddr>,
     /// Who you are.
     #[command(flatten)]
     pub profile: ProfileArgs,
@@ -157,9 +162,14 @@ pub struct Ping {
 /// `remora netcheck`
 #[derive(Debug, Args)]
 pub struct Netcheck {
-    /// The relay's address, as `remora-relay` prints it
-    #[arg(long, env = "REMORA_RELAY", value_name = "HOST:PORT/KEY")]
-    pub relay: Option<RelayAddr>,
+    /// The relay's address, as `remora-relay` prints it; of several (comma, or again --relay), the nearest
+    #[arg(
+        long,
+        env = "REMORA_RELAY",
+        value_name = "HOST:PORT/KEY",
+        value_delimiter = ','
+    )]
+    pub relay: Vec<RelayAddr>,
     /// Print one JSON object a line on stdout, for scripts
     #[arg(long)]
     pub json: bool,

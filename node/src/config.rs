@@ -20,6 +20,9 @@ use crate::{
 pub struct File {
     /// The relay's address.
     pub relay: Option<String>,
+    /// The same of several, of which the nearest is used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<String>,
     /// Who this computer's person is.
     #[serde(default)]
     pub profile: FileProfile,
@@ -109,23 +112,38 @@ impl File {
         Ok(path)
     }
 
-    /// The relay to use.
+    /// The relays to use: those that were typed, else those of the file.
     ///
     /// # Errors
-    /// None is known, or the file's is not an address.
-    pub fn relay(&self, typed: Option<RelayAddr>) -> Result<RelayAddr, Failure> {
-        if let Some(relay) = typed {
-            return Ok(relay);
+    /// None is known, or one of the file's is not an address.
+    pub fn relays(&self, typed: &[RelayAddr]) -> Result<Vec<RelayAddr>, Failure> {
+        if !typed.is_empty() {
+            return Ok(typed.to_vec());
         }
-        let Some(text) = &self.relay else {
+        let one = self.relay.iter().map(|relay| ("relay", relay));
+        let several = self.relays.iter().map(|relay| ("relays", relay));
+        let parse = |(key, text): (&str, &String)| {
+            text.parse()
+                .map_err(|error| usage(format!("`{key}` in the settings file: {error}")))
+        };
+        let relays: Vec<_> = one.chain(several).map(parse).collect::<Result<_, _>>()?;
+        if relays.is_empty() {
             return Err(usage(
                 "no relay is known: run `remora setup HOST:PORT/KEY` with the line your relay printed, or give --relay; \
                  to try everything on this computer, run `remora demo`"
                     .into(),
             ));
+        }
+        Ok(relays)
+    }
+
+    /// From now on, these.
+    pub fn set_relays(&mut self, relays: &[RelayAddr]) {
+        let texts = relays.iter().map(ToString::to_string);
+        (self.relay, self.relays) = match relays {
+            [relay] => (Some(relay.to_string()), Vec::new()),
+            _ => (None, texts.collect()),
         };
-        text.parse()
-            .map_err(|error| usage(format!("`relay` in the settings file: {error}")))
     }
 
     /// Who the person is.
@@ -180,6 +198,8 @@ fn login_name() -> String {
 
 #[cfg(test)]
 mod tests {
+    use remora_proto::id::RelayId;
+
     use super::*;
 
     #[expect(
@@ -221,20 +241,25 @@ mod tests {
     fn settings_survive_saving() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("deep").join("config.toml");
-        let profile = FileProfile {
-            full_name: Some("Sam".into()),
-            ..FileProfile::default()
+        let relay = |port| {
+            let text = format!("relay.example:{port}/{}", RelayId([7; 32]));
+            text.parse::<RelayAddr>().expect("an address")
         };
-        let file = File {
-            relay: Some("a:1/k".into()),
-            profile,
-        };
-        file.save(Some(&path)).expect("saved");
-        let loaded = File::load(Some(&path)).expect("valid");
-        assert_eq!(
-            (loaded.relay, loaded.profile.full_name),
-            (file.relay, file.profile.full_name)
-        );
+        for relays in [vec![relay(1)], vec![relay(1), relay(2)]] {
+            let mut file = File {
+                profile: FileProfile {
+                    full_name: Some("Sam".into()),
+                    ..FileProfile::default()
+                },
+                ..File::default()
+            };
+            file.set_relays(&relays);
+            file.save(Some(&path)).expect("saved");
+            let loaded = File::load(Some(&path)).expect("valid");
+            assert_eq!(loaded.relays(&[]).expect("valid"), relays);
+            assert_eq!(loaded.profile.full_name, file.profile.full_name);
+            assert_eq!(loaded.relays(&[relay(3)]).expect("valid"), [relay(3)]);
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ use remora_proto::{
     wire::message::{
         ALPN_RELAY,
         control::{
-            self as schema, Reason, Refused, node_to_relay::Body as Request,
+            self as schema, Reason, Refused, ReleaseCause, node_to_relay::Body as Request,
             relay_to_node::Body as Answer,
         },
     },
@@ -74,7 +74,7 @@ pub enum Notice {
     /// Frames of a session are forwarded now.
     Allocated(Allocation),
     /// The relay has forgotten the session.
-    Released(SessionId),
+    Released(SessionId, ReleaseCause),
     /// The relay wants to be left by then.
     Draining(Duration),
 }
@@ -90,6 +90,24 @@ pub struct Allocation {
     pub session: SessionId,
     /// Which side this node is.
     pub side: Side,
+    /// The key of a Rejoin, if it comes of one.
+    pub rejoin: Bytes,
+}
+
+impl From<schema::Allocated> for Allocation {
+    fn from(allocated: schema::Allocated) -> Self {
+        Self {
+            exchange: ExchangeId(allocated.exchange),
+            payload: allocated.payload,
+            session: SessionId(allocated.session),
+            side: if allocated.side == 0 {
+                Side::Host
+            } else {
+                Side::Joiner
+            },
+            rejoin: allocated.rejoin,
+        }
+    }
 }
 
 /// Why a request got no answer worth having.
@@ -268,6 +286,31 @@ impl Control {
             Answer::Started(started) => Ok(ExchangeId(started.exchange)),
             _ => Err(unexpected()),
         }
+    }
+
+    /// Waits for the other side of a session that another relay has carried; the allocation if it is there already, else it comes as a
+    /// notice.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn rejoin(&self, key: Bytes, side: Side) -> Result<Option<Allocation>, RequestError> {
+        let side = side as u32;
+        match self
+            .request(Request::Rejoin(schema::Rejoin { key, side }))
+            .await?
+        {
+            Answer::Allocated(allocated) => Ok(Some(allocated.into())),
+            Answer::Done(_) => Ok(None),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Says where we are, and hears that the relay is there.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn here(&self) -> Result<(), RequestError> {
+        self.request(Request::Here(schema::Here {})).await.map(drop)
     }
 
     /// Round-trip time to the relay, as last measured.

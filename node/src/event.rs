@@ -92,6 +92,15 @@ pub enum Input {
 /// An event of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// Of several relays the node is at this one, from now on.
+    Home {
+        /// Its name.
+        relay: String,
+        /// `HOST:PORT`
+        address: String,
+        /// There and back.
+        rtt: Duration,
+    },
     /// Helper: this is the code.
     Code {
         /// As it is shown.
@@ -203,6 +212,13 @@ impl Event {
     /// As `--json` prints it.
     pub fn to_json(&self) -> Value {
         match self {
+            Self::Home {
+                relay,
+                address,
+                rtt,
+            } => {
+                json!({"event": "relay", "relay": relay, "address": address, "rtt_ms": rtt.as_secs_f64() * 1e3})
+            }
             Self::Code { code, valid } => {
                 json!({"event": "code", "code": code, "valid_s": seconds(*valid)})
             }

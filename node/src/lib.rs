@@ -33,6 +33,8 @@ pub mod event;
 pub mod frame;
 /// The helper's side of the screen.
 pub mod help;
+/// The relays that the node knows, and its place at one of them.
+pub mod homes;
 /// Builds the parts and runs one session.
 pub mod node;
 /// One UDP socket; virtual sockets for quinn; frames through the relay.

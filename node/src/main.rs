@@ -91,7 +91,7 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
     };
     // Says what is wrong with the profile before anything is written.
     file.profile(&args.profile)?;
-    file.relay = Some(args.relay.to_string());
+    file.set_relays(&args.relays);
     let typed = args.profile;
     let old = std::mem::take(&mut file.profile);
     file.profile = FileProfile {
@@ -102,7 +102,7 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
     };
     let path = file.save(named)?;
     let path = path.display();
-    match Node::connect(&args.relay, Options::default()).await {
+    match Node::at_nearest(&args.relays, Options::default()).await {
         Ok(node) => {
             say(&format!(
                 "Saved to {path}; the relay answers. Give help with `remora invite`, get help with `remora join`."

@@ -8,6 +8,8 @@
 
 /// How others see this computer.
 mod look;
+/// The relays that there are to choose from.
+mod near;
 /// What has been found.
 mod report;
 
@@ -15,7 +17,10 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-pub(crate) use self::report::nat_name;
+pub(crate) use self::{
+    near::{near_json, near_lines},
+    report::nat_name,
+};
 
 use self::report::Report;
 use crate::{
@@ -30,9 +35,9 @@ use crate::{
 /// # Errors
 /// The relay cannot be used; what has been found is printed all the same.
 pub async fn run(file: &File, args: cli::Netcheck) -> Result<Exit, Failure> {
-    let relay = file.relay(args.relay)?;
+    let relays = file.relays(&args.relay)?;
     let Some(every) = args.every else {
-        let looked = look::around(&relay).await;
+        let looked = look::around(&relays).await;
         print(&looked.report, args.json)?;
         return looked.close().await.map_or(Ok(Exit::Ok), Err);
     };
@@ -40,7 +45,7 @@ pub async fn run(file: &File, args: cli::Netcheck) -> Result<Exit, Failure> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let looked = look::around(&relay).await;
+        let looked = look::around(&relays).await;
         print(&looked.report, args.json)?;
         if let Some(failure) = looked.close().await {
             tracing::debug!(%failure, "the relay could not be used");

@@ -4,11 +4,7 @@
     reason = "the reasons that need a line of their own, among many"
 )]
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddr, slice, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use remora_proto::{
@@ -17,9 +13,10 @@ use remora_proto::{
     identity::{Introduction, Profile, Role},
     path::candidate::{Named, Policy},
     random::Random,
+    rendezvous::Host,
     sas::Nonce,
     session::{EndReason, Receipt},
-    wire::message::control::{Here, Release, node_to_relay::Body as Request},
+    wire::message::control::{Release, node_to_relay::Body as Request},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -28,15 +25,18 @@ use tokio::{
 };
 
 use crate::{
-    control::{Control, Notice, PARK_AFTER, RELAY_UNREACHABLE, Started},
+    control::{Control, PARK_AFTER},
     error::{Exit, Failure, exit_of},
     event::{Event, Input, PathSnapshot},
+    homes::{
+        Homes, Near,
+        attached::{Attached, FAREWELL},
+        keep::{self, Keeping},
+    },
     path::{
-        keeper::Keeper,
         portmap::{self, Gateway, PortMap},
         route::why_at_first,
-        socket::MagicSocket,
-        stream::{Dialer, proxy::Proxy},
+        stream::proxy::Proxy,
         survey::{self, Surveyed},
     },
     rendezvous::{self, Introduced, Waited},
@@ -50,14 +50,14 @@ const QUEUE_EVENTS: usize = 256;
 const QUEUE_INPUT: usize = 64;
 /// Frames waiting for the page: when it is behind, the sharer sends no more.
 const QUEUE_FRAMES: usize = 8;
-/// For the last words to the relay.
-const FAREWELL: Duration = Duration::from_secs(1);
 /// A name that takes longer is none: somebody waits.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
-/// Where a relay is whose name only the proxy knows: nowhere (192.0.2.0/24, RFC 5737). What is asked there by UDP is lost.
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 1);
-/// How often a session's node looks whether it is heard.
-const LISTEN: Duration = Duration::from_millis(100);
+/// Relays that are asked for a code at once, when the one that the node is at does not have it.
+const MAX_ASKED_AT_ONCE: usize = 4;
+/// Nobody has ever waited with the code there.
+const UNKNOWN_CODE: &str = "UNKNOWN_CODE";
+/// For each of them. A person has typed a code and waits.
+const ELSEWHERE: Duration = Duration::from_secs(4);
 
 /// How a session ended, or why there was none.
 pub type Outcome = Result<Receipt, Failure>;
@@ -65,20 +65,17 @@ pub type Outcome = Result<Receipt, Failure>;
 /// A connected node, before its session.
 #[derive(Debug)]
 pub struct Node {
-    control: Control,
-    notices: mpsc::Receiver<Notice>,
-    socket: Arc<MagicSocket>,
-    /// The socket's task; aborted when the node is dropped.
-    receiving: JoinSet<()>,
-    /// The control stream's task; ends by itself once no handle is left.
-    talking: JoinSet<()>,
+    homes: Homes,
+    /// The relay it is at.
+    home: Attached,
     policy: Policy,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
+    _surveying: JoinSet<()>,
     /// The gateway's port.
     port_map: PortMap,
-    /// Keeps it for as long as it is wanted, and then gives it back.
-    keeping: JoinSet<()>,
+    /// The gateway, which keeps the port for as long as it is wanted and then has it back, and relays that it takes leave of.
+    leaving: JoinSet<()>,
 }
 
 /// How a node behaves.
@@ -169,74 +166,61 @@ impl Node {
     /// # Errors
     /// What is wrong, and what to do about it.
     pub async fn connect(relay: &RelayAddr, options: Options) -> Result<Self, Failure> {
-        let Options {
-            park_after,
-            policy,
-            tcp_only,
-            proxy,
-        } = options;
-        let proxy = proxy.or_else(|| Proxy::from_environment(&relay.host_port));
-        let (address, tcp_only) = match addresses(relay).await {
-            Ok(addresses) => (addresses[0], tcp_only),
-            // Behind some proxies there are no names.
-            Err(failure) if proxy.is_none() => return Err(failure),
-            Err(_) => (NOWHERE, true),
-        };
-        let bind = if tcp_only {
-            MagicSocket::bind_tcp_only
-        } else {
-            MagicSocket::bind
-        };
-        let (socket, incoming) =
-            bind(address).map_err(|error| Failure::internal("cannot open a UDP socket", error))?;
-        let mut receiving = JoinSet::new();
-        receiving.spawn(receive(socket.clone()));
-        let known = (address != NOWHERE).then_some(address);
-        let dialer = Dialer::new(relay, known, proxy);
-        let (keeper, trouble) = Keeper::new(socket.clone(), dialer, tcp_only);
-        receiving.spawn(keeper.run());
-        let connecting = Control::connect(relay, address, socket.clone(), incoming, park_after);
-        let Started {
-            control,
-            notices,
-            task,
-        } = connecting
-            .await
-            .map_err(|failure| unreached(failure, relay, tcp_only, trouble.borrow().as_deref()))?;
-        let mut talking = JoinSet::new();
-        talking.spawn(task);
+        Self::at_nearest(slice::from_ref(relay), options).await
+    }
+
+    /// Connects to the nearest of several relays that takes it.
+    ///
+    /// # Errors
+    /// None does: what is wrong with the nearest, and what to do about it.
+    pub async fn at_nearest(relays: &[RelayAddr], options: Options) -> Result<Self, Failure> {
+        let mut policy = options.policy.clone();
+        let homes = Homes::find(relays, options).await?;
+        // No other node is at a relay's address.
+        let known = homes.near().iter().filter_map(|near| near.address);
+        policy.forbidden.extend(known);
+        let home = homes.settle(&BTreeSet::new()).await?;
         let (found, surveyed) = watch::channel(Surveyed::default());
-        if !policy.relay_only && !socket.is_by_stream() {
+        let mut surveying = JoinSet::new();
+        if !policy.relay_only && !home.socket.is_by_stream() {
             // Not the handle: as long as there is one, the connection is.
-            let observers = survey::observers(&control);
-            receiving.spawn(async move {
+            let observers = survey::observers(&home.control);
+            surveying.spawn(async move {
                 found.send_replace(survey::nat(&observers).await);
             });
         }
         let (port_map, keep_port) = portmap::port_map(policy.clone(), Gateway::of_system);
-        let mut keeping = JoinSet::new();
-        keeping.spawn(keep_port);
+        let mut leaving = JoinSet::new();
+        leaving.spawn(keep_port);
         Ok(Self {
-            control,
-            notices,
-            socket,
-            receiving,
-            talking,
+            homes,
+            home,
             policy,
             surveyed,
+            _surveying: surveying,
             port_map,
-            keeping,
+            leaving,
         })
     }
 
     /// Whether the relay is reached by TCP, because UDP does not go or is not wanted.
     pub fn is_by_tcp(&self) -> bool {
-        self.socket.is_by_stream()
+        self.home.socket.is_by_stream()
     }
 
     /// The relay's handle: what it said of us, how far away it is.
     pub fn control(&self) -> &Control {
-        &self.control
+        &self.home.control
+    }
+
+    /// The relay that it is at.
+    pub fn relay(&self) -> &RelayAddr {
+        &self.home.relay
+    }
+
+    /// All relays that it knows, and how far away they are, nearest first.
+    pub fn near(&self) -> &[Near] {
+        self.homes.near()
     }
 
     /// Shows codes, each for `lifetime`, and waits for the one who has it; the node is the helper.
@@ -245,13 +229,60 @@ impl Node {
         self.run(profile, Begin::Wait(lifetime))
     }
 
-    /// Tries a code. On failure the node can try another.
+    /// Tries a code, at the other relays, too, when nobody waits with it at the one it is at. On failure the node can try another.
     ///
     /// # Errors
     /// Why the code did not work.
     pub async fn try_code(&mut self, code: Code) -> Result<Introduced, Failure> {
         self.want_port();
-        rendezvous::join(&self.control, &mut self.notices, code).await
+        let home = &mut self.home;
+        let tried = rendezvous::join(&home.control, &mut home.notices, code.clone()).await;
+        match tried {
+            Err(failure) if self.homes.are_several() && may_be_elsewhere(&failure) => {
+                self.try_elsewhere(&code, failure).await
+            }
+            tried => tried,
+        }
+    }
+
+    /// Where the code is found the node stays. All others are asked at once, a few at a time, and none is waited for longer than a
+    /// person would.
+    async fn try_elsewhere(
+        &mut self,
+        code: &Code,
+        mut said: Failure,
+    ) -> Result<Introduced, Failure> {
+        let others = self.homes.others(self.home.id());
+        for others in others.chunks(MAX_ASKED_AT_ONCE) {
+            let mut asking = JoinSet::new();
+            for &relay in others {
+                let (homes, code) = (self.homes.clone(), code.clone());
+                asking.spawn(timeout(ELSEWHERE, async move {
+                    let mut other = homes.attach(relay).await?;
+                    let (control, notices) = (&other.control, &mut other.notices);
+                    let tried = rendezvous::join(control, notices, code).await;
+                    Ok::<_, Failure>((tried?, other))
+                }));
+            }
+            while let Some(asked) = asking.join_next().await {
+                match asked {
+                    Ok(Ok(Ok((introduced, other)))) => {
+                        self.be_at(other);
+                        return Ok(introduced);
+                    }
+                    Ok(Ok(Err(failure))) => {
+                        tracing::debug!(%failure, "not there either");
+                        // Where it is known, one learns more.
+                        if said.code == UNKNOWN_CODE && rendezvous::may_retry(&failure) {
+                            said = failure;
+                        }
+                    }
+                    Ok(Err(_)) => tracing::debug!("a relay does not answer"),
+                    Err(error) => return Err(Failure::internal("a look-up's task", error)),
+                }
+            }
+        }
+        Err(said)
     }
 
     /// Holds the session a code has led to; the node is the sharer, and shows `desktop`.
@@ -262,8 +293,9 @@ impl Node {
     /// While the two are introduced, the gateway answers. Whoever only looks at the relay asks for none; for a socket that is not there
     /// yet, the session does.
     fn want_port(&self) {
-        if !self.socket.is_by_stream() {
-            self.port_map.want(self.socket.v4_port());
+        let socket = &self.home.socket;
+        if !socket.is_by_stream() {
+            self.port_map.want(socket.v4_port());
         }
     }
 
@@ -284,7 +316,7 @@ impl Node {
                 Begin::Introduced(introduced, _) => Ok(*introduced),
                 Begin::Wait(lifetime) => self.wait(&mut input, &events, lifetime).await,
             };
-            let outcome = match introduced {
+            match introduced {
                 Ok(introduced) => {
                     let channels = Channels {
                         input,
@@ -294,10 +326,11 @@ impl Node {
                     };
                     self.session(introduced, role, profile, channels).await
                 }
-                Err(failure) => Err(failure),
-            };
-            self.close().await;
-            outcome
+                Err(failure) => {
+                    self.close().await;
+                    Err(failure)
+                }
+            }
         });
         Running {
             events: events_rx,
@@ -314,17 +347,32 @@ impl Node {
         events: &mpsc::Sender<Event>,
         lifetime: Duration,
     ) -> Result<Introduced, Failure> {
+        self.tell_home(events).await;
+        let mut host = rendezvous::publish(&self.home.control, lifetime, events).await?;
+        let mut can_move = self.homes.are_several();
         loop {
-            let waited = rendezvous::wait_with_code(
-                &self.control,
-                &mut self.notices,
-                events,
-                input,
-                lifetime,
-            );
-            match waited.await? {
+            let Attached {
+                control, notices, ..
+            } = &mut self.home;
+            let waiting = rendezvous::wait(&mut host, control, notices, events, input, can_move);
+            match waiting.await? {
                 Waited::Introduced(introduced) => return Ok(introduced),
-                Waited::NewCode => {}
+                Waited::NewCode => {
+                    host = rendezvous::publish(&self.home.control, lifetime, events).await?;
+                }
+                Waited::Draining(within) => match self.go_elsewhere(events).await {
+                    Ok(()) => self.publish_again(&mut host, lifetime, events).await?,
+                    Err(failure) => {
+                        // It is good for as long as it is there.
+                        tracing::info!(%failure, "no other relay");
+                        tell(events, Event::RelayDraining(within)).await;
+                        can_move = false;
+                    }
+                },
+                Waited::Lost => {
+                    self.go_elsewhere(events).await?;
+                    self.publish_again(&mut host, lifetime, events).await?;
+                }
                 Waited::Ended(end) => {
                     tell(events, Event::CodeEnded(end)).await;
                     return Err(rendezvous::code_ended(end));
@@ -333,15 +381,56 @@ impl Node {
         }
     }
 
+    /// At another relay. When the code is another's there, the person has to read out a new one.
+    async fn publish_again(
+        &self,
+        host: &mut Host,
+        lifetime: Duration,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), Failure> {
+        let control = &self.home.control;
+        host.handle_moved();
+        if !rendezvous::try_publish(control, host).await? {
+            *host = rendezvous::publish(control, lifetime, events).await?;
+        }
+        Ok(())
+    }
+
+    /// From a relay that is about to stop, or has, to the nearest other one.
+    async fn go_elsewhere(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
+        let other = self.homes.settle(&BTreeSet::from([self.home.id()])).await?;
+        self.be_at(other);
+        self.tell_home(events).await;
+        Ok(())
+    }
+
+    fn be_at(&mut self, other: Attached) {
+        let left = std::mem::replace(&mut self.home, other);
+        self.leaving.spawn(left.close());
+        self.want_port();
+    }
+
+    /// Where there is a choice, a person or a script may want to know.
+    async fn tell_home(&self, events: &mpsc::Sender<Event>) {
+        if self.homes.are_several() {
+            let home = Event::Home {
+                relay: self.home.control.welcome.relay_name.clone(),
+                address: self.home.relay.host_port.clone(),
+                rtt: self.home.control.rtt(),
+            };
+            tell(events, home).await;
+        }
+    }
+
     async fn session(
-        &mut self,
+        self,
         introduced: Introduced,
         role: Role,
         profile: Profile,
         channels: Channels,
     ) -> Outcome {
         let Introduced { allocation, keys } = introduced;
-        let session = allocation.session;
+        let (session, side) = (allocation.session, allocation.side);
         let nonce = Nonce::generate(&mut Random::system());
         let introduction = Introduction {
             role,
@@ -352,89 +441,75 @@ impl Node {
                 ..Named::default()
             },
         };
+        let (control, socket) = (&self.home.control, Arc::clone(&self.home.socket));
         let start = inner::Start {
             allocation,
+            relay_name: control.welcome.relay_name.clone(),
             keys,
             introduction,
             // Whatever it says, it is only tried; of a stream it says nothing of use.
-            observed: match self.socket.is_by_stream() {
+            observed: match socket.is_by_stream() {
                 true => None,
-                false => self.control.welcome.observed_address.parse().ok(),
+                false => control.welcome.observed_address.parse().ok(),
             },
-            observers: survey::observers(&self.control),
+            observers: survey::observers(control),
             policy: self.policy.clone(),
         };
-        let (socket, port_map) = (self.socket.clone(), self.port_map.clone());
-        let opened = inner::open(start, nonce, socket, port_map, self.control.relay).await;
-        let outcome = match opened {
-            Ok((inner, setup)) => {
-                let relay = self.control.welcome.relay_name.clone();
-                let rtt = inner.connection.rtt();
-                tell(
-                    &channels.events,
-                    Event::Connected(
-                        PathSnapshot {
-                            relay: relay.clone(),
-                            rtt,
-                            why_relayed: Some(why_at_first(&self.policy)),
-                            ..PathSnapshot::default()
-                        }
-                        .reached(self.socket.is_by_stream()),
-                    ),
-                )
-                .await;
-                let events = channels.events.clone();
-                let policy = self.policy.clone();
-                let running = session::run(inner, setup, relay, policy, channels);
-                tokio::pin!(running);
-                let mut listening = tokio::time::interval(LISTEN);
-                Ok(loop {
-                    tokio::select! { biased;
-                        receipt = &mut running => break receipt,
-                        _ = listening.tick() => if self.socket.is_unheard(session) {
-                            self.control.try_tell(Request::Here(Here {}));
-                        },
-                        notice = self.notices.recv() => match notice {
-                            Some(Notice::Draining(within)) => tell(&events, Event::RelayDraining(within)).await,
-                            Some(_) => {}
-                            // The session lives on its own connection and ends when that does.
-                            None => break running.await,
-                        }
-                    }
-                })
+        let opened = inner::open(start, nonce, Arc::clone(&socket), self.port_map.clone()).await;
+        let (inner, setup) = match opened {
+            Ok(opened) => opened,
+            Err(reason) => {
+                socket.close_route(session);
+                let release = Request::Release(Release { session: session.0 });
+                if timeout(FAREWELL, control.tell(release)).await.is_err() {
+                    tracing::debug!("the relay was not told of the end");
+                }
+                self.close().await;
+                return Err(not_connected(reason));
             }
-            Err(reason) => Err(not_connected(reason)),
         };
-        self.socket.close_route(session);
-        let release = Request::Release(Release { session: session.0 });
-        if timeout(FAREWELL, self.control.tell(release)).await.is_err() {
-            tracing::debug!("the relay was not told of the end");
-        }
-        outcome
+        let path = PathSnapshot {
+            relay: control.welcome.relay_name.clone(),
+            rtt: inner.connection.rtt(),
+            why_relayed: Some(why_at_first(&self.policy)),
+            ..PathSnapshot::default()
+        };
+        let connected = Event::Connected(path.reached(socket.is_by_stream()));
+        tell(&channels.events, connected).await;
+        let kept = keep::Session {
+            id: session,
+            side,
+            connection: inner.connection.clone(),
+            carrier: Arc::clone(&inner.mover.carrier),
+            route: Arc::clone(&inner.mover.route),
+            inlet: inner.inlet.clone(),
+            events: channels.events.clone(),
+        };
+        let (mut keeping, relays) = Keeping::new(self.homes, self.home, kept);
+        let receipt = tokio::select! { biased;
+            receipt = session::run(inner, setup, self.policy, channels, relays) => receipt,
+            never = keeping.run() => match never {},
+        };
+        drop(self.port_map);
+        keeping.close().await;
+        take_leave(self.leaving).await;
+        Ok(receipt)
     }
 
     /// Says the last words to the relay and ends every task.
     pub async fn close(self) {
         let Self {
-            control,
-            notices,
-            mut talking,
-            receiving,
-            socket,
+            homes: _,
+            home,
             policy: _,
             surveyed: _,
+            _surveying: _,
             port_map,
-            mut keeping,
+            leaving,
         } = self;
-        drop((control, notices, port_map));
-        let ended = async {
-            while talking.join_next().await.is_some() {}
-            while keeping.join_next().await.is_some() {}
-        };
-        if timeout(FAREWELL, ended).await.is_err() {
-            tracing::debug!("the relay or the gateway did not acknowledge the end");
-        }
-        drop((receiving, socket));
+        drop(port_map);
+        home.close().await;
+        take_leave(leaving).await;
     }
 }
 
@@ -444,29 +519,17 @@ enum Begin {
     Introduced(Box<Introduced>, Desktop),
 }
 
-/// What was wrong with either way to the relay.
-fn unreached(
-    failure: Failure,
-    relay: &RelayAddr,
-    tcp_only: bool,
-    trouble: Option<&str>,
-) -> Failure {
-    if failure.code != RELAY_UNREACHABLE {
-        return failure;
-    }
-    let trouble = trouble.unwrap_or("no answer");
-    let line = if tcp_only {
-        let at = &relay.host_port;
-        format!("cannot reach the relay at {at} by TCP: {trouble}")
-    } else {
-        format!("{}; nor by TCP: {trouble}", failure.line)
-    };
-    Failure { line, ..failure }
+/// Whether the code may work at another relay: nobody waits with it here, or another one's holder does.
+fn may_be_elsewhere(failure: &Failure) -> bool {
+    rendezvous::may_retry(failure)
+        || ["PEER_GONE", "RELAY_LOST", "DRAINING", "FULL"].contains(&failure.code)
 }
 
-async fn receive(socket: Arc<MagicSocket>) {
-    if let Err(error) = socket.receive().await {
-        tracing::error!(%error, "the UDP socket failed");
+/// Nobody waits for a gateway, or a relay, that does not acknowledge the end.
+async fn take_leave(mut leaving: JoinSet<()>) {
+    let ended = async { while leaving.join_next().await.is_some() {} };
+    if timeout(FAREWELL, ended).await.is_err() {
+        tracing::debug!("a relay or the gateway did not acknowledge the end");
     }
 }
 

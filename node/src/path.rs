@@ -3,7 +3,7 @@
 //! virtual address.
 //!
 //! ```text
-//!  session ─▶ quinn ─▶ virtual_socket ─┬─ frame ─▶ relay ─────────▶ the other node
+//!  session ─▶ quinn ─▶ virtual_socket ─┬─ frame ─▶ carrier: a relay ─▶ the other node
 //!                            ▲ route    └─ frame ──────────────────▶
 //!                          mover ◀─ checks, candidates (proto::path) ─▶
 //!                            ▲
@@ -14,6 +14,8 @@
 
 /// Whether the relay is reached by UDP or by a stream.
 mod bearing;
+/// The relay that a session goes through.
+pub mod carrier;
 /// Interfaces come and go.
 mod changes;
 /// What quinn knows of a path's width is forgotten with the path.

@@ -52,30 +52,30 @@ pub enum Waited {
     Introduced(Introduced),
     /// The person wants another code.
     NewCode,
+    /// The relay stops by then. The code is good elsewhere.
+    Draining(Duration),
+    /// The relay is gone.
+    Lost,
     /// It admits nobody any more.
     Ended(CodeEnd),
 }
 
-/// Publishes a code and waits for the one who has it.
+/// Waits for the one who has the published code. From a relay that is about to stop, or gone, the host is to be taken elsewhere,
+/// if it can be.
 ///
 /// # Errors
-/// The relay refuses, or is gone.
-pub async fn wait_with_code(
+/// The relay is gone, and there is no other.
+pub async fn wait(
+    host: &mut Host,
     control: &Control,
     notices: &mut mpsc::Receiver<Notice>,
     events: &mpsc::Sender<Event>,
     input: &mut mpsc::Receiver<Input>,
-    lifetime: Duration,
+    can_move: bool,
 ) -> Result<Waited, Failure> {
-    let mut host = publish(control, lifetime).await?;
-    let shown = Event::Code {
-        code: host.code().to_string(),
-        valid: lifetime.min(LIFETIME),
-    };
-    tell(events, shown).await;
     let mut joined: Option<(ExchangeId, InnerKeys)> = None;
     loop {
-        flush(control, &mut host).await;
+        flush(control, host).await;
         while let Some(event) = host.poll_event() {
             match event {
                 HostEvent::WrongCode { tries_left } => {
@@ -91,18 +91,21 @@ pub async fn wait_with_code(
             return Ok(Waited::Introduced(Introduced { allocation, keys }));
         }
         tokio::select! { biased;
-            notice = notices.recv() => match notice.ok_or_else(relay_lost)? {
+            notice = notices.recv() => match notice.ok_or_else(relay_lost) {
+                Err(_) if can_move => return Ok(Waited::Lost),
+                notice => match notice? {
                 Notice::Offer(exchange, payload) => host.handle_offer(exchange, &payload, Instant::now()),
                 Notice::Signal(exchange, payload) => host.handle_signal(exchange, &payload, Instant::now()),
                 Notice::Dismissed(exchange, _) => host.handle_joiner_gone(exchange),
+                Notice::Draining(within) if can_move => return Ok(Waited::Draining(within)),
                 Notice::Draining(within) => tell(events, Event::RelayDraining(within)).await,
-                Notice::Allocated(_) | Notice::Released(_) => {}
-            },
+                Notice::Allocated(_) | Notice::Released(..) => {}
+            }},
             wanted = input.recv() => match wanted {
                 None | Some(Input::Session(Command::Leave)) => host.cancel(),
                 Some(Input::NewCode) => {
                     host.cancel();
-                    flush(control, &mut host).await;
+                    flush(control, host).await;
                     return Ok(Waited::NewCode);
                 }
                 Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_)) => tell(events, Event::NotPossible("nobody is here yet".into())).await,
@@ -118,7 +121,15 @@ async fn flush(control: &Control, host: &mut Host) {
     }
 }
 
-async fn publish(control: &Control, lifetime: Duration) -> Result<Host, Failure> {
+/// Draws a code that is free at the relay, publishes it and shows it.
+///
+/// # Errors
+/// The relay refuses, or is gone.
+pub async fn publish(
+    control: &Control,
+    lifetime: Duration,
+    events: &mpsc::Sender<Event>,
+) -> Result<Host, Failure> {
     let realm = &control.welcome.realm;
     for _ in 0..MAX_DRAWS {
         let host = Host::new(
@@ -129,10 +140,13 @@ async fn publish(control: &Control, lifetime: Duration) -> Result<Host, Failure>
             unix_ms(),
             Random::system(),
         );
-        match control.publish(host.signed_record()).await {
-            Ok(()) => return Ok(host),
-            Err(RequestError::Refused(refused)) if refused.reason() == Reason::Taken => {}
-            Err(error) => return Err(error.into()),
+        if try_publish(control, &host).await? {
+            let shown = Event::Code {
+                code: host.code().to_string(),
+                valid: lifetime.min(LIFETIME),
+            };
+            tell(events, shown).await;
+            return Ok(host);
         }
     }
     Err(Failure::new(
@@ -140,6 +154,18 @@ async fn publish(control: &Control, lifetime: Duration) -> Result<Host, Failure>
         "TAKEN",
         "the relay has no free code; try again in a minute, or use another relay",
     ))
+}
+
+/// Publishes a host's code; false when it is another's.
+///
+/// # Errors
+/// The relay refuses, or is gone.
+pub async fn try_publish(control: &Control, host: &Host) -> Result<bool, Failure> {
+    match control.publish(host.signed_record()).await {
+        Ok(()) => Ok(true),
+        Err(RequestError::Refused(refused)) if refused.reason() == Reason::Taken => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn host_request(transmit: HostTransmit) -> Request {
@@ -240,7 +266,7 @@ pub async fn join(
                     joiner.handle_allocated(allocated.exchange, &allocated.payload);
                     allocation = Some(allocated);
                 }
-                Notice::Offer(..) | Notice::Released(_) | Notice::Draining(_) => {}
+                Notice::Offer(..) | Notice::Released(..) | Notice::Draining(_) => {}
             },
             () = until(joiner.poll_timeout()) => joiner.handle_timeout(Instant::now()),
         }

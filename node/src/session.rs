@@ -28,7 +28,7 @@ use remora_proto::{
     },
     wire::message::{
         Inbox, InvalidMessage, encode,
-        session::{self as schema},
+        session::{self as schema, control::Body},
     },
 };
 use tokio::{
@@ -73,6 +73,25 @@ pub struct Channels {
     pub picture: Picture,
 }
 
+/// The task that keeps relays, from the session's side.
+#[derive(Debug)]
+pub struct Relays {
+    /// What the other side says to it.
+    pub heard: mpsc::Sender<Body>,
+    /// What it says to the other side.
+    pub said: mpsc::Receiver<Body>,
+    /// Another relay carries the session.
+    pub moved: mpsc::Receiver<()>,
+}
+
+impl Relays {
+    fn hear(&self, body: Body) {
+        if self.heard.try_send(body).is_err() {
+            tracing::debug!("too much is said about relays");
+        }
+    }
+}
+
 /// This side's part in the picture.
 #[derive(Debug)]
 pub enum Picture {
@@ -86,9 +105,9 @@ pub enum Picture {
 pub async fn run(
     inner: Inner,
     setup: Setup,
-    relay: String,
     policy: Policy,
     mut channels: Channels,
+    mut relays: Relays,
 ) -> Receipt {
     let Inner {
         connection,
@@ -97,17 +116,18 @@ pub async fn run(
         input,
         path,
         mover,
+        inlet: _,
         path_keys,
         endpoint,
     } = inner;
     let mut tasks = JoinSet::new();
-    let (route, socket) = (Arc::clone(&mover.route), Arc::clone(&mover.socket));
+    let (route, carrier) = (Arc::clone(&mover.route), Arc::clone(&mover.carrier));
     let (moved, mut moves) = mpsc::channel(QUEUE_MESSAGES);
     let (told, candidates) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(write(path.send, candidates));
     let (to, named) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(read(path.recv, path.inbox, to));
-    route.begin(&policy, socket.is_by_stream());
+    route.begin(&policy, carrier.leg().socket.is_by_stream());
     let relay_only = policy.relay_only;
     let (relay_wanted, relayed) = watch::channel(relay_only);
     let links = mover::Links {
@@ -118,7 +138,7 @@ pub async fn run(
     };
     tasks.spawn(mover.run(path_keys, policy, links));
     let (to, mut controls) = mpsc::channel(QUEUE_MESSAGES);
-    tasks.spawn(read(control.recv, control.inbox, to));
+    tasks.spawn(read::<schema::Control>(control.recv, control.inbox, to));
     let (to, mut chats) = mpsc::channel(QUEUE_MESSAGES);
     tasks.spawn(read(chat.recv, chat.inbox, to));
     let (control_tx, control_rx) = mpsc::channel(QUEUE_MESSAGES);
@@ -144,8 +164,9 @@ pub async fn run(
     let snapshot = || {
         let (direct, why_relayed) = route.explain();
         let stats = connection.stats();
+        let leg = carrier.leg();
         PathSnapshot {
-            relay: relay.clone(),
+            relay: leg.name.clone(),
             rtt: connection.rtt(),
             bytes: stats.udp_tx.bytes + stats.udp_rx.bytes,
             received: stats.udp_rx.bytes,
@@ -153,7 +174,7 @@ pub async fn run(
             why_relayed,
             is_by_tcp: false,
         }
-        .reached(socket.is_by_stream())
+        .reached(leg.socket.is_by_stream())
     };
     channels.path.send_replace(snapshot());
     let mut renewal = tokio::time::interval(SNAPSHOT_INTERVAL);
@@ -185,7 +206,10 @@ pub async fn run(
         tokio::select! { biased;
             () = until(session.poll_timeout()) => session.handle_timeout(Instant::now()),
             message = controls.recv(), if !controls_over => match message {
-                Some(Ok(message)) => warn_of(session.handle_control(message, Instant::now())),
+                Some(Ok(message)) => match message.body {
+                    Some(body @ (Body::Relays(_) | Body::Moving(_))) => relays.hear(body),
+                    _ => warn_of(session.handle_control(message, Instant::now())),
+                },
                 Some(Err(_)) => session.handle_malformed(Instant::now()),
                 None => controls_over = true,
             },
@@ -224,6 +248,14 @@ pub async fn run(
                 ToSession::Wish(command) => warn_of(session.handle_command(command, Instant::now())),
                 ToSession::Malformed => session.handle_malformed(Instant::now()),
                 ToSession::Chat => tell(&channels.events, Event::ChatWanted).await,
+            },
+            Some(body) = relays.said.recv() => {
+                if control_tx.send(encode(&schema::Control { body: Some(body) })).await.is_err() {
+                    tracing::debug!("the control stream is closed");
+                }
+            }
+            Some(()) = relays.moved.recv() => if route.get().direct.is_none() {
+                tell(&channels.events, Event::Moved(snapshot())).await;
             },
             Some(step) = moves.recv() => {
                 // The connection measures the new way in a while; the checks have.

@@ -26,8 +26,8 @@ use crate::{
 /// # Errors
 /// The relay cannot be reached; the sessions are printed all the same.
 pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
-    let relay = file.relay(args.common.relay.clone())?;
-    let node = Node::connect(&relay, terminal::options(&args.common)).await;
+    let relays = file.relays(&args.common.relay)?;
+    let node = Node::at_nearest(&relays, terminal::options(&args.common)).await;
     let sessions = sessions();
     let report = match &node {
         Ok(node) => {
@@ -35,16 +35,16 @@ pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
             let (control, welcome) = (node.control(), &node.control().welcome);
             json!({
                 "v": 1, "relay": {
-                    "address": relay.host_port, "name": welcome.relay_name, "reachable": true,
+                    "address": node.relay().host_port, "name": welcome.relay_name, "reachable": true,
                     "rtt_ms": control.rtt().as_secs_f64() * 1e3, "observed_address": welcome.observed_address,
                     "transport": if node.is_by_tcp() { "tcp" } else { "udp" },
                     "realm": welcome.realm, "protocol": welcome.protocol, "udp": !node.is_by_tcp(),
                     "nat": netcheck::nat_name(&nat),
-                }, "sessions": sessions,
+                }, "relays": netcheck::near_json(node), "sessions": sessions,
             })
         }
         Err(failure) => json!({
-            "v": 1, "relay": {"address": relay.host_port, "reachable": false, "error": failure.code},
+            "v": 1, "relay": {"address": relays[0].host_port, "reachable": false, "error": failure.code},
             "sessions": sessions,
         }),
     };
@@ -132,6 +132,9 @@ fn print_report(report: &Value, failure: Option<&Failure>) -> Result<(), Failure
             text(relay, "observed_address"),
             text(relay, "realm"),
         ))?,
+    }
+    for line in netcheck::near_lines(&report["relays"]) {
+        print_data(&line)?;
     }
     let sessions = report["sessions"]
         .as_array()

@@ -52,9 +52,9 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
-    let relay = file.relay(args.common.relay.clone())?;
+    let relays = file.relays(&args.common.relay)?;
     let profile = file.profile(&args.profile)?;
-    let node = Node::connect(&relay, options(&args.common)).await?;
+    let node = Node::at_nearest(&relays, options(&args.common)).await?;
     // Not before: until then, Ctrl-C is the system's business.
     let mut console = Console::open(args.common.json)?;
     let page = open_page(&args.common, &mut console, Role::Helper)?;
@@ -70,10 +70,10 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
-    let relay = file.relay(args.common.relay.clone())?;
+    let relays = file.relays(&args.common.relay)?;
     let profile = file.profile(&args.profile)?;
     let given = given_code(&args)?;
-    let mut node = Node::connect(&relay, options(&args.common)).await?;
+    let mut node = Node::at_nearest(&relays, options(&args.common)).await?;
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.common, &mut console, Role::Sharer)?;
     let script = args.code_stdin || (args.common.json && page.is_none());

@@ -23,6 +23,9 @@ pub mod bearer;
 /// Where a node may be reached, and what may be probed.
 #[cfg(feature = "end-to-end")]
 pub mod candidate;
+/// Which relay carries a session, and where it goes when that one stops.
+#[cfg(feature = "end-to-end")]
+pub mod carriers;
 /// Sealed questions and answers.
 pub mod check;
 /// Through the relay, because somebody wants it.

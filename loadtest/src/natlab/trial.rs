@@ -103,6 +103,7 @@ impl Watched {
             Event::Code { .. }
             | Event::WrongCode { .. }
             | Event::CodeEnded(_)
+            | Event::Home { .. }
             | Event::RelayDraining(_)
             | Event::Session(_)
             | Event::ChatWanted

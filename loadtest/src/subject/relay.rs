@@ -206,11 +206,12 @@ async fn introduce(
     let (_person, mut wishes) = mpsc::channel(1);
     let waiting = async {
         let (control, notices) = (&host.control, &mut host.notices);
-        let waited =
-            rendezvous::wait_with_code(control, notices, &events, &mut wishes, LIFETIME).await?;
-        match waited {
+        let mut code = rendezvous::publish(control, LIFETIME, &events).await?;
+        let waiting = rendezvous::wait(&mut code, control, notices, &events, &mut wishes, false);
+        match waiting.await? {
             Waited::Introduced(introduced) => Ok(introduced),
             Waited::NewCode => bail!("the host wants another code"),
+            Waited::Draining(_) | Waited::Lost => bail!("the relay stops"),
             Waited::Ended(end) => bail!("the code ended: {end:?}"),
         }
     };

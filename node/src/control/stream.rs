@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use quinn::{Connection, ConnectionError, VarInt};
 use remora_proto::{
-    id::{ExchangeId, SessionId, Side},
+    id::{ExchangeId, SessionId},
     park::{self, Grant},
     wire::message::{
         Inbox, MAX_CONTROL_BYTES, PROTOCOL,
@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Allocation, Asked, Notice, failure::HelloError};
+use super::{Asked, Notice, failure::HelloError};
 
 /// Why nothing more comes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,17 +231,10 @@ fn notice(body: Answer) -> Option<Notice> {
         Answer::Dismissed(dismiss) => {
             Notice::Dismissed(ExchangeId(dismiss.exchange), dismiss.payload)
         }
-        Answer::Allocated(allocated) => Notice::Allocated(Allocation {
-            exchange: ExchangeId(allocated.exchange),
-            payload: allocated.payload,
-            session: SessionId(allocated.session),
-            side: if allocated.side == 0 {
-                Side::Host
-            } else {
-                Side::Joiner
-            },
-        }),
-        Answer::Released(released) => Notice::Released(SessionId(released.session)),
+        Answer::Allocated(allocated) => Notice::Allocated(allocated.into()),
+        Answer::Released(released) => {
+            Notice::Released(SessionId(released.session), released.cause())
+        }
         Answer::Draining(draining) => {
             Notice::Draining(Duration::from_millis(draining.deadline_ms.into()))
         }

@@ -16,6 +16,7 @@ use super::report::{Family, Report};
 use crate::{
     control::RELAY_UNREACHABLE,
     error::{Exit, Failure},
+    homes::Homes,
     node::{Node, Options, addresses},
     path::{
         gather,
@@ -49,8 +50,19 @@ impl Looked {
     }
 }
 
-/// Looks.
-pub(super) async fn around(relay: &RelayAddr) -> Looked {
+/// Looks, at the nearest of several relays.
+pub(super) async fn around(relays: &[RelayAddr]) -> Looked {
+    let near = match Homes::find(relays, Options::default()).await {
+        Ok(homes) => homes.near().to_vec(),
+        Err(_) => Vec::new(),
+    };
+    let relay = near.first().map_or(&relays[0], |near| &near.relay);
+    let mut looked = around_one(relay).await;
+    looked.report.near = near;
+    looked
+}
+
+async fn around_one(relay: &RelayAddr) -> Looked {
     // Where there are no names, there may be a proxy that knows them.
     let addresses = addresses(relay).await.unwrap_or_default();
     let [v4, v6] = [true, false].map(|is_v4| {

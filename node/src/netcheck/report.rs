@@ -14,9 +14,11 @@ use remora_proto::{
 };
 use serde_json::{Value, json};
 
+use super::near::{near_lines, relays_json};
 use crate::{
-    control::Control,
+    control::{Control, RELAY_UNREACHABLE},
     error::Failure,
+    homes::Near,
     path::portmap::{Protocol, Unmapped},
 };
 
@@ -41,6 +43,8 @@ const OTHERS: [(&str, NatMapping); 4] = [
 #[derive(Debug)]
 pub(super) struct Report {
     relay: Relay,
+    /// Those that there were to choose from.
+    pub(super) near: Vec<Near>,
     nat: Nat,
     /// Whether anything came back.
     pub(super) has_udp: bool,
@@ -102,6 +106,7 @@ impl Report {
     fn new(relay: Relay, nat: Nat) -> Self {
         Self {
             relay,
+            near: Vec::new(),
             nat,
             has_udp: false,
             has_tcp: false,
@@ -113,18 +118,38 @@ impl Report {
 
     /// One object.
     pub(super) fn json(&self) -> Value {
-        let relay = &self.relay;
-        let rtt_ms = relay.rtt.map(|rtt| rtt.as_secs_f64() * 1e3);
         let (direct, relayed) = self.prediction();
         json!({
             "v": 1, "udp": self.has_udp, "ipv4": self.v4.json(), "ipv6": self.v6.json(),
             "tcp": self.has_tcp, "nat": nat_json(&self.nat), "port_mapping": self.port_mapping_json(),
-            "relays": [{
-                "name": relay.name, "address": relay.address, "rtt_ms": rtt_ms,
-                "state": relay.error.unwrap_or("ok"),
-            }],
+            "relays": self.relays_json(),
             "direct_likely_with": direct, "relay_needed_with": relayed,
         })
+    }
+
+    /// The one that was looked at first, with all that is known of it.
+    fn relays_json(&self) -> Value {
+        let relay = &self.relay;
+        let rtt_ms = relay.rtt.map(|rtt| rtt.as_secs_f64() * 1e3);
+        let mut relays = vec![json!({
+            "name": relay.name, "address": relay.address, "rtt_ms": rtt_ms,
+            "state": relay.error.unwrap_or("ok"), "home": relay.error.is_none(),
+        })];
+        let all = relays_json(&self.near, |_| false);
+        let all = all.as_array().cloned().unwrap_or_default();
+        let others = all.into_iter().skip(1);
+        relays.extend(others.map(|mut other| {
+            let has_answered = !other["rtt_ms"].is_null();
+            other["state"] = if has_answered {
+                "ok"
+            } else {
+                RELAY_UNREACHABLE
+            }
+            .into();
+            other["name"] = Value::Null;
+            other
+        }));
+        relays.into()
     }
 
     fn port_mapping_json(&self) -> Value {
@@ -200,6 +225,9 @@ impl Report {
             format!("port mapping  {}", self.port_mapping_words()),
             format!("relay         {}", self.relay.words()),
         ];
+        lines.extend(near_lines(&relays_json(&self.near, |near| {
+            near.relay.host_port == self.relay.address
+        })));
         if !(direct.is_empty() && relayed.is_empty()) {
             lines.push(format!(
                 "Direct likely with others behind: {}.  Relay needed with: {}.",

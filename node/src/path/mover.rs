@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use remora_proto::{
-    id::{SessionId, Side},
+    id::SessionId,
     path::{
         candidate::{self, Named, Policy},
         check::Keys,
@@ -24,10 +24,7 @@ use remora_proto::{
         way::{SocketChange, Way},
     },
     random::Random,
-    wire::{
-        frame::Header,
-        message::{InvalidMessage, encode, session::Candidates},
-    },
+    wire::message::{InvalidMessage, encode, session::Candidates},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -35,8 +32,8 @@ use tokio::{
 };
 
 use super::{
-    changes::Changes, gather, portmap::PortMap, route::SharedRoute, seen::Seen, silence::Silence,
-    socket::MagicSocket,
+    carrier::Carrier, changes::Changes, gather, portmap::PortMap, route::SharedRoute, seen::Seen,
+    silence::Silence, socket::MagicSocket,
 };
 use crate::deadline::until;
 
@@ -59,13 +56,11 @@ pub struct Arrived {
 pub struct Mover {
     /// The session.
     pub session: SessionId,
-    /// Our side of it.
-    pub side: Side,
-    /// The relay.
-    pub relay: SocketAddr,
+    /// The relay that carries it.
+    pub carrier: Arc<Carrier>,
     /// Who says how they see us; the relay first.
     pub observers: Vec<SocketAddr>,
-    /// Where packets leave.
+    /// Where packets leave that go without a relay.
     pub socket: Arc<MagicSocket>,
     /// What the socket has for us.
     pub arrived: mpsc::Receiver<Arrived>,
@@ -100,7 +95,7 @@ impl Mover {
     /// Until the session's task ends it.
     pub async fn run(mut self, keys: Keys, policy: Policy, mut links: Links) {
         let policy = Policy {
-            forbidden: self.observers.clone(),
+            forbidden: [&policy.forbidden[..], &self.observers].concat(),
             ..policy
         };
         let (may_move, allow_loopback) = (!policy.relay_only, policy.allow_loopback);
@@ -175,6 +170,9 @@ impl Mover {
                 }
             }
             let now = Instant::now();
+            if may_move {
+                self.ask_the_relay_of_now(&mut seen);
+            }
             seen.handle_timeout(now);
             let own = hosts.iter().map(|host| host.subnet).collect();
             let mapped = self.port_map.mapped();
@@ -183,6 +181,16 @@ impl Mover {
             paths.handle_nat(seen.nat(), now);
             paths.handle_timeout(now);
             self.flush(&mut paths, &mut seen, &links, now);
+        }
+    }
+
+    /// When another relay carries the session, the one before may not be there any more.
+    fn ask_the_relay_of_now(&mut self, seen: &mut Seen) {
+        let leg = self.carrier.leg();
+        if leg.observers != self.observers && !leg.observers.is_empty() {
+            self.observers.clone_from(&leg.observers);
+            self.socket.observe(self.session, self.observers.clone());
+            seen.ask_from_now_on(self.observers.clone());
         }
     }
 
@@ -210,7 +218,8 @@ impl Mover {
         }
         self.socket
             .trust(self.session, paths.trusted(now).collect());
-        let by_stream = self.socket.is_by_stream();
+        let leg = self.carrier.leg();
+        let by_stream = leg.socket.is_by_stream();
         if self.route.get().direct != paths.route().direct {
             // Of another way it says nothing.
             self.silence.heard();
@@ -221,12 +230,7 @@ impl Mover {
             let check = transmit.bytes();
             match transmit.to {
                 Some(to) => self.socket.send_to(&check, to),
-                None => {
-                    let (session, side) = (self.session, self.side);
-                    let header = Header { side, session }.encode();
-                    self.socket
-                        .send_to(&[&header[..], &check].concat(), Way::main(self.relay));
-                }
+                None => leg.send(&check),
             }
         }
         if let Some(candidates) = paths.poll_candidates() {

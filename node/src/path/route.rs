@@ -65,6 +65,13 @@ impl SharedRoute {
         };
     }
 
+    /// Where they go through a relay, it is another one from now on.
+    pub fn change_relay(&self) {
+        if self.get().direct.is_none() {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Before anything else was tried they go through the relay.
     pub fn begin(&self, policy: &Policy, is_by_stream: bool) {
         self.set(Route::default(), Some(why_at_first(policy)), is_by_stream);

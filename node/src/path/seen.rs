@@ -78,6 +78,12 @@ impl Seen {
         self.again = now + AGAIN;
     }
 
+    /// Others are asked from now on, the relay first.
+    pub(super) fn ask_from_now_on(&mut self, observers: Vec<SocketAddr>) {
+        self.observers = observers;
+        self.asked.clear();
+    }
+
     /// How an observer sees the main socket.
     pub(super) fn main(&self) -> Option<SocketAddr> {
         self.main

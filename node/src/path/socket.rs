@@ -5,7 +5,10 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -54,19 +57,26 @@ pub struct Incoming {
 
 /// Whose packets a session's frames are.
 struct Route {
-    relay: SocketAddr,
     /// Frames from our own side are not for us.
     peer: Side,
     /// Who says how they see us.
     observers: Vec<SocketAddr>,
     /// Where else the other node's frames come from: it has proven that it is there.
     trusted: Vec<Way>,
+    inlet: Inlet,
+    /// Whether a frame of the other node's has come through the relay.
+    is_heard: Arc<AtomicBool>,
+}
+
+/// Where a session's packets go, whatever socket they come by.
+#[derive(Clone, Debug)]
+pub struct Inlet {
     queue: mpsc::Sender<Packet>,
     checks: mpsc::Sender<Arrived>,
     silence: Arc<Silence>,
 }
 
-/// A session's end of the socket.
+/// A session's end of its sockets.
 #[derive(Debug)]
 pub struct Opened {
     /// The other node's packets.
@@ -75,6 +85,26 @@ pub struct Opened {
     pub arrived: mpsc::Receiver<Arrived>,
     /// To be told of what is sent.
     pub silence: Arc<Silence>,
+}
+
+impl Inlet {
+    /// A session's, and its own end.
+    pub fn new(now: Instant) -> (Self, Opened) {
+        let (queue, packets) = mpsc::channel(QUEUE_PACKETS);
+        let (checks, arrived) = mpsc::channel(QUEUE_CHECKS);
+        let silence = Arc::new(Silence::new(now));
+        let opened = Opened {
+            packets,
+            arrived,
+            silence: Arc::clone(&silence),
+        };
+        let inlet = Self {
+            queue,
+            checks,
+            silence,
+        };
+        (inlet, opened)
+    }
 }
 
 /// The UDP sockets of a node, as one. The main one is of the family that the relay is reached by, and always there; a session
@@ -246,6 +276,11 @@ impl MagicSocket {
         self.dispatch(datagram, &meta, Base::MAIN);
     }
 
+    /// The relay that it is there for.
+    pub fn relay(&self) -> SocketAddr {
+        self.relay
+    }
+
     /// By what datagrams to the relay leave.
     pub(super) fn bearing(&self) -> &Bearing {
         &self.bearing
@@ -280,7 +315,8 @@ impl MagicSocket {
                 let Ok((header, inner)) = frame::Header::decode(datagram) else {
                     return;
                 };
-                self.lock().dispatch(header, packet(inner), base)
+                self.lock()
+                    .dispatch(header, packet(inner), base, self.relay)
             }
             wire::Kind::Park => {
                 let datagram = Bytes::copy_from_slice(datagram);
@@ -299,36 +335,35 @@ impl MagicSocket {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on, the session's frames from `relay` go to the returned queue; whoever sends some tells the silence.
+    /// From now on, the session's frames from the relay go to `inlet`; whoever sends some tells the silence. Also gives whether one has
+    /// come.
     pub fn open_route(
         &self,
         session: SessionId,
         side: Side,
-        relay: SocketAddr,
         observers: Vec<SocketAddr>,
-    ) -> Opened {
-        let (queue, packets) = mpsc::channel(QUEUE_PACKETS);
-        let (checks, arrived) = mpsc::channel(QUEUE_CHECKS);
-        let silence = Arc::new(Silence::new(Instant::now()));
+        inlet: Inlet,
+    ) -> Arc<AtomicBool> {
+        let is_heard = Arc::new(AtomicBool::new(false));
         let route = Route {
-            relay,
             peer: side.peer(),
             observers,
             trusted: Vec::new(),
-            queue,
-            checks,
-            silence: Arc::clone(&silence),
+            inlet,
+            is_heard: Arc::clone(&is_heard),
         };
         let mut routes = self.lock();
         routes.open.insert(session, route);
         for (header, packet) in std::mem::take(&mut routes.early).into_iter().rev() {
-            routes.dispatch(header, packet, Base::MAIN);
+            routes.dispatch(header, packet, Base::MAIN, self.relay);
         }
-        drop(routes);
-        Opened {
-            packets,
-            arrived,
-            silence,
+        is_heard
+    }
+
+    /// What these say of how they see us is for the session.
+    pub fn observe(&self, session: SessionId, observers: Vec<SocketAddr>) {
+        if let Some(route) = self.lock().open.get_mut(&session) {
+            route.observers = observers;
         }
     }
 
@@ -346,7 +381,12 @@ impl MagicSocket {
         }
         let routes = self.lock();
         let route = routes.open.get(&session);
-        route.is_some_and(|route| route.silence.is_due(Instant::now()))
+        route.is_some_and(|route| route.inlet.silence.is_due(Instant::now()))
+    }
+
+    /// The session's frames do not come through this relay any more.
+    pub fn leave_route(&self, session: SessionId) {
+        self.lock().open.remove(&session);
     }
 
     /// The session's frames are nobody's any more, and what was opened for it is closed.
@@ -446,26 +486,31 @@ impl AsFd for MagicSocket {
 
 impl Routes {
     /// Hands the packet to its session; true when its queue is full.
-    fn dispatch(&mut self, header: frame::Header, packet: Packet, base: Base) -> bool {
+    fn dispatch(
+        &mut self,
+        header: frame::Header,
+        packet: Packet,
+        base: Base,
+        relay: SocketAddr,
+    ) -> bool {
         let way = Way {
             base,
             to: packet.from,
         };
         match self.open.get(&header.session) {
-            Some(route) if Way::main(route.relay) == way && route.peer == header.side => {
-                route.silence.heard();
+            Some(route) if Way::main(relay) == way && route.peer == header.side => {
+                route.inlet.silence.heard();
+                route.is_heard.store(true, Ordering::Relaxed);
                 if wire::kind(&packet.bytes) == wire::Kind::Check {
                     let bytes = packet.bytes;
-                    return route
-                        .checks
-                        .try_send(Arrived { from: None, bytes })
-                        .is_err();
+                    let checks = &route.inlet.checks;
+                    return checks.try_send(Arrived { from: None, bytes }).is_err();
                 }
-                route.queue.try_send(packet).is_err()
+                route.inlet.queue.try_send(packet).is_err()
             }
             Some(route) if route.trusted.contains(&way) && route.peer == header.side => {
-                route.silence.heard();
-                route.queue.try_send(packet).is_err()
+                route.inlet.silence.heard();
+                route.inlet.queue.try_send(packet).is_err()
             }
             Some(_) => false,
             None => {
@@ -484,7 +529,11 @@ impl Routes {
         route.is_some_and(|route| {
             let bytes = Bytes::copy_from_slice(datagram);
             let from = Some(from);
-            route.checks.try_send(Arrived { from, bytes }).is_err()
+            route
+                .inlet
+                .checks
+                .try_send(Arrived { from, bytes })
+                .is_err()
         })
     }
 
@@ -495,7 +544,11 @@ impl Routes {
         for route in routes.filter(|route| route.observers.contains(&from.to)) {
             let bytes = Bytes::copy_from_slice(datagram);
             let from = Some(from);
-            is_full |= route.checks.try_send(Arrived { from, bytes }).is_err();
+            is_full |= route
+                .inlet
+                .checks
+                .try_send(Arrived { from, bytes })
+                .is_err();
         }
         is_full
     }

@@ -26,8 +26,8 @@ use remora_proto::{
 use tokio::sync::mpsc;
 
 use super::{
+    carrier::Carrier,
     route::SharedRoute,
-    silence::Silence,
     socket::{MagicSocket, Packet},
 };
 
@@ -42,14 +42,12 @@ pub enum Outgoing {
         /// The relay's.
         relay: SocketAddr,
     },
-    /// To the relay or where the route says, each behind this header.
+    /// Through a relay or where the route says, each behind a header.
     Framed {
-        /// The relay's address.
-        relay: SocketAddr,
-        /// Session and side.
+        /// The relay; told of each.
+        carrier: Arc<Carrier>,
+        /// Session and side, on ways without a relay.
         header: frame::Header,
-        /// Told of each.
-        silence: Arc<Silence>,
         /// Where else to.
         route: Arc<SharedRoute>,
     },
@@ -79,56 +77,43 @@ impl VirtualSocket {
     }
 
     async fn writable(&self) -> io::Result<()> {
-        let way = match &self.outgoing {
-            Outgoing::Direct { relay } => Way::main(*relay),
-            Outgoing::Framed { relay, route, .. } => {
-                route.get().direct.unwrap_or_else(|| Way::main(*relay))
-            }
-        };
-        self.socket.writable(way).await
+        match &self.outgoing {
+            Outgoing::Direct { relay } => self.socket.writable(Way::main(*relay)).await,
+            Outgoing::Framed { carrier, route, .. } => match route.get().direct {
+                Some(way) => self.socket.writable(way).await,
+                None => {
+                    let leg = carrier.leg();
+                    leg.socket.writable(leg.way()).await
+                }
+            },
+        }
     }
+}
 
-    /// To the other node, through the relay, or both.
-    fn send_framed(
-        &self,
-        transmit: &Transmit<'_>,
-        to: [Option<Way>; 2],
-        header: frame::Header,
-    ) -> io::Result<()> {
-        let header = header.encode();
-        let packets = transmit.contents.chunks(
-            transmit
-                .segment_size
-                .unwrap_or(transmit.contents.len())
-                .max(1),
-        );
-        let mut frames = Vec::with_capacity(packets.len() * HEADER_LEN + transmit.contents.len());
-        for packet in packets {
-            frames.extend_from_slice(&header);
-            frames.extend_from_slice(packet);
-        }
-        let send = |way: Way| {
-            let transmit = Transmit {
-                destination: way.to,
-                ecn: transmit.ecn,
-                contents: &frames,
-                // As long as they were, and a header each: still a train, for the relay, too.
-                segment_size: transmit.segment_size.map(|size| size + HEADER_LEN),
-                src_ip: None,
-            };
-            self.socket.try_send(way.base, &transmit)
-        };
-        let [direct, relayed] = to;
-        let Some(direct) = direct else {
-            return relayed.map_or(Ok(()), send);
-        };
-        let sent = send(direct);
-        // A copy is for when the other does not arrive: whether there was room for it makes no difference.
-        if let Some(Err(error)) = relayed.map(send) {
-            tracing::trace!(%error, "a copy was not sent");
-        }
-        sent
+/// Sends packets that way, each in a frame.
+fn send_framed(
+    transmit: &Transmit<'_>,
+    socket: &MagicSocket,
+    way: Way,
+    header: frame::Header,
+) -> io::Result<()> {
+    let header = header.encode();
+    let size = transmit.segment_size.unwrap_or(transmit.contents.len());
+    let packets = transmit.contents.chunks(size.max(1));
+    let mut frames = Vec::with_capacity(packets.len() * HEADER_LEN + transmit.contents.len());
+    for packet in packets {
+        frames.extend_from_slice(&header);
+        frames.extend_from_slice(packet);
     }
+    let transmit = Transmit {
+        destination: way.to,
+        ecn: transmit.ecn,
+        contents: &frames,
+        // As long as they were, and a header each: still a train, for the relay, too.
+        segment_size: transmit.segment_size.map(|size| size + HEADER_LEN),
+        src_ip: None,
+    };
+    socket.try_send(way.base, &transmit)
 }
 
 impl AsyncUdpSocket for VirtualSocket {
@@ -143,15 +128,25 @@ impl AsyncUdpSocket for VirtualSocket {
         match &self.outgoing {
             Outgoing::Direct { .. } => self.socket.try_send(Base::MAIN, transmit),
             Outgoing::Framed {
-                relay,
+                carrier,
                 header,
-                silence,
                 route,
             } => {
                 let Route { direct, is_doubled } = route.get();
-                let relayed = (direct.is_none() || is_doubled).then_some(Way::main(*relay));
-                silence.sent(Instant::now());
-                self.send_framed(transmit, [direct, relayed], *header)
+                carrier.sent(transmit, Instant::now());
+                let relayed = || {
+                    let leg = carrier.leg();
+                    send_framed(transmit, &leg.socket, leg.way(), leg.header)
+                };
+                let Some(direct) = direct else {
+                    return relayed();
+                };
+                let sent = send_framed(transmit, &self.socket, direct, *header);
+                // A copy is for when the other does not arrive: whether there was room for it makes no difference.
+                if is_doubled && let Err(error) = relayed() {
+                    tracing::trace!(%error, "a copy was not sent");
+                }
+                sent
             }
         }
     }
@@ -240,6 +235,7 @@ mod tests {
     use remora_proto::id::{SessionId, Side};
 
     use super::*;
+    use crate::path::{carrier::Leg, silence::Silence};
 
     #[tokio::test]
     async fn a_train_leaves_as_frames_each_behind_its_header() {
@@ -253,10 +249,16 @@ mod tests {
             side: Side::Joiner,
             session: SessionId(7),
         };
-        let outgoing = Outgoing::Framed {
-            relay: address,
+        let leg = Leg {
+            socket: Arc::clone(&socket),
             header,
-            silence: Arc::new(Silence::new(Instant::now())),
+            name: String::new(),
+            observers: Vec::new(),
+        };
+        let silence = Arc::new(Silence::new(Instant::now()));
+        let outgoing = Outgoing::Framed {
+            carrier: Arc::new(Carrier::new(leg, silence)),
+            header,
             route: Arc::default(),
         };
         let socket = VirtualSocket::new(socket, outgoing, incoming.control);

@@ -1,7 +1,11 @@
 //! The inner connection: Noise-QUIC from node to node, keyed by the rendezvous. The host accepts, the joiner
 //! connects; both tell who they are inside the handshake.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use quinn::{
     AckFrequencyConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream,
@@ -32,12 +36,13 @@ use remora_proto::{
 use crate::{
     control::Allocation,
     path::{
+        carrier::{Carrier, Leg},
         congestion::{ByPath, Generation},
         gather,
         mover::Mover,
         portmap::PortMap,
         route::SharedRoute,
-        socket::{MagicSocket, Opened},
+        socket::{Inlet, MagicSocket, Opened},
         virtual_socket::{Outgoing, VIRTUAL_PEER, VirtualSocket},
     },
 };
@@ -81,6 +86,8 @@ pub struct Inner {
     pub path: Messages,
     /// Looks for better paths, once it is driven.
     pub mover: Mover,
+    /// Where the other node's packets go that come by other relays.
+    pub inlet: Inlet,
     /// With these keys.
     pub path_keys: Keys,
     /// Owns the connection's driver.
@@ -92,6 +99,8 @@ pub struct Inner {
 pub struct Start {
     /// The session on the relay.
     pub allocation: Allocation,
+    /// The relay's name, for people.
+    pub relay_name: String,
     /// From the rendezvous.
     pub keys: InnerKeys,
     /// What to say of ourselves, but for candidates.
@@ -138,7 +147,6 @@ pub async fn open(
     nonce: remora_proto::sas::Nonce,
     socket: Arc<MagicSocket>,
     port_map: PortMap,
-    relay: SocketAddr,
 ) -> Result<(Inner, Setup), EndReason> {
     let observers = std::mem::take(&mut start.observers);
     let Allocation { session, side, .. } = start.allocation;
@@ -156,17 +164,25 @@ pub async fn open(
         let candidates = gather::candidates(&hosts, mapped, observed, allow_loopback);
         start.introduction.named.candidates = candidates.into_iter().filter(is_open).collect();
     }
-    let opened = socket.open_route(session, side, relay, observers.clone());
+    let (inlet, opened) = Inlet::new(Instant::now());
+    socket.open_route(session, side, observers.clone(), inlet.clone());
     let route = Arc::new(SharedRoute::default());
     let Opened {
         packets,
         arrived,
         silence,
     } = opened;
+    let header = frame::Header { side, session };
+    let leg = Leg {
+        socket: Arc::clone(&socket),
+        header,
+        name: std::mem::take(&mut start.relay_name),
+        observers: observers.clone(),
+    };
+    let carrier = Arc::new(Carrier::new(leg, Arc::clone(&silence)));
     let outgoing = Outgoing::Framed {
-        relay,
-        header: frame::Header { side, session },
-        silence: Arc::clone(&silence),
+        carrier: Arc::clone(&carrier),
+        header,
         route: Arc::clone(&route),
     };
     let socket = VirtualSocket::new(socket, outgoing, packets);
@@ -188,8 +204,7 @@ pub async fn open(
     .map_err(|_| EndReason::Internal)?;
     let mover = Mover {
         session,
-        side,
-        relay,
+        carrier,
         socket: ours,
         arrived,
         observed,
@@ -208,6 +223,7 @@ pub async fn open(
         input,
         path,
         mover,
+        inlet,
         path_keys,
         endpoint,
     };

@@ -127,6 +127,10 @@ impl Screen {
     pub fn on_event(&mut self, event: &Event, now: Instant) -> (Vec<String>, Option<Input>) {
         let style = self.style;
         let lines = match event {
+            Event::Home { relay, rtt, .. } => {
+                let ms = rtt.as_secs_f64() * 1e3;
+                vec![style.dim(&format!("Relay · {relay} ({ms:.0} ms)"))]
+            }
             Event::Code { code, valid } => {
                 self.stage = Stage::Waiting;
                 self.deadline = Some(now + *valid);

@@ -260,6 +260,8 @@ fn from_relay() -> std::io::Result<()> {
             observed_address: "192.0.2.1:5000".into(),
             realm: "default".into(),
             relay_name: "fra-1".into(),
+            observers: vec![":3478".into()],
+            is_draining: false,
         }),
         Body::Refused(control::Refused {
             reason: 9,
@@ -291,6 +293,7 @@ fn from_relay() -> std::io::Result<()> {
             session: 1 << 63,
             side: 1,
             rate_bytes_per_s: 1 << 20,
+            rejoin: Bytes::new(),
         }),
         Body::Released(control::Released {
             session: 1 << 63,

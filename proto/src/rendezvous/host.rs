@@ -90,6 +90,7 @@ pub enum HostEvent {
 pub struct Host {
     code: Code,
     record: Record,
+    key: SigningKey,
     signed: Bytes,
     expires: Instant,
     random: Random,
@@ -130,6 +131,7 @@ impl Host {
             signed: record.encode_signed(&key),
             code,
             record,
+            key,
             expires: now + lifetime,
             random,
             tries: 0,
@@ -149,6 +151,12 @@ impl Host {
     /// To be published; when the locator is taken, make another host.
     pub fn signed_record(&self) -> Bytes {
         self.signed.clone()
+    }
+
+    /// The host is at another relay: its record is to be published there, and takes the place of the one before, whoever keeps that.
+    pub fn handle_moved(&mut self) {
+        self.record.sequence = self.record.sequence.saturating_add(1);
+        self.signed = self.record.encode_signed(&self.key);
     }
 
     /// A joiner's first message.

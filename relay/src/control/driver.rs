@@ -671,6 +671,7 @@ impl Office {
                 realm: self.desk.realm().to_owned(),
                 relay_name: self.settings.relay_name.clone(),
                 observers: self.settings.observers.clone(),
+                is_draining: self.registry.state() != State::Serving,
             })
         });
         let is_refused = welcome.is_err();

@@ -64,6 +64,7 @@ pub fn kind(request: &Request) -> &'static str {
         Request::Release(_) => "release",
         Request::Here(_) => "here",
         Request::Park(_) => "park",
+        Request::Rejoin(_) => "rejoin",
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! joiner ── Join ──▶ exchange ── Offer, Signal … ──▶ host ── Admit ──▶ allocation ── Release, lost, idle ──▶ gone
-//!                        └── Dismiss, 30 s, one of them gone ──▶ gone
+//!                        └── Dismiss, 30 s, one of them gone ──▶ gone          ▲
+//! two nodes that another relay carried ── Rejoin, within 10 s ─────────────────┘
 //! ```
 //!
 //! One of the two nodes may be at another relay ([`Party`]): then that relay has the same exchange or session under the same
@@ -17,6 +18,8 @@
 mod allocation;
 // Exchanges: a joiner's try at a host.
 mod exchange;
+// Rejoins: two nodes come from another relay.
+mod rejoin;
 // Either of them with one of its nodes at another relay.
 mod remote;
 
@@ -28,17 +31,18 @@ use std::{
 
 use bytes::Bytes;
 use remora_proto::{
-    id::{ExchangeId, NodeId, RelayId, SessionId},
+    id::{ExchangeId, NodeId, RelayId, SessionId, Side},
     random::Random,
     record::LocatorKey,
     wire::message::control::Draining,
 };
 
-pub use self::remote::Call;
 use self::{
     allocation::Allocation,
     exchange::{Exchange, Over},
+    rejoin::Rejoins,
 };
+pub use self::{rejoin::RejoinKey, remote::Call};
 use super::message::{Answer, Reason, Refusal, Reply, done};
 use crate::{
     admin::metrics::Metrics,
@@ -172,6 +176,13 @@ pub enum Demand {
         /// Only counted.
         wrong_secret: bool,
     },
+    /// Who presents the same key is the other side of a session.
+    Rejoin {
+        /// The two nodes' own.
+        key: RejoinKey,
+        /// Of the one who asks.
+        side: Side,
+    },
     /// The session is over.
     Release {
         /// Which.
@@ -187,6 +198,7 @@ struct Node {
     /// As host or joiner.
     exchanges: BTreeSet<ExchangeId>,
     sessions: BTreeSet<SessionId>,
+    rejoins: BTreeSet<RejoinKey>,
 }
 
 #[derive(Debug)]
@@ -201,6 +213,7 @@ enum Due {
     Hosting(LocatorKey),
     Exchange(ExchangeId),
     Allocation(SessionId),
+    Rejoin(RejoinKey),
 }
 
 /// The machine.
@@ -217,6 +230,7 @@ pub struct Registry {
     exchanges: BTreeMap<ExchangeId, Exchange>,
     over: Over,
     allocations: BTreeMap<SessionId, Allocation>,
+    rejoins: Rejoins,
     deadlines: BTreeSet<(Instant, Due)>,
     notices: VecDeque<(ConnectionNumber, Reply)>,
     neighbours: Neighbours,
@@ -254,6 +268,7 @@ impl Registry {
             exchanges: BTreeMap::new(),
             over: Over::default(),
             allocations: BTreeMap::new(),
+            rejoins: Rejoins::default(),
             deadlines: BTreeSet::new(),
             notices: VecDeque::new(),
             neighbours: Neighbours::default(),
@@ -286,6 +301,7 @@ impl Registry {
             locators: BTreeSet::new(),
             exchanges: BTreeSet::new(),
             sessions: BTreeSet::new(),
+            rejoins: BTreeSet::new(),
         };
         self.nodes.insert(number, node);
         self.count_nodes();
@@ -309,6 +325,9 @@ impl Registry {
         for session in node.sessions {
             self.lose_session(number, session);
         }
+        for key in node.rejoins {
+            self.forget_rejoin(key);
+        }
     }
 
     /// Who `number` is.
@@ -321,7 +340,9 @@ impl Registry {
     /// # Errors
     /// What it does.
     pub fn check_park(&self, number: ConnectionNumber) -> Result<(), Refusal> {
-        let is_idle = |node: &Node| node.exchanges.is_empty() && node.sessions.is_empty();
+        let is_idle = |node: &Node| {
+            node.exchanges.is_empty() && node.sessions.is_empty() && node.rejoins.is_empty()
+        };
         match self.nodes.get(&number) {
             Some(node) if is_idle(node) => Ok(()),
             Some(_) => Err(Refusal::new(
@@ -397,6 +418,7 @@ impl Registry {
                 payload,
                 wrong_secret,
             } => self.dismiss(number, exchange, payload, wrong_secret),
+            Demand::Rejoin { key, side } => self.rejoin(number, key, side, now),
             Demand::Release { session } => self.release(number, session),
         };
         done.into()
@@ -470,6 +492,9 @@ impl Registry {
                 Some((_, Due::Hosting(key))) => self.forget_hosting(key),
                 Some((_, Due::Exchange(exchange))) => self.expire_exchange(exchange),
                 Some((_, Due::Allocation(session))) => self.check_idle(session, now),
+                Some((_, Due::Rejoin(key))) => {
+                    self.forget_rejoin(key);
+                }
                 None => {}
             }
         }

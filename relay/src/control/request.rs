@@ -24,7 +24,7 @@ use remora_proto::{
 
 use super::{
     message::{self, Answer, Reason, Refusal, Reply, Request},
-    registry::{ConnectionNumber, Demand, Outcome, Registry},
+    registry::{ConnectionNumber, Demand, Outcome, Registry, RejoinKey},
 };
 use crate::{
     admin::metrics::Metrics,
@@ -287,6 +287,10 @@ impl Desk {
             // It is where the packet came from: known already, or proven in a moment.
             Request::Here(_) => return Ok(Step::Answered(Ok(message::done()))),
             Request::Park(_) => return Ok(Step::Park),
+            Request::Rejoin(rejoin) => {
+                let (key, side) = RejoinKey::parse(&rejoin)?;
+                Demand::Rejoin { key, side }
+            }
             Request::Release(release) => Demand::Release {
                 session: SessionId(release.session),
             },

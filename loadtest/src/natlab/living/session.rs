@@ -57,6 +57,7 @@ impl Heard {
             | Event::Code { .. }
             | Event::WrongCode { .. }
             | Event::CodeEnded(_)
+            | Event::Home { .. }
             | Event::RelayDraining(_)
             | Event::ChatWanted
             | Event::NotPossible(_) => {}

@@ -103,6 +103,7 @@ impl Registry {
             session: session.0,
             side: side as u32,
             rate_bytes_per_s: self.limits.session_rate_bytes_per_s,
+            rejoin: Bytes::new(),
         })
     }
 

@@ -5,12 +5,12 @@ use proptest::prelude::*;
 use remora_proto::{
     id::Side,
     wire::message::{
-        control::{Allocated, Dismiss, Offer, Released, Signal},
+        control::{Allocated, Dismiss, Offer, Rejoin, Released, Signal},
         mesh::{self as wire, Reason as RelayReason, request::Body as RelayAsk},
     },
 };
 
-use super::*;
+use super::{rejoin::WAIT, *};
 use crate::{
     control::message::ReleaseCause,
     datapath::DropReason,
@@ -235,6 +235,71 @@ fn over(exchange: ExchangeId) -> Reply {
     })
 }
 
+fn rejoin(key: u8, side: Side) -> Demand {
+    let asked = Rejoin {
+        key: Bytes::from(vec![key; 32]),
+        side: side as u32,
+    };
+    let (key, side) = RejoinKey::parse(&asked).expect("well-formed");
+    Demand::Rejoin { key, side }
+}
+
+#[test]
+fn two_with_the_same_key_get_a_session_whoever_comes_first() {
+    for first in [Side::Host, Side::Joiner] {
+        let mut bench = Bench::three();
+        let [one, other] = match first {
+            Side::Host => [HOST, JOINER],
+            Side::Joiner => [JOINER, HOST],
+        };
+        assert_eq!(bench.ask(one, rejoin(1, first)), Ok(done()));
+        bench.pass(WAIT / 2);
+        assert_eq!(bench.ask(one, rejoin(1, first)), Ok(done()), "again");
+        bench.pass(WAIT / 2);
+        assert_eq!(bench.ask(STRANGER, rejoin(2, first.peer())), Ok(done()));
+        let stranger = bench.refused(STRANGER, rejoin(1, first));
+        assert_eq!(stranger, Reason::BadState);
+        let Ok(Reply::Allocated(answer)) = bench.ask(other, rejoin(1, first.peer())) else {
+            panic!("not allocated")
+        };
+        let [(to, Reply::Allocated(notice))] = &bench.notices()[..] else {
+            panic!("not told")
+        };
+        let key = Bytes::from(vec![1; 32]);
+        assert_eq!((*to, notice.session), (one, answer.session));
+        assert_eq!([&notice.rejoin, &answer.rejoin], [&key, &key]);
+        assert_eq!(
+            [notice.side, answer.side],
+            [first as u32, first.peer() as u32]
+        );
+        let session = SessionId(answer.session);
+        assert_eq!(bench.frame(session, Side::Host, HOST), Ok(leg(JOINER)));
+        assert_eq!(bench.frame(session, Side::Joiner, JOINER), Ok(leg(HOST)));
+        // The key is good for once.
+        assert_eq!(bench.ask(one, rejoin(1, first)), Ok(done()));
+        assert_eq!(bench.registry.sessions(), 1);
+    }
+}
+
+#[test]
+fn nobody_waits_for_ever_for_the_other_nor_with_many_keys() {
+    let mut bench = Bench::three();
+    for key in 0..16 {
+        assert_eq!(bench.ask(HOST, rejoin(key, Side::Host)), Ok(done()));
+    }
+    assert_eq!(bench.refused(HOST, rejoin(16, Side::Host)), Reason::Full);
+    assert!(bench.registry.check_park(HOST).is_err());
+    bench.pass(WAIT);
+    assert!(bench.registry.check_park(HOST).is_ok());
+    assert_eq!(bench.ask(JOINER, rejoin(0, Side::Joiner)), Ok(done()));
+    bench.registry.detach(JOINER);
+    assert_eq!(bench.ask(HOST, rejoin(0, Side::Host)), Ok(done()));
+    assert_eq!(bench.registry.sessions(), 0);
+    bench.ask(STRANGER, rejoin(0, Side::Joiner)).expect("met");
+    bench.registry.begin_drain(bench.now);
+    assert_eq!(bench.refused(HOST, rejoin(1, Side::Host)), Reason::Draining);
+}
+
 fn offer_of(exchange: ExchangeId) -> RelayAsk {
     RelayAsk::Offer(wire::Offer {
         exchange: exchange.0,
@@ -294,6 +359,7 @@ fn two_nodes_meet_and_part() {
         session: session.0,
         side: 1,
         rate_bytes_per_s: 1 << 20,
+        rejoin: Bytes::new(),
     };
     assert_eq!(bench.notices(), [(JOINER, Reply::Allocated(allocated))]);
     assert_eq!(bench.frame(session, Side::Host, HOST), Ok(leg(JOINER)));

@@ -1,0 +1,212 @@
+//! The relays a node knows: how far away each is, and the node's place at the nearest that takes it.
+//!
+//! ```text
+//!  relays of the settings ─▶ measure (address reflection) ─▶ nearest first ─▶ attached: socket, keeper, control connection
+//! ```
+
+/// A node's place at a relay.
+pub(crate) mod attached;
+/// The relays of a session.
+pub(crate) mod keep;
+/// How far away relays are.
+mod measure;
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use remora_proto::id::{RelayAddr, RelayId};
+use tokio::task::JoinSet;
+
+use self::attached::Attached;
+use crate::{
+    error::{Exit, Failure},
+    node::{Options, addresses},
+    path::stream::proxy::Proxy,
+};
+
+/// Relays that did not answer and are tried at once: where UDP does not go none has answered, and each takes its time.
+const MAX_TRIED_AT_ONCE: usize = 4;
+
+/// A relay at one of its addresses.
+#[derive(Clone, Debug)]
+pub struct Near {
+    /// Whose it is.
+    pub relay: RelayAddr,
+    /// `None`: only the proxy knows.
+    pub address: Option<SocketAddr>,
+    /// There and back, the median of a few; `None` when it has not answered, or was not asked.
+    pub rtt: Option<Duration>,
+}
+
+impl Near {
+    /// Nearest first; of those equally far the one that was named first. What did not answer is last.
+    fn rank(&self) -> (bool, u128) {
+        let rtt = self.rtt.unwrap_or_default();
+        (self.rtt.is_none(), rtt.as_millis())
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Homes {
+    /// Nearest first, each relay and each of its addresses once.
+    near: Vec<Near>,
+    options: Options,
+}
+
+impl Homes {
+    /// Finds out where `relays` are, and how far away, if there is a choice.
+    ///
+    /// # Errors
+    /// No name among them can be resolved, and there is no proxy that might.
+    pub(crate) async fn find(relays: &[RelayAddr], options: Options) -> Result<Self, Failure> {
+        let mut near = resolve(relays, &options).await?;
+        if has_choice(&near) && !options.tcp_only {
+            measure::measure(&mut near).await;
+            near.sort_by_key(Near::rank);
+        }
+        tracing::debug!(?near, "relays");
+        Ok(Self { near, options })
+    }
+
+    /// Nearest first.
+    pub(crate) fn near(&self) -> &[Near] {
+        &self.near
+    }
+
+    /// Whether there is more than one relay, whatever the number of their addresses.
+    pub(crate) fn are_several(&self) -> bool {
+        let relays: BTreeSet<_> = self.near.iter().map(|near| near.relay.id).collect();
+        relays.len() > 1
+    }
+
+    /// All relays but that one, nearest first.
+    pub(crate) fn others(&self, than: RelayId) -> Vec<RelayId> {
+        let mut others = Vec::new();
+        for near in &self.near {
+            let id = near.relay.id;
+            if id != than && !others.contains(&id) {
+                others.push(id);
+            }
+        }
+        others
+    }
+
+    /// A place at the nearest relay that takes us, and stays; but at none of `avoided`.
+    ///
+    /// # Errors
+    /// What is wrong with the nearest of them.
+    pub(crate) async fn settle(&self, avoided: &BTreeSet<RelayId>) -> Result<Attached, Failure> {
+        let mut first_failure = None;
+        // One that is about to go is better than none.
+        let mut leaving = None;
+        let wanted = self.near.iter();
+        let wanted = wanted.filter(|near| !avoided.contains(&near.relay.id));
+        let (answered, silent): (Vec<_>, Vec<_>) = wanted.partition(|near| near.rtt.is_some());
+        for near in answered {
+            match Attached::connect(near, &self.options).await {
+                Ok(attached) if attached.is_leaving() => leaving = leaving.or(Some(attached)),
+                Ok(attached) => return Ok(attached),
+                Err(failure) => {
+                    tracing::info!(relay = %near.relay.host_port, %failure, "not taken");
+                    first_failure.get_or_insert(failure);
+                }
+            }
+        }
+        for tried in silent.chunks(MAX_TRIED_AT_ONCE) {
+            match self.any_of(tried).await {
+                Ok(attached) if attached.is_leaving() => leaving = leaving.or(Some(attached)),
+                Ok(attached) => return Ok(attached),
+                Err(failure) => {
+                    first_failure.get_or_insert(failure);
+                }
+            }
+        }
+        let failure = first_failure.unwrap_or_else(no_other);
+        leaving.ok_or(failure)
+    }
+
+    /// The first of them that takes us.
+    async fn any_of(&self, tried: &[&Near]) -> Result<Attached, Failure> {
+        if let [near] = tried {
+            return Attached::connect(near, &self.options).await;
+        }
+        let mut connecting = JoinSet::new();
+        for (number, near) in tried.iter().enumerate() {
+            let (near, options) = ((*near).clone(), self.options.clone());
+            connecting.spawn(async move { (number, Attached::connect(&near, &options).await) });
+        }
+        let mut failures = Vec::new();
+        while let Some(connected) = connecting.join_next().await {
+            match connected.map_err(|error| Failure::internal("a connection's task", error))? {
+                (_, Ok(attached)) => return Ok(attached),
+                (number, Err(failure)) => failures.push((number, failure)),
+            }
+        }
+        failures.sort_by_key(|(number, _)| *number);
+        let first = failures.into_iter().next().map(|(_, failure)| failure);
+        Err(first.unwrap_or_else(no_other))
+    }
+
+    /// A place at this relay.
+    ///
+    /// # Errors
+    /// It is none that we know, or does not take us.
+    pub(crate) async fn attach(&self, relay: RelayId) -> Result<Attached, Failure> {
+        let mut of_relay = self.near.iter().filter(|near| near.relay.id == relay);
+        let near = of_relay.next().ok_or_else(no_other)?;
+        Attached::connect(near, &self.options).await
+    }
+}
+
+/// Whether it matters how far away they are. Of the two families of one relay the first is as good as the other.
+fn has_choice(near: &[Near]) -> bool {
+    let of = |near: &Near| (near.relay.id, near.address.map(|address| address.is_ipv4()));
+    let kinds: BTreeSet<_> = near.iter().map(of).collect();
+    let relays: BTreeSet<_> = kinds.iter().map(|(relay, _)| relay).collect();
+    relays.len() > 1 || kinds.len() < near.len()
+}
+
+fn no_other() -> Failure {
+    Failure::new(
+        Exit::Offline,
+        "RELAY_LOST",
+        "there is no other relay to go to; name more of them with --relay or in the settings file",
+    )
+}
+
+/// All addresses of all relays.
+async fn resolve(relays: &[RelayAddr], options: &Options) -> Result<Vec<Near>, Failure> {
+    let mut resolving = JoinSet::new();
+    for (number, relay) in relays.iter().enumerate() {
+        let relay = relay.clone();
+        resolving.spawn(async move {
+            let addresses = addresses(&relay).await;
+            (number, relay, addresses)
+        });
+    }
+    let mut resolved = resolving.join_all().await;
+    resolved.sort_by_key(|(number, ..)| *number);
+    let (mut near, mut failures) = (Vec::new(), Vec::new());
+    for (_, relay, addresses) in resolved {
+        let has_proxy =
+            options.proxy.is_some() || Proxy::from_environment(&relay.host_port).is_some();
+        let places = match addresses {
+            Ok(addresses) => addresses.into_iter().map(Some).collect(),
+            // Behind some proxies there are no names.
+            Err(_) if has_proxy => vec![None],
+            Err(failure) => {
+                failures.push(failure);
+                continue;
+            }
+        };
+        near.extend(places.into_iter().map(|address| Near {
+            relay: relay.clone(),
+            address,
+            rtt: None,
+        }));
+    }
+    match failures.into_iter().next() {
+        Some(failure) if near.is_empty() => Err(failure),
+        _ => Ok(near),
+    }
+}

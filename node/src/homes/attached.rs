@@ -1,0 +1,154 @@
+//! A node's place at one relay: a socket, what keeps the relay in reach, the control connection.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use remora_proto::id::{RelayAddr, RelayId};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+
+use super::Near;
+use crate::{
+    control::{Control, Notice, RELAY_UNREACHABLE, Started},
+    error::Failure,
+    node::Options,
+    path::{
+        keeper::Keeper,
+        socket::MagicSocket,
+        stream::{Dialer, proxy::Proxy},
+    },
+};
+
+/// For the last words to the relay.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+/// Where a relay is whose name only the proxy knows: nowhere (192.0.2.0/24, RFC 5737). What is asked there by UDP is lost.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 1);
+
+/// See the module. Its tasks end with it.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    /// Where.
+    pub(crate) relay: RelayAddr,
+    /// What is said to the relay.
+    pub(crate) control: Control,
+    /// What it says unasked.
+    pub(crate) notices: mpsc::Receiver<Notice>,
+    /// Where packets leave.
+    pub(crate) socket: Arc<MagicSocket>,
+    /// What the socket receives is taken.
+    receiving: JoinSet<()>,
+    /// The relay is kept in reach.
+    keeping: JoinSet<()>,
+    /// The control connection's task; ends by itself once no handle is left.
+    talking: JoinSet<()>,
+}
+
+impl Attached {
+    /// Connects.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do about it.
+    pub(crate) async fn connect(near: &Near, options: &Options) -> Result<Self, Failure> {
+        let relay = &near.relay;
+        let proxy = options.proxy.clone();
+        let proxy = proxy.or_else(|| Proxy::from_environment(&relay.host_port));
+        let tcp_only = options.tcp_only || near.address.is_none();
+        let address = near.address.unwrap_or(NOWHERE);
+        let bind = if tcp_only {
+            MagicSocket::bind_tcp_only
+        } else {
+            MagicSocket::bind
+        };
+        let (socket, incoming) =
+            bind(address).map_err(|error| Failure::internal("cannot open a UDP socket", error))?;
+        let mut receiving = JoinSet::new();
+        receiving.spawn(receive(socket.clone()));
+        let dialer = Dialer::new(relay, near.address, proxy);
+        let (keeper, trouble) = Keeper::new(socket.clone(), dialer, tcp_only);
+        let mut keeping = JoinSet::new();
+        keeping.spawn(keeper.run());
+        let park_after = options.park_after;
+        let connecting = Control::connect(relay, address, socket.clone(), incoming, park_after);
+        let Started {
+            control,
+            notices,
+            task,
+        } = connecting
+            .await
+            .map_err(|failure| unreached(failure, relay, tcp_only, trouble.borrow().as_deref()))?;
+        let mut talking = JoinSet::new();
+        talking.spawn(task);
+        Ok(Self {
+            relay: relay.clone(),
+            control,
+            notices,
+            socket,
+            receiving,
+            keeping,
+            talking,
+        })
+    }
+
+    /// Whose key the relay has proven.
+    pub(crate) fn id(&self) -> RelayId {
+        self.relay.id
+    }
+
+    /// Whether the relay has said, when it took us in, that it is about to stop.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.control.welcome.is_draining
+    }
+
+    /// Says the last words to the relay and ends every task.
+    pub(crate) async fn close(self) {
+        drop(self.detach().await);
+    }
+
+    /// The same, but goes on to receive what others send to the socket, for as long as what is returned is there.
+    pub(crate) async fn detach(self) -> (Arc<MagicSocket>, JoinSet<()>) {
+        let Self {
+            relay: _,
+            control,
+            notices,
+            socket,
+            receiving,
+            keeping,
+            mut talking,
+        } = self;
+        drop((control, notices));
+        let ended = async { while talking.join_next().await.is_some() {} };
+        if timeout(FAREWELL, ended).await.is_err() {
+            tracing::debug!("the relay did not acknowledge the end");
+        }
+        drop(keeping);
+        (socket, receiving)
+    }
+}
+
+/// What was wrong with either way to the relay.
+fn unreached(
+    failure: Failure,
+    relay: &RelayAddr,
+    tcp_only: bool,
+    trouble: Option<&str>,
+) -> Failure {
+    if failure.code != RELAY_UNREACHABLE {
+        return failure;
+    }
+    let trouble = trouble.unwrap_or("no answer");
+    let line = if tcp_only {
+        let at = &relay.host_port;
+        format!("cannot reach the relay at {at} by TCP: {trouble}")
+    } else {
+        format!("{}; nor by TCP: {trouble}", failure.line)
+    };
+    Failure { line, ..failure }
+}
+
+async fn receive(socket: Arc<MagicSocket>) {
+    if let Err(error) = socket.receive().await {
+        tracing::error!(%error, "the UDP socket failed");
+    }
+}

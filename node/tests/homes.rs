@@ -1,0 +1,273 @@
+//! Nodes that know several relays: which one they are at, and what people notice when it stops, which is next to nothing.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "one event is waited for among many"
+)]
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use remora::{
+    event::Event,
+    node::{Node, Options},
+};
+use remora_proto::{
+    id::{RelayAddr, RelayId},
+    noise::{StaticKey, link::FleetKey},
+    rendezvous::LIFETIME,
+    session::{Command, EndReason, Mode},
+};
+use remora_relay::{config::Config, mesh::Settings, rate::Rate, relay::Relay};
+use support::{
+    people::{Person, invites_with, joins_with, start, within},
+    process::RelayProcess,
+};
+
+/// A relay that is killed is left within this time, on a machine that does other things, too.
+const LEFT: Duration = Duration::from_secs(6);
+/// Words that are said one after the other while relays come and go.
+const WORDS: usize = 60;
+
+fn named(name: &str) -> Relay {
+    start_relay(name, None)
+}
+
+fn start_relay(name: &str, mesh: Option<Settings>) -> Relay {
+    let mut config = Config::loopback(StaticKey::generate());
+    config.lookup_rate = Rate::per_second(10_000, 10_000);
+    config.name = name.to_owned();
+    config.mesh = mesh;
+    Relay::start(config).expect("a relay")
+}
+
+/// Two relays of one fleet, which know each other.
+async fn fleet(names: [&str; 2]) -> [Relay; 2] {
+    let settings = |seeds| Settings {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        seeds,
+        fleet: FleetKey([7; 32].into()),
+    };
+    let one = start_relay(names[0], Some(settings(Vec::new())));
+    let seed = one.mesh_addr().expect("in a mesh").to_string();
+    let other = start_relay(names[1], Some(settings(vec![seed])));
+    for relay in [&one, &other] {
+        let mut neighbours = relay.neighbours();
+        let met = neighbours.wait_for(|neighbours| neighbours.0.len() == 1);
+        within("meeting", met).await.expect("running");
+    }
+    [one, other]
+}
+
+fn process(name: &str) -> RelayProcess {
+    RelayProcess::start(&["--name", name])
+}
+
+fn addresses(relays: &[RelayProcess]) -> Vec<RelayAddr> {
+    let parse = |relay: &RelayProcess| relay.address.parse().expect("an address");
+    relays.iter().map(parse).collect()
+}
+
+async fn node(relays: &[RelayAddr]) -> Node {
+    let node = Node::at_nearest(relays, Options::relay_only());
+    within("connecting", node).await.expect("a relay")
+}
+
+/// One that is at the first of these relays, although the others are as near.
+async fn node_at_first(relays: &[RelayAddr]) -> Node {
+    loop {
+        let node = node(relays).await;
+        if node.relay() == &relays[0] {
+            return node;
+        }
+        node.close().await;
+    }
+}
+
+/// Two people in a session, who both know these relays; and the name of the one that carries it.
+async fn active(relays: &[RelayAddr]) -> (Person, Person, String) {
+    active_of([node(relays).await, node(relays).await]).await
+}
+
+async fn active_of([helper, sharer]: [Node; 2]) -> (Person, Person, String) {
+    let (mut helper, code) = invites_with(helper, "Sam", LIFETIME).await;
+    let mut sharer = joins_with(sharer, "Maria", &code)
+        .await
+        .expect("the code works");
+    let carrier = helper
+        .until(|event| match event {
+            Event::Connected(path) => Some(path.relay.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(helper.trust().await.1, sharer.trust().await.1);
+    start(&mut helper, &mut sharer, Mode::View).await;
+    (helper, sharer, carrier)
+}
+
+async fn moved(person: &mut Person) -> String {
+    person
+        .until(|event| match event {
+            Event::Moved(path) => Some(path.relay.clone()),
+            _ => None,
+        })
+        .await
+}
+
+/// One says words, the other hears all of them, once and in order.
+async fn talk(one: &mut Person, other: &mut Person) {
+    for number in 0..WORDS {
+        let word = format!("word {number}");
+        one.does(Command::Chat(word.clone())).await;
+        assert_eq!(other.hears().await, word);
+    }
+}
+
+async fn part(mut helper: Person, sharer: Person) {
+    sharer.does(Command::Leave).await;
+    assert_eq!(helper.ended().await, EndReason::SharerLeft);
+    for person in [helper, sharer] {
+        assert_eq!(person.receipt().await.reason, EndReason::SharerLeft);
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_at_the_first_relay_that_answers_and_says_so() {
+    let live = named("live");
+    let away = RelayAddr {
+        host_port: "127.0.0.1:9".into(),
+        id: RelayId([7; 32]),
+        tls: None,
+    };
+    let node = node(&[away, live.address().clone()]).await;
+    assert_eq!(node.relay(), live.address());
+    let mut helper = node.invite(support::people::profile("Sam"), LIFETIME);
+    let first = within("an event", helper.events.recv()).await;
+    assert!(
+        matches!(&first, Some(Event::Home { relay, .. }) if relay == "live"),
+        "{first:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_code_is_found_at_the_relay_where_it_waits() {
+    let (here, there) = (named("here"), named("there"));
+    let [here, there] = [&here, &there].map(|relay| relay.address().clone());
+    let (mut helper, code) =
+        invites_with(node(std::slice::from_ref(&there)).await, "Sam", LIFETIME).await;
+    let joining = node(&[here.clone(), there.clone()]).await;
+    assert_eq!(joining.relay(), &here);
+    let mut sharer = joins_with(joining, "Maria", &code).await.expect("found");
+    assert_eq!(helper.trust().await.1, sharer.trust().await.1);
+    let again = joins_with(node(&[here, there]).await, "Maria", &code).await;
+    assert_eq!(again.expect_err("used").code, "CODE_USED");
+}
+
+#[tokio::test]
+async fn a_code_goes_on_working_when_its_relay_drains() {
+    for [mut old, new] in [[named("old"), named("new")], fleet(["old", "new"]).await] {
+        let relays = [&old, &new].map(|relay| relay.address().clone());
+        let (mut helper, code) = invites_with(node_at_first(&relays).await, "Sam", LIFETIME).await;
+        old.drain();
+        let home = helper.until(|event| match event {
+            Event::Home { relay, .. } => Some(relay.clone()),
+            _ => None,
+        });
+        assert_eq!(home.await, "new");
+        within("drained", old.drained()).await.expect("it is empty");
+        within("the end", old.shutdown()).await;
+        let mut sharer = joins_with(node(&relays).await, "Maria", &code)
+            .await
+            .expect("the same code");
+        assert_eq!(helper.trust().await.1, sharer.trust().await.1);
+    }
+}
+
+#[tokio::test]
+async fn a_drained_relay_is_left_before_it_goes_and_nothing_is_lost() {
+    let (one, other) = (named("one"), named("other"));
+    let relays = [&one, &other].map(|relay| relay.address().clone());
+    let (mut helper, mut sharer, carrier) = active(&relays).await;
+    let (mut old, new) = if carrier == "one" {
+        (one, other)
+    } else {
+        (other, one)
+    };
+    old.drain();
+    talk(&mut helper, &mut sharer).await;
+    talk(&mut sharer, &mut helper).await;
+    within("drained", old.drained()).await.expect("it is empty");
+    within("the end", old.shutdown()).await;
+    talk(&mut helper, &mut sharer).await;
+    assert_eq!(new.sessions(), 1);
+    part(helper, sharer).await;
+}
+
+#[tokio::test]
+async fn of_two_relays_that_bridge_a_session_either_may_stop() {
+    for stops in 0..2 {
+        let [one, other] = fleet(["one", "other"]).await;
+        let [there, here] = [&one, &other].map(|relay| relay.address().clone());
+        let helper = node_at_first(&[there.clone(), here.clone()]).await;
+        let sharer = node_at_first(&[here, there]).await;
+        let (mut helper, mut sharer, _) = active_of([helper, sharer]).await;
+        assert_eq!([one.sessions(), other.sessions()], [1, 1]);
+        let (mut old, new, name) = if stops == 0 {
+            (one, other, "other")
+        } else {
+            (other, one, "one")
+        };
+        old.drain();
+        talk(&mut helper, &mut sharer).await;
+        within("drained", old.drained()).await.expect("it is empty");
+        within("the end", old.shutdown()).await;
+        assert_eq!(moved(&mut helper).await, name);
+        talk(&mut sharer, &mut helper).await;
+        assert_eq!(new.sessions(), 1);
+        part(helper, sharer).await;
+    }
+}
+
+#[tokio::test]
+async fn a_move_to_another_relay_is_told_as_moves_are() {
+    let (one, other) = (named("one"), named("other"));
+    let relays = [&one, &other].map(|relay| relay.address().clone());
+    let (mut helper, mut sharer, carrier) = active(&relays).await;
+    let (old, new) = if carrier == "one" {
+        (one, "other")
+    } else {
+        (other, "one")
+    };
+    old.drain();
+    assert_eq!(moved(&mut helper).await, new);
+    assert_eq!(moved(&mut sharer).await, new);
+    part(helper, sharer).await;
+}
+
+#[tokio::test]
+async fn a_session_survives_the_death_of_its_relay_twice() {
+    let mut relays = vec![process("one"), process("two"), process("three")];
+    let known = addresses(&relays);
+    let (mut helper, mut sharer, mut carrier) = active(&known).await;
+    for _ in 0..2 {
+        talk(&mut helper, &mut sharer).await;
+        let names = ["one", "two", "three"];
+        let dead = known
+            .iter()
+            .zip(names)
+            .find_map(|(address, name)| (name == carrier).then(|| address.to_string()));
+        let killed = Instant::now();
+        relays.retain(|relay| Some(&relay.address) != dead.as_ref());
+        talk(&mut helper, &mut sharer).await;
+        let took = killed.elapsed();
+        assert!(took < LEFT, "{took:?}");
+        let now = moved(&mut helper).await;
+        assert_ne!(now, carrier);
+        carrier = now;
+        talk(&mut sharer, &mut helper).await;
+    }
+    part(helper, sharer).await;
+}
