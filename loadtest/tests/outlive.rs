@@ -39,10 +39,6 @@ fn figures(verb: &str, more: &[&str]) -> Value {
     }
     // Of those at the relay that stopped, all.
     assert_eq!(found["moved"], found["carried"], "{found:#}");
-    for times in ["move_ms", "gap_ms"] {
-        let max = found[times]["max"].as_f64();
-        assert!(max.is_some_and(|ms| ms < 6000.0), "{found:#}");
-    }
     found
 }
 

@@ -39,7 +39,7 @@ use crate::{
         stream::proxy::Proxy,
         survey::{self, Surveyed},
     },
-    rendezvous::{self, Introduced, Waited},
+    rendezvous::{self, Introduced, Tried, Waited},
     session::{self, Channels, Picture, inner},
     share::{desktop::Desktop, sharing::Sharing},
 };
@@ -235,13 +235,13 @@ impl Node {
     /// Why the code did not work.
     pub async fn try_code(&mut self, code: Code) -> Result<Introduced, Failure> {
         self.want_port();
-        let home = &mut self.home;
-        let tried = rendezvous::join(&home.control, &mut home.notices, code.clone()).await;
-        match tried {
+        let (home, tried) = (&mut self.home, Arc::new(Tried::default()));
+        let joined = rendezvous::join(&home.control, &mut home.notices, code.clone(), &tried).await;
+        match joined {
             Err(failure) if self.homes.are_several() && may_be_elsewhere(&failure) => {
-                self.try_elsewhere(&code, failure).await
+                self.try_elsewhere(&code, tried, failure).await
             }
-            tried => tried,
+            joined => joined,
         }
     }
 
@@ -250,18 +250,19 @@ impl Node {
     async fn try_elsewhere(
         &mut self,
         code: &Code,
+        tried: Arc<Tried>,
         mut said: Failure,
     ) -> Result<Introduced, Failure> {
         let others = self.homes.others(self.home.id());
         for others in others.chunks(MAX_ASKED_AT_ONCE) {
             let mut asking = JoinSet::new();
             for &relay in others {
-                let (homes, code) = (self.homes.clone(), code.clone());
+                let (homes, code, tried) = (self.homes.clone(), code.clone(), Arc::clone(&tried));
                 asking.spawn(timeout(ELSEWHERE, async move {
                     let mut other = homes.attach(relay).await?;
                     let (control, notices) = (&other.control, &mut other.notices);
-                    let tried = rendezvous::join(control, notices, code).await;
-                    Ok::<_, Failure>((tried?, other))
+                    let joined = rendezvous::join(control, notices, code, &tried).await;
+                    Ok::<_, Failure>((joined?, other))
                 }));
             }
             while let Some(asked) = asking.join_next().await {

@@ -4,7 +4,11 @@
     reason = "the reasons that end the try at once, among many"
 )]
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use remora_proto::{
@@ -35,6 +39,25 @@ use crate::{
 const MAX_DRAWS: usize = 10;
 /// From the host's admission to the relay's allocation.
 const ALLOCATION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Records that a code was tried at, as relays keep them.
+#[derive(Debug, Default)]
+pub struct Tried(Mutex<BTreeSet<Bytes>>);
+
+impl Tried {
+    /// False when somebody else has.
+    fn claim(&self, record: &Bytes) -> bool {
+        self.lock().insert(record.clone())
+    }
+
+    fn forget(&self, record: &Bytes) {
+        self.lock().remove(record);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Both nodes know each other's keys; the inner connection may begin.
 #[derive(Debug)]
@@ -229,6 +252,7 @@ async fn await_allocation(
 }
 
 /// Finds the host of `code` and proves to have it; makes it prove the same.
+/// `tried` are the records that the code was tried at: relays of one fleet know the same host, who counts wrong tries.
 ///
 /// # Errors
 /// Why the code did not work, or that the relay is gone.
@@ -236,6 +260,26 @@ pub async fn join(
     control: &Control,
     notices: &mut mpsc::Receiver<Notice>,
     code: Code,
+    tried: &Tried,
+) -> Result<Introduced, Failure> {
+    let mut claim = None;
+    let joined = try_once(control, notices, code, tried, &mut claim).await;
+    // Whoever was not reached may be by another relay.
+    if let Err(failure) = &joined
+        && let Some(record) = claim
+        && !may_retry(failure)
+    {
+        tried.forget(&record);
+    }
+    joined
+}
+
+async fn try_once(
+    control: &Control,
+    notices: &mut mpsc::Receiver<Notice>,
+    code: Code,
+    tried: &Tried,
+    claim: &mut Option<Bytes>,
 ) -> Result<Introduced, Failure> {
     let realm = &control.welcome.realm;
     let mut joiner = Joiner::new(
@@ -249,7 +293,7 @@ pub async fn join(
     let mut allocation = None;
     loop {
         while let Some(transmit) = joiner.poll_transmit() {
-            ask(control, &mut joiner, transmit).await?;
+            ask(control, &mut joiner, transmit, tried, claim).await?;
         }
         match (joiner.poll_event(), allocation.take()) {
             (Some(JoinerEvent::Joined(keys)), Some(allocation)) => {
@@ -277,6 +321,8 @@ async fn ask(
     control: &Control,
     joiner: &mut Joiner,
     transmit: JoinerTransmit,
+    tried: &Tried,
+    claim: &mut Option<Bytes>,
 ) -> Result<(), Failure> {
     let answer = match transmit {
         JoinerTransmit::Lookup(keys) => {
@@ -284,10 +330,14 @@ async fn ask(
                 .iter()
                 .map(|key| Bytes::copy_from_slice(&key.0))
                 .collect();
-            control
-                .look_up(keys)
-                .await
-                .map(|record| joiner.handle_found(&record, unix_ms()))
+            control.look_up(keys).await.map(|record| {
+                if tried.claim(&record) {
+                    joiner.handle_found(&record, unix_ms());
+                    *claim = Some(record);
+                } else {
+                    joiner.handle_refused(Reason::UnknownCode);
+                }
+            })
         }
         JoinerTransmit::Join(key, payload) => {
             let joined = control.join(Bytes::copy_from_slice(&key.0), payload).await;

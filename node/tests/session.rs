@@ -20,7 +20,7 @@ use remora_proto::{
 };
 use support::{
     KILL_LIMIT, LEAVE_LIMIT, chat_line,
-    people::{active, introduced, invites, joins, node, profile, relay, start, within},
+    people::{active, introduced, invites, joins, mistyped, node, profile, relay, start, within},
 };
 use tokio::time::timeout;
 
@@ -125,10 +125,8 @@ async fn a_sharer_who_mistyped_can_try_again_on_the_same_node() {
     let relay = relay();
     let (mut helper, code) = invites(relay.address(), "Sam").await;
     let mut sharer = node(relay.address()).await;
-    let last = if code.ends_with('0') { "1" } else { "0" };
-    let wrong = format!("{}{last}", &code[..code.len() - 1]);
     let failure = sharer
-        .try_code(wrong.parse().expect("a code"))
+        .try_code(mistyped(&code).parse().expect("a code"))
         .await
         .expect_err("wrong");
     assert_eq!(failure.code, "WRONG_CODE");

@@ -11,7 +11,7 @@ use remora::{
     control::{Control, Notice, PARK_AFTER, Started},
     event::Event,
     path::socket::MagicSocket,
-    rendezvous::{self, Introduced, Waited},
+    rendezvous::{self, Introduced, Tried, Waited},
 };
 use remora_proto::{
     code::Code,
@@ -190,7 +190,13 @@ impl Pair {
     async fn introduce(&mut self) -> anyhow::Result<Introduced> {
         let joiner = &mut self.joiner;
         let joined = introduce(&mut self.host, async |code| {
-            Ok(rendezvous::join(&joiner.control, &mut joiner.notices, code).await?)
+            Ok(rendezvous::join(
+                &joiner.control,
+                &mut joiner.notices,
+                code,
+                &Tried::default(),
+            )
+            .await?)
         });
         joined.await
     }
@@ -260,7 +266,13 @@ impl Bridge {
             let joiners = then().await?;
             let mut joiner = Node::connect(&joiners.address, joiners.at).await?;
             let typed = Instant::now();
-            let joined = rendezvous::join(&joiner.control, &mut joiner.notices, code).await?;
+            let joined = rendezvous::join(
+                &joiner.control,
+                &mut joiner.notices,
+                code,
+                &Tried::default(),
+            )
+            .await?;
             there = Some((joiner, joiners.at, typed.elapsed()));
             Ok(joined)
         })

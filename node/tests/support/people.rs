@@ -27,6 +27,12 @@ pub fn relay() -> Relay {
     Relay::start(config).expect("a relay")
 }
 
+/// The code with another last symbol.
+pub fn mistyped(code: &str) -> String {
+    let last = if code.ends_with('0') { "1" } else { "0" };
+    format!("{}{last}", &code[..code.len() - 1])
+}
+
 /// Waits for what must happen.
 pub async fn within<T>(what: impl fmt::Debug, future: impl Future<Output = T>) -> T {
     let Ok(done) = tokio::time::timeout(PATIENCE, future).await else {
