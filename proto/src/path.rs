@@ -29,6 +29,7 @@ pub mod carriers;
 /// Sealed questions and answers.
 pub mod check;
 /// Through the relay, because somebody wants it.
+#[cfg(feature = "end-to-end")]
 mod detour;
 /// The machine.
 #[cfg(feature = "end-to-end")]

@@ -200,7 +200,7 @@ impl Mesh {
         }
     }
 
-    /// Asks until there is an answer that asking again does not change, or [`INSIST_FOR`] is over.
+    /// Asks until there is an answer that asking again does not change, or four seconds are over.
     ///
     /// # Errors
     /// [`AskError`].

@@ -7,8 +7,8 @@
 //! A → B   s, se
 //! ```
 //!
-//! Both learn the other's static key, which is its [`RelayId`]; payloads are empty. Then each message is a piece of the
-//! stream, of at most [`MAX_PIECE_BYTES`].
+//! Both learn the other's static key, which is its `RelayId`; payloads are empty. Then each message is a piece of the
+//! stream, of at most `MAX_PIECE_BYTES`.
 
 use std::fmt;
 

@@ -7,7 +7,7 @@
 //!     └──────────── the silence has ended ────────────┘
 //! ```
 //!
-//! Both know the same list in the same order ([`agree`]), and the same key for each relay and each move ([`rejoin_key`]): so they need not
+//! Both know the same list in the same order (`agree`), and the same key for each relay and each move (`rejoin_key`): so they need not
 //! hear of each other to meet again. Each keeps a second relay of the list warm, and goes there first. It connects and presents the key first, sends there as
 //! soon as both have, and releases the old one when it has heard the other there: nothing is on its way by the old one then. A relay
 //! that stopped without a word is left in the same way, only that nothing has to be released.
