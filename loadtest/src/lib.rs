@@ -33,6 +33,8 @@ pub mod process;
 pub mod crowd;
 // Sessions set up by a crowd.
 pub mod setup;
+// What one of the two people does and waits for.
+pub mod people;
 // Two real nodes that talk, whatever happens to their relay.
 pub mod talk;
 // Many datagrams in one system call.

@@ -13,22 +13,22 @@ use std::{
 };
 
 use remora::{
-    error::Failure,
     event::{Event, Input},
     node::{Node, Options, Running},
     share::desktop::Desktop,
 };
 use remora_proto::{
     id::RelayAddr,
-    identity::Profile,
     rendezvous::LIFETIME,
     session::{Command, EndReason, Event as SessionEvent, Mode},
 };
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{MissedTickBehavior, interval_at, timeout},
+    time::{MissedTickBehavior, interval_at},
 };
+
+use crate::people::{name, person, until, wish};
 
 /// A step of a session's beginning that takes longer has failed.
 const STEP: Duration = Duration::from_secs(30);
@@ -93,7 +93,7 @@ impl Pair {
         };
         let helper = connect(helpers).await?;
         let mut helper = helper.invite(person("Sam")?, LIFETIME);
-        let code = until(&mut helper, "CODE", |event| match event {
+        let code = until(&mut helper, STEP, "CODE", |event| match event {
             Event::Code { code, .. } => Some(code.clone()),
             _ => None,
         })
@@ -109,16 +109,16 @@ impl Pair {
             _ => None,
         };
         let relays = [
-            until(&mut helper, "CONNECTED", connected).await?,
-            until(&mut sharer, "CONNECTED", connected).await?,
+            until(&mut helper, STEP, "CONNECTED", connected).await?,
+            until(&mut sharer, STEP, "CONNECTED", connected).await?,
         ];
         let trust = |event: &Event| {
             matches!(event, Event::Session(SessionEvent::Trust { .. })).then_some(())
         };
-        until(&mut helper, "TRUST", trust).await?;
-        until(&mut sharer, "TRUST", trust).await?;
+        until(&mut helper, STEP, "TRUST", trust).await?;
+        until(&mut sharer, STEP, "TRUST", trust).await?;
         wish(&helper, Command::AskMode(Mode::View)).await?;
-        until(&mut sharer, "CONSENT", |event| {
+        until(&mut sharer, STEP, "CONSENT", |event| {
             matches!(event, Event::Session(SessionEvent::ConsentPrompt { .. })).then_some(())
         })
         .await?;
@@ -126,8 +126,8 @@ impl Pair {
         let live = |event: &Event| {
             matches!(event, Event::Session(SessionEvent::Started { .. })).then_some(())
         };
-        until(&mut sharer, "LIVE", live).await?;
-        until(&mut helper, "LIVE", live).await?;
+        until(&mut sharer, STEP, "LIVE", live).await?;
+        until(&mut helper, STEP, "LIVE", live).await?;
         Ok(Self {
             sides: [helper, sharer],
             relays,
@@ -281,36 +281,4 @@ impl Side {
         self.told.skipped += number - last - 1;
         self.counts.heard.store(number, Ordering::Relaxed);
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn name(failure: Failure) -> String {
-    failure.code.to_owned()
-}
-
-fn person(name: &str) -> Result<Profile, String> {
-    Profile::new(name, "", "", "").map_err(|_| "PROFILE".to_owned())
-}
-
-async fn wish(running: &Running, command: Command) -> Result<(), String> {
-    let sent = running.input.send(Input::Session(command)).await;
-    sent.map_err(|_| "OVER".to_owned())
-}
-
-/// The first event that `wanted` makes something of; what comes before is for people.
-async fn until<T>(
-    running: &mut Running,
-    step: &str,
-    wanted: impl Fn(&Event) -> Option<T>,
-) -> Result<T, String> {
-    let waiting = async {
-        while let Some(event) = running.events.recv().await {
-            if let Some(found) = wanted(&event) {
-                return Some(found);
-            }
-        }
-        None
-    };
-    let found = timeout(STEP, waiting).await;
-    found.ok().flatten().ok_or_else(|| step.to_owned())
 }

@@ -17,15 +17,13 @@ use std::{
 };
 
 use remora::{
-    error::Failure,
-    event::{Event, Input},
+    event::Event,
     help::{decode::Canvas, view::View},
     node::{Node, Options, Running},
     share::{capture::synthetic::Sheet, desktop::Desktop},
 };
 use remora_proto::{
     id::RelayAddr,
-    identity::Profile,
     rendezvous::LIFETIME,
     session::{Command, Event as SessionEvent, Mode},
 };
@@ -35,6 +33,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use crate::{
     cli::Session,
     measure::{Latencies, float},
+    people::{name, person, until, wish},
     relay::{Aim, Capacity, Relay, SessionRate},
     report::{self, reasons},
     scenario::Bench,
@@ -120,7 +119,7 @@ async fn session(relay: RelayAddr, seed: u64) -> Result<Times, String> {
             .map_err(name)
     };
     let mut helper = connect().await?.invite(person("Sam")?, LIFETIME);
-    let code = until(&mut helper, "CODE", |event| match event {
+    let code = until(&mut helper, STEP, "CODE", |event| match event {
         Event::Code { code, .. } => Some(code.clone()),
         _ => None,
     })
@@ -172,44 +171,12 @@ async fn session(relay: RelayAddr, seed: u64) -> Result<Times, String> {
     Ok([trusted, live, chat, seen])
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn name(failure: Failure) -> String {
-    failure.code.to_owned()
-}
-
-fn person(name: &str) -> Result<Profile, String> {
-    Profile::new(name, "", "", "").map_err(|_| "PROFILE".to_owned())
-}
-
-async fn wish(running: &Running, command: Command) -> Result<(), String> {
-    let sent = running.input.send(Input::Session(command)).await;
-    sent.map_err(|_| "OVER".to_owned())
-}
-
-/// The first event that `wanted` makes something of; what comes before is for people.
-async fn until<T>(
-    running: &mut Running,
-    step: &str,
-    wanted: impl Fn(&Event) -> Option<T>,
-) -> Result<T, String> {
-    let waiting = async {
-        while let Some(event) = running.events.recv().await {
-            if let Some(found) = wanted(&event) {
-                return Some(found);
-            }
-        }
-        None
-    };
-    let found = timeout(STEP, waiting).await;
-    found.ok().flatten().ok_or_else(|| step.to_owned())
-}
-
 async fn heard(
     running: &mut Running,
     step: &str,
     wanted: impl Fn(&SessionEvent) -> bool,
 ) -> Result<(), String> {
-    until(running, step, |event| match event {
+    until(running, STEP, step, |event| match event {
         Event::Session(event) => wanted(event).then_some(()),
         _ => None,
     })
