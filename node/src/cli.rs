@@ -38,9 +38,9 @@ pub enum Command {
     Demo(Demo),
 }
 
-/// Which relay, and how to print.
+/// Which relay.
 #[derive(Debug, Args)]
-pub struct Common {
+pub struct Relays {
     /// The relay's address, as `remora-relay` prints it; of several (comma, or again --relay), the nearest
     #[arg(
         long,
@@ -49,6 +49,14 @@ pub struct Common {
         value_delimiter = ','
     )]
     pub relay: Vec<RelayAddr>,
+}
+
+/// Which relay, and how to print.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Which relay.
+    #[command(flatten)]
+    pub relays: Relays,
     /// Through the relay only, even if the two computers could reach each other
     #[arg(long, env = "REMORA_RELAY_ONLY")]
     pub relay_only: bool,
@@ -162,14 +170,9 @@ pub struct Ping {
 /// `remora netcheck`
 #[derive(Debug, Args)]
 pub struct Netcheck {
-    /// The relay's address, as `remora-relay` prints it; of several (comma, or again --relay), the nearest
-    #[arg(
-        long,
-        env = "REMORA_RELAY",
-        value_name = "HOST:PORT/KEY",
-        value_delimiter = ','
-    )]
-    pub relay: Vec<RelayAddr>,
+    /// Which relay.
+    #[command(flatten)]
+    pub relays: Relays,
     /// Print one JSON object a line on stdout, for scripts
     #[arg(long)]
     pub json: bool,

@@ -35,7 +35,7 @@ use crate::{
 /// # Errors
 /// The relay cannot be used; what has been found is printed all the same.
 pub async fn run(file: &File, args: cli::Netcheck) -> Result<Exit, Failure> {
-    let relays = file.relays(&args.relay)?;
+    let relays = file.relays(&args.relays.relay)?;
     let Some(every) = args.every else {
         let looked = look::around(&relays).await;
         print(&looked.report, args.json)?;

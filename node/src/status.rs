@@ -26,7 +26,7 @@ use crate::{
 /// # Errors
 /// The relay cannot be reached; the sessions are printed all the same.
 pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
-    let relays = file.relays(&args.common.relay)?;
+    let relays = file.relays(&args.common.relays.relay)?;
     let node = Node::at_nearest(&relays, terminal::options(&args.common)).await;
     let sessions = sessions();
     let report = match &node {

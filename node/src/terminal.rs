@@ -52,7 +52,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
-    let relays = file.relays(&args.common.relay)?;
+    let relays = file.relays(&args.common.relays.relay)?;
     let profile = file.profile(&args.profile)?;
     let node = Node::at_nearest(&relays, options(&args.common)).await?;
     // Not before: until then, Ctrl-C is the system's business.
@@ -70,7 +70,7 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
-    let relays = file.relays(&args.common.relay)?;
+    let relays = file.relays(&args.common.relays.relay)?;
     let profile = file.profile(&args.profile)?;
     let given = given_code(&args)?;
     let mut node = Node::at_nearest(&relays, options(&args.common)).await?;
