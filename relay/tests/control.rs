@@ -28,26 +28,12 @@ use remora_proto::{
 use remora_relay::{control::connection, datapath::DropReason, rate::Rate, relay::Relay};
 use support::{
     Code, Node, Port, admit, code, code_with, connect, connect_to, get, hello, introduce,
-    noise_bytes, pair, relay, relay_with, unix_ms, within,
+    noise_bytes, pair, relay, relay_with, signal, unix_ms, withdraw, within,
 };
 
 fn lookup(codes: &[&Code]) -> Request {
     Request::Lookup(Lookup {
         locator_keys: codes.iter().map(|code| code.key_bytes()).collect(),
-    })
-}
-
-fn withdraw(code: &Code, why: Gone) -> Request {
-    Request::Withdraw(Withdraw {
-        locator_key: code.key_bytes(),
-        why: why.into(),
-    })
-}
-
-fn signal(exchange: u64, payload: &'static [u8]) -> Request {
-    Request::Signal(Signal {
-        exchange,
-        payload: Bytes::from_static(payload),
     })
 }
 

@@ -20,8 +20,8 @@ use remora_proto::{
     record::MAX_RECORD_BYTES,
     wire::message::{
         control::{
-            Dismiss, Gone, Lookup, Reason, Release, ReleaseCause, Signal, Withdraw,
-            node_to_relay::Body as Request, relay_to_node::Body as Reply,
+            Dismiss, Gone, Lookup, Reason, Release, ReleaseCause, node_to_relay::Body as Request,
+            relay_to_node::Body as Reply,
         },
         mesh::{Find, Keep, Offer, Reason as RelayReason, request::Body as Ask},
     },
@@ -34,7 +34,10 @@ use remora_relay::{
     relay::Relay,
     rendezvous::Shelf,
 };
-use support::{Code, Node, admit, code, code_with, get, introduce, relay_with, unix_ms, within};
+use support::{
+    Code, Node, admit, code, code_with, get, introduce, relay_with, signal, unix_ms, withdraw,
+    within,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -92,20 +95,6 @@ async fn shows(relay: &Relay, line: &str) {
 fn lookup(code: &Code) -> Request {
     Request::Lookup(Lookup {
         locator_keys: vec![code.key_bytes()],
-    })
-}
-
-fn withdraw(code: &Code, why: Gone) -> Request {
-    Request::Withdraw(Withdraw {
-        locator_key: code.key_bytes(),
-        why: why.into(),
-    })
-}
-
-fn signal(exchange: u64, payload: &'static [u8]) -> Request {
-    Request::Signal(Signal {
-        exchange,
-        payload: Bytes::from_static(payload),
     })
 }
 

@@ -34,8 +34,9 @@ use remora_proto::{
         message::{
             ALPN_RELAY, Inbox, MAX_CONTROL_BYTES, PROTOCOL,
             control::{
-                self, Admit, Allocated, Hello, Join, NodeToRelay, Publish, Reason, RelayToNode,
-                Welcome, node_to_relay::Body as Request, relay_to_node::Body as Reply,
+                self, Admit, Allocated, Gone, Hello, Join, NodeToRelay, Publish, Reason,
+                RelayToNode, Signal, Welcome, Withdraw, node_to_relay::Body as Request,
+                relay_to_node::Body as Reply,
             },
             encode,
         },
@@ -593,6 +594,22 @@ impl Code {
             payload: Bytes::from_static(payload.as_bytes()),
         })
     }
+}
+
+/// Ends a code.
+pub fn withdraw(code: &Code, why: Gone) -> Request {
+    Request::Withdraw(Withdraw {
+        locator_key: code.key_bytes(),
+        why: why.into(),
+    })
+}
+
+/// Says something to the other node of an exchange.
+pub fn signal(exchange: u64, payload: &'static [u8]) -> Request {
+    Request::Signal(Signal {
+        exchange,
+        payload: Bytes::from_static(payload),
+    })
 }
 
 /// Joins `host`'s published code; the exchange, seen by both.
