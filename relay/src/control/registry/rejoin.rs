@@ -72,12 +72,7 @@ impl Registry {
         side: Side,
         now: Instant,
     ) -> Answer {
-        if self.drain.is_leaving() {
-            return Err(Refusal::new(
-                Reason::Draining,
-                "this relay is about to stop; use another",
-            ));
-        }
+        self.check_serving()?;
         match self.rejoins.0.get(&key) {
             Some(other) if other.node != number && other.side == side.peer() => {
                 self.join_again(number, key, side, now)
