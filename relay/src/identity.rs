@@ -94,7 +94,12 @@ fn load(mut file: File, path: &Path) -> Result<StaticKey, KeyError> {
     if !metadata.is_file() {
         return Err(damaged("it is not a file".to_owned()));
     }
-    check_permissions(&metadata, path)?;
+    if let Some(mode) = too_open(&metadata, 0o077) {
+        return Err(KeyError::TooOpen {
+            path: path.to_owned(),
+            mode,
+        });
+    }
     if metadata.len() != KEY_BYTES as u64 {
         return Err(damaged(format!(
             "it has {} bytes instead of {KEY_BYTES}",
@@ -110,23 +115,18 @@ fn load(mut file: File, path: &Path) -> Result<StaticKey, KeyError> {
     Ok(StaticKey::from_bytes(*bytes))
 }
 
+/// A file's permissions, when they give any of `denied`.
 #[cfg(unix)]
-fn check_permissions(metadata: &fs::Metadata, path: &Path) -> Result<(), KeyError> {
+pub(crate) fn too_open(metadata: &fs::Metadata, denied: u32) -> Option<u32> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(KeyError::TooOpen {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    Ok(())
+    (mode & denied != 0).then_some(mode)
 }
 
+/// Nothing is known of them here.
 #[cfg(not(unix))]
-#[expect(clippy::unnecessary_wraps, reason = "the same shape as on Unix")]
-fn check_permissions(_: &fs::Metadata, _: &Path) -> Result<(), KeyError> {
-    Ok(())
+pub(crate) fn too_open(_: &fs::Metadata, _: u32) -> Option<u32> {
+    None
 }
 
 /// Writes a new key beside `path` and links it there, so that the file is never seen half written and

@@ -3,7 +3,7 @@
 //! Who has it is in the fleet, so it is made once, carried to every relay, and refused when anybody else could have copied it.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
@@ -11,6 +11,8 @@ use std::{
 use data_encoding::BASE32_NOPAD;
 use remora_proto::{noise::link::FleetKey, random::Random};
 use zeroize::Zeroizing;
+
+use crate::identity::too_open;
 
 /// Longest file that is read: the line, and some white space around it.
 const MAX_FILE_BYTES: u64 = 128;
@@ -66,7 +68,13 @@ pub fn load(path: &Path) -> Result<FleetKey, FleetKeyError> {
         source,
     };
     let file = File::open(path).map_err(read_error)?;
-    check_permissions(&file.metadata().map_err(read_error)?, path)?;
+    // The group may read it: a secret that Kubernetes mounts for a user other than root belongs to a group of its own.
+    if let Some(mode) = too_open(&file.metadata().map_err(read_error)?, 0o037) {
+        return Err(FleetKeyError::TooOpen {
+            path: path.to_owned(),
+            mode,
+        });
+    }
     let mut text = Zeroizing::new(String::new());
     file.take(MAX_FILE_BYTES)
         .read_to_string(&mut text)
@@ -109,29 +117,9 @@ fn decode(text: &str) -> Option<FleetKey> {
     Some(FleetKey(key.into()))
 }
 
-#[cfg(unix)]
-fn check_permissions(metadata: &fs::Metadata, path: &Path) -> Result<(), FleetKeyError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = metadata.permissions().mode() & 0o777;
-    // The group may read it: a secret that Kubernetes mounts for a user other than root belongs to a group of its own.
-    if mode & 0o037 != 0 {
-        return Err(FleetKeyError::TooOpen {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-#[expect(clippy::unnecessary_wraps, reason = "the same shape as on Unix")]
-fn check_permissions(_: &fs::Metadata, _: &Path) -> Result<(), FleetKeyError> {
-    Ok(())
-}
-
 #[cfg(all(test, unix))]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 
