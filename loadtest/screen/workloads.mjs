@@ -16,7 +16,7 @@ const QUIET_MS = 1000;
 const QUIET_LIMIT_MS = 20_000;
 /** What keeps a connection alive within a tenth of a second is no picture. */
 const ALIVE_BYTES = 512;
-/** As node/src/frame.rs numbers them. */
+/** As node/picture/src/frame.rs numbers them. */
 const KINDS = ['solid', 'palette', 'palette, deflated', 'PNG', 'JPEG', 'copy', 'grey', 'palette of greys', 'palette of greys, deflated'];
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;

@@ -2,11 +2,9 @@
 //!
 //! ```text
 //!  sharer ─▶ streams ─▶ incoming: late ones out ─▶ page
-//!                                              └─▶ view ─▶ decode: a canvas, for programs
+//!                                              └─▶ view ─▶ remora_picture: a canvas, for programs
 //! ```
 
-/// Frames to pixels.
-pub mod decode;
 /// Frames from the network, as they come.
 pub mod incoming;
 /// The picture of a session, looked at by a program: the demo, tests, measurements.

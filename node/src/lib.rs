@@ -29,8 +29,6 @@ pub mod control;
 mod deadline;
 /// What a person or a script is told, step by step.
 pub mod event;
-/// What of the screen goes over the network, as bytes.
-pub mod frame;
 /// The helper's side of the screen.
 pub mod help;
 /// The relays that the node knows, and its place at one of them.

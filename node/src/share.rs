@@ -1,7 +1,7 @@
 //! The sharer's side of the screen: what is shown, what may be done to it, and what tells the sharer about both.
 //!
 //! ```text
-//!  screen ─▶ capture ─▶ Changes, Pixels ─▶ encode ─▶ outgoing ─▶ helper
+//!  screen ─▶ capture ─▶ Changes, Pixels ─▶ remora_picture ─▶ outgoing ─▶ helper
 //!  screen ◀─ inject  ◀─ permit ◀─ hands ◀─────────────────────── helper's keys and pointer
 //!  screen ◀─ overlay ◀────────────────────────────────────────── helper's laser pointer and pen
 //!  sharer ◀▶ bar        who, which mode, how long; Pause, Stop control, Leave
@@ -19,8 +19,6 @@ pub mod capture;
 /// Which screen is shared.
 #[cfg(unix)]
 pub mod desktop;
-/// Pixels to frames.
-pub mod encode;
 /// The helper's hands on the sharer's screen.
 #[cfg(unix)]
 pub mod hands;

@@ -15,13 +15,10 @@ use std::collections::BTreeSet;
 use display::{Client, Xvfb, eventually};
 use remora::{
     event::{Event, Input},
-    frame::Header,
-    help::{
-        decode::Canvas,
-        view::{View, stroke},
-    },
+    help::view::{View, stroke},
     share::{capture::Rect, desktop::Desktop, inject::Keysym},
 };
+use remora_picture::{decode::Canvas, frame::Header};
 use remora_proto::{
     session::{Command, EndReason, Event as SessionEvent, Mode},
     wire::message::{

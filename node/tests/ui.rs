@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use remora::{
-    frame::Header,
-    ui::{FromPage, InputEvent, Ui, UiChannels},
-};
+use remora::ui::{FromPage, InputEvent, Ui, UiChannels};
+use remora_picture::frame::Header;
 use remora_proto::{identity::Role, session::Mode};
 use serde_json::{Value, json};
 use tokio::{

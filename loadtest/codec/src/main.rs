@@ -11,9 +11,9 @@ use openh264::{
     encoder::{Complexity, Encoder as H264, EncoderConfig, FrameRate, RateControlMode, UsageType},
     formats::{BgraSliceU8, YUVBuffer, YUVSource},
 };
-use remora::{
-    help::decode::Canvas,
-    share::encode::{Area, Budget, Encoder, Picture, Scope},
+use remora_picture::{
+    decode::Canvas,
+    encode::{Area, Budget, Encoder, Picture, Scope},
 };
 use zune_jpeg::{
     JpegDecoder,

@@ -10,13 +10,11 @@ use std::{
 
 use clap::ValueEnum;
 use remora::{
-    help::{
-        decode::Canvas,
-        view::{View, stroke},
-    },
+    help::view::{View, stroke},
     node::{Node, Options},
     share::capture::{Rect, synthetic::Sheet},
 };
+use remora_picture::decode::Canvas;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 

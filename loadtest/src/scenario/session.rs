@@ -18,10 +18,11 @@ use std::{
 
 use remora::{
     event::Event,
-    help::{decode::Canvas, view::View},
+    help::view::View,
     node::{Node, Options, Running},
     share::{capture::synthetic::Sheet, desktop::Desktop},
 };
+use remora_picture::decode::Canvas;
 use remora_proto::{
     id::RelayAddr,
     rendezvous::LIFETIME,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use remora_picture::decode::Canvas;
 use remora_proto::wire::message::session::{
     ButtonEvent, InputEvent, PointerEvent, input_event::Event as Key,
 };
@@ -15,10 +16,7 @@ use super::{
 };
 use crate::{
     error::{Exit, Failure},
-    help::{
-        decode::Canvas,
-        view::{View, ViewError, stroke},
-    },
+    help::view::{View, ViewError, stroke},
     share::capture::Rect,
 };
 

@@ -12,6 +12,7 @@ mod server;
 
 use std::time::Duration;
 
+use remora_picture::{decode::Canvas, pixels::Pixels};
 use x11rb::protocol::xproto::{ConnectionExt as _, ImageFormat, MapState};
 
 use self::{
@@ -20,10 +21,9 @@ use self::{
 };
 use crate::{
     error::{Exit, Failure},
-    help::decode::Canvas,
     share::{
         capture::{
-            Capture as _, CaptureError, Pixels, Rect,
+            Capture as _, CaptureError, Rect,
             synthetic::{Sheet, Synthetic},
         },
         desktop::Desktop,

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream};
+use remora_picture::frame::Header;
 use remora_proto::{
     session::Command,
     wire::message::session::{self as schema, control::Body},
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::{frame::Header, share::sharing::ToSession};
+use crate::share::sharing::ToSession;
 
 /// A frame is at most the sharer's window, 4 MiB, and the run of tiles that went over it.
 const MAX_FRAME_BYTES: usize = 8 << 20;

@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use prost::Message as _;
+use remora_picture::decode::{Canvas, Drawn, Undrawn};
 use remora_proto::{
     session::Command,
     wire::message::{
@@ -24,7 +25,6 @@ use tokio::{
     time::{Instant as Deadline, timeout_at},
 };
 
-use super::decode::{Canvas, Drawn, Undrawn};
 use crate::{event::Input, share::inject::Keysym};
 
 /// What was wanted did not come.
@@ -293,7 +293,7 @@ pub fn stroke(key: Keysym) -> Vec<InputEvent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::share::encode::{Budget, Encoder, Picture, Scope};
+    use remora_picture::encode::{Budget, Encoder, Picture, Scope};
 
     const PLENTY: Budget = Budget {
         bytes: usize::MAX,

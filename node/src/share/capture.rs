@@ -11,6 +11,8 @@
 
 use std::{fmt, task::Waker, time::Instant};
 
+use remora_picture::pixels::Pixels;
+
 /// A lively picture for machines without a display.
 pub mod synthetic;
 /// X11.
@@ -181,26 +183,6 @@ pub enum Source {
     ///
     /// Its menus and dialogs are windows of their own and not shown.
     Window(u32),
-}
-
-/// The picture as of the last refresh: rows of blue, green, red and a byte that means nothing.
-#[derive(Clone, Copy)]
-pub struct Pixels<'a> {
-    /// `stride · height` bytes.
-    pub bytes: &'a [u8],
-    /// Bytes from one row to the next.
-    pub stride: usize,
-    /// Pixels in a row.
-    pub width: u16,
-    /// Rows.
-    pub height: u16,
-}
-
-impl fmt::Debug for Pixels<'_> {
-    /// The size only: screen content is nobody's but the two people's.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pixels({} × {})", self.width, self.height)
-    }
 }
 
 /// How the cursor looks.

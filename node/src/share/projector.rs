@@ -18,14 +18,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use remora_picture::{
+    encode::{Area, Budget, Encoder, Frame, Picture, Scope},
+    pixels::Pixels,
+};
 use remora_proto::wire::message::FIRST_WINDOW;
 use tokio::sync::mpsc;
 
 use self::pace::Pace;
-use super::{
-    capture::{Capture, CaptureError, Changes, CursorShape, Pixels, Rect, Source},
-    encode::{Area, Budget, Encoder, Frame, Picture, Scope},
-};
+use super::capture::{Capture, CaptureError, Changes, CursorShape, Rect, Source};
 
 /// No display shows more than this many frames a second, and a keystroke's echo is rarely two changes.
 const MIN_GAP: Duration = Duration::from_millis(12);
@@ -91,7 +92,7 @@ pub struct Shown {
 pub enum Projected {
     /// For the viewer.
     Frame {
-        /// See [`crate::frame`].
+        /// See [`remora_picture::frame`].
         bytes: Bytes,
         /// Acknowledged by [`ToProjector::Seen`].
         sequence: u32,

@@ -14,12 +14,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use remora_picture::frame::Header;
 use remora_proto::identity::Role;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::qr::qr;
-use crate::{event::role_name, frame::Header};
+use crate::event::role_name;
 
 /// Days of a session with a lively chat.
 const LOG_EVENTS: usize = 4_096;

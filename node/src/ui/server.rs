@@ -39,7 +39,7 @@ use super::{
     message::{FromPage, InputEvent, Invalid, MAX_MESSAGE_BYTES},
     outbox::{Cursor, Outbox, Visitor},
 };
-use crate::frame::jpeg;
+use remora_picture::frame::jpeg;
 
 /// A token and not much more.
 const MAX_BODY_BYTES: usize = 256;

@@ -149,7 +149,7 @@ export function picture(name) {
 
 // ---- frames ----------------------------------------------------------------------------------
 
-/** As node/src/frame.rs says. */
+/** As node/picture/src/frame.rs says. */
 export function frame({ sequence = 1, after = sequence, key = false, lossless = false, width, height, tiles = [] }) {
   const first = 0x10 | (key ? 1 : 0) | (lossless ? 2 : 0) | (after === sequence ? 0 : 8);
   const numbers = [sequence, 123_456, ...(after === sequence ? [] : [(sequence - after) >>> 0]), ...(key ? [width, height] : [])];

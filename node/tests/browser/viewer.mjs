@@ -92,7 +92,7 @@ test('a picture in a JPEG is near enough', async () => {
   const site = await session();
   const { node, page, close } = site;
   await blank(site);
-  // As node/src/frame/jpeg.rs makes it.
+  // As node/picture/src/frame/jpeg.rs makes it.
   const jpeg = Buffer.from('52c8a28a2be28fd0428a28a0028a28a0028a28a0028a28a0028a28a0028a28a0028a28a0028a28a0028a28a0028a28a0028a28a00f', 'hex');
   await node.frame(frame({ sequence: 2, width: W, height: H, tiles: [{ x: 8, y: 8, w: 64, h: 48, kind: 4, payload: jpeg }] }));
   const { data } = await canvas(page, 2);

@@ -1,4 +1,4 @@
-// A frame of the screen, as it comes over the WebSocket: node/src/frame.rs says what stands where.
+// A frame of the screen, as it comes over the WebSocket: node/picture/src/frame.rs says what stands where.
 
 export const SOLID = 0;
 export const PALETTE = 1;

@@ -11,9 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use remora_picture::pixels::Pixels;
+
 use super::{
-    Capture, CaptureError, Changes, CursorShape, Monitor, Pixels, Rect, Source, WindowInfo,
-    coalesce,
+    Capture, CaptureError, Changes, CursorShape, Monitor, Rect, Source, WindowInfo, coalesce,
 };
 
 /// A common laptop's size, and small enough for a CI machine.

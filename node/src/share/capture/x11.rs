@@ -23,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use remora_picture::pixels::Pixels;
 use x11rb::{
     connection::Connection as _,
     protocol::{
@@ -41,8 +42,8 @@ use self::{
     window::WindowTarget,
 };
 use super::{
-    Capture, CaptureError, Changes, CursorShape, Monitor, Pixels, Platform, Rect, Source,
-    WindowInfo, coalesce,
+    Capture, CaptureError, Changes, CursorShape, Monitor, Platform, Rect, Source, WindowInfo,
+    coalesce,
 };
 use crate::share::x11::{Display, Wakeup, monitors, no_resources, primary};
 

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::share::encode::Budget;
+use remora_picture::encode::Budget;
 
 /// Queueing that frames may add to the path's own delay.
 const QUEUEING: Duration = Duration::from_millis(40);

@@ -7,6 +7,7 @@
 use std::{fs::File, io::IoSliceMut, os::unix::fs::FileExt};
 
 use nix::{libc::off_t, sys::uio::preadv};
+use remora_picture::pixels::Pixels;
 use x11rb::{
     connection::Connection as _,
     protocol::{
@@ -17,7 +18,7 @@ use x11rb::{
 
 use super::window::Trust;
 use crate::share::{
-    capture::{CaptureError, Pixels, Rect},
+    capture::{CaptureError, Rect},
     x11::Display,
 };
 

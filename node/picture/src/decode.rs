@@ -23,7 +23,7 @@ use zune_jpeg::{
 
 use crate::{
     frame::{self, Header, Kind, Malformed, Place, Tile},
-    share::capture::Pixels,
+    pixels::Pixels,
 };
 
 /// The largest picture: 8,192 × 8,192, or two screens of 8K.
@@ -465,7 +465,7 @@ mod tests {
     use proptest::{prelude::*, sample::Index};
 
     use super::*;
-    use crate::share::encode::{Area, Budget, Encoder, Frame, Picture, Scope};
+    use crate::encode::{Area, Budget, Encoder, Frame, Picture, Scope};
 
     const WIDTH: usize = 200;
     const HEIGHT: usize = 150;

@@ -718,7 +718,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::help::decode::Canvas;
+    use crate::decode::Canvas;
 
     const WIDTH: usize = 300;
     const HEIGHT: usize = 260;

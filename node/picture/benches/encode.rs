@@ -1,11 +1,11 @@
-//! What the sharer's processor pays for a frame of 1920 × 1080: `cargo bench -p remora --bench encode`. Prints, for each kind
+//! What the sharer's processor pays for a frame of 1920 × 1080: `cargo bench -p remora-picture --bench encode`. Prints, for each kind
 //! of change, milliseconds and bytes a frame; `-- film` only of those whose name has that in it.
 #![expect(clippy::print_stdout, reason = "that is what a benchmark is for")]
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use remora::share::encode::{Area, Budget, Encoder, Picture, Scope};
+use remora_picture::encode::{Area, Budget, Encoder, Picture, Scope};
 
 const WIDTH: usize = 1920;
 const HEIGHT: usize = 1080;

@@ -1,4 +1,4 @@
-//! A frame of the screen as bytes: what `share::encode` makes, `help::decode` and the page (`ui/viewer/frame.js`) draw.
+//! A frame of the screen as bytes: what [`crate::encode`] makes, [`crate::decode`] and the page (`node/ui/viewer/frame.js`) draw.
 //!
 //! Small, for most frames are a letter. Numbers are varints (LEB128, as in protobuf).
 //!
