@@ -42,7 +42,7 @@ use crate::{
     deadline::until,
     event::{Event, Input, PathSnapshot},
     help::incoming,
-    path::mover,
+    path::{congestion::WayNumber, mover},
     share::sharing::{self, Sharing, ToScreen, ToSession},
 };
 
@@ -156,7 +156,7 @@ pub async fn run(
         Picture::Viewer(frames) => Beside::viewer(connection.clone(), frames),
         Picture::Screen(sharing) => {
             tasks.spawn(read(input.recv, input.inbox, keys));
-            Beside::screen(*sharing, connection.clone(), keys_rx)
+            Beside::screen(*sharing, connection.clone(), keys_rx, route.number())
         }
     };
 
@@ -255,6 +255,7 @@ pub async fn run(
                 }
             }
             Some(()) = relays.moved.recv() => if route.get().direct.is_none() {
+                beside.tell(ToScreen::Moved);
                 tell(&channels.events, Event::Moved(snapshot())).await;
             },
             Some(step) = moves.recv() => {
@@ -353,6 +354,7 @@ impl Beside {
         sharing: Sharing,
         connection: Connection,
         input: mpsc::Receiver<Result<schema::InputBatch, InvalidMessage>>,
+        way: WayNumber,
     ) -> (Self, mpsc::Receiver<ToSession>) {
         let (session, from) = mpsc::channel(QUEUE_MESSAGES);
         let (tell, told) = mpsc::channel(QUEUE_SCREEN);
@@ -362,6 +364,7 @@ impl Beside {
             rights,
             session,
             input,
+            way,
         };
         let task = tokio::spawn(sharing.run(connection, channels));
         let screen = Some((tell, allow));

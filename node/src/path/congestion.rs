@@ -1,58 +1,83 @@
-//! Congestion control that forgets what it knows when packets go another way: a relay's link and a direct one have little in
-//! common, and quinn, which sees one address whatever happens below, cannot know.
+//! Congestion control that knows ways apart: a relay's link and a direct one have little in common, and quinn, which sees one
+//! address whatever happens below, cannot know. A new way begins with the initial window; one that was taken until a moment
+//! ago with half of the window it had then, which a first loss takes back ("careful resume", draft-ietf-tsvwg-careful-resume).
 
 use std::{
     any::Any,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
 use quinn_proto::RttEstimator;
 
-/// How often the way has changed, so far.
-pub type Generation = Arc<AtomicU64>;
+/// Which way packets go just now: a number that no other way has had. Of a number that was never seen before nothing is known.
+pub type WayNumber = Arc<AtomicU64>;
 
-/// Makes controllers that begin anew with each [`Generation`].
+/// What a way took so long ago says nothing of what it takes now.
+pub const FRESH: Duration = Duration::from_secs(60);
+/// Ways that are remembered: direct, by the relay, by the relay's stream, and as many again.
+pub const MAX_KNOWN: usize = 6;
+
+/// Makes controllers that know the ways of one session apart.
 #[derive(Debug)]
 pub struct ByPath {
-    inner: Arc<CubicConfig>,
-    generation: Generation,
+    way: WayNumber,
 }
 
 impl ByPath {
-    /// Controllers that look at `generation`.
-    pub fn new(generation: Generation) -> Self {
-        Self {
-            inner: Arc::default(),
-            generation,
-        }
+    /// Controllers that look at `way`.
+    pub fn new(way: WayNumber) -> Self {
+        Self { way }
     }
 }
 
 impl ControllerFactory for ByPath {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Anew {
-            current: Arc::clone(&self.inner).build(now, current_mtu),
-            inner: Arc::clone(&self.inner),
-            seen: self.generation.load(Ordering::Relaxed),
+        let current = Arc::new(CubicConfig::default()).build(now, current_mtu);
+        Box::new(PerWay {
+            initial: current.initial_window(),
+            current,
+            seen: self.way.load(Ordering::Relaxed),
+            way: Arc::clone(&self.way),
+            known: BTreeMap::new(),
+            resumed: None,
             since: now,
             in_flight: 0,
             elsewhere: 0,
-            generation: Arc::clone(&self.generation),
             mtu: current_mtu,
         })
     }
 }
 
-struct Anew {
+/// What a way took.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    window: u64,
+    when: Instant,
+}
+
+/// A way that began with more than the initial window, until as much has arrived as it began with.
+#[derive(Clone, Copy, Debug)]
+struct Resumed {
+    window: u64,
+    arrived: u64,
+    /// To be believed again if this ends in the middle.
+    from: Known,
+}
+
+struct PerWay {
     current: Box<dyn Controller>,
-    inner: Arc<CubicConfig>,
-    generation: Generation,
+    /// The window of a way of which nothing is known, bytes.
+    initial: u64,
+    way: WayNumber,
     seen: u64,
+    known: BTreeMap<u64, Known>,
+    resumed: Option<Resumed>,
     /// What was sent before went another way, and says nothing of this one.
     since: Instant,
     /// Bytes, as far as is known.
@@ -62,16 +87,55 @@ struct Anew {
     mtu: u16,
 }
 
-impl Anew {
+impl PerWay {
     /// The controller of the way that packets go now.
     fn current(&mut self, now: Instant) -> &mut dyn Controller {
-        let generation = self.generation.load(Ordering::Relaxed);
-        if generation != self.seen {
-            (self.seen, self.since) = (generation, now);
+        let way = self.way.load(Ordering::Relaxed);
+        if way != self.seen {
+            self.remember(now);
+            (self.seen, self.since) = (way, now);
             self.elsewhere = self.in_flight;
-            self.current = Arc::clone(&self.inner).build(now, self.mtu);
+            self.begin(way, now);
         }
         &mut *self.current
+    }
+
+    /// The window of the way that packets went until now.
+    fn remember(&mut self, now: Instant) {
+        let window = self.current.window();
+        let known = self
+            .resumed
+            .map_or(Known { window, when: now }, |resumed| resumed.from);
+        self.known.insert(self.seen, known);
+        if self.known.len() > MAX_KNOWN {
+            let oldest = self.known.iter().min_by_key(|(_, known)| known.when);
+            if let Some((&oldest, _)) = oldest {
+                self.known.remove(&oldest);
+            }
+        }
+    }
+
+    fn begin(&mut self, way: u64, now: Instant) {
+        let known = self.known.remove(&way);
+        let fresh = known.filter(|known| now.saturating_duration_since(known.when) <= FRESH);
+        self.resumed = fresh.and_then(|from| {
+            let window = from.window / 2;
+            (window > self.initial).then_some(Resumed {
+                window,
+                arrived: 0,
+                from,
+            })
+        });
+        self.restart(
+            self.resumed.map_or(self.initial, |resumed| resumed.window),
+            now,
+        );
+    }
+
+    fn restart(&mut self, window: u64, now: Instant) {
+        let mut config = CubicConfig::default();
+        config.initial_window(window);
+        self.current = Arc::new(config).build(now, self.mtu);
     }
 
     /// What was sent then is not under way any more.
@@ -83,7 +147,7 @@ impl Anew {
     }
 }
 
-impl Controller for Anew {
+impl Controller for PerWay {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
         self.current(now).on_sent(now, bytes, last_packet_number);
         self.in_flight += bytes;
@@ -101,6 +165,10 @@ impl Controller for Anew {
         self.landed(sent, bytes);
         // Of the old way it says nothing of how much the new one takes.
         if sent >= self.since {
+            self.resumed = self.resumed.and_then(|resumed| {
+                let arrived = resumed.arrived + bytes;
+                (arrived < resumed.window).then_some(Resumed { arrived, ..resumed })
+            });
             self.current.on_ack(now, sent, bytes, app_limited, rtt);
         }
     }
@@ -127,10 +195,18 @@ impl Controller for Anew {
     ) {
         self.current(now);
         self.landed(sent, lost_bytes);
-        if sent >= self.since {
-            self.current
-                .on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+        if sent < self.since {
+            return;
         }
+        if let Some(resumed) = self.resumed.take() {
+            // It does not take that much any more: what has arrived is what one knows, and half of it is sure.
+            self.since = now;
+            self.elsewhere = 0;
+            self.restart(self.initial.max(resumed.arrived / 2), now);
+            return;
+        }
+        self.current
+            .on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
@@ -145,9 +221,11 @@ impl Controller for Anew {
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(Self {
             current: self.current.clone_box(),
-            inner: Arc::clone(&self.inner),
-            generation: Arc::clone(&self.generation),
+            initial: self.initial,
+            way: Arc::clone(&self.way),
             seen: self.seen,
+            known: self.known.clone(),
+            resumed: self.resumed,
             since: self.since,
             in_flight: self.in_flight,
             elsewhere: self.elsewhere,
@@ -156,7 +234,7 @@ impl Controller for Anew {
     }
 
     fn initial_window(&self) -> u64 {
-        self.current.initial_window()
+        self.initial
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -166,49 +244,158 @@ impl Controller for Anew {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn begun(start: Instant) -> (Generation, Box<dyn Controller>) {
-        let generation = Generation::default();
-        let factory = Arc::new(ByPath::new(Arc::clone(&generation)));
-        (generation, factory.build(start, 1200))
+    const DIRECT: u64 = 1;
+    const RELAYED: u64 = 0;
+
+    struct Link {
+        start: Instant,
+        way: WayNumber,
+        control: Box<dyn Controller>,
+        rtt: RttEstimator,
+    }
+
+    impl Link {
+        fn new() -> Self {
+            let (start, way) = (Instant::now(), WayNumber::default());
+            let control = Arc::new(ByPath::new(Arc::clone(&way))).build(start, 1200);
+            let rtt = RttEstimator::new(Duration::from_millis(40));
+            Self {
+                start,
+                way,
+                control,
+                rtt,
+            }
+        }
+
+        fn at(&self, ms: u64) -> Instant {
+            self.start + Duration::from_millis(ms)
+        }
+
+        fn go(&self, way: u64) {
+            self.way.store(way, Ordering::Relaxed);
+        }
+
+        fn send(&mut self, ms: u64, bytes: u64) {
+            self.control.on_sent(self.at(ms), bytes, 1);
+        }
+
+        /// What was sent then has arrived 40 ms later.
+        fn arrives(&mut self, ms: u64, bytes: u64) {
+            let (sent, now) = (self.at(ms), self.at(ms + 40));
+            self.control.on_ack(now, sent, bytes, false, &self.rtt);
+        }
+
+        fn loses(&mut self, ms: u64, bytes: u64) {
+            let (sent, now) = (self.at(ms), self.at(ms + 60));
+            self.control.on_congestion_event(now, sent, false, bytes);
+        }
+
+        /// On a way that has carried a megabyte by then; its window.
+        fn busy() -> (Self, u64) {
+            let mut link = Self::new();
+            link.send(1, 1_000_000);
+            link.arrives(1, 1_000_000);
+            let window = link.control.window();
+            assert!(window > 1_000_000);
+            (link, window)
+        }
     }
 
     #[test]
     fn a_new_way_begins_anew_and_is_not_blamed_for_the_old_one() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let (generation, mut control) = begun(start);
-        let initial = control.window();
-        control.on_sent(at(1), 1200, 1);
-        control.on_congestion_event(at(50), at(1), true, 1200);
-        assert!(control.window() < initial);
-        generation.fetch_add(1, Ordering::Relaxed);
-        control.on_sent(at(100), 1200, 2);
-        assert_eq!(control.window(), initial);
-        control.on_congestion_event(at(120), at(60), true, 1200);
-        assert_eq!(control.window(), initial, "that was sent the old way");
-        control.on_congestion_event(at(200), at(100), false, 1200);
-        assert!(control.window() < initial, "that was not");
+        let mut link = Link::new();
+        let initial = link.control.window();
+        link.send(1, 1200);
+        link.loses(1, 1200);
+        assert!(link.control.window() < initial);
+        link.go(DIRECT);
+        link.send(100, 1200);
+        assert_eq!(link.control.window(), initial);
+        link.loses(60, 1200);
+        assert_eq!(link.control.window(), initial, "that was sent the old way");
+        link.loses(100, 1200);
+        assert!(link.control.window() < initial, "that was not");
     }
 
     #[test]
     fn what_is_under_way_elsewhere_takes_no_room() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let (generation, mut control) = begun(start);
-        let initial = control.window();
-        control.on_sent(at(1), 3000, 1);
-        generation.fetch_add(1, Ordering::Relaxed);
-        control.on_sent(at(2), 1000, 2);
+        let mut link = Link::new();
+        let initial = link.control.window();
+        link.send(1, 3000);
+        link.go(DIRECT);
+        link.send(2, 1000);
         // Of the 4,000 bytes in flight only 1,000 count.
-        assert_eq!(control.window(), initial + 3000);
-        control.on_congestion_event(at(45), at(1), false, 500);
-        assert_eq!(control.window(), initial + 2500);
+        assert_eq!(link.control.window(), initial + 3000);
+        link.loses(1, 500);
+        assert_eq!(link.control.window(), initial + 2500);
         // What quinn knows better.
-        control.on_end_acks(at(46), 1200, false, None);
-        assert_eq!(control.window(), initial + 1200);
+        link.control.on_end_acks(link.at(62), 1200, false, None);
+        assert_eq!(link.control.window(), initial + 1200);
+    }
+
+    #[test]
+    fn a_way_that_is_known_goes_on_with_half_of_what_it_took() {
+        let (mut link, window) = Link::busy();
+        let initial = link.control.initial_window();
+        link.go(DIRECT);
+        link.send(100, 1200);
+        assert_eq!(link.control.window(), initial);
+        link.go(RELAYED);
+        link.send(3_000, 1200);
+        // The 1,200 that are under way directly take no room.
+        assert_eq!(link.control.window(), window / 2 + 1200);
+        // But of a minute ago nothing is known.
+        link.go(DIRECT);
+        link.send(3_100, 1200);
+        link.go(RELAYED);
+        let late = 3_100 + 1 + u64::try_from(FRESH.as_millis()).unwrap();
+        link.send(late, 1200);
+        link.control.on_end_acks(link.at(late), 0, false, None);
+        assert_eq!(link.control.window(), initial);
+    }
+
+    #[test]
+    fn a_loss_on_a_way_that_goes_on_takes_back_what_has_not_arrived() {
+        let (mut link, window) = Link::busy();
+        link.go(DIRECT);
+        link.send(100, 1200);
+        link.arrives(100, 1200);
+        link.go(RELAYED);
+        link.send(200, 100_000);
+        link.arrives(200, 60_000);
+        link.loses(200, 40_000);
+        assert_eq!(link.control.window(), 30_000);
+        // The same loss, seen once more.
+        link.loses(200, 1_200);
+        assert_eq!(link.control.window(), 30_000);
+        // Once all of it has arrived, a loss is a loss as any other.
+        let (mut link, _) = Link::busy();
+        link.go(DIRECT);
+        link.send(100, 1200);
+        link.arrives(100, 1200);
+        link.go(RELAYED);
+        link.send(200, window);
+        link.arrives(200, window);
+        let before = link.control.window();
+        link.send(300, 1200);
+        link.loses(300, 1200);
+        assert!(link.control.window() > before / 2);
+    }
+
+    #[test]
+    fn ways_are_forgotten_when_there_are_too_many() {
+        let (mut link, _) = Link::busy();
+        let initial = link.control.initial_window();
+        for way in 1..=u64::try_from(MAX_KNOWN).unwrap() + 1 {
+            link.go(way);
+            link.send(100 + way, 1);
+            link.arrives(100 + way, 1);
+        }
+        link.go(RELAYED);
+        link.send(200, 1);
+        link.control.on_end_acks(link.at(240), 0, false, None);
+        assert_eq!(link.control.window(), initial);
     }
 }

@@ -163,6 +163,7 @@ impl Mover {
                     if found != hosts && !found.is_empty() {
                         // Another network, another NAT.
                         seen.restart(Instant::now());
+                        self.route.forget();
                         self.silence.suspect();
                         self.port_map.want_anew(self.socket.v4_port());
                     }

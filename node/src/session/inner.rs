@@ -37,7 +37,7 @@ use crate::{
     control::Allocation,
     path::{
         carrier::{Carrier, Leg},
-        congestion::{ByPath, Generation},
+        congestion::{ByPath, WayNumber},
         gather,
         mover::Mover,
         portmap::PortMap,
@@ -186,7 +186,7 @@ pub async fn open(
         route: Arc::clone(&route),
     };
     let socket = VirtualSocket::new(socket, outgoing, packets);
-    let connecting = connect(start, socket, route.generation());
+    let connecting = connect(start, socket, route.number());
     let (endpoint, connection) = tokio::time::timeout(T_JOIN, connecting)
         .await
         .unwrap_or(Err(EndReason::JoinTimeout))?;
@@ -240,7 +240,7 @@ pub async fn open(
 async fn connect(
     start: Start,
     socket: Arc<VirtualSocket>,
-    generation: Generation,
+    way: WayNumber,
 ) -> Result<(Endpoint, Connection), EndReason> {
     let Allocation { side, .. } = start.allocation;
     let endpoint = |server| {
@@ -250,14 +250,14 @@ async fn connect(
     };
     match side {
         Side::Host => {
-            let endpoint = endpoint(Some(server_config(start, generation)))?;
+            let endpoint = endpoint(Some(server_config(start, way)))?;
             let connection = accept(&endpoint).await?;
             Ok((endpoint, connection))
         }
         Side::Joiner => {
             let endpoint = endpoint(None)?;
             let connecting = endpoint
-                .connect_with(client_config(start, generation), VIRTUAL_PEER, "peer")
+                .connect_with(client_config(start, way), VIRTUAL_PEER, "peer")
                 .map_err(|_| EndReason::Internal)?;
             let connection = connecting.await.map_err(|error| reason(&error))?;
             Ok((endpoint, connection))
@@ -290,7 +290,7 @@ fn reason(error: &ConnectionError) -> EndReason {
     }
 }
 
-fn transport(role: Role, generation: Generation) -> Arc<TransportConfig> {
+fn transport(role: Role, way: WayNumber) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     if role == Role::Helper {
         // A key down and a key up would each be acknowledged at once, in packets larger than the letter that follows.
@@ -299,7 +299,7 @@ fn transport(role: Role, generation: Generation) -> Arc<TransportConfig> {
         transport.ack_frequency_config(Some(seldom));
     }
     transport
-        .congestion_controller_factory(Arc::new(ByPath::new(generation)))
+        .congestion_controller_factory(Arc::new(ByPath::new(way)))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(
             IDLE_TIMEOUT.try_into().expect("7 s is a valid timeout"),
@@ -314,7 +314,7 @@ fn transport(role: Role, generation: Generation) -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-fn server_config(start: Start, generation: Generation) -> quinn::ServerConfig {
+fn server_config(start: Start, way: WayNumber) -> quinn::ServerConfig {
     let role = start.introduction.role;
     // Which of the two the joiner's version asks for; both are keyed by the PSK, so nothing can be downgraded.
     let profiles = [Profile::E2e, Profile::E2ePq];
@@ -325,12 +325,12 @@ fn server_config(start: Start, generation: Generation) -> quinn::ServerConfig {
     config.payload = start.introduction.encode();
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(config));
     config
-        .transport_config(transport(role, generation))
+        .transport_config(transport(role, way))
         .migration(false);
     config
 }
 
-fn client_config(start: Start, generation: Generation) -> quinn::ClientConfig {
+fn client_config(start: Start, way: WayNumber) -> quinn::ClientConfig {
     let role = start.introduction.role;
     let mut config = ClientConfig::new(Profile::E2ePq, StaticKey::generate(), ALPN_SESSION);
     config.psk = Some((start.keys.psk_id, start.keys.psk));
@@ -338,7 +338,7 @@ fn client_config(start: Start, generation: Generation) -> quinn::ClientConfig {
     config.access = Arc::new(Introduced(start.introduction.role.peer()));
     config.payload = start.introduction.encode();
     let mut config = config.into_quinn();
-    config.transport_config(transport(role, generation));
+    config.transport_config(transport(role, way));
     config
 }
 

@@ -11,7 +11,10 @@ mod pace;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::mpsc::{Receiver, Sender, TryRecvError, channel},
+    sync::{
+        atomic::Ordering,
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
     task::Waker,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -25,8 +28,9 @@ use remora_picture::{
 use remora_proto::wire::message::FIRST_WINDOW;
 use tokio::sync::mpsc;
 
-use self::pace::Pace;
+use self::pace::{Pace, Paces};
 use super::capture::{Capture, CaptureError, Changes, CursorShape, Rect, Source};
+use crate::path::congestion::WayNumber;
 
 /// No display shows more than this many frames a second, and a keystroke's echo is rarely two changes.
 const MIN_GAP: Duration = Duration::from_millis(12);
@@ -37,6 +41,8 @@ const RARE_BYTES: usize = 3 << 10;
 /// A step of making exact: it is encoded in a few milliseconds, so that a change does not wait for it, nor does it arrive
 /// too late to be drawn.
 const REFINE_BYTES: usize = 96 << 10;
+/// A way on which a frame was seen so lately still carries something.
+const HEARD: Duration = Duration::from_millis(200);
 /// More frames than this are never under way; the viewer's connection takes no more streams.
 const MAX_UNDER_WAY: usize = 24;
 /// A viewer says at once that it did not draw a frame; a second of letters is more than enough.
@@ -70,7 +76,7 @@ pub enum ToProjector {
     },
     /// Shows this one of the list.
     Select(u32),
-    /// Frames go another way from now on, of which nothing is known.
+    /// Frames go another way from now on.
     Moved,
     /// The bar is there: it is not shown, or its clock would be a frame a second.
     Mask(Rect),
@@ -133,12 +139,12 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// Starts a thread that shows `capture`.
-    pub fn start(capture: Box<dyn Capture>, out: mpsc::Sender<Projected>) -> Self {
+    /// Starts a thread that shows `capture`; frames go the way of this number.
+    pub fn start(capture: Box<dyn Capture>, out: mpsc::Sender<Projected>, way: WayNumber) -> Self {
         let (commands, receiver) = channel();
         let waker = capture.waker();
         let thread = std::thread::spawn(move || {
-            let mut running = Running::new(capture, receiver, out.clone());
+            let mut running = Running::new(capture, receiver, out.clone(), way);
             if let Err(Stop::Failed(error)) = running.run()
                 && out.blocking_send(Projected::Failed(error)).is_err()
             {
@@ -210,12 +216,15 @@ struct Running {
     /// Quiet frames that arrived of late: the viewer may still say that it did not draw one.
     arrived: VecDeque<u32>,
     pace: Pace,
+    paces: Paces,
+    way: WayNumber,
     began: bool,
     paused: bool,
     epoch: u32,
     sources: Vec<(u32, Source)>,
     last_change: Instant,
     last_frame: Instant,
+    last_seen: Instant,
     started: Instant,
 }
 
@@ -248,6 +257,7 @@ impl Running {
         capture: Box<dyn Capture>,
         commands: Receiver<ToProjector>,
         out: mpsc::Sender<Projected>,
+        way: WayNumber,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -259,12 +269,15 @@ impl Running {
             under_way: BTreeMap::new(),
             arrived: VecDeque::new(),
             pace: Pace::new(now),
+            paces: Paces::new(way.load(Ordering::Relaxed)),
+            way,
             began: false,
             paused: false,
             epoch: 0,
             sources: Vec::new(),
             last_change: now,
             last_frame: now,
+            last_seen: now,
             started: now,
         }
     }
@@ -329,6 +342,7 @@ impl Running {
             }
             self.encoder.seen(sequence);
             let now = Instant::now();
+            self.last_seen = now;
             self.pace.seen(frame.bytes, frame.sent, now, drawing);
         }
     }
@@ -352,13 +366,21 @@ impl Running {
         Ok(())
     }
 
-    /// What is under way was made for the old way: on the new one, where QUIC begins with a small window, its rest would hold up all
-    /// that comes after it.
+    /// What is under way was made for the old way: on a new one, where QUIC begins with a small window, its rest would hold up all
+    /// that comes after it. But on one that is known there is room for it, and most of it has gone the old way already, if that
+    /// carries anything.
     fn moved(&mut self) -> Result<(), Stop> {
-        while let Some((sequence, _)) = self.oldest() {
+        let (way, now) = (self.way.load(Ordering::Relaxed), Instant::now());
+        if way == self.paces.number() {
+            return Ok(());
+        }
+        let was_heard = now.saturating_duration_since(self.last_seen) < HEARD;
+        let may_arrive = was_heard && self.paces.knows(way, now);
+        let until_now = std::mem::replace(&mut self.pace, Pace::new(now));
+        while !may_arrive && let Some((sequence, _)) = self.oldest() {
             self.give_up(sequence)?;
         }
-        self.pace = Pace::moved(Instant::now());
+        self.pace = self.paces.moved(way, until_now, now);
         Ok(())
     }
 

@@ -38,6 +38,7 @@ use super::{
     overlay::Overlay,
     projector::{Projected, Projector, ToProjector},
 };
+use crate::path::congestion::WayNumber;
 
 /// Between the projector's thread and this task, which only starts what it is told to.
 const QUEUE_PROJECTED: usize = 8;
@@ -77,6 +78,8 @@ pub struct Channels {
     pub session: mpsc::Sender<ToSession>,
     /// The helper's keys and pointer.
     pub input: mpsc::Receiver<Result<schema::InputBatch, InvalidMessage>>,
+    /// Which way frames go.
+    pub way: WayNumber,
 }
 
 /// The sharer's screen in one session.
@@ -95,6 +98,7 @@ pub struct Sharing {
     paused: bool,
     field: watch::Sender<Field>,
     stroke: u32,
+    way: WayNumber,
 }
 
 async fn pressed(bar: &mut Option<Bar>) -> Option<BarEvent> {
@@ -136,6 +140,7 @@ impl Sharing {
             paused: false,
             field: watch::Sender::default(),
             stroke: 0,
+            way: WayNumber::default(),
         }
     }
 
@@ -146,7 +151,9 @@ impl Sharing {
             mut rights,
             session,
             input,
+            way,
         } = channels;
+        self.way = way;
         let mut outgoing = Outgoing::new(connection);
         let field = self.field.subscribe();
         let hands = Hands::start(self.desktop.clone(), rights.clone(), field, session.clone());
@@ -298,7 +305,11 @@ impl Sharing {
     fn begin(&mut self) -> Option<Command> {
         if self.projector.is_none() {
             let opened = self.desktop.capture().and_then(|capture| {
-                self.projector = Some(Projector::start(capture, self.projected_tx.clone()));
+                self.projector = Some(Projector::start(
+                    capture,
+                    self.projected_tx.clone(),
+                    WayNumber::clone(&self.way),
+                ));
                 self.open_bar()
             });
             if let Err(error) = opened {

@@ -2,9 +2,14 @@
 //! congestion control (TCP Vegas, Brakmo and Peterson 1995). QUIC's own control keeps the network alive; this one keeps the
 //! queue before the narrow link short, in which a letter would wait behind a film.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use remora_picture::encode::Budget;
+
+use crate::path::congestion::{FRESH, MAX_KNOWN};
 
 /// Queueing that frames may add to the path's own delay.
 const QUEUEING: Duration = Duration::from_millis(40);
@@ -30,6 +35,52 @@ const FIRST_WINDOW_BYTES: usize = 32 << 10;
 /// Frames go another way: the first of them is to fit the window with which QUIC begins there, 12,000 bytes.
 const MOVED_WINDOW_BYTES: usize = 20 << 10;
 
+/// What the paths take that frames have gone of late, by the numbers they have in [`crate::path::congestion`].
+#[derive(Debug)]
+pub(super) struct Paces {
+    /// The path that frames go.
+    number: u64,
+    others: BTreeMap<u64, (Instant, Pace)>,
+}
+
+impl Paces {
+    /// Frames go the way of this number.
+    pub(super) fn new(number: u64) -> Self {
+        Self {
+            number,
+            others: BTreeMap::new(),
+        }
+    }
+
+    /// Of the way that frames go.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether frames have gone that way of late.
+    pub(super) fn knows(&self, number: u64, now: Instant) -> bool {
+        self.others
+            .get(&number)
+            .is_some_and(|(when, _)| now.saturating_duration_since(*when) <= FRESH)
+    }
+
+    /// Frames go that way from now on; until now they went at this pace.
+    pub(super) fn moved(&mut self, number: u64, until_now: Pace, now: Instant) -> Pace {
+        self.others.insert(self.number, (now, until_now));
+        self.number = number;
+        self.others
+            .retain(|_, (when, _)| now.saturating_duration_since(*when) <= FRESH);
+        let known = self.others.remove(&number);
+        if self.others.len() >= MAX_KNOWN {
+            let oldest = self.others.iter().min_by_key(|(_, (when, _))| *when);
+            if let Some((&oldest, _)) = oldest {
+                self.others.remove(&oldest);
+            }
+        }
+        known.map_or_else(|| Pace::moved(now), |(_, pace)| pace.resumed(now))
+    }
+}
+
 /// What the path takes.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -54,10 +105,21 @@ impl Pace {
     }
 
     /// Of another path, of which nothing is known yet.
-    pub(super) fn moved(now: Instant) -> Self {
+    fn moved(now: Instant) -> Self {
         Self {
             window_bytes: MOVED_WINDOW_BYTES,
             ..Self::new(now)
+        }
+    }
+
+    /// Of a path that is taken again: half as much, as QUIC does.
+    fn resumed(self, now: Instant) -> Self {
+        Self {
+            window_bytes: (self.window_bytes / 2).max(MOVED_WINDOW_BYTES),
+            since: now,
+            fastest: None,
+            before: self.base(),
+            shrunk: now,
         }
     }
 
@@ -215,5 +277,28 @@ mod tests {
             pace.seen(100, sent, now, Duration::ZERO);
         }
         assert!(!pace.is_quick());
+    }
+
+    #[test]
+    fn a_path_that_is_taken_again_has_half_the_window_it_had() {
+        let (mut now, mut paces) = (Instant::now(), Paces::new(0));
+        let mut pace = Pace::new(now);
+        for _ in 0..30 {
+            let sent = now;
+            now += ms(20);
+            pace.seen(pace.window_bytes / 2, sent, now, Duration::ZERO);
+        }
+        let unknown = paces.moved(1, pace, now);
+        assert_eq!(unknown.window_bytes, MOVED_WINDOW_BYTES);
+        assert!(!unknown.is_quick());
+        now += FRESH;
+        let again = paces.moved(0, unknown, now);
+        assert_eq!(again.window_bytes, MAX_WINDOW_BYTES / 2);
+        assert!(again.is_quick());
+        // Never less than of a new one; and a minute later it is one.
+        let slow = paces.moved(1, again, now);
+        assert_eq!(slow.window_bytes, MOVED_WINDOW_BYTES);
+        let late = paces.moved(0, slow, now + FRESH + ms(1));
+        assert_eq!(late.window_bytes, MOVED_WINDOW_BYTES);
     }
 }
