@@ -1,5 +1,7 @@
 //! `remora status`: the relay, and the sessions on this computer. `remora preflight`.
 
+/// A session has its way measured for whoever asks.
+mod answer;
 /// What a session tells of itself.
 pub mod board;
 /// `remora ping`.

@@ -393,7 +393,7 @@ impl Terminal {
             }
             self.screen.set_path(path);
         }
-        self.board.show(&self.screen);
+        self.board.show(&self.screen, &running.measure);
         self.console.set_prompt(self.screen.prompt(Instant::now()))
     }
 }
