@@ -1,8 +1,8 @@
 //! Commands and flags. No secret is ever needed here: arguments stand in `ps` for everybody to read.
 
-use std::path::PathBuf;
+use std::{env, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use remora_proto::{id::RelayAddr, session::Mode};
 
 /// Give help and get help at a computer, by a code, with nobody in between able to look.
@@ -15,6 +15,29 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// What was typed, and found in the environment, where an empty variable is none.
+    ///
+    /// # Errors
+    /// It makes no sense; or help was asked for.
+    pub fn read() -> Result<Self, clap::Error> {
+        let mut command = without_empty_variables(Self::command());
+        let mut matches = command.try_get_matches_from_mut(env::args_os())?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let value = arg.get_env().and_then(env::var_os);
+        match value.is_some_and(|value| value.is_empty()) {
+            true => arg.env(None::<&str>),
+            false => arg,
+        }
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 /// What to do.
@@ -51,6 +74,14 @@ pub struct Relays {
     pub relay: Vec<RelayAddr>,
 }
 
+/// By TCP.
+#[derive(Debug, Args)]
+pub struct Tcp {
+    /// By TCP only, through the relay, even where UDP goes
+    #[arg(long, env = "REMORA_TCP_ONLY", value_parser = switch)]
+    pub tcp_only: bool,
+}
+
 /// Which relay, and how to print.
 #[derive(Debug, Args)]
 pub struct Common {
@@ -58,14 +89,19 @@ pub struct Common {
     #[command(flatten)]
     pub relays: Relays,
     /// Through the relay only, even if the two computers could reach each other
-    #[arg(long, env = "REMORA_RELAY_ONLY")]
+    #[arg(long, env = "REMORA_RELAY_ONLY", value_parser = switch)]
     pub relay_only: bool,
-    /// By TCP only, through the relay, even where UDP goes
-    #[arg(long, env = "REMORA_TCP_ONLY")]
-    pub tcp_only: bool,
+    /// By TCP.
+    #[command(flatten)]
+    pub tcp: Tcp,
     /// Print one JSON object a line on stdout, for scripts
     #[arg(long)]
     pub json: bool,
+}
+
+/// The page in the browser.
+#[derive(Debug, Args)]
+pub struct PageArgs {
     /// No page in the browser: terminal only
     #[arg(long, conflicts_with = "page")]
     pub no_page: bool,
@@ -117,6 +153,9 @@ pub struct Invite {
     /// Which relay, how to print.
     #[command(flatten)]
     pub common: Common,
+    /// The page.
+    #[command(flatten)]
+    pub page: PageArgs,
     /// Who you are.
     #[command(flatten)]
     pub profile: ProfileArgs,
@@ -134,6 +173,9 @@ pub struct Join {
     /// Which relay, how to print.
     #[command(flatten)]
     pub common: Common,
+    /// The page.
+    #[command(flatten)]
+    pub page: PageArgs,
     /// Who you are.
     #[command(flatten)]
     pub profile: ProfileArgs,
@@ -173,6 +215,9 @@ pub struct Netcheck {
     /// Which relay.
     #[command(flatten)]
     pub relays: Relays,
+    /// By TCP.
+    #[command(flatten)]
+    pub tcp: Tcp,
     /// Print one JSON object a line on stdout, for scripts
     #[arg(long)]
     pub json: bool,
@@ -209,6 +254,15 @@ fn validity(text: &str) -> Result<u64, &'static str> {
         .ok()
         .filter(|seconds| (5..=600).contains(seconds))
         .ok_or("say how many seconds, from 5 to 600")
+}
+
+/// A flag's variable.
+fn switch(text: &str) -> Result<bool, &'static str> {
+    match text.to_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("say 1 or true, 0 or false"),
+    }
 }
 
 fn port(text: &str) -> Result<u16, &'static str> {

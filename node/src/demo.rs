@@ -22,6 +22,7 @@ use std::{io::IsTerminal as _, time::Duration};
 use remora_proto::{
     identity::Role,
     noise::StaticKey,
+    path::machine::WhyRelayed,
     session::{EndReason, Mode, Receipt},
 };
 use remora_relay::{config::Config, relay::Relay};
@@ -244,7 +245,7 @@ fn as_json(
         "pixel_exact": findings.pixel_exact, "keys_arrived": findings.keys_arrived,
     });
     let session = json!({
-        "end_reason": helper.reason.name(), "path": "relayed", "rtt_ms": milliseconds(findings.rtt),
+        "end_reason": helper.reason.name(), "path": "relayed", "why_relayed": WhyRelayed::PolicyRelayOnly.name(), "rtt_ms": milliseconds(findings.rtt),
         "code_to_trust_ms": milliseconds(findings.code_to_trust), "sas_match": findings.sas_match,
         "chat_messages": helper.chat_received + sharer.chat_received, "chat_intact": findings.chat_intact,
         "relay_frames": findings.relay_frames, "mode": helper.mode.map(|mode| mode.to_string()),
@@ -261,7 +262,7 @@ fn summary([helper, sharer]: &[Receipt; 2], findings: &Findings) -> String {
     let chat = helper.chat_received + sharer.chat_received;
     format!(
         "\nscreen {} · {} frames · key to pixel {:.1} ms (p50), {:.1} ms (p95) · keys {} · pixels {}\n\
-         path relayed · RTT {:.2} ms · code to trust card {:.0} ms · {} bytes in {} frames that the relay could not read \
+         path relayed, for the demo shows the relay's ({}) · RTT {:.2} ms · code to trust card {:.0} ms · {} bytes in {} frames that the relay could not read \
          · words {} · {chat} chat messages · {}",
         findings.source,
         findings.frames,
@@ -277,6 +278,7 @@ fn summary([helper, sharer]: &[Receipt; 2], findings: &Findings) -> String {
         } else {
             "NOT COMPARED"
         },
+        WhyRelayed::PolicyRelayOnly.name(),
         milliseconds(findings.rtt),
         milliseconds(findings.code_to_trust),
         findings.bytes,

@@ -1,6 +1,8 @@
 //! One line that says what went wrong and what to do, and the exit code for it (`UX.md`: 0 ok, 1 error, 2 usage,
 //! 3 declined, 4 timed out, 5 offline, 6 not permitted, 7 verification failed).
 
+use std::io;
+
 use remora_proto::{rendezvous::JoinFailure, session::EndReason};
 
 /// Exit codes.
@@ -46,6 +48,14 @@ impl Failure {
             exit,
             tries_left: None,
         }
+    }
+
+    /// What is printed cannot be: on a closed pipe, as behind `| head`, because nobody wants more, which is no fault.
+    pub fn unprinted(what: &str, error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::new(Exit::Ok, "OUTPUT_CLOSED", "nobody reads on");
+        }
+        Self::internal(what, error)
     }
 
     /// A fault of the machine or of this program.

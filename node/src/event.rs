@@ -119,6 +119,13 @@ pub enum Event {
     Connected(PathSnapshot),
     /// Its packets go another way now.
     Moved(PathSnapshot),
+    /// Who of the two wants packets to go through the relay for now; they do while anybody does.
+    RelayWish {
+        /// This side.
+        ours: bool,
+        /// The other.
+        theirs: bool,
+    },
     /// The relay wants to be left by then.
     RelayDraining(Duration),
     /// From the session's machine.
@@ -228,6 +235,9 @@ impl Event {
             Self::CodeEnded(end) => json!({"event": "code_ended", "why": code_end_name(*end)}),
             Self::Connected(path) => with_event("connected", path.json()),
             Self::Moved(path) => with_event("path_moved", path.json()),
+            Self::RelayWish { ours, theirs } => {
+                json!({"event": "relay_wish", "ours": ours, "theirs": theirs})
+            }
             Self::RelayDraining(within) => {
                 json!({"event": "relay_draining", "within_s": seconds(*within)})
             }

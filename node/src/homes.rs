@@ -33,6 +33,8 @@ pub struct Near {
     pub relay: RelayAddr,
     /// `None`: only the proxy knows.
     pub address: Option<SocketAddr>,
+    /// Whether it was asked how far away it is.
+    pub is_asked: bool,
     /// There and back, the median of a few; `None` when it has not answered, or was not asked.
     pub rtt: Option<Duration>,
 }
@@ -202,6 +204,7 @@ async fn resolve(relays: &[RelayAddr], options: &Options) -> Result<Vec<Near>, F
         near.extend(places.into_iter().map(|address| Near {
             relay: relay.clone(),
             address,
+            is_asked: false,
             rtt: None,
         }));
     }

@@ -2,7 +2,7 @@
 
 use std::{env, io::Write, process::ExitCode, time::Duration};
 
-use clap::{Parser, error::ErrorKind};
+use clap::error::ErrorKind;
 use remora::{
     cli::{Cli, Command},
     config::{File, FileProfile},
@@ -13,7 +13,9 @@ use remora::{
     status::{self, ping},
     terminal::{self, style::Style},
 };
+use remora_proto::id::RelayAddr;
 use serde_json::json;
+use tokio::task::JoinSet;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     fmt,
@@ -25,7 +27,7 @@ use tracing_subscriber::{
 const SHUTDOWN: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -102,10 +104,21 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
     };
     let path = file.save(named)?;
     let path = path.display();
-    match Node::at_nearest(&args.relays, Options::default()).await {
+    let (node, by_tcp) = tokio::join!(
+        Node::at_nearest(&args.relays, Options::default()),
+        unreached_by_tcp(&args.relays)
+    );
+    match node {
         Ok(node) => {
+            let but = by_tcp.map(|failure| {
+                format!(
+                    " But where UDP is blocked it would not help: {}.",
+                    failure.line
+                )
+            });
             say(&format!(
-                "Saved to {path}; the relay answers. Give help with `remora invite`, get help with `remora join`."
+                "Saved to {path}; the relay answers.{} Give help with `remora invite`, get help with `remora join`.",
+                but.unwrap_or_default()
             ));
             node.close().await;
             Ok(Exit::Ok)
@@ -122,6 +135,24 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
             ..failure
         }),
     }
+}
+
+/// What is wrong with the first of these that is not reached by TCP; where UDP does not go, an address has to be good for that.
+async fn unreached_by_tcp(relays: &[RelayAddr]) -> Option<Failure> {
+    let mut trying = JoinSet::new();
+    for relay in relays {
+        let relay = relay.clone();
+        trying.spawn(async move {
+            match Node::connect(&relay, Options::tcp_only()).await {
+                Ok(node) => {
+                    node.close().await;
+                    None
+                }
+                Err(failure) => Some(failure),
+            }
+        });
+    }
+    trying.join_all().await.into_iter().flatten().next()
 }
 
 fn wants_json(command: &Command) -> bool {
@@ -145,6 +176,10 @@ fn say(line: &str) {
 }
 
 fn report(failure: &Failure, json: bool) -> ExitCode {
+    // What was wanted has been said; and whoever reads no more is told no more.
+    if failure.exit == Exit::Ok {
+        return ExitCode::SUCCESS;
+    }
     if json {
         let error = json!({"v": 1, "event": "error", "code": failure.code, "text": failure.line});
         if writeln!(std::io::stdout(), "{error}").is_err() {

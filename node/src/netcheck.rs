@@ -17,10 +17,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-pub(crate) use self::{
-    near::{near_json, near_lines},
-    report::nat_name,
-};
+pub(crate) use self::{look::is_own, near::Listed, report::nat_name};
 
 use self::report::Report;
 use crate::{
@@ -37,7 +34,7 @@ use crate::{
 pub async fn run(file: &File, args: cli::Netcheck) -> Result<Exit, Failure> {
     let relays = file.relays(&args.relays.relay)?;
     let Some(every) = args.every else {
-        let looked = look::around(&relays).await;
+        let looked = look::around(&relays, args.tcp.tcp_only).await;
         print(&looked.report, args.json)?;
         return looked.close().await.map_or(Ok(Exit::Ok), Err);
     };
@@ -45,7 +42,7 @@ pub async fn run(file: &File, args: cli::Netcheck) -> Result<Exit, Failure> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let looked = look::around(&relays).await;
+        let looked = look::around(&relays, args.tcp.tcp_only).await;
         print(&looked.report, args.json)?;
         if let Some(failure) = looked.close().await {
             tracing::debug!(%failure, "the relay could not be used");

@@ -11,7 +11,7 @@ use remora_proto::{
     code::Code,
     id::RelayAddr,
     identity::{Introduction, Profile, Role},
-    path::candidate::{Named, Policy},
+    path::candidate::{Hindrance, Named, Policy},
     random::Random,
     rendezvous::Host,
     sas::Nonce,
@@ -19,7 +19,7 @@ use remora_proto::{
     wire::message::control::{Release, node_to_relay::Body as Request},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -48,6 +48,8 @@ use crate::{
 const QUEUE_EVENTS: usize = 256;
 /// Wishes waiting for the session: lines somebody typed.
 const QUEUE_INPUT: usize = 64;
+/// Who wants the way measured; one answer does for all.
+const QUEUE_MEASUREMENTS: usize = 4;
 /// Frames waiting for the page: when it is behind, the sharer sends no more.
 const QUEUE_FRAMES: usize = 8;
 /// A name that takes longer is none: somebody waits.
@@ -131,8 +133,10 @@ pub struct Running {
     pub events: mpsc::Receiver<Event>,
     /// What the person wants. Dropping it is leaving.
     pub input: mpsc::Sender<Input>,
-    /// How packets go, renewed every second once connected.
+    /// How packets go, renewed every second and with each move once connected.
     pub path: watch::Receiver<PathSnapshot>,
+    /// Has the way measured, and gets an answer when the other node has given one.
+    pub measure: mpsc::Sender<oneshot::Sender<PathSnapshot>>,
     /// Helper: frames and cursor shapes for the page.
     pub frames: mpsc::Receiver<Bytes>,
     /// The end.
@@ -304,6 +308,7 @@ impl Node {
         let (events, events_rx) = mpsc::channel(QUEUE_EVENTS);
         let (input_tx, mut input) = mpsc::channel(QUEUE_INPUT);
         let (path, path_rx) = watch::channel(PathSnapshot::default());
+        let (measure, asked) = mpsc::channel(QUEUE_MEASUREMENTS);
         let (frames_tx, frames) = mpsc::channel(QUEUE_FRAMES);
         let (role, picture) = match &begin {
             Begin::Wait(_) => (Role::Helper, Picture::Viewer(frames_tx)),
@@ -323,6 +328,7 @@ impl Node {
                         input,
                         events,
                         path,
+                        asked,
                         picture,
                     };
                     self.session(introduced, role, profile, channels).await
@@ -337,6 +343,7 @@ impl Node {
             events: events_rx,
             input: input_tx,
             path: path_rx,
+            measure,
             frames,
             outcome,
         }
@@ -439,6 +446,7 @@ impl Node {
             commitment: nonce.commitment(),
             named: Named {
                 nat: self.surveyed.borrow().nat(),
+                hindrance: self.hindrance(),
                 ..Named::default()
             },
         };
@@ -495,6 +503,15 @@ impl Node {
         keeping.close().await;
         take_leave(self.leaving).await;
         Ok(receipt)
+    }
+
+    /// What keeps this node off direct paths, for the other to know.
+    fn hindrance(&self) -> Option<Hindrance> {
+        if self.policy.relay_only {
+            Some(Hindrance::RelayOnly)
+        } else {
+            self.is_by_tcp().then_some(Hindrance::UdpBlocked)
+        }
     }
 
     /// Says the last words to the relay and ends every task.

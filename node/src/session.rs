@@ -32,9 +32,9 @@ use remora_proto::{
     },
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
-    time::{MissedTickBehavior, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use self::inner::{Inner, Messages};
@@ -57,8 +57,13 @@ const PRIORITY_INPUT: i32 = 1;
 /// How long the last words may take (`T_endnote` of SESSION.md §1.2 is 2 s: half to be acknowledged, half for the other
 /// side to take its leave).
 const LINGER: Duration = Duration::from_secs(1);
-/// How often the path badge is renewed.
+/// How often the path badge is renewed, if nothing happens.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the way is measured. QUIC measures by what it has acknowledged, and who mostly receives sends next to nothing of that
+/// kind: it would show the handshake's round trip for half a minute.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
+/// Who waits for a measurement; of more, those who came first are told nothing.
+const MAX_WAITING: usize = 8;
 
 /// A running session, from the outside.
 #[derive(Debug)]
@@ -67,8 +72,10 @@ pub struct Channels {
     pub input: mpsc::Receiver<Input>,
     /// What the person should know.
     pub events: mpsc::Sender<Event>,
-    /// How packets go, renewed every second.
+    /// How packets go, renewed every second and with each move.
     pub path: watch::Sender<PathSnapshot>,
+    /// Who wants the way measured now.
+    pub asked: mpsc::Receiver<oneshot::Sender<PathSnapshot>>,
     /// Helper: where frames go. Sharer: what is shown.
     pub picture: Picture,
 }
@@ -130,11 +137,17 @@ pub async fn run(
     route.begin(&policy, carrier.leg().socket.is_by_stream());
     let relay_only = policy.relay_only;
     let (relay_wanted, relayed) = watch::channel(relay_only);
+    let (theirs, mut relay_wanted_by_peer) = watch::channel(false);
+    let (ping, pings) = mpsc::channel(QUEUE_MESSAGES);
+    let (pongs, mut measured) = mpsc::channel(QUEUE_MESSAGES);
     let links = mover::Links {
         named,
         told,
         moved,
         relayed,
+        relay_wanted: theirs,
+        pings,
+        pongs,
     };
     tasks.spawn(mover.run(path_keys, policy, links));
     let (to, mut controls) = mpsc::channel(QUEUE_MESSAGES);
@@ -161,13 +174,13 @@ pub async fn run(
     };
 
     let mut session = Session::new(setup, Instant::now());
-    let snapshot = || {
+    let snapshot = |rtt: Option<Duration>| {
         let (direct, why_relayed) = route.explain();
         let stats = connection.stats();
         let leg = carrier.leg();
         PathSnapshot {
             relay: leg.name.clone(),
-            rtt: connection.rtt(),
+            rtt: rtt.unwrap_or_else(|| connection.rtt()),
             bytes: stats.udp_tx.bytes + stats.udp_rx.bytes,
             received: stats.udp_rx.bytes,
             direct,
@@ -176,9 +189,14 @@ pub async fn run(
         }
         .reached(leg.socket.is_by_stream())
     };
-    channels.path.send_replace(snapshot());
-    let mut renewal = tokio::time::interval(SNAPSHOT_INTERVAL);
-    renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Of the way of the moment, once it has been measured.
+    let mut rtt = None;
+    let mut waiting: Vec<oneshot::Sender<PathSnapshot>> = Vec::new();
+    channels.path.send_replace(snapshot(rtt));
+    let [mut renewal, mut measure] = [SNAPSHOT_INTERVAL, MEASURE_INTERVAL].map(interval);
+    for ticks in [&mut renewal, &mut measure] {
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     let (mut controls_over, mut chats_over) = (false, false);
     let receipt = loop {
         // A stream ends with the connection. What still waits on the other one is heard first.
@@ -228,6 +246,9 @@ pub async fn run(
                             tell(&channels.events, Event::NotPossible(why.into())).await;
                         } else {
                             relay_wanted.send_replace(relayed);
+                            let theirs = *relay_wanted_by_peer.borrow();
+                            let ours = relayed;
+                            tell(&channels.events, Event::RelayWish { ours, theirs }).await;
                         }
                         continue;
                     }
@@ -256,23 +277,48 @@ pub async fn run(
             }
             Some(()) = relays.moved.recv() => if route.get().direct.is_none() {
                 beside.tell(ToScreen::Moved);
-                tell(&channels.events, Event::Moved(snapshot())).await;
+                rtt = None;
+                measure.reset_immediately();
+                tell_move(snapshot(rtt), &channels.path, &channels.events, &beside).await;
             },
             Some(step) = moves.recv() => {
                 // The connection measures the new way in a while; the checks have.
-                let rtt = match step {
-                    Moved::Direct { rtt, .. } => rtt,
-                    Moved::Relayed => connection.rtt(),
+                rtt = match step {
+                    Moved::Direct { rtt, .. } => Some(rtt),
+                    Moved::Relayed => None,
                 };
-                let path = PathSnapshot { rtt, ..snapshot() };
-                beside.tell(ToScreen::Moved);
-                beside.tell(ToScreen::Path(path.kind().to_owned()));
-                tell(&channels.events, Event::Moved(path)).await;
+                measure.reset_immediately();
+                tell_move(snapshot(rtt), &channels.path, &channels.events, &beside).await;
             }
+            Ok(()) = relay_wanted_by_peer.changed() => {
+                let wish = Event::RelayWish {
+                    ours: *relay_wanted.borrow(),
+                    theirs: *relay_wanted_by_peer.borrow_and_update(),
+                };
+                tell(&channels.events, wish).await;
+            }
+            Some(taken) = measured.recv() => {
+                rtt = Some(taken);
+                let path = snapshot(rtt);
+                for asked in waiting.drain(..) {
+                    // Whoever has gone meanwhile need not know.
+                    asked.send(path.clone()).ok();
+                }
+                channels.path.send_replace(path);
+            }
+            Some(asked) = channels.asked.recv() => {
+                waiting.retain(|asked| !asked.is_closed());
+                waiting.truncate(MAX_WAITING - 1);
+                waiting.insert(0, asked);
+                measure.reset_immediately();
+            }
+            _ = measure.tick() => if ping.try_send(()).is_err() {
+                tracing::debug!("the path is behind");
+            },
             // There is room again.
             _ = chat_tx.reserve(), if !may_command => {}
             _ = renewal.tick() => {
-                let path = snapshot();
+                let path = snapshot(rtt);
                 beside.tell(ToScreen::Path(path.kind().to_owned()));
                 channels.path.send_replace(path);
             }
@@ -281,7 +327,7 @@ pub async fn run(
     // Nothing is shown and no key stays down while the last words are said.
     drop((control_tx, chat_tx, input_tx, from_beside));
     beside.close().await;
-    channels.path.send_replace(snapshot());
+    channels.path.send_replace(snapshot(rtt));
     take_leave(&connection, writers, receipt.reason.name()).await;
     tasks.shutdown().await;
     // The close packet leaves before the endpoint's socket does.
@@ -289,6 +335,20 @@ pub async fn run(
         tracing::debug!("the inner connection did not drain in time");
     }
     receipt
+}
+
+/// Packets go another way now: all who show it know it at once.
+async fn tell_move(
+    path: PathSnapshot,
+    shown: &watch::Sender<PathSnapshot>,
+    events: &mpsc::Sender<Event>,
+    beside: &Beside,
+) {
+    beside.tell(ToScreen::Moved);
+    beside.tell(ToScreen::Path(path.kind().to_owned()));
+    // Before the event: whoever hears of it may look.
+    shown.send_replace(path.clone());
+    tell(events, Event::Moved(path)).await;
 }
 
 fn warn_of(handled: Result<(), BadState>) {

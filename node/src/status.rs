@@ -1,5 +1,7 @@
 //! `remora status`: the relay, and the sessions on this computer. `remora preflight`.
 
+/// A session has its way measured for whoever asks.
+mod answer;
 /// What a session tells of itself.
 pub mod board;
 /// `remora ping`.
@@ -14,7 +16,7 @@ use crate::{
     config::File,
     control::unix_ms,
     error::{Exit, Failure},
-    netcheck,
+    netcheck::{self, Listed, is_own},
     node::Node,
     path::survey,
     share::preflight,
@@ -28,19 +30,21 @@ use crate::{
 pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
     let node = Node::at_nearest(&relays, terminal::options(&args.common)).await;
-    let sessions = sessions();
+    let (sessions, mut near) = (sessions(), Vec::new());
     let report = match &node {
         Ok(node) => {
             let nat = survey::nat(&survey::observers(node.control())).await.nat();
             let (control, welcome) = (node.control(), &node.control().welcome);
+            let is_own = welcome.observed_address.parse().is_ok_and(is_own);
+            near = Listed::of(node);
             json!({
                 "v": 1, "relay": {
                     "address": node.relay().host_port, "name": welcome.relay_name, "reachable": true,
                     "rtt_ms": control.rtt().as_secs_f64() * 1e3, "observed_address": welcome.observed_address,
                     "transport": if node.is_by_tcp() { "tcp" } else { "udp" },
                     "realm": welcome.realm, "protocol": welcome.protocol, "udp": !node.is_by_tcp(),
-                    "nat": netcheck::nat_name(&nat),
-                }, "relays": netcheck::near_json(node), "sessions": sessions,
+                    "nat": netcheck::nat_name(&nat, is_own),
+                }, "relays": near.iter().map(Listed::json).collect::<Vec<_>>(), "sessions": sessions,
             })
         }
         Err(failure) => json!({
@@ -51,7 +55,7 @@ pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
     if args.common.json {
         print_data(&report.to_string())?;
     } else {
-        print_report(&report, node.as_ref().err())?;
+        print_report(&report, &near, node.as_ref().err())?;
     }
     node?.close().await;
     Ok(Exit::Ok)
@@ -111,7 +115,7 @@ fn trouble(failure: &Failure) -> &'static str {
     }
 }
 
-fn print_report(report: &Value, failure: Option<&Failure>) -> Result<(), Failure> {
+fn print_report(report: &Value, near: &[Listed], failure: Option<&Failure>) -> Result<(), Failure> {
     let relay = &report["relay"];
     match failure {
         Some(failure) => print_data(&format!(
@@ -133,7 +137,7 @@ fn print_report(report: &Value, failure: Option<&Failure>) -> Result<(), Failure
             text(relay, "realm"),
         ))?,
     }
-    for line in netcheck::near_lines(&report["relays"]) {
+    for line in Listed::lines(near) {
         print_data(&line)?;
     }
     let sessions = report["sessions"]

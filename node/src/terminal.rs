@@ -57,7 +57,7 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let node = Node::at_nearest(&relays, options(&args.common)).await?;
     // Not before: until then, Ctrl-C is the system's business.
     let mut console = Console::open(args.common.json)?;
-    let page = open_page(&args.common, &mut console, Role::Helper)?;
+    let page = open_page(&args.page, args.common.json, &mut console, Role::Helper)?;
     let running = node.invite(profile, Duration::from_secs(args.valid));
     let mode = args.mode.map(Mode::from);
     Terminal::new(console, page, Role::Helper, mode, args.common.json)?
@@ -75,7 +75,7 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     let given = given_code(&args)?;
     let mut node = Node::at_nearest(&relays, options(&args.common)).await?;
     let mut console = Console::open(args.common.json)?;
-    let mut page = open_page(&args.common, &mut console, Role::Sharer)?;
+    let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
     let script = args.code_stdin || (args.common.json && page.is_none());
     if console.is_terminal()
         && let Some(problem) = preflight::preflight(None)
@@ -106,7 +106,7 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
 }
 
 pub(crate) fn options(common: &cli::Common) -> Options {
-    if common.tcp_only {
+    if common.tcp.tcp_only {
         Options::tcp_only()
     } else if common.relay_only {
         Options::relay_only()
@@ -117,15 +117,16 @@ pub(crate) fn options(common: &cli::Common) -> Options {
 
 /// The page, for a person at a terminal who does not refuse it; a script gets one only when it says so.
 fn open_page(
-    common: &cli::Common,
+    args: &cli::PageArgs,
+    json: bool,
     console: &mut Console,
     role: Role,
 ) -> Result<Option<Page>, Failure> {
-    if common.no_page || !(common.page || console.is_terminal()) {
+    if args.no_page || !(args.page || console.is_terminal()) {
         return Ok(None);
     }
-    let page = Page::open(role, common.page_port)?;
-    if common.json {
+    let page = Page::open(role, args.page_port)?;
+    if json {
         print_data(&json!({"v": 1, "event": "page", "url": page.url()}).to_string())?;
     } else {
         console.say(&format!("In a browser on this computer:  {}", page.url()))?;
@@ -393,7 +394,7 @@ impl Terminal {
             }
             self.screen.set_path(path);
         }
-        self.board.show(&self.screen);
+        self.board.show(&self.screen, &running.measure);
         self.console.set_prompt(self.screen.prompt(Instant::now()))
     }
 }

@@ -4,12 +4,12 @@ mod support;
 use std::time::Duration;
 
 use remora::{
-    event::Event,
+    event::{Event, Input},
     node::{Node, Options},
 };
 use remora_proto::{
     id::RelayAddr,
-    path::candidate::Policy,
+    path::{candidate::Policy, machine::WhyRelayed},
     rendezvous::LIFETIME,
     session::{Command, EndReason, Mode},
 };
@@ -86,6 +86,8 @@ async fn a_move_is_told_to_both() {
             }
         });
         let path = path.await;
+        let shown = person.running.path.borrow().direct;
+        assert_eq!(shown, path.direct, "whoever looks sees it, too");
         let address = path.direct.expect("direct");
         assert!(address.ip().is_loopback() || !address.ip().is_unspecified());
         assert!(path.rtt < Duration::from_secs(1));
@@ -104,4 +106,56 @@ async fn a_session_that_goes_directly_outlives_its_relay() {
     talk(&mut helper, &mut sharer).await;
     sharer.does(Command::Leave).await;
     assert_eq!(helper.ended().await, EndReason::SharerLeft);
+}
+
+/// What a person is told of who wants the relay: this side, the other.
+async fn wish(person: &mut Person) -> (bool, bool) {
+    person
+        .until(|event| {
+            if let Event::RelayWish { ours, theirs } = event {
+                Some((*ours, *theirs))
+            } else {
+                None
+            }
+        })
+        .await
+}
+
+async fn until_why(person: &mut Person, why: WhyRelayed) {
+    let path = &mut person.running.path;
+    let is_it = path.wait_for(|path| path.why_relayed == Some(why));
+    within(why, is_it).await.expect("alive");
+}
+
+#[tokio::test]
+async fn whose_wish_the_relay_is_both_know() {
+    let relay = relay();
+    let (mut helper, mut sharer) = active(relay.address()).await;
+    until_direct(&mut helper).await;
+    until_direct(&mut sharer).await;
+    helper.wishes(Input::Relayed(true)).await;
+    assert_eq!(wish(&mut helper).await, (true, false));
+    assert_eq!(wish(&mut sharer).await, (false, true));
+    until_why(&mut helper, WhyRelayed::PolicyRelayOnly).await;
+    until_why(&mut sharer, WhyRelayed::PeerRelayOnly).await;
+    // The other's wish holds.
+    sharer.wishes(Input::Relayed(false)).await;
+    assert_eq!(wish(&mut sharer).await, (false, true));
+    helper.wishes(Input::Relayed(false)).await;
+    assert_eq!(wish(&mut helper).await, (false, false));
+    assert_eq!(wish(&mut sharer).await, (false, false));
+    until_direct(&mut helper).await;
+    until_direct(&mut sharer).await;
+}
+
+#[tokio::test]
+async fn whose_other_side_takes_the_relay_only_is_told_so() {
+    let relay = relay();
+    let helper = support::people::node(relay.address()).await;
+    let (mut helper, code) = invites_with(helper, "Sam", LIFETIME).await;
+    let mut sharer = joins_with(node(relay.address()).await, "Maria", &code)
+        .await
+        .expect("works");
+    until_why(&mut helper, WhyRelayed::PolicyRelayOnly).await;
+    until_why(&mut sharer, WhyRelayed::PeerRelayOnly).await;
 }

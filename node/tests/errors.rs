@@ -193,6 +193,44 @@ fn without_a_relay_one_is_told_how_to_get_one() {
 }
 
 #[test]
+fn an_empty_variable_is_none_and_a_switch_is_said_in_any_of_the_usual_words() {
+    let home = Home::new();
+    let with = |variables: &[(&str, &str)], args: &[&str]| {
+        let mut command = home.remora(args);
+        command.envs(variables.iter().copied());
+        command
+    };
+    let empty = ["REMORA_RELAY", "REMORA_TCP_ONLY", "REMORA_CONFIG"].map(|name| (name, ""));
+    fails(with(&empty, &["invite"]), 2, &["no relay is known"]);
+    let address = at(nobody());
+    let args = ["invite", "--relay", &address];
+    for word in ["1", "true", "YES", "on"] {
+        let command = with(&[("REMORA_TCP_ONLY", word)], &args);
+        fails(command, 5, &["RELAY_UNREACHABLE", "by TCP"]);
+    }
+    for word in ["0", "false"] {
+        let command = with(&[("REMORA_TCP_ONLY", word)], &args);
+        fails(command, 5, &["by UDP", "nor by TCP"]);
+    }
+    let command = with(&[("REMORA_TCP_ONLY", "maybe")], &args);
+    fails(
+        command,
+        2,
+        &["--tcp-only", "maybe", "say 1 or true, 0 or false"],
+    );
+}
+
+#[test]
+fn help_names_the_flags_that_mean_something() {
+    let home = Home::new();
+    for (verb, has_page) in [("invite", true), ("join", true), ("status", false)] {
+        let help = run(home.remora(&[verb, "--help"])).stdout.join("\n");
+        assert_eq!(help.contains("--page-port"), has_page, "{help}");
+        assert!(help.contains("--tcp-only"), "{help}");
+    }
+}
+
+#[test]
 fn after_setup_no_command_needs_to_be_told_the_relay() {
     let relay = RelayProcess::start(&[]);
     let home = Home::new();
@@ -208,6 +246,7 @@ fn after_setup_no_command_needs_to_be_told_the_relay() {
     for text in ["config/remora/config.toml", "the relay answers"] {
         assert!(setup.line().contains(text), "{setup:?}");
     }
+    assert!(!setup.line().contains("But"), "{setup:?}");
     assert_eq!(run(home.remora(&["status"])).code, Some(0));
     // What was set up stays when the next setup does not say otherwise.
     assert_eq!(
@@ -276,6 +315,47 @@ fn a_relay_whose_name_nobody_knows_is_said_to_be_unknown() {
     let status = run(home.remora(&["status", "--relay", &address]));
     check(&status, 5, &["RELAY_UNKNOWN"]);
     assert!(status.stdout[0].contains("not reachable"), "{status:?}");
+}
+
+/// Where nobody listens.
+fn nobody() -> SocketAddr {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    socket.local_addr().expect("an address")
+}
+
+#[test]
+fn where_nobody_listens_one_is_told_at_once() {
+    let home = Home::new();
+    let address = at(nobody());
+    for verb in ["invite", "join"] {
+        fails(
+            home.remora(&[verb, "--relay", &address]),
+            5,
+            &[
+                "RELAY_UNREACHABLE",
+                "nobody listens",
+                "refused",
+                "is it running",
+            ],
+        );
+    }
+}
+
+#[test]
+fn setup_says_that_an_address_was_cut_off() {
+    let relay = RelayProcess::start(&[]);
+    let home = Home::new();
+    let cut = format!("{}/{}", relay.host_port(), relay.key());
+    let setup = run(home.remora(&["setup", &cut]));
+    assert_eq!(setup.code, Some(0), "{setup:?}");
+    for text in [
+        "the relay answers",
+        "where UDP is blocked",
+        "/TLS",
+        "copy the whole line",
+    ] {
+        assert!(setup.line().contains(text), "{setup:?}");
+    }
 }
 
 #[test]

@@ -2,13 +2,13 @@
 
 mod support;
 
-use std::io::Write;
+use std::{io::Write, time::SystemTime};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
     LEAVE_LIMIT, PATIENCE, chat_line,
-    process::{Home, RelayProcess, Script, run},
+    process::{Home, REMORA, RelayProcess, Script, run},
 };
 
 const MANY: usize = 1_000;
@@ -352,7 +352,12 @@ fn a_terminated_helper_withdraws_its_code() {
     let (mut helper, code) = scene.invite(&[]);
     helper.signal(Signal::SIGINT);
     assert_eq!(helper.expect("code_ended")["why"], "HELPER_CANCELLED");
-    assert_eq!(helper.end(PATIENCE).code, Some(0));
+    let end = helper.end(PATIENCE);
+    assert_eq!(
+        (end.code, end.stdout.len(), end.stderr.as_str()),
+        (Some(0), 0, ""),
+        "said once"
+    );
     let mut sharer = scene.join(&[]);
     sharer.say(&code);
     assert_eq!(sharer.expect("error")["code"], "CODE_CANCELLED");
@@ -379,8 +384,10 @@ fn status_shows_a_session_while_it_lives() {
     assert_eq!(before["relay"]["name"], "relay");
     assert_eq!(
         (&before["relay"]["udp"], &before["relay"]["nat"]),
-        (&json!(true), &json!("independent"))
+        (&json!(true), &json!("none"))
     );
+    let at = &before["relays"][0];
+    assert_eq!((&at["name"], &at["home"]), (&json!("relay"), &json!(true)));
     assert_eq!(before["sessions"], json!([]));
 
     let (mut helper, mut sharer) = scene.active();
@@ -412,6 +419,29 @@ fn status_shows_a_session_while_it_lives() {
     helper.say("/leave");
     assert_eq!(helper.end(PATIENCE).code, Some(0));
     assert_eq!(status()["sessions"], json!([]));
+}
+
+#[test]
+fn a_session_is_since_both_are_there_and_not_since_somebody_waits() {
+    let scene = Scene::new();
+    let (mut helper, code) = scene.invite(&[]);
+    let before = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let before_ms = before.expect("after 1970").as_millis();
+    let mut sharer = scene.join(&[]);
+    sharer.say(&code);
+    for script in [&mut helper, &mut sharer] {
+        script.expect("connected");
+        script.expect("trust");
+    }
+    for home in [&scene.helper_home, &scene.sharer_home] {
+        let end = run(home.remora(&["status", "--json", "--relay", &scene.relay.address]));
+        let report: Value = serde_json::from_str(&end.stdout[0]).expect("an object");
+        let since = report["sessions"][0]["since_unix_ms"].as_u64();
+        assert!(
+            since.is_some_and(|since| u128::from(since) >= before_ms),
+            "{report}"
+        );
+    }
 }
 
 #[test]
@@ -452,6 +482,7 @@ fn ping_says_which_way_a_session_goes_and_why_until_it_has_said_so_often_enough(
             ("way", json!("relayed")),
             ("relay", json!("relay")),
             ("address", Value::Null),
+            ("transport", json!("udp")),
             ("why_relayed", json!("POLICY_RELAY_ONLY")),
         ] {
             assert_eq!(pong[field], value, "{field} in {pong}");
@@ -498,6 +529,7 @@ fn the_demo_prints_one_object_that_says_all_went_well() {
         ("outcome", json!("ended")),
         ("end_reason", json!("HELPER_LEFT")),
         ("path", json!("relayed")),
+        ("why_relayed", json!("POLICY_RELAY_ONLY")),
         ("sas_match", json!(true)),
         ("chat_messages", json!(6)),
     ] {
@@ -559,22 +591,54 @@ fn netcheck_says_what_the_network_lets_through() {
         "{report}"
     );
 
+    let args = [
+        "netcheck",
+        "--tcp-only",
+        "--json",
+        "--relay",
+        &relay.address,
+    ];
+    let end = run(home.remora(&args));
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let report: Value = serde_json::from_str(&end.stdout[0]).expect("an object");
+    for (field, value) in [
+        ("udp", Value::Null),
+        ("tcp", json!(true)),
+        ("tcp_error", Value::Null),
+        ("direct_likely_with", json!([])),
+    ] {
+        assert_eq!(report[field], value, "{field} in {report}");
+    }
+    assert_eq!(report["relays"][0]["state"], "ok");
+
     let address = relay.address.clone();
     drop(relay);
     let end = netcheck(&address);
     assert_eq!(end.code, Some(5), "{end:?}");
     assert!(end.line().contains("RELAY_UNREACHABLE"), "{end:?}");
     let report: Value = serde_json::from_str(&end.stdout[0]).expect("an object");
+    // Nobody is there: of the network that says nothing.
     for (field, value) in [
-        ("udp", json!(false)),
+        ("udp", Value::Null),
         ("tcp", json!(false)),
         ("direct_likely_with", json!([])),
-        (
-            "relay_needed_with",
-            json!(["independent", "sequential", "block", "random"]),
-        ),
+        ("relay_needed_with", json!([])),
     ] {
         assert_eq!(report[field], value, "{field} in {report}");
     }
+    let why = report["tcp_error"].as_str().expect("text");
+    assert!(why.contains("refused"), "{report}");
     assert_eq!(report["relays"][0]["state"], "RELAY_UNREACHABLE");
+}
+
+#[test]
+fn whoever_reads_one_line_and_goes_is_no_fault() {
+    let relay = RelayProcess::start(&[]);
+    let home = Home::new();
+    let mut command = home.command("sh");
+    let line = r#"{ "$0" netcheck --every 1 --relay "$1"; echo "ended with $?" >&2; } | head -n 1"#;
+    command.args(["-c", line, REMORA, &relay.address]);
+    let end = run(command);
+    assert_eq!(end.stdout.len(), 1, "{end:?}");
+    assert_eq!(end.stderr, "ended with 0\n");
 }

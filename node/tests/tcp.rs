@@ -1,11 +1,19 @@
 //! Sessions where UDP does not go, or goes only for a while.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "one event is waited for among many"
+)]
+
 mod support;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use remora::{
     error::{Exit, Failure},
-    event::PathSnapshot,
+    event::{Event, PathSnapshot},
     node::{Node, Options},
     path::stream::proxy::Proxy,
 };
@@ -23,6 +31,7 @@ use support::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream},
+    sync::oneshot,
     task::JoinSet,
 };
 
@@ -118,7 +127,14 @@ async fn a_session_survives_that_udp_is_blocked_in_the_middle_and_goes_back_when
     talk(&mut helper, &mut sharer).await;
     assert!(!shown(&mut helper, |_| true).await.is_by_tcp);
     front.passes_udp(false);
-    // Nobody notices anything but a pause.
+    // Nobody notices anything but a pause, and what the path says.
+    helper.does(Command::Chat("still there?".to_owned())).await;
+    let moved = helper.until(|event| match event {
+        Event::Moved(path) => Some(path.is_by_tcp),
+        _ => None,
+    });
+    assert!(moved.await);
+    assert_eq!(sharer.hears().await, "still there?");
     talk(&mut helper, &mut sharer).await;
     shown(&mut helper, |path| path.is_by_tcp).await;
     shown(&mut sharer, |path| path.is_by_tcp).await;
@@ -126,6 +142,29 @@ async fn a_session_survives_that_udp_is_blocked_in_the_middle_and_goes_back_when
     shown(&mut helper, |path| !path.is_by_tcp).await;
     shown(&mut sharer, |path| !path.is_by_tcp).await;
     talk(&mut helper, &mut sharer).await;
+    leave(helper, sharer).await;
+}
+
+#[tokio::test]
+async fn a_measurement_is_of_the_moment_and_waits_for_the_other_node() {
+    let relay = relay();
+    let front = Front::new(relay.address(), true, false).await;
+    let (mut helper, mut sharer) = active(&front.relay, &Options::relay_only()).await;
+    for person in [&mut helper, &mut sharer] {
+        front.passes_udp(false);
+        let (tell, mut told) = oneshot::channel();
+        let asked = person.running.measure.send(tell);
+        within("asking", asked).await.expect("alive");
+        for _ in 0..2 {
+            let renewed = person.running.path.changed();
+            within("what is shown", renewed).await.expect("alive");
+        }
+        assert!(told.try_recv().is_err(), "nothing comes back");
+        front.passes_udp(true);
+        let path = within("an answer", told).await.expect("alive");
+        assert_ne!(path.rtt, Duration::ZERO);
+        assert_eq!(person.running.path.borrow().rtt, path.rtt);
+    }
     leave(helper, sharer).await;
 }
 

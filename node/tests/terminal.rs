@@ -306,7 +306,7 @@ fn a_withdrawn_code_is_refused_as_withdrawn() {
     let scene = Scene::new(&relay.address);
     let (mut helper, code) = scene.invite(&[]);
     helper.press("\x03");
-    helper.expect("cancelled");
+    helper.expect("Cancelled.");
     assert_eq!(helper.end(), 0);
     let mut sharer = scene.join();
     sharer.enter(&code);

@@ -54,6 +54,7 @@ class App {
   #role = h('span.role');
   #toasted = new Map();
   #ready = false;
+  #peerWantsRelay = false;
 
   constructor() {
     const root = document.documentElement;
@@ -175,6 +176,10 @@ class App {
         break;
       case 'upgrade_declined':
         this.#toast(t('told.upgrade_declined'));
+        break;
+      case 'relay_wish':
+        if (event.theirs !== this.#peerWantsRelay) this.#toast(t(`told.relay_wish.${event.theirs ? 'on' : 'off'}`, { name }));
+        this.#peerWantsRelay = event.theirs;
         break;
       case 'not_possible':
         this.#toast(t('told.not_possible', { text: event.text }), 'warn');

@@ -124,6 +124,8 @@ const EVENTS = {
   stats(state, event) {
     state.stats = event;
   },
+  /** Said when it comes; what it comes to, the path says. */
+  relay_wish() {},
   relay_draining(state, event, at) {
     state.drainAt = at + event.within_s * 1000;
   },

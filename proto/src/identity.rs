@@ -253,6 +253,7 @@ mod tests {
                 },
                 attempt: None,
                 relayed: false,
+                hindrance: Some(candidate::Hindrance::UdpBlocked),
             },
         };
         let bytes = introduction.encode();

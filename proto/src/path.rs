@@ -40,6 +40,9 @@ pub mod nat;
 /// A candidate pair: when it is asked, and how it answers.
 #[cfg(feature = "end-to-end")]
 mod pair;
+/// How long the way takes that packets go just now.
+#[cfg(feature = "end-to-end")]
+pub mod ping;
 /// What is done about two NATs that checks alone do not get through.
 #[cfg(feature = "end-to-end")]
 pub mod plan;

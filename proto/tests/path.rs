@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use remora_proto::{
     id::Side,
     path::{
-        candidate::{Candidate, Kind, Named, Policy, Subnet},
+        candidate::{Candidate, Hindrance, Kind, Named, Policy, Subnet},
         check,
         machine::{Moved, Paths, Route, WhyRelayed},
         way::Way,
@@ -540,9 +540,16 @@ fn one_wish_takes_both_off_the_direct_path_and_back_and_a_path_that_died_meanwhi
         let asked = 3 * RELAYED + Duration::from_millis(105);
         assert!(world.run(asked, is_relayed), "at once");
         assert!(!world.run(Duration::from_secs(600), World::is_direct));
-        for node in &world.nodes {
-            let why = node.paths.why_relayed(world.now);
-            assert_eq!(why, Some(WhyRelayed::PolicyRelayOnly));
+        // Each knows whose wish it is.
+        for node in 0..2 {
+            let whose = if node == who {
+                WhyRelayed::PolicyRelayOnly
+            } else {
+                WhyRelayed::PeerRelayOnly
+            };
+            let paths = &world.nodes[node].paths;
+            assert_eq!(paths.why_relayed(world.now), Some(whose));
+            assert_eq!(paths.is_relay_wanted_by_peer(), node != who);
         }
         let now = world.now;
         world.nodes[who].paths.handle_wish(false, now);
@@ -620,6 +627,100 @@ fn who_wants_no_direct_path_gets_none_and_says_nothing() {
         (None, None, None)
     );
     assert_eq!(node.why_relayed(now), Some(WhyRelayed::PolicyRelayOnly));
+}
+
+#[test]
+fn whoever_cannot_be_reached_directly_says_why_and_the_other_knows_it() {
+    let home = Edge("EIM/APDF", vec![HOME]);
+    let mut world = World::new(&home, &home, 9);
+    assert!(world.run(Duration::from_secs(2), World::is_direct));
+    // Its network lets no UDP through any more.
+    let hosts = world.nodes.iter().map(|node| node.at);
+    let hosts = hosts.map(|at| (at.network, at.address.ip())).collect();
+    world.internet.mute(hosts);
+    world.nodes[0].paths.handle_udp_blocked(true);
+    world.run(Duration::from_secs(5), |_| false);
+    let why = |world: &World| world.nodes[1].paths.why_relayed(world.now);
+    assert_eq!(why(&world), Some(WhyRelayed::PeerUdpBlocked));
+    world.nodes[0].paths.handle_udp_blocked(false);
+    world.run(Duration::from_secs(1), |_| false);
+    assert_eq!(why(&world), Some(WhyRelayed::WentDark));
+
+    let now = Instant::now();
+    let mut node = Paths::new(keys(Side::Host), Policy::default(), now);
+    let named = Named {
+        hindrance: Some(Hindrance::RelayOnly),
+        ..Named::default()
+    };
+    node.handle_remote(&named, now);
+    assert_eq!(node.why_relayed(now), Some(WhyRelayed::PeerRelayOnly));
+}
+
+#[test]
+fn whoever_asks_hears_what_the_way_of_the_moment_takes() {
+    let home = Edge("EIM/APDF", vec![HOME]);
+    let mut world = World::new(&home, &home, 10);
+    let asks = |world: &mut World, node: usize| {
+        let now = world.now;
+        world.nodes[node].paths.handle_ping(now);
+        world.run(Duration::from_millis(200), |_| false);
+        let pongs = std::iter::from_fn(|| world.nodes[node].paths.poll_pong());
+        pongs.collect::<Vec<_>>()
+    };
+    world.nodes[0].paths.handle_wish(true, world.epoch);
+    world.run(Duration::from_millis(300), |_| false);
+    for node in [0, 1] {
+        let [pong] = asks(&mut world, node)[..] else {
+            panic!("one question, one answer")
+        };
+        assert_eq!(pong.direct, None);
+        let [least, most] = [0, 2].map(|ticks| 2 * RELAYED + ticks * TICK);
+        assert!((least..=most).contains(&pong.rtt), "{:?}", pong.rtt);
+    }
+    let now = world.now;
+    world.nodes[0].paths.handle_wish(false, now);
+    assert!(world.run(Duration::from_secs(2), World::is_direct));
+    for node in [0, 1] {
+        let [pong] = asks(&mut world, node)[..] else {
+            panic!("one question, one answer")
+        };
+        assert_eq!(pong.direct, world.nodes[node].paths.route().direct);
+        assert!(pong.rtt < 2 * RELAYED, "{:?}", pong.rtt);
+    }
+    // Where nothing comes back there is no answer; and however often one asks, it is no storm.
+    world.is_relay_up = false;
+    let hosts = world.nodes.iter().map(|node| node.at);
+    let hosts = hosts.map(|at| (at.network, at.address.ip())).collect();
+    world.internet.mute(hosts);
+    assert_eq!(asks(&mut world, 0), []);
+    let (now, before) = (world.now, world.nodes[0].paths.checks_sent());
+    for _ in 0..1000 {
+        world.nodes[0].paths.handle_ping(now);
+    }
+    assert!(world.nodes[0].paths.checks_sent() - before <= 60);
+}
+
+#[test]
+fn who_wants_the_relay_only_can_be_measured_through_it() {
+    let now = Instant::now();
+    let policy = Policy {
+        relay_only: true,
+        ..Policy::default()
+    };
+    let mut asked = Paths::new(keys(Side::Host), policy, now);
+    let mut asks = Paths::new(keys(Side::Joiner), Policy::default(), now);
+    asks.handle_ping(now);
+    let question = asks.poll_transmit().expect("a question");
+    asked.handle_datagram(&question.bytes(), None, now);
+    let answer = asked.poll_transmit().expect("an answer");
+    assert_eq!(answer.to, None, "and by no other way");
+    let later = now + Duration::from_millis(31);
+    asks.handle_datagram(&answer.bytes(), None, later);
+    let rtt = asks.poll_pong().map(|pong| pong.rtt);
+    assert_eq!(rtt, Some(Duration::from_millis(31)));
+    // The same answer again is none.
+    asks.handle_datagram(&answer.bytes(), None, later);
+    assert_eq!(asks.poll_pong(), None);
 }
 
 proptest! {

@@ -425,6 +425,7 @@ proptest! {
                 nat: Nat { mapping },
                 attempt: Some(Attempt { number, port: attempt_port }),
                 relayed: number % 4 == 0,
+                hindrance: None,
             };
             node.handle_remote(&named, now);
             for _ in 0..wait {

@@ -107,7 +107,8 @@ fn one_line(message: &str) -> String {
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty());
-    let words = lines.collect::<Vec<_>>().join("; ");
+    // What clap ends with a colon goes on in the next line.
+    let words = lines.collect::<Vec<_>>().join("; ").replace(":; ", ": ");
     words.strip_prefix("error: ").unwrap_or(&words).to_owned()
 }
 
@@ -242,7 +243,7 @@ fn announce(args: &ServeArgs, is_quickstart: bool, relay: &Relay) -> io::Result<
     stdout.flush()?;
     if is_quickstart {
         say(&format!(
-            "relay up   nodes {listen}/udp{tcp}   metrics http://{admin}/metrics   key {key}\n\n\
+            "relay up   nodes {listen}/udp{tcp}   observer {observers}   metrics http://{admin}/metrics   key {key}\n\n\
              On each of the two machines, once:\n\n    remora setup {address}\n\n\
              Then whoever helps runs         remora invite\n\
              and whoever is helped runs      remora join\n\n\
@@ -252,6 +253,12 @@ fn announce(args: &ServeArgs, is_quickstart: bool, relay: &Relay) -> io::Result<
                 Some(at) => format!(" {at}/tcp"),
                 None => String::new(),
             },
+            observers = relay
+                .observer_addrs()
+                .iter()
+                .map(|at| format!("{at}/udp"))
+                .collect::<Vec<_>>()
+                .join(" "),
             key = args.key.display(),
             hint = if args.advertise.is_none() {
                 "\nOther networks reach it by another address? Say which with --advertise HOST:PORT."

@@ -150,6 +150,7 @@ pub struct Relay {
     address: RelayAddr,
     local_addr: SocketAddr,
     stream_addr: Option<SocketAddr>,
+    observer_addrs: Vec<SocketAddr>,
     admin_addr: SocketAddr,
     mesh_addr: Option<SocketAddr>,
     mesh: Mesh,
@@ -272,7 +273,9 @@ impl Relay {
         tasks.spawn(finishing(driver.run(drain.clone(), closing.clone())));
         tasks.spawn(admin::serve(bound.admin, admin, closing.clone()));
         let reflector = Arc::new(Mutex::new(Reflector::new(now)));
+        let mut observer_addrs = Vec::new();
         for observer in bound.observers {
+            observer_addrs.push(observer.local_addr()?);
             let (reflector, metrics) = (Arc::clone(&reflector), Arc::clone(&metrics));
             tasks.spawn(observer.run(reflector, metrics, closing.clone()));
         }
@@ -295,6 +298,7 @@ impl Relay {
             address,
             local_addr: bound.local_addr,
             stream_addr,
+            observer_addrs,
             admin_addr: bound.admin_addr,
             mesh_addr,
             mesh,
@@ -321,6 +325,11 @@ impl Relay {
     /// Where nodes' streams arrive, port resolved.
     pub fn stream_addr(&self) -> Option<SocketAddr> {
         self.stream_addr
+    }
+
+    /// Where else nodes are told how they are seen, ports resolved.
+    pub fn observer_addrs(&self) -> &[SocketAddr] {
+        &self.observer_addrs
     }
 
     /// Where probes and metrics are, port resolved.

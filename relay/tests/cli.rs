@@ -119,6 +119,7 @@ fn a_bad_command_line_is_one_line_and_exit_2() {
             &["serve", "--max-nodes", "many"],
             "`many` does not fit --max-nodes <N>: it takes a whole number",
         ),
+        (&["serve", "--tls-key", "x"], "not provided: --tls-cert"),
         (&["serve", "--session-burst", "1.5"], "`1.5` does not fit"),
         (&["serve", "--listen"], "--listen"),
         (&["serve", "--advertise", "no-port"], "HOST:PORT"),
@@ -340,6 +341,8 @@ fn quickstart_prints_the_address_and_what_each_of_the_two_types() {
         assert_ne!(stderr.read_line(&mut said).expect("text"), 0, "{said}");
     }
     for line in [
+        "/udp   metrics",
+        "   observer ",
         &format!("remora setup {address}"),
         "remora invite",
         "remora join",

@@ -104,6 +104,7 @@ impl Watched {
             | Event::WrongCode { .. }
             | Event::CodeEnded(_)
             | Event::Home { .. }
+            | Event::RelayWish { .. }
             | Event::RelayDraining(_)
             | Event::Session(_)
             | Event::ChatWanted

@@ -470,6 +470,7 @@ pub(super) async fn part(
                     events,
                     input,
                     frames: _,
+                    measure: _,
                 },
             page,
             ..

@@ -1,28 +1,41 @@
 //! A node's place at one relay: a socket, what keeps the relay in reach, the control connection.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use remora_proto::id::{RelayAddr, RelayId};
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use remora_proto::{
+    id::{RelayAddr, RelayId},
+    random::Random,
+    wire::reflect,
+};
+use tokio::{
+    net::UdpSocket,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
 
 use super::Near;
 use crate::{
     control::{Control, Notice, RELAY_UNREACHABLE, Started},
-    error::Failure,
+    error::{Exit, Failure},
     node::Options,
     path::{
         keeper::Keeper,
         socket::MagicSocket,
         stream::{Dialer, proxy::Proxy},
+        udp,
     },
 };
 
 /// For the last words to the relay.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+/// For the word that nobody listens at a relay's UDP port: it comes at once, or not at all.
+const REFUSING: Duration = Duration::from_millis(500);
 /// Where a relay is whose name only the proxy knows: nowhere (192.0.2.0/24, RFC 5737). What is asked there by UDP is lost.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 1);
 
@@ -71,13 +84,17 @@ impl Attached {
         keeping.spawn(keeper.run());
         let park_after = options.park_after;
         let connecting = Control::connect(relay, address, socket.clone(), incoming, park_after);
+        let started = tokio::select! { biased;
+            started = connecting => started,
+            failure = refused(relay, (!tcp_only).then_some(address), trouble.clone()) => Err(failure),
+        };
+        let started = started
+            .map_err(|failure| unreached(failure, relay, tcp_only, trouble.borrow().as_deref()));
         let Started {
             control,
             notices,
             task,
-        } = connecting
-            .await
-            .map_err(|failure| unreached(failure, relay, tcp_only, trouble.borrow().as_deref()))?;
+        } = started?;
         let mut talking = JoinSet::new();
         talking.spawn(task);
         Ok(Self {
@@ -125,6 +142,41 @@ impl Attached {
         drop(keeping);
         (socket, receiving)
     }
+}
+
+/// Until it is clear that nobody is there: no stream can be had, and by UDP, if there is anything to be sent by it, the other
+/// computer says that nobody listens. Whoever is only silent may yet answer.
+async fn refused(
+    relay: &RelayAddr,
+    by_udp: Option<SocketAddr>,
+    mut trouble: watch::Receiver<Option<String>>,
+) -> Failure {
+    let has_no_stream = trouble.wait_for(Option::is_some).await.is_ok();
+    let is_over = match by_udp {
+        Some(address) => has_no_stream && is_refused(address).await,
+        None => has_no_stream,
+    };
+    if !is_over {
+        return std::future::pending().await;
+    }
+    let at = &relay.host_port;
+    let line = format!(
+        "nobody listens at the relay's address {at} by UDP: is it running, and is the address right?"
+    );
+    Failure::new(Exit::Offline, RELAY_UNREACHABLE, line)
+}
+
+/// Whether the other computer says that nobody listens there (ICMP: port unreachable), which the system tells a socket of its own.
+async fn is_refused(address: SocketAddr) -> bool {
+    let asking = async {
+        let socket = UdpSocket::bind(udp::any(address.is_ipv4())).await?;
+        socket.connect(address).await?;
+        let question = reflect::request(u64::from_be_bytes(Random::system().bytes()));
+        socket.send(&question).await?;
+        socket.recv(&mut [0; reflect::LEN]).await
+    };
+    let answered = timeout(REFUSING, asking).await;
+    matches!(answered, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// What was wrong with either way to the relay.

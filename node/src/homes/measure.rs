@@ -31,6 +31,7 @@ pub(super) async fn measure(near: &mut [Near]) {
         tracing::debug!(%error, "relays were not measured");
     }
     for (near, rtt) in near.iter_mut().zip(measuring.medians()) {
+        near.is_asked = near.address.is_some();
         near.rtt = rtt;
     }
 }

@@ -12,7 +12,10 @@ use remora_proto::{
 };
 use tokio::{net::UdpSocket, time::timeout};
 
-use super::report::{Family, Report};
+use super::{
+    near::Listed,
+    report::{Family, Report, Udp},
+};
 use crate::{
     control::RELAY_UNREACHABLE,
     error::{Exit, Failure},
@@ -51,96 +54,120 @@ impl Looked {
 }
 
 /// Looks, at the nearest of several relays.
-pub(super) async fn around(relays: &[RelayAddr]) -> Looked {
-    let near = match Homes::find(relays, Options::default()).await {
+pub(super) async fn around(relays: &[RelayAddr], tcp_only: bool) -> Looked {
+    let near = match Homes::find(relays, options(tcp_only)).await {
         Ok(homes) => homes.near().to_vec(),
         Err(_) => Vec::new(),
     };
     let relay = near.first().map_or(&relays[0], |near| &near.relay);
-    let mut looked = around_one(relay).await;
+    let mut looked = around_one(relay, tcp_only).await;
     looked.report.near = near;
     looked
 }
 
-async fn around_one(relay: &RelayAddr) -> Looked {
-    // Where there are no names, there may be a proxy that knows them.
-    let addresses = addresses(relay).await.unwrap_or_default();
+fn options(tcp_only: bool) -> Options {
+    match tcp_only {
+        true => Options::tcp_only(),
+        false => Options::default(),
+    }
+}
+
+async fn around_one(relay: &RelayAddr, tcp_only: bool) -> Looked {
+    let mut addresses = Vec::new();
+    if !tcp_only {
+        // Where there are no names, there may be a proxy that knows them.
+        addresses = self::addresses(relay).await.unwrap_or_default();
+    }
     let [v4, v6] = [true, false].map(|is_v4| {
         let of_family = |address: &SocketAddr| address.is_ipv4() == is_v4;
         addresses.iter().copied().find(of_family)
     });
-    let (node, tcp, seen_v4, seen_v6, mapped) = tokio::join!(
-        connect(relay, Options::default()),
-        connect(relay, Options::tcp_only()),
-        seen(v4),
-        seen(v6),
-        port_mapping(&addresses)
-    );
-    let has_tcp = tcp.is_ok();
-    let is_by_udp = node.as_ref().is_ok_and(|node| !node.is_by_tcp());
+    let by_any = async {
+        match tcp_only {
+            true => None,
+            false => Some(connect(relay, tcp_only).await),
+        }
+    };
+    let (node, tcp, seen_v4, seen_v6, mapped) =
+        tokio::join!(by_any, connect(relay, true), seen(v4), seen(v6), async {
+            match tcp_only {
+                true => Err(Unmapped::NotAsked),
+                false => port_mapping(&addresses).await,
+            }
+        });
+    let tcp_error = tcp.as_ref().err().map(|failure| failure.line.clone());
+    let is_by_udp = matches!(&node, Some(Ok(node)) if !node.is_by_tcp());
+    let udp = match (tcp_only, is_by_udp, seen_v4.or(seen_v6), &tcp_error) {
+        (true, ..) => Udp::NotAsked,
+        (_, true, ..) | (_, _, Some(_), _) => Udp::Goes,
+        (.., None) => Udp::Blocked,
+        (.., Some(_)) => Udp::Unknown,
+    };
     // Where UDP does not go, it may have taken longer to find that out than anybody waits here. And of two that went wrong, what
     // is said is about the one that is tried first.
     let (node, spare) = match (node, tcp) {
-        (Ok(node), tcp) => (Ok(node), tcp.ok()),
-        (Err(_), Ok(tcp)) => (Ok(tcp), None),
-        (Err(failure), Err(_)) => (Err(failure), None),
+        (Some(Ok(node)), tcp) => (Ok(node), tcp.ok()),
+        (Some(Err(_)) | None, Ok(tcp)) => (Ok(tcp), None),
+        (Some(Err(failure)), Err(_)) | (None, Err(failure)) => (Err(failure), None),
     };
-    let mut report = match &node {
-        Ok(node) => {
-            let nat = if is_by_udp {
-                survey::nat(&survey::observers(node.control())).await.nat()
-            } else {
-                Nat::default()
-            };
-            Report::of(relay, node.control(), nat)
+    let nat = match &node {
+        Ok(node) if is_by_udp => {
+            let observers = survey::observers(node.control());
+            survey::nat(&observers).await.nat()
         }
-        Err(failure) => Report::nothing(relay, failure),
+        Ok(_) | Err(_) => Nat::default(),
     };
-    report.has_udp = is_by_udp || seen_v4.is_some() || seen_v6.is_some();
-    report.has_tcp = has_tcp;
-    report.v4 = family(true, v4, seen_v4);
-    report.v6 = family(false, v6, seen_v6);
-    report.port_mapping = mapped;
-    let (node, failure) = match node {
-        Ok(node) => (Some(node), None),
-        Err(failure) => (None, Some(failure)),
+    let (looked, node, failure) = match node {
+        Ok(node) => (Listed::home(relay, node.control()), Some(node), None),
+        Err(failure) => (Listed::unusable(relay, &failure), None, Some(failure)),
     };
     Looked {
-        report,
+        report: Report {
+            relay: looked,
+            near: Vec::new(),
+            nat,
+            udp,
+            tcp_error,
+            v4: family(true, v4, seen_v4),
+            v6: family(false, v6, seen_v6),
+            port_mapping: mapped,
+        },
         failure,
         nodes: [node, spare],
     }
 }
 
-async fn connect(relay: &RelayAddr, options: Options) -> Result<Node, Failure> {
-    timeout(CONNECTING, Node::connect(relay, options))
+async fn connect(relay: &RelayAddr, tcp_only: bool) -> Result<Node, Failure> {
+    timeout(CONNECTING, Node::connect(relay, options(tcp_only)))
         .await
-        .unwrap_or_else(|_| Err(too_slow(relay)))
+        .unwrap_or_else(|_| Err(too_slow(relay, tcp_only)))
 }
 
-fn too_slow(relay: &RelayAddr) -> Failure {
-    let at = &relay.host_port;
-    let seconds = CONNECTING.as_secs_f64();
-    Failure::new(
-        Exit::Offline,
-        RELAY_UNREACHABLE,
-        format!(
+fn too_slow(relay: &RelayAddr, tcp_only: bool) -> Failure {
+    let (at, seconds) = (&relay.host_port, CONNECTING.as_secs_f64());
+    let line = match tcp_only {
+        true => format!("no answer from the relay at {at} by TCP within {seconds} s"),
+        false => format!(
             "no answer from the relay at {at} within {seconds} s: is it running, is the address right, and does your network let UDP through?"
         ),
-    )
+    };
+    Failure::new(Exit::Offline, RELAY_UNREACHABLE, line)
 }
 
 fn family(is_v4: bool, relay: Option<SocketAddr>, seen: Option<SocketAddr>) -> Family {
-    let hosts = gather::hosts(&[udp::any(is_v4)]);
     Family {
         is_asked: relay.is_some(),
         seen,
-        is_local: seen.is_some_and(|seen| {
-            let mut own = hosts.iter().map(|host| host.candidate.address.ip());
-            seen.ip().is_loopback() || own.any(|own| own == seen.ip())
-        }),
-        has_support: !hosts.is_empty(),
+        is_local: seen.is_some_and(is_own),
+        has_support: !gather::hosts(&[udp::any(is_v4)]).is_empty(),
     }
+}
+
+/// Whether it is this computer's own address, so that no NAT stands before it.
+pub(crate) fn is_own(seen: SocketAddr) -> bool {
+    let hosts = gather::hosts(&[udp::any(seen.is_ipv4())]);
+    let mut own = hosts.iter().map(|host| host.candidate.address.ip());
+    seen.ip().is_loopback() || own.any(|own| own == seen.ip())
 }
 
 /// From where the relay sees a fresh socket.

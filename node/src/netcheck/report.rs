@@ -1,12 +1,9 @@
 //! What has been found, for people and for scripts.
 
-use std::{
-    net::{SocketAddr, SocketAddrV4},
-    time::Duration,
-};
+use std::net::{SocketAddr, SocketAddrV4};
 
 use remora_proto::{
-    id::{RelayAddr, Side},
+    id::Side,
     path::{
         nat::{Allocation, Mapping as NatMapping, Nat},
         plan::{Choice, Plan},
@@ -14,10 +11,8 @@ use remora_proto::{
 };
 use serde_json::{Value, json};
 
-use super::near::{near_lines, relays_json};
+use super::near::Listed;
 use crate::{
-    control::{Control, RELAY_UNREACHABLE},
-    error::Failure,
     homes::Near,
     path::portmap::{Protocol, Unmapped},
 };
@@ -39,32 +34,38 @@ const OTHERS: [(&str, NatMapping); 4] = [
     ("random", NatMapping::Dependent(Allocation::Random)),
 ];
 
+/// Whether datagrams go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Udp {
+    /// Something came back.
+    Goes,
+    /// Nothing did, while the relay answers over TCP.
+    Blocked,
+    /// Nothing did, and over TCP neither: nobody may be there.
+    Unknown,
+    /// It was not wanted.
+    NotAsked,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Report {
-    relay: Relay,
+    /// The one that was looked at.
+    pub(super) relay: Listed,
     /// Those that there were to choose from.
     pub(super) near: Vec<Near>,
-    nat: Nat,
-    /// Whether anything came back.
-    pub(super) has_udp: bool,
-    /// Whether the relay answers over TCP.
-    pub(super) has_tcp: bool,
+    /// What stands before this computer.
+    pub(super) nat: Nat,
+    /// Whether UDP goes.
+    pub(super) udp: Udp,
+    /// Why the relay is not reached over TCP, if it is not.
+    pub(super) tcp_error: Option<String>,
     /// IPv4.
     pub(super) v4: Family,
     /// IPv6.
     pub(super) v6: Family,
     /// Whether the gateway gives ports.
     pub(super) port_mapping: Result<(Protocol, SocketAddrV4), Unmapped>,
-}
-
-#[derive(Debug)]
-struct Relay {
-    address: String,
-    name: Option<String>,
-    rtt: Option<Duration>,
-    /// Why it cannot be used.
-    error: Option<&'static str>,
 }
 
 /// IPv4 or IPv6.
@@ -81,75 +82,25 @@ pub(super) struct Family {
 }
 
 impl Report {
-    /// Of a relay that has taken us in.
-    pub(super) fn of(relay: &RelayAddr, control: &Control, nat: Nat) -> Self {
-        let relay = Relay {
-            address: relay.host_port.clone(),
-            name: Some(control.welcome.relay_name.clone()),
-            rtt: Some(control.rtt()),
-            error: None,
-        };
-        Self::new(relay, nat)
-    }
-
-    /// Of one that could not be used.
-    pub(super) fn nothing(relay: &RelayAddr, failure: &Failure) -> Self {
-        let relay = Relay {
-            address: relay.host_port.clone(),
-            name: None,
-            rtt: None,
-            error: Some(failure.code),
-        };
-        Self::new(relay, Nat::default())
-    }
-
-    fn new(relay: Relay, nat: Nat) -> Self {
-        Self {
-            relay,
-            near: Vec::new(),
-            nat,
-            has_udp: false,
-            has_tcp: false,
-            v4: Family::default(),
-            v6: Family::default(),
-            port_mapping: Err(Unmapped::NoGateway),
-        }
-    }
-
     /// One object.
     pub(super) fn json(&self) -> Value {
         let (direct, relayed) = self.prediction();
+        let udp = match self.udp {
+            Udp::Goes => Some(true),
+            Udp::Blocked => Some(false),
+            Udp::Unknown | Udp::NotAsked => None,
+        };
+        let relays: Vec<_> = self.relays().iter().map(Listed::json).collect();
         json!({
-            "v": 1, "udp": self.has_udp, "ipv4": self.v4.json(), "ipv6": self.v6.json(),
-            "tcp": self.has_tcp, "nat": nat_json(&self.nat), "port_mapping": self.port_mapping_json(),
-            "relays": self.relays_json(),
+            "v": 1, "udp": udp, "ipv4": self.v4.json(), "ipv6": self.v6.json(),
+            "tcp": self.tcp_error.is_none(), "tcp_error": self.tcp_error,
+            "nat": nat_json(&self.nat), "port_mapping": self.port_mapping_json(), "relays": relays,
             "direct_likely_with": direct, "relay_needed_with": relayed,
         })
     }
 
-    /// The one that was looked at first, with all that is known of it.
-    fn relays_json(&self) -> Value {
-        let relay = &self.relay;
-        let rtt_ms = relay.rtt.map(|rtt| rtt.as_secs_f64() * 1e3);
-        let mut relays = vec![json!({
-            "name": relay.name, "address": relay.address, "rtt_ms": rtt_ms,
-            "state": relay.error.unwrap_or("ok"), "home": relay.error.is_none(),
-        })];
-        let all = relays_json(&self.near, |_| false);
-        let all = all.as_array().cloned().unwrap_or_default();
-        let others = all.into_iter().skip(1);
-        relays.extend(others.map(|mut other| {
-            let has_answered = !other["rtt_ms"].is_null();
-            other["state"] = if has_answered {
-                "ok"
-            } else {
-                RELAY_UNREACHABLE
-            }
-            .into();
-            other["name"] = Value::Null;
-            other
-        }));
-        relays.into()
+    fn relays(&self) -> Vec<Listed> {
+        Listed::all(&self.near, &self.relay, self.udp == Udp::Goes)
     }
 
     fn port_mapping_json(&self) -> Value {
@@ -184,8 +135,10 @@ impl Report {
     }
 
     fn choice(&self, mapping: NatMapping) -> Option<Choice> {
-        if !self.has_udp {
-            return Some(Choice::Hopeless);
+        match self.udp {
+            Udp::Goes => {}
+            Udp::Blocked | Udp::NotAsked => return Some(Choice::Hopeless),
+            Udp::Unknown => return None,
         }
         // A gateway's port lets in whoever sends to it.
         if self.port_mapping.is_ok() {
@@ -203,31 +156,20 @@ impl Report {
             names => names.join(", "),
         };
         let mut lines = vec![
-            format!(
-                "UDP           {}",
-                if self.has_udp {
-                    "yes"
-                } else {
-                    "no: nothing came back"
-                }
-            ),
+            format!("UDP           {}", self.udp_words()),
             format!(
                 "TCP           {}",
-                if self.has_tcp {
-                    "yes"
-                } else {
-                    "no: the relay does not answer over it"
-                }
+                self.tcp_error
+                    .as_ref()
+                    .map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"))
             ),
-            format!("IPv4          {}", self.v4.words()),
-            format!("IPv6          {}", self.v6.words()),
+            format!("IPv4          {}", self.family_words(self.v4)),
+            format!("IPv6          {}", self.family_words(self.v6)),
             format!("NAT           {}", self.nat_words()),
             format!("port mapping  {}", self.port_mapping_words()),
             format!("relay         {}", self.relay.words()),
         ];
-        lines.extend(near_lines(&relays_json(&self.near, |near| {
-            near.relay.host_port == self.relay.address
-        })));
+        lines.extend(Listed::lines(&self.relays()));
         if !(direct.is_empty() && relayed.is_empty()) {
             lines.push(format!(
                 "Direct likely with others behind: {}.  Relay needed with: {}.",
@@ -238,13 +180,32 @@ impl Report {
         lines
     }
 
+    fn family_words(&self, family: Family) -> String {
+        match self.udp {
+            Udp::NotAsked => "not asked".into(),
+            Udp::Goes | Udp::Blocked | Udp::Unknown => family.words(),
+        }
+    }
+
+    fn udp_words(&self) -> &'static str {
+        match self.udp {
+            Udp::Goes => "yes",
+            Udp::Blocked => "no: nothing came back",
+            Udp::Unknown => "not known: nothing answers at the relay's address, over TCP neither",
+            Udp::NotAsked => "not asked",
+        }
+    }
+
     fn nat_words(&self) -> String {
         let is_local = self.v4.is_local || (self.v4.seen.is_none() && self.v6.is_local);
         match self.nat.mapping {
-            NatMapping::Unknown if !self.has_udp => "not known: UDP does not go".into(),
-            NatMapping::Unknown => {
-                "not known: the relay sees this computer from one place only".into()
+            NatMapping::Unknown => match self.udp {
+                Udp::Goes => "not known: the relay sees this computer from one place only",
+                Udp::Blocked => "not known: UDP does not go",
+                Udp::Unknown => "not known: no relay answers",
+                Udp::NotAsked => "not asked",
             }
+            .into(),
             NatMapping::Independent if is_local => "none".into(),
             NatMapping::Independent => "the same port for all destinations (independent)".into(),
             NatMapping::Dependent(allocation) => {
@@ -269,16 +230,6 @@ impl Report {
     }
 }
 
-impl Relay {
-    fn words(&self) -> String {
-        let ms = |rtt: Duration| format!("{:.1} ms", rtt.as_secs_f64() * 1e3);
-        let name = self.name.as_deref().unwrap_or("–");
-        let state = self.error.unwrap_or("ok");
-        let rtt = self.rtt.map_or_else(|| "–".into(), ms);
-        format!("{name} at {}  {rtt}  {state}", self.address)
-    }
-}
-
 impl Family {
     fn json(&self) -> Value {
         let works = self.is_asked.then_some(self.seen.is_some());
@@ -299,10 +250,11 @@ impl Family {
     }
 }
 
-/// The stable name of what a NAT does, for `remora status`, too.
-pub(crate) fn nat_name(nat: &Nat) -> &'static str {
+/// The stable name of what a NAT does, for `remora status`; none stands before whoever is seen at their own address.
+pub(crate) fn nat_name(nat: &Nat, is_own: bool) -> &'static str {
     match nat.mapping {
         NatMapping::Unknown => "unknown",
+        NatMapping::Independent if is_own => "none",
         NatMapping::Independent => "independent",
         NatMapping::Dependent(allocation) => allocation_name(allocation),
     }
@@ -338,18 +290,28 @@ fn nat_json(nat: &Nat) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use remora_proto::id::{RelayAddr, RelayId};
+
     use super::*;
+    use crate::error::{Exit, Failure};
 
     fn report(mapping: NatMapping) -> Report {
-        let relay = Relay {
-            address: "relay.example:4433".into(),
-            name: Some("fra-1".into()),
-            rtt: Some(Duration::from_micros(12_100)),
-            error: None,
+        let relay = RelayAddr {
+            host_port: "relay.example:4433".into(),
+            id: RelayId([7; 32]),
+            tls: None,
         };
-        let mut report = Report::new(relay, Nat { mapping });
-        (report.has_udp, report.has_tcp) = (true, false);
-        report
+        let failure = Failure::new(Exit::Offline, "RELAY_FULL", "it is full");
+        Report {
+            relay: Listed::unusable(&relay, &failure),
+            near: Vec::new(),
+            nat: Nat { mapping },
+            udp: Udp::Goes,
+            tcp_error: Some("the proxy at 192.0.2.1:8080 does not let us through: 403".into()),
+            v4: Family::default(),
+            v6: Family::default(),
+            port_mapping: Err(Unmapped::NoGateway),
+        }
     }
 
     #[test]
@@ -388,8 +350,27 @@ mod tests {
         let external = SocketAddrV4::new([203, 0, 113, 7].into(), 41_641);
         mapped.port_mapping = Ok((Protocol::Pcp, external));
         assert_eq!(mapped.prediction().1, [""; 0], "strangers get in");
-        mapped.has_udp = false;
+        mapped.udp = Udp::Blocked;
         assert_eq!(mapped.prediction().0, [""; 0], "nothing gets through");
+        assert_eq!(mapped.prediction().1.len(), OTHERS.len());
+    }
+
+    #[test]
+    fn where_nobody_answers_nothing_is_said_of_the_network() {
+        let mut report = report(NatMapping::Unknown);
+        for (udp, json, words) in [
+            (Udp::Goes, json!(true), "yes"),
+            (Udp::Blocked, json!(false), "no: nothing came back"),
+            (Udp::Unknown, Value::Null, "not known: nothing answers"),
+            (Udp::NotAsked, Value::Null, "not asked"),
+        ] {
+            report.udp = udp;
+            assert_eq!(report.json()["udp"], json);
+            let line = &report.lines()[0];
+            assert!(line.contains(words), "{line}");
+        }
+        report.udp = Udp::Unknown;
+        assert_eq!(report.prediction(), (vec![], vec![]));
     }
 
     #[test]
@@ -403,12 +384,12 @@ mod tests {
         report.v6.has_support = true;
         let lines = report.lines().join("\n");
         for part in [
-            "UDP           yes\nTCP           no",
+            "UDP           yes\nTCP           no: the proxy at 192.0.2.1:8080 does not let us through",
             "IPv4          yes, seen as 198.51.100.4:41641",
             "IPv6          not known",
             "from 65024 to 65535 (block)",
             "port mapping  none: no gateway is known",
-            "fra-1 at relay.example:4433  12.1 ms  ok",
+            "relay         – at relay.example:4433  –  RELAY_FULL",
             "Direct likely with others behind: independent.  Relay needed with: sequential, block, random.",
         ] {
             assert!(lines.contains(part), "{part}: {lines}");

@@ -8,6 +8,7 @@
 //! ```
 
 use std::{
+    iter, mem,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -76,6 +77,8 @@ pub struct Mover {
     pub silence: Arc<Silence>,
     /// The gateway's port.
     pub port_map: PortMap,
+    /// The relay is reached by a stream, and people know it.
+    pub is_by_stream: bool,
 }
 
 /// Whom the task talks to.
@@ -89,6 +92,12 @@ pub struct Links {
     pub moved: mpsc::Sender<Moved>,
     /// Whether this side wants packets to go through the relay for now.
     pub relayed: watch::Receiver<bool>,
+    /// Whether the other side does.
+    pub relay_wanted: watch::Sender<bool>,
+    /// Somebody wants to know how long the way takes now.
+    pub pings: mpsc::Receiver<()>,
+    /// How long it took, there and back.
+    pub pongs: mpsc::Sender<Duration>,
 }
 
 impl Mover {
@@ -148,6 +157,7 @@ impl Mover {
                     let relayed = *links.relayed.borrow_and_update();
                     paths.handle_wish(relayed, Instant::now());
                 }
+                Some(()) = links.pings.recv() => paths.handle_ping(Instant::now()),
                 _ = look.tick() => {
                     let last = self.silence.last_sent();
                     if last != sent {
@@ -180,6 +190,7 @@ impl Mover {
             let candidates = gather::candidates(&hosts, mapped, seen.main(), allow_loopback);
             paths.handle_local(candidates, own, now);
             paths.handle_nat(seen.nat(), now);
+            paths.handle_udp_blocked(self.carrier.leg().socket.is_by_stream());
             paths.handle_timeout(now);
             self.flush(&mut paths, &mut seen, &links, now);
         }
@@ -207,7 +218,7 @@ impl Mover {
     }
 
     /// Everything the machines have to say. Nothing here waits: what it waited for might be what goes over the path.
-    fn flush(&self, paths: &mut Paths, seen: &mut Seen, links: &Links, now: Instant) {
+    fn flush(&mut self, paths: &mut Paths, seen: &mut Seen, links: &Links, now: Instant) {
         while let Some(base) = paths.poll_observe() {
             seen.ask(base);
         }
@@ -240,10 +251,28 @@ impl Mover {
                 tracing::debug!(%error, "candidates were not told");
             }
         }
-        while let Some(step) = paths.poll_move() {
-            tracing::info!(session = %self.session, ?step, "path");
+        let mut moves: Vec<_> = iter::from_fn(|| paths.poll_move()).collect();
+        if mem::replace(&mut self.is_by_stream, by_stream) != by_stream
+            && paths.route().direct.is_none()
+            && moves.is_empty()
+        {
+            // To the machine it is the same way.
+            moves.push(Moved::Relayed);
+        }
+        for step in moves {
+            tracing::info!(session = %self.session, ?step, by_stream, "path");
             if let Err(error) = links.moved.try_send(step) {
                 tracing::debug!(%error, "a move was not told");
+            }
+        }
+        let wanted = paths.is_relay_wanted_by_peer();
+        links
+            .relay_wanted
+            .send_if_modified(|known| mem::replace(known, wanted) != wanted);
+        while let Some(pong) = paths.poll_pong() {
+            // Of another way it says nothing.
+            if pong.direct == paths.route().direct && links.pongs.try_send(pong.rtt).is_err() {
+                tracing::debug!("nobody waits for a measurement");
             }
         }
     }

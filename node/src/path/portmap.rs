@@ -68,8 +68,8 @@ impl Protocol {
 /// Why there is no mapping that strangers could use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unmapped {
-    /// It would be of no use: all is on this computer.
-    #[error("not asked for, with a relay on this computer")]
+    /// It would be of no use: all is on this computer, or UDP is not wanted.
+    #[error("not asked for, it would be of no use")]
     NotAsked,
     /// The system knows none, or not how to find out.
     #[error("no gateway is known")]

@@ -55,6 +55,12 @@ pub enum NoStream {
     /// Somebody else's certificate, or no TLS at all.
     #[error("whoever answers is not taken for the relay ({0})")]
     Tls(io::Error),
+    /// A certificate that the system's authorities do not know, or no TLS at all; the relay's address names none.
+    #[error(
+        "whoever answers is not taken for the relay ({0}); the address ends without the relay's own fingerprint (/TLS): copy the \
+         whole line that the relay has printed"
+    )]
+    Unvouched(io::Error),
     /// No relay behind it.
     #[error("what answers there is no relay ({0})")]
     WebSocket(tungstenite::Error),
@@ -98,7 +104,11 @@ impl Dialer {
         prepare(&tcp).map_err(NoStream::Tcp)?;
         let config = tls::config(self.relay.tls).await.map_err(NoStream::Tls)?;
         let connecting = TlsConnector::from(Arc::new(config)).connect(name, tcp);
-        let mut tls = connecting.await.map_err(NoStream::Tls)?;
+        let not_taken = match self.relay.tls {
+            Some(_) => NoStream::Tls,
+            None => NoStream::Unvouched,
+        };
+        let mut tls = connecting.await.map_err(not_taken)?;
         tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
         let url = format!("wss://{host_port}{PATH}");
         let (stream, _) = client_async_with_config(url, tls, Some(limits()))

@@ -202,7 +202,9 @@ pub async fn open(
         connection.export_keying_material(out, label, context)
     })
     .map_err(|_| EndReason::Internal)?;
+    let is_by_stream = ours.is_by_stream();
     let mover = Mover {
+        is_by_stream,
         session,
         carrier,
         socket: ours,

@@ -1,5 +1,5 @@
 //! What each running session tells of itself: a small file in the user's runtime folder, which only the user can read; it holds
-//! no code and no key.
+//! no code and no key. Beside it a socket at which it answers.
 
 use std::{
     env, fs,
@@ -10,7 +10,14 @@ use std::{
 use remora_proto::identity::Role;
 use serde_json::Value;
 
-use crate::{control::unix_ms, event::role_name, terminal::screen::Screen};
+use tokio::sync::{mpsc, oneshot};
+
+use super::answer::Answering;
+use crate::{
+    control::unix_ms,
+    event::{PathSnapshot, role_name},
+    terminal::screen::Screen,
+};
 
 /// `$XDG_RUNTIME_DIR/remora`, or a folder of the user's own below the temporary one.
 fn folder() -> PathBuf {
@@ -20,13 +27,20 @@ fn folder() -> PathBuf {
     }
 }
 
+/// Where the session of that process answers.
+pub(super) fn socket(pid: u32) -> PathBuf {
+    folder().join(format!("{pid}.sock"))
+}
+
 /// What this process tells about its session; taken down when dropped.
 #[derive(Debug)]
 pub struct Board {
     path: PathBuf,
     role: Role,
     shown: Option<String>,
-    since_unix_ms: u64,
+    /// Since the two computers are connected.
+    since_unix_ms: Option<u64>,
+    answering: Option<Answering>,
 }
 
 impl Board {
@@ -37,18 +51,21 @@ impl Board {
             path,
             role,
             shown: None,
-            since_unix_ms: unix_ms(),
+            since_unix_ms: None,
+            answering: None,
         }
     }
 
-    /// Shows what `screen` shows, when that has changed. Best effort: a full disk must not end a session.
-    pub fn show(&mut self, screen: &Screen) {
+    /// Shows what `screen` shows, when that has changed, and from the first time on has the way measured for whoever asks.
+    /// Best effort: a full disk must not end a session.
+    pub fn show(&mut self, screen: &Screen, measure: &mpsc::Sender<oneshot::Sender<PathSnapshot>>) {
         let Some(mut session) = screen.summary() else {
             return;
         };
         session["pid"] = std::process::id().into();
         session["role"] = role_name(self.role).into();
-        session["since_unix_ms"] = self.since_unix_ms.into();
+        let since_unix_ms = *self.since_unix_ms.get_or_insert_with(unix_ms);
+        session["since_unix_ms"] = since_unix_ms.into();
         let text = session.to_string();
         if self.shown.as_ref() == Some(&text) {
             return;
@@ -56,7 +73,11 @@ impl Board {
         if let Err(error) = self.write(&text) {
             tracing::debug!(%error, "status file");
         }
-        self.shown = Some(text);
+        if self.shown.replace(text).is_none() {
+            let answering = Answering::begin(measure.clone());
+            let answering = answering.inspect_err(|error| tracing::debug!(%error, "status socket"));
+            self.answering = answering.ok();
+        }
     }
 
     fn write(&self, text: &str) -> std::io::Result<()> {
@@ -108,8 +129,10 @@ fn live_session(path: &std::path::Path) -> Option<Value> {
     if nix::sys::signal::kill(pid, None).is_ok() {
         return Some(session);
     }
-    if let Err(error) = fs::remove_file(path) {
-        tracing::debug!(%error, "stale status file");
+    for left in [path.to_owned(), path.with_extension("sock")] {
+        if let Err(error) = fs::remove_file(left) {
+            tracing::debug!(%error, "stale status file");
+        }
     }
     None
 }

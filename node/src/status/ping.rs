@@ -1,51 +1,58 @@
-//! `remora ping`: the way and the round trip of a running session on this computer, as the session itself measures them, a line a
-//! second until packets go directly.
+//! `remora ping`: the way and the round trip of a running session on this computer, measured for each line, a line a second until
+//! packets go directly.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{board::sessions, text};
+use super::{answer::ask, board::sessions, text};
 use crate::{
     cli,
     error::{Exit, Failure},
     terminal::console::print_data,
 };
 
-/// As often as a session measures.
+/// Between two measurements: what a person reads.
 const BETWEEN: Duration = Duration::from_secs(1);
 
 /// `remora ping`
 ///
 /// # Errors
-/// There is no such session, or it has ended meanwhile.
+/// There is no such session, it has ended meanwhile, or the other computer has answered nothing.
 pub async fn run(args: cli::Ping) -> Result<Exit, Failure> {
     let pid = choose(&sessions(), args.session.as_deref())?;
     let mut ticks = interval(BETWEEN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut pongs = 0;
-    while args.count.is_none_or(|count| pongs < count) {
+    let (mut asked, mut answered) = (0, 0);
+    while args.count.is_none_or(|count| asked < count) {
         ticks.tick().await;
+        let way = ask(pid).await;
+        // Not before: it may have ended instead of answering.
         let session = sessions()
             .into_iter()
             .find(|session| session["pid"] == pid)
             .ok_or_else(|| Failure::new(Exit::Offline, "SESSION_ENDED", "the session has ended"))?;
-        pongs += 1;
+        asked += 1;
+        answered += u64::from(way.is_some());
         print_data(&if args.json {
-            object(&session, pongs).to_string()
+            object(&session, way.as_ref(), asked).to_string()
         } else {
-            line(&session)
+            line(&session, way.as_ref())
         })?;
-        if session["way"] == "direct" {
-            break;
+        if way.is_some_and(|way| way["path"] == "direct") {
+            return Ok(Exit::Ok);
         }
+    }
+    if answered == 0 {
+        let line = "the other computer has not answered; the session ends by itself if that lasts";
+        return Err(Failure::new(Exit::TimedOut, "NO_ANSWER", line));
     }
     Ok(Exit::Ok)
 }
 
 /// The process of the session that is meant: by its number, or by the other person's name or a part of it.
-fn choose(sessions: &[Value], named: Option<&str>) -> Result<Value, Failure> {
+fn choose(sessions: &[Value], named: Option<&str>) -> Result<u32, Failure> {
     let wanted = named.map(str::to_lowercase);
     let is_meant = |session: &&Value| {
         wanted.as_ref().is_none_or(|wanted| {
@@ -56,7 +63,7 @@ fn choose(sessions: &[Value], named: Option<&str>) -> Result<Value, Failure> {
     };
     let meant: Vec<&Value> = sessions.iter().filter(is_meant).collect();
     match (&meant[..], named) {
-        ([session], _) => Ok(session["pid"].clone()),
+        ([session], _) => pid(session),
         ([], None) => Err(Failure::new(
             Exit::Error,
             "NO_SESSION",
@@ -79,38 +86,76 @@ fn choose(sessions: &[Value], named: Option<&str>) -> Result<Value, Failure> {
     }
 }
 
-/// `pong from Maria Lopez via relay(fra-1) in 31 ms (PROBING)`
-fn line(session: &Value) -> String {
-    let way = match session["address"].as_str() {
-        Some(address) => address.to_owned(),
-        None => format!("relay({})", text(session, "relay")),
-    };
-    let why = session["why_relayed"].as_str();
-    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-    let rtt_ms = session["rtt_ms"].as_f64().unwrap_or_default();
-    let peer = text(session, "peer");
-    format!("pong from {peer} via {way} in {rtt_ms:.0} ms{why}")
+fn pid(session: &Value) -> Result<u32, Failure> {
+    let pid = session["pid"].as_u64().and_then(|pid| pid.try_into().ok());
+    pid.ok_or_else(|| Failure::internal("the session's file", "no process"))
 }
 
-fn object(session: &Value, number: u64) -> Value {
-    let mut pong = json!({"v": 1, "event": "pong", "number": number});
-    for field in [
-        "peer",
-        "pid",
-        "way",
-        "relay",
-        "address",
-        "rtt_ms",
-        "why_relayed",
-    ] {
-        pong[field] = session[field].clone();
+/// `pong from Maria Lopez via relay(fra-1) in 31 ms (PROBING)`
+fn line(session: &Value, way: Option<&Value>) -> String {
+    let peer = text(session, "peer");
+    let Some(way) = way else {
+        return format!("no answer from {peer}");
+    };
+    let via = match (way["address"].as_str(), text(way, "transport")) {
+        (Some(address), _) => address.to_owned(),
+        (None, "tcp") => format!("relay({}) over TCP", text(way, "relay")),
+        (None, _) => format!("relay({})", text(way, "relay")),
+    };
+    let why = way["why_relayed"].as_str();
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    let rtt_ms = way["rtt_ms"].as_f64().unwrap_or_default();
+    format!("pong from {peer} via {via} in {rtt_ms:.0} ms{why}")
+}
+
+fn object(session: &Value, way: Option<&Value>, number: u64) -> Value {
+    let event = if way.is_some() { "pong" } else { "no_pong" };
+    let mut object = json!({
+        "v": 1, "event": event, "number": number, "peer": session["peer"], "pid": session["pid"],
+    });
+    if let Some(way) = way {
+        object["way"] = way["path"].clone();
+        for field in ["relay", "address", "transport", "rtt_ms", "why_relayed"] {
+            object[field] = way[field].clone();
+        }
     }
-    pong
+    object
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::PathSnapshot;
+
+    #[test]
+    fn a_pong_says_by_what_it_came_and_that_there_was_none() {
+        let session = json!({"pid": 71, "peer": "Maria Lopez"});
+        let path = |is_by_tcp| PathSnapshot {
+            relay: "fra-1".into(),
+            rtt: Duration::from_millis(31),
+            is_by_tcp,
+            ..PathSnapshot::default()
+        };
+        for (is_by_tcp, said, transport) in [
+            (false, "relay(fra-1) in 31 ms", "udp"),
+            (true, "relay(fra-1) over TCP in 31 ms", "tcp"),
+        ] {
+            let way = path(is_by_tcp).json();
+            let line = line(&session, Some(&way));
+            assert_eq!(line, format!("pong from Maria Lopez via {said}"));
+            let pong = object(&session, Some(&way), 1);
+            assert_eq!(
+                (&pong["event"], &pong["transport"], &pong["rtt_ms"]),
+                (&json!("pong"), &json!(transport), &json!(31.0))
+            );
+        }
+        assert_eq!(line(&session, None), "no answer from Maria Lopez");
+        let none = object(&session, None, 2);
+        assert_eq!(
+            none,
+            json!({"v": 1, "event": "no_pong", "number": 2, "peer": "Maria Lopez", "pid": 71})
+        );
+    }
 
     #[test]
     fn a_session_is_meant_by_name_by_number_or_by_being_the_only_one() {

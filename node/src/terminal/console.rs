@@ -182,5 +182,5 @@ pub fn print_note(line: &str) -> Result<(), Failure> {
 /// Nobody reads it any more.
 pub fn print_data(line: &str) -> Result<(), Failure> {
     writeln!(io::stdout(), "{line}")
-        .map_err(|error| Failure::internal("cannot write to standard output", error))
+        .map_err(|error| Failure::unprinted("cannot write to standard output", &error))
 }

@@ -58,6 +58,8 @@ pub struct Screen {
     /// Whether the person has said that the words are the same, or that they differ.
     checked: bool,
     path: Option<PathSnapshot>,
+    /// The other person wants the relay.
+    peer_wants_relay: bool,
 }
 
 fn wish(command: Command) -> Meaning {
@@ -97,6 +99,7 @@ impl Screen {
             wanted,
             checked: false,
             path: None,
+            peer_wants_relay: false,
         }
     }
 
@@ -157,6 +160,7 @@ impl Screen {
                 self.path = Some(path.clone());
                 vec![line]
             }
+            Event::RelayWish { ours, theirs } => self.relay_wish(*ours, *theirs),
             Event::RelayDraining(within) => vec![style.warn(&format!(
                 "The relay goes away for maintenance in {}; this session will end then.",
                 clock(*within)
@@ -166,6 +170,26 @@ impl Screen {
             Event::Session(event) => return self.on_session_event(event, now),
         };
         (lines, None)
+    }
+
+    /// What this person wants they have been told already.
+    fn relay_wish(&mut self, ours: bool, theirs: bool) -> Vec<String> {
+        let before = std::mem::replace(&mut self.peer_wants_relay, theirs);
+        let peer = &self.peer;
+        let line = match (before == theirs, theirs, ours) {
+            (true, ..) => return Vec::new(),
+            (_, true, true) => {
+                format!("{peer} wants the relay, too: it takes both of you to end that.")
+            }
+            (_, true, false) => {
+                format!("{peer} wants to go through the relay: both ways, until {peer} ends that.")
+            }
+            (_, false, true) => format!(
+                "{peer} does not ask for the relay any more; you still do (/direct ends that)."
+            ),
+            (_, false, false) => format!("{peer} does not ask for the relay any more."),
+        };
+        vec![self.style.dim(&line)]
     }
 
     fn code_ended(&mut self, end: CodeEnd) -> String {
@@ -477,11 +501,15 @@ impl Screen {
                 });
             }
             Input::Relayed(relayed) if !self.peer.is_empty() && self.stage != Stage::Ended => {
-                let line = match relayed {
-                    true => "Through the relay from now on, both ways.",
-                    false => "By the best path again.",
-                };
-                return Some(line.to_owned());
+                let peer = &self.peer;
+                return Some(match (relayed, self.peer_wants_relay) {
+                    (true, false) => "Through the relay from now on, both ways.".into(),
+                    (true, true) => format!("You want the relay, too, as {peer} does."),
+                    (false, false) => "By the best path again.".into(),
+                    (false, true) => format!(
+                        "You do not ask for the relay any more; {peer} still does, so packets stay there."
+                    ),
+                });
             }
             Input::Session(Command::AskMode(_)) if self.stage == Stage::Trust => {
                 self.stage = Stage::Asked
@@ -541,6 +569,26 @@ mod tests {
         }
         assert!(matches!(helper.on_line("/nonsense"), Meaning::Say(_)));
         assert_eq!(helper.on_line("  \n"), Meaning::Nothing);
+    }
+
+    #[test]
+    fn whose_wish_the_relay_is_is_said() {
+        let mut person = screen(Role::Sharer);
+        let tells = |person: &mut Screen, ours, theirs| {
+            let event = Event::RelayWish { ours, theirs };
+            person.on_event(&event, Instant::now()).0.join("\n")
+        };
+        let says = |person: &mut Screen, relayed| person.sent(&Input::Relayed(relayed));
+        assert!(tells(&mut person, false, true).starts_with("Peer wants to go through the relay"));
+        let line = says(&mut person, false).expect("a line");
+        assert!(line.contains("Peer still does"), "{line}");
+        assert_eq!(tells(&mut person, false, true), "", "it is known");
+        assert!(says(&mut person, true).is_some_and(|line| line.contains("as Peer does")));
+        assert!(tells(&mut person, true, false).contains("you still do"));
+        assert_eq!(
+            says(&mut person, false).as_deref(),
+            Some("By the best path again.")
+        );
     }
 
     #[test]

@@ -214,6 +214,8 @@ export const words = {
   'told.mode.view.self': 'You ended control. The screen can only be seen now.',
   'told.mode.view.peer': '{name} ended control. The screen can only be seen now.',
   'told.upgrade_declined': 'Control was not allowed. The session goes on with the screen only.',
+  'told.relay_wish.on': '{name} wants to go through the relay: both ways, until {name} ends that.',
+  'told.relay_wish.off': '{name} does not ask for the relay any more.',
   'told.not_possible': 'Not now: {text}.',
   'told.input_refused': 'Your keys and mouse were not accepted: {text}.',
   'told.draining': 'The relay goes away for maintenance in {time}. This session ends then.',

@@ -41,6 +41,15 @@ pub struct Attempt {
     pub port: u16,
 }
 
+/// Why one side takes no direct path, whatever the other does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// It does not want one.
+    RelayOnly,
+    /// Not even its relay is reached by UDP.
+    UdpBlocked,
+}
+
 /// What one side tells the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
@@ -52,6 +61,8 @@ pub struct Named {
     pub attempt: Option<Attempt>,
     /// It wants packets to go through the relay for now, both ways.
     pub relayed: bool,
+    /// What keeps it off all of them.
+    pub hindrance: Option<Hindrance>,
 }
 
 /// Of who does not know what stands before them.
@@ -155,6 +166,15 @@ pub fn encode(named: &Named) -> schema::Candidates {
                 port: port.into(),
             }),
         relayed: named.relayed,
+        hindrance: encode_hindrance(named.hindrance).into(),
+    }
+}
+
+fn encode_hindrance(hindrance: Option<Hindrance>) -> schema::Hindrance {
+    match hindrance {
+        None => schema::Hindrance::Unspecified,
+        Some(Hindrance::RelayOnly) => schema::Hindrance::RelayOnly,
+        Some(Hindrance::UdpBlocked) => schema::Hindrance::UdpBlocked,
     }
 }
 
@@ -190,6 +210,11 @@ pub fn decode(message: &schema::Candidates) -> Named {
         nat: message.nat.as_ref().map_or_else(Nat::default, nat::decode),
         attempt,
         relayed: message.relayed,
+        hindrance: match message.hindrance() {
+            schema::Hindrance::Unspecified => None,
+            schema::Hindrance::RelayOnly => Some(Hindrance::RelayOnly),
+            schema::Hindrance::UdpBlocked => Some(Hindrance::UdpBlocked),
+        },
     }
 }
 
@@ -351,13 +376,27 @@ mod tests {
             number: u32::MAX,
             port: u16::MAX,
         });
-        let named = Named {
-            nat,
-            attempt,
-            relayed: true,
-            ..Named::from(&all[..])
-        };
-        assert_eq!(decode(&encode(&named)), named);
+        for hindrance in [
+            None,
+            Some(Hindrance::RelayOnly),
+            Some(Hindrance::UdpBlocked),
+        ] {
+            let named = Named {
+                nat,
+                attempt,
+                relayed: true,
+                hindrance,
+                ..Named::from(&all[..])
+            };
+            assert_eq!(decode(&encode(&named)), named);
+        }
+    }
+
+    #[test]
+    fn a_hindrance_of_times_to_come_is_none_that_can_be_said() {
+        let mut told = encode(&Named::default());
+        told.hindrance = i32::MAX;
+        assert_eq!(decode(&told), Named::default());
     }
 
     #[test]
@@ -379,6 +418,7 @@ mod tests {
                 port: u16::MAX,
             }),
             relayed: true,
+            hindrance: Some(Hindrance::UdpBlocked),
         };
         assert_eq!(decode(&encode(&many)).candidates.len(), MAX_CANDIDATES);
         assert!(encode(&many).encoded_len() <= MAX_CANDIDATES_BYTES);
@@ -390,10 +430,11 @@ mod tests {
             parts in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..18), any::<u32>(), any::<i32>()), 0..20),
             attempt: Option<(u32, u32)>,
             relayed: bool,
+            hindrance: i32,
         ) {
             let candidates = parts.into_iter().map(|(ip, port, kind)| schema::Candidate { ip: ip.into(), port, kind });
             let attempt = attempt.map(|(number, port)| schema::Attempt { number, port });
-            let message = schema::Candidates { candidates: candidates.collect(), nat: None, attempt, relayed };
+            let message = schema::Candidates { candidates: candidates.collect(), nat: None, attempt, relayed, hindrance };
             let named = decode(&message);
             prop_assert_eq!(decode(&encode(&named)), named);
         }

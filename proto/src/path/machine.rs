@@ -7,11 +7,14 @@ use std::{
 };
 
 use super::{
-    candidate::{Candidate, Kind, MAX_CANDIDATES, Named, Policy, Subnet, is_open, is_private},
+    candidate::{
+        Candidate, Hindrance, Kind, MAX_CANDIDATES, Named, Policy, Subnet, is_open, is_private,
+    },
     check::{self, Keys, Saying},
     detour::Detour,
     nat::Nat,
     pair::{Pair, Use},
+    ping::{Pings, Pong},
     plan::{Choice, Plan, Planner, Situation},
     way::{Base, SocketChange, Way},
 };
@@ -59,14 +62,18 @@ pub struct Route {
 pub enum WhyRelayed {
     /// It is being looked for.
     Probing,
-    /// It is not wanted.
+    /// It is not wanted here.
     PolicyRelayOnly,
+    /// The other side does not want it.
+    PeerRelayOnly,
     /// Neither side's packets get through to the other: NATs or firewalls.
     Unreachable,
     /// There was one, and it went dark.
     WentDark,
     /// Not even the relay is reached by UDP; who drives the machine knows.
     UdpBlocked,
+    /// The other side does not reach its relay by UDP.
+    PeerUdpBlocked,
     /// Both NATs have another port for each destination, of which one at least cannot be foreseen.
     BothSymmetric,
     /// One NAT has another port for each destination, which was not found.
@@ -79,9 +86,11 @@ impl WhyRelayed {
         match self {
             Self::Probing => "PROBING",
             Self::PolicyRelayOnly => "POLICY_RELAY_ONLY",
+            Self::PeerRelayOnly => "PEER_RELAY_ONLY",
             Self::Unreachable => "UNREACHABLE",
             Self::WentDark => "FIREWALL_TIMEOUT",
             Self::UdpBlocked => "UDP_BLOCKED",
+            Self::PeerUdpBlocked => "PEER_UDP_BLOCKED",
             Self::BothSymmetric => "BOTH_SYMMETRIC",
             Self::SymmetricVsRestricted => "SYMMETRIC_VS_RESTRICTED",
         }
@@ -154,6 +163,9 @@ pub struct Paths {
     planner: Planner,
     /// Packets are to go through the relay for now, by this side's wish.
     wants_relay: bool,
+    /// Not even the relay is reached by UDP.
+    is_udp_blocked: bool,
+    pings: Pings,
     detour: Detour,
     is_doubled: bool,
     has_gone_dark: bool,
@@ -189,6 +201,8 @@ impl Paths {
             selected: None,
             planner,
             wants_relay: false,
+            is_udp_blocked: false,
+            pings: Pings::default(),
             detour: Detour::default(),
             is_doubled: false,
             has_gone_dark: false,
@@ -276,6 +290,25 @@ impl Paths {
         self.settle(was_relayed, now);
     }
 
+    /// Whether not even the relay is reached by UDP: for the other side to know, paths are looked for all the same.
+    pub fn handle_udp_blocked(&mut self, is_blocked: bool) {
+        self.is_udp_blocked = is_blocked;
+    }
+
+    /// Somebody wants to know how long it takes by the way that packets go now; [`Self::poll_pong`] tells, if there is an answer.
+    pub fn handle_ping(&mut self, now: Instant) {
+        if self.questions.take(CHECKS, 1, now).is_err() {
+            return;
+        }
+        let (number, question) = self.keys.seal(Saying::Question);
+        self.pings.asked(number, self.selected, now);
+        self.transmits.push_back(match self.selected {
+            Some(way) => Transmit::question(way, question),
+            None => Transmit::short(None, question),
+        });
+        self.checks_sent += 1;
+    }
+
     /// How the relay sees a socket that [`Self::poll_observe`] asked for.
     pub fn handle_observed(&mut self, base: Base, seen: SocketAddr, now: Instant) {
         if self.may_plan() {
@@ -295,7 +328,6 @@ impl Paths {
                 // path. It is answered, and asked back.
                 let may_answer = from.is_none_or(|from| self.policy.allows(from.to, &self.own));
                 if !may_answer
-                    || self.policy.relay_only
                     || from.is_some_and(|from| self.is_one_too_many(from, now))
                     || self.answers.take(CHECKS, 1, now).is_err()
                 {
@@ -310,6 +342,7 @@ impl Paths {
                     pair.heard(now);
                 }
             }
+            Saying::Answer { of, .. } if self.pings.answered(of, from, now) => {}
             Saying::Answer { of, .. } => {
                 // From elsewhere it says nothing of a path.
                 let Some(from) = from else {
@@ -445,6 +478,7 @@ impl Paths {
             nat: self.nat,
             attempt: self.planner.told(),
             relayed: self.wants_relay,
+            hindrance: self.is_udp_blocked.then_some(Hindrance::UdpBlocked),
         };
         if self.policy.relay_only || open == self.told {
             return None;
@@ -456,6 +490,16 @@ impl Paths {
     /// A move that has happened; call until `None`.
     pub fn poll_move(&mut self) -> Option<Moved> {
         self.moves.pop_front()
+    }
+
+    /// What [`Self::handle_ping`] has asked for; call until `None`.
+    pub fn poll_pong(&mut self) -> Option<Pong> {
+        self.pings.poll()
+    }
+
+    /// Whether the other side wants packets to go through the relay for now.
+    pub fn is_relay_wanted_by_peer(&self) -> bool {
+        self.named.relayed
     }
 
     /// Where packets go.
@@ -480,7 +524,17 @@ impl Paths {
         let choice = self.planner.choice();
         Some(match self.selected {
             Some(_) => return None,
-            None if self.stays_relayed() => WhyRelayed::PolicyRelayOnly,
+            None if self.stays_relayed() => {
+                let is_ours = self.policy.relay_only || self.wants_relay;
+                match is_ours {
+                    true => WhyRelayed::PolicyRelayOnly,
+                    false => WhyRelayed::PeerRelayOnly,
+                }
+            }
+            None if self.named.hindrance == Some(Hindrance::RelayOnly) => WhyRelayed::PeerRelayOnly,
+            None if self.named.hindrance == Some(Hindrance::UdpBlocked) => {
+                WhyRelayed::PeerUdpBlocked
+            }
             None if self.planner.is_running() => WhyRelayed::Probing,
             None if self.planner.has_failed() => match choice {
                 Choice::Plan(Plan::Bursts { .. }, _) => WhyRelayed::BothSymmetric,

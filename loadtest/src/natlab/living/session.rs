@@ -58,6 +58,7 @@ impl Heard {
             | Event::WrongCode { .. }
             | Event::CodeEnded(_)
             | Event::Home { .. }
+            | Event::RelayWish { .. }
             | Event::RelayDraining(_)
             | Event::ChatWanted
             | Event::NotPossible(_) => {}
