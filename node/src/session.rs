@@ -276,7 +276,6 @@ pub async fn run(
                 }
             }
             Some(()) = relays.moved.recv() => if route.get().direct.is_none() {
-                beside.tell(ToScreen::Moved);
                 rtt = None;
                 measure.reset_immediately();
                 tell_move(snapshot(rtt), &channels.path, &channels.events, &beside).await;
