@@ -38,19 +38,7 @@ impl ByPath {
 
 impl ControllerFactory for ByPath {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let current = Arc::new(CubicConfig::default()).build(now, current_mtu);
-        Box::new(PerWay {
-            initial: current.initial_window(),
-            current,
-            seen: self.way.load(Ordering::Relaxed),
-            way: Arc::clone(&self.way),
-            known: BTreeMap::new(),
-            resumed: None,
-            since: now,
-            in_flight: 0,
-            elsewhere: 0,
-            mtu: current_mtu,
-        })
+        Box::new(PerWay::new(Arc::clone(&self.way), now, current_mtu))
     }
 }
 
@@ -88,6 +76,22 @@ struct PerWay {
 }
 
 impl PerWay {
+    fn new(way: WayNumber, now: Instant, mtu: u16) -> Self {
+        let current = Arc::new(CubicConfig::default()).build(now, mtu);
+        Self {
+            initial: current.initial_window(),
+            current,
+            seen: way.load(Ordering::Relaxed),
+            way,
+            known: BTreeMap::new(),
+            resumed: None,
+            since: now,
+            in_flight: 0,
+            elsewhere: 0,
+            mtu,
+        }
+    }
+
     /// The controller of the way that packets go now.
     fn current(&mut self, now: Instant) -> &mut dyn Controller {
         let way = self.way.load(Ordering::Relaxed);
@@ -138,6 +142,21 @@ impl PerWay {
         self.current = Arc::new(config).build(now, self.mtu);
     }
 
+    /// What was sent then has arrived; whether it went the way that packets go now. Of another one it says nothing of how much this
+    /// one takes.
+    fn arrived(&mut self, now: Instant, sent: Instant, bytes: u64) -> bool {
+        self.current(now);
+        self.landed(sent, bytes);
+        if sent < self.since {
+            return false;
+        }
+        self.resumed = self.resumed.and_then(|resumed| {
+            let arrived = resumed.arrived + bytes;
+            (arrived < resumed.window).then_some(Resumed { arrived, ..resumed })
+        });
+        true
+    }
+
     /// What was sent then is not under way any more.
     fn landed(&mut self, sent: Instant, bytes: u64) {
         self.in_flight = self.in_flight.saturating_sub(bytes);
@@ -161,14 +180,7 @@ impl Controller for PerWay {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.current(now);
-        self.landed(sent, bytes);
-        // Of the old way it says nothing of how much the new one takes.
-        if sent >= self.since {
-            self.resumed = self.resumed.and_then(|resumed| {
-                let arrived = resumed.arrived + bytes;
-                (arrived < resumed.window).then_some(Resumed { arrived, ..resumed })
-            });
+        if self.arrived(now, sent, bytes) {
             self.current.on_ack(now, sent, bytes, app_limited, rtt);
         }
     }
@@ -252,21 +264,25 @@ mod tests {
     struct Link {
         start: Instant,
         way: WayNumber,
-        control: Box<dyn Controller>,
-        rtt: RttEstimator,
+        control: PerWay,
     }
 
     impl Link {
         fn new() -> Self {
             let (start, way) = (Instant::now(), WayNumber::default());
-            let control = Arc::new(ByPath::new(Arc::clone(&way))).build(start, 1200);
-            let rtt = RttEstimator::new(Duration::from_millis(40));
+            let control = PerWay::new(Arc::clone(&way), start, 1200);
             Self {
                 start,
                 way,
                 control,
-                rtt,
             }
+        }
+
+        /// One that takes that much the way that is known first.
+        fn busy(window: u64) -> Self {
+            let mut link = Self::new();
+            link.control.restart(window, link.start);
+            link
         }
 
         fn at(&self, ms: u64) -> Instant {
@@ -283,23 +299,12 @@ mod tests {
 
         /// What was sent then has arrived 40 ms later.
         fn arrives(&mut self, ms: u64, bytes: u64) {
-            let (sent, now) = (self.at(ms), self.at(ms + 40));
-            self.control.on_ack(now, sent, bytes, false, &self.rtt);
+            self.control.arrived(self.at(ms + 40), self.at(ms), bytes);
         }
 
         fn loses(&mut self, ms: u64, bytes: u64) {
             let (sent, now) = (self.at(ms), self.at(ms + 60));
             self.control.on_congestion_event(now, sent, false, bytes);
-        }
-
-        /// On a way that has carried a megabyte by then; its window.
-        fn busy() -> (Self, u64) {
-            let mut link = Self::new();
-            link.send(1, 1_000_000);
-            link.arrives(1, 1_000_000);
-            let window = link.control.window();
-            assert!(window > 1_000_000);
-            (link, window)
         }
     }
 
@@ -337,7 +342,8 @@ mod tests {
 
     #[test]
     fn a_way_that_is_known_goes_on_with_half_of_what_it_took() {
-        let (mut link, window) = Link::busy();
+        let window = 1_000_000;
+        let mut link = Link::busy(window);
         let initial = link.control.initial_window();
         link.go(DIRECT);
         link.send(100, 1200);
@@ -358,7 +364,8 @@ mod tests {
 
     #[test]
     fn a_loss_on_a_way_that_goes_on_takes_back_what_has_not_arrived() {
-        let (mut link, window) = Link::busy();
+        let window = 1_000_000;
+        let mut link = Link::busy(window);
         link.go(DIRECT);
         link.send(100, 1200);
         link.arrives(100, 1200);
@@ -371,7 +378,7 @@ mod tests {
         link.loses(200, 1_200);
         assert_eq!(link.control.window(), 30_000);
         // Once all of it has arrived, a loss is a loss as any other.
-        let (mut link, _) = Link::busy();
+        let mut link = Link::busy(window);
         link.go(DIRECT);
         link.send(100, 1200);
         link.arrives(100, 1200);
@@ -386,7 +393,7 @@ mod tests {
 
     #[test]
     fn ways_are_forgotten_when_there_are_too_many() {
-        let (mut link, _) = Link::busy();
+        let mut link = Link::busy(1_000_000);
         let initial = link.control.initial_window();
         for way in 1..=u64::try_from(MAX_KNOWN).unwrap() + 1 {
             link.go(way);
