@@ -128,6 +128,15 @@ pub enum Event {
     },
     /// The relay wants to be left by then.
     RelayDraining(Duration),
+    /// Helper: the relay where the code waits is gone; one that takes it is looked for, for as long as the code lives.
+    RelayLost,
+    /// Helper: there is one.
+    RelayBack {
+        /// Its name.
+        relay: String,
+        /// The code is the one that was shown before.
+        same_code: bool,
+    },
     /// From the session's machine.
     Session(SessionEvent),
     /// Sharer: the person pressed Chat on the bar.
@@ -240,6 +249,10 @@ impl Event {
             }
             Self::RelayDraining(within) => {
                 json!({"event": "relay_draining", "within_s": seconds(*within)})
+            }
+            Self::RelayLost => json!({"event": "relay_lost"}),
+            Self::RelayBack { relay, same_code } => {
+                json!({"event": "relay_back", "relay": relay, "same_code": same_code})
             }
             Self::Session(event) => session_json(event),
             Self::ChatWanted => json!({"event": "chat_wanted"}),

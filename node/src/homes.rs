@@ -127,7 +127,7 @@ impl Homes {
         leaving.ok_or(failure)
     }
 
-    /// The first of them that takes us.
+    /// The first of them that takes us, and stays if any does.
     async fn any_of(&self, tried: &[&Near]) -> Result<Attached, Failure> {
         if let [near] = tried {
             return Attached::connect(near, &self.options).await;
@@ -137,16 +137,17 @@ impl Homes {
             let (near, options) = ((*near).clone(), self.options.clone());
             connecting.spawn(async move { (number, Attached::connect(&near, &options).await) });
         }
-        let mut failures = Vec::new();
+        let (mut failures, mut leaving) = (Vec::new(), None);
         while let Some(connected) = connecting.join_next().await {
             match connected.map_err(|error| Failure::internal("a connection's task", error))? {
+                (_, Ok(attached)) if attached.is_leaving() => leaving = Some(attached),
                 (_, Ok(attached)) => return Ok(attached),
                 (number, Err(failure)) => failures.push((number, failure)),
             }
         }
         failures.sort_by_key(|(number, _)| *number);
         let first = failures.into_iter().next().map(|(_, failure)| failure);
-        Err(first.unwrap_or_else(no_other))
+        leaving.ok_or_else(|| first.unwrap_or_else(no_other))
     }
 
     /// A place at this relay.

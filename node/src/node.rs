@@ -9,11 +9,11 @@ use std::{collections::BTreeSet, net::SocketAddr, slice, sync::Arc, time::Durati
 use bytes::Bytes;
 use remora_proto::{
     code::Code,
-    id::RelayAddr,
+    id::{RelayAddr, RelayId},
     identity::{Introduction, Profile, Role},
     path::candidate::{Hindrance, Named, Policy},
     random::Random,
-    rendezvous::Host,
+    rendezvous::{CodeEnd, Host},
     sas::Nonce,
     session::{EndReason, Receipt},
     wire::message::control::{Release, node_to_relay::Body as Request},
@@ -21,7 +21,7 @@ use remora_proto::{
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -56,6 +56,8 @@ const QUEUE_FRAMES: usize = 8;
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Relays that are asked for a code at once, when the one that the node is at does not have it.
 const MAX_ASKED_AT_ONCE: usize = 4;
+/// Between two tries to reach a relay with which a code waited, and up to twice that. A relay takes some seconds to start again.
+const COME_BACK: Duration = Duration::from_secs(1);
 /// Nobody has ever waited with the code there.
 const UNKNOWN_CODE: &str = "UNKNOWN_CODE";
 /// For each of them. A person has typed a code and waits.
@@ -368,48 +370,99 @@ impl Node {
                 Waited::NewCode => {
                     host = rendezvous::publish(&self.home.control, lifetime, events).await?;
                 }
-                Waited::Draining(within) => match self.go_elsewhere(events).await {
-                    Ok(()) => self.publish_again(&mut host, lifetime, events).await?,
-                    Err(failure) => {
+                Waited::Draining(within) => {
+                    if !self.go_elsewhere().await {
                         // It is good for as long as it is there.
-                        tracing::info!(%failure, "no other relay");
                         tell(events, Event::RelayDraining(within)).await;
                         can_move = false;
+                        continue;
                     }
-                },
+                    match self.publish_again(&mut host, lifetime, events).await {
+                        Ok(_) => self.tell_home(events).await,
+                        Err(failure) => {
+                            tracing::info!(%failure, "the other relay does not take the code");
+                            self.come_back(&mut host, lifetime, events, input).await?;
+                        }
+                    }
+                }
                 Waited::Lost => {
-                    self.go_elsewhere(events).await?;
-                    self.publish_again(&mut host, lifetime, events).await?;
+                    self.come_back(&mut host, lifetime, events, input).await?;
+                    can_move = self.homes.are_several();
                 }
-                Waited::Ended(end) => {
-                    tell(events, Event::CodeEnded(end)).await;
-                    return Err(rendezvous::code_ended(end));
-                }
+                Waited::Ended(end) => return Err(ended(end, events).await),
             }
         }
     }
 
-    /// At another relay. When the code is another's there, the person has to read out a new one.
+    /// At another relay, or one that has come back; whether the code is the same. When it is another's there, the person has to read
+    /// out a new one.
     async fn publish_again(
         &self,
         host: &mut Host,
         lifetime: Duration,
         events: &mpsc::Sender<Event>,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let control = &self.home.control;
         host.handle_moved();
-        if !rendezvous::try_publish(control, host).await? {
+        let is_same = rendezvous::try_publish(control, host).await?;
+        if !is_same {
             *host = rendezvous::publish(control, lifetime, events).await?;
         }
-        Ok(())
+        Ok(is_same)
     }
 
-    /// From a relay that is about to stop, or has, to the nearest other one.
-    async fn go_elsewhere(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
-        let other = self.homes.settle(&BTreeSet::from([self.home.id()])).await?;
-        self.be_at(other);
-        self.tell_home(events).await;
-        Ok(())
+    /// The relay is gone: to any that takes the code, as soon as there is one.
+    ///
+    /// # Errors
+    /// The code has ended before.
+    async fn come_back(
+        &mut self,
+        host: &mut Host,
+        lifetime: Duration,
+        events: &mpsc::Sender<Event>,
+        input: &mut mpsc::Receiver<Input>,
+    ) -> Result<(), Failure> {
+        tell(events, Event::RelayLost).await;
+        // Another one first.
+        let mut avoided = BTreeSet::from([self.home.id()]);
+        loop {
+            let place = tokio::select! { biased;
+                end = rendezvous::wait_without_relay(host, events, input) => {
+                    return Err(ended(end, events).await);
+                }
+                place = find_place(&self.homes, &mut avoided) => place,
+            };
+            avoided.insert(place.id());
+            self.be_at(place);
+            match self.publish_again(host, lifetime, events).await {
+                Ok(same_code) => {
+                    let relay = self.home.control.welcome.relay_name.clone();
+                    tell(events, Event::RelayBack { relay, same_code }).await;
+                    self.tell_home(events).await;
+                    return Ok(());
+                }
+                Err(failure) => tracing::info!(%failure, "the relay does not take the code"),
+            }
+        }
+    }
+
+    /// From a relay that is about to stop to the nearest other one that is not; whether there is one.
+    async fn go_elsewhere(&mut self) -> bool {
+        let here = BTreeSet::from([self.home.id()]);
+        match self.homes.settle(&here).await {
+            Ok(other) if other.is_leaving() => {
+                other.close().await;
+                false
+            }
+            Ok(other) => {
+                self.be_at(other);
+                true
+            }
+            Err(failure) => {
+                tracing::info!(%failure, "no other relay");
+                false
+            }
+        }
     }
 
     fn be_at(&mut self, other: Attached) {
@@ -529,6 +582,26 @@ impl Node {
         home.close().await;
         take_leave(leaving).await;
     }
+}
+
+/// A place at a relay that stays, and is none of `avoided` unless there is nothing else; however long it takes.
+async fn find_place(homes: &Homes, avoided: &mut BTreeSet<RelayId>) -> Attached {
+    loop {
+        match homes.settle(avoided).await {
+            Ok(place) if place.is_leaving() => place.close().await,
+            Ok(place) => return place,
+            Err(failure) => tracing::debug!(%failure, "no relay yet"),
+        }
+        avoided.clear();
+        // All who have waited there come back, and not in one moment.
+        let [share] = Random::system().bytes();
+        sleep(COME_BACK + COME_BACK * u32::from(share) / 255).await;
+    }
+}
+
+async fn ended(end: CodeEnd, events: &mpsc::Sender<Event>) -> Failure {
+    tell(events, Event::CodeEnded(end)).await;
+    rendezvous::code_ended(end)
 }
 
 /// How a session begins.

@@ -83,11 +83,11 @@ pub enum Waited {
     Ended(CodeEnd),
 }
 
-/// Waits for the one who has the published code. From a relay that is about to stop, or gone, the host is to be taken elsewhere,
-/// if it can be.
+/// Waits for the one who has the published code. From a relay that is about to stop, if it `can_move`, or is gone, the host is to be
+/// taken elsewhere.
 ///
 /// # Errors
-/// The relay is gone, and there is no other.
+/// Whoever has the code is there, but the relay opens no session.
 pub async fn wait(
     host: &mut Host,
     control: &Control,
@@ -114,16 +114,15 @@ pub async fn wait(
             return Ok(Waited::Introduced(Introduced { allocation, keys }));
         }
         tokio::select! { biased;
-            notice = notices.recv() => match notice.ok_or_else(relay_lost) {
-                Err(_) if can_move => return Ok(Waited::Lost),
-                notice => match notice? {
-                Notice::Offer(exchange, payload) => host.handle_offer(exchange, &payload, Instant::now()),
-                Notice::Signal(exchange, payload) => host.handle_signal(exchange, &payload, Instant::now()),
-                Notice::Dismissed(exchange, _) => host.handle_joiner_gone(exchange),
-                Notice::Draining(within) if can_move => return Ok(Waited::Draining(within)),
-                Notice::Draining(within) => tell(events, Event::RelayDraining(within)).await,
-                Notice::Allocated(_) | Notice::Released(..) => {}
-            }},
+            notice = notices.recv() => match notice {
+                None => return Ok(Waited::Lost),
+                Some(Notice::Offer(exchange, payload)) => host.handle_offer(exchange, &payload, Instant::now()),
+                Some(Notice::Signal(exchange, payload)) => host.handle_signal(exchange, &payload, Instant::now()),
+                Some(Notice::Dismissed(exchange, _)) => host.handle_joiner_gone(exchange),
+                Some(Notice::Draining(within)) if can_move => return Ok(Waited::Draining(within)),
+                Some(Notice::Draining(within)) => tell(events, Event::RelayDraining(within)).await,
+                Some(Notice::Allocated(_) | Notice::Released(..)) => {}
+            },
             wanted = input.recv() => match wanted {
                 None | Some(Input::Session(Command::Leave)) => host.cancel(),
                 Some(Input::NewCode) => {
@@ -131,6 +130,31 @@ pub async fn wait(
                     flush(control, host).await;
                     return Ok(Waited::NewCode);
                 }
+                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_)) => tell(events, Event::NotPossible("nobody is here yet".into())).await,
+            },
+            () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
+        }
+    }
+}
+
+/// Waits while there is no relay, until the code ends by itself or the person wants no more.
+pub async fn wait_without_relay(
+    host: &mut Host,
+    events: &mpsc::Sender<Event>,
+    input: &mut mpsc::Receiver<Input>,
+) -> CodeEnd {
+    loop {
+        // Nobody is there who could be told.
+        while host.poll_transmit().is_some() {}
+        while let Some(event) = host.poll_event() {
+            if let HostEvent::Ended(end) = event {
+                return end;
+            }
+        }
+        tokio::select! { biased;
+            wanted = input.recv() => match wanted {
+                None | Some(Input::Session(Command::Leave)) => host.cancel(),
+                Some(Input::NewCode) => tell(events, Event::NotPossible("there is no relay that could keep one".into())).await,
                 Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_)) => tell(events, Event::NotPossible("nobody is here yet".into())).await,
             },
             () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),

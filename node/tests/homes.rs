@@ -202,6 +202,29 @@ async fn a_code_goes_on_working_when_its_relay_drains() {
 }
 
 #[tokio::test]
+async fn a_code_is_not_taken_to_a_relay_that_stops_as_well() {
+    let (old, mut other) = (named("old"), named("other"));
+    let relays = [&old, &other].map(|relay| relay.address().clone());
+    let (mut helper, _) = invites_with(node_at_first(&relays).await, "Sam", LIFETIME).await;
+    other.drain();
+    within("drained", other.drained())
+        .await
+        .expect("it is empty");
+    old.drain();
+    helper
+        .until(|event| matches!(event, Event::RelayDraining(_)).then_some(()))
+        .await;
+    // It is good where it is, and when that is gone, one that takes it is waited for.
+    within("the end", old.shutdown()).await;
+    helper
+        .until(|event| matches!(event, Event::RelayLost).then_some(()))
+        .await;
+    helper.does(Command::Leave).await;
+    let failure = helper.outcome().await.expect_err("it waited");
+    assert_eq!(failure.code, "HELPER_CANCELLED");
+}
+
+#[tokio::test]
 async fn a_drained_relay_is_left_before_it_goes_and_nothing_is_lost() {
     let (one, other) = (named("one"), named("other"));
     let relays = [&one, &other].map(|relay| relay.address().clone());

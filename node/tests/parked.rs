@@ -137,6 +137,10 @@ async fn a_relay_that_stops_or_drains_is_told_to_whoever_is_parked() {
         .await
         .expect("nothing failed");
     within("the end", relay.shutdown()).await;
-    let failure: Failure = helper.outcome().await.expect_err("no relay");
-    assert_eq!((failure.code, failure.exit), ("RELAY_LOST", Exit::Offline));
+    helper
+        .until(|event| matches!(event, Event::RelayLost).then_some(()))
+        .await;
+    helper.does(Command::Leave).await;
+    let failure: Failure = helper.outcome().await.expect_err("cancelled");
+    assert_eq!((failure.code, failure.exit), ("HELPER_CANCELLED", Exit::Ok));
 }

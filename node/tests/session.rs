@@ -4,7 +4,7 @@
 mod nat;
 mod support;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use nat::Nat;
 use remora::{
@@ -14,13 +14,18 @@ use remora::{
 };
 use remora_proto::{
     identity::Role,
-    rendezvous::CodeEnd,
+    noise::StaticKey,
+    rendezvous::{CodeEnd, LIFETIME},
     session::{Command, EndReason, Event as SessionEvent, Mode, SasState},
     wire::message::MAX_CHAT_TEXT_BYTES,
 };
+use remora_relay::{config::Config, relay::Relay};
 use support::{
     KILL_LIMIT, LEAVE_LIMIT, chat_line,
-    people::{active, introduced, invites, joins, mistyped, node, profile, relay, start, within},
+    people::{
+        active, introduced, invites, invites_with, joins, mistyped, node, profile, relay, start,
+        within,
+    },
 };
 use tokio::time::timeout;
 
@@ -354,13 +359,65 @@ async fn when_the_relay_vanishes_both_sides_lose_the_connection() {
     }
 }
 
+/// The same relay each time, at a port of the system's choosing, or that one.
+fn restarted(at: Option<SocketAddr>) -> Relay {
+    let mut config = Config::loopback(StaticKey::from_bytes([7; 32]));
+    let any = config.listen;
+    config.listen = at.unwrap_or(any);
+    config.listen_tcp = None;
+    config.observers = vec![any];
+    Relay::start(config).expect("a relay")
+}
+
+fn lost(event: &Event) -> Option<()> {
+    matches!(event, Event::RelayLost).then_some(())
+}
+
 #[tokio::test]
-async fn a_helper_who_waits_is_told_when_the_relay_stops() {
-    let relay = relay();
-    let (helper, _) = invites(relay.address(), "Sam").await;
-    relay.shutdown().await;
-    let failure = helper.outcome().await.expect_err("no session");
-    assert_eq!((failure.code, failure.exit), ("RELAY_LOST", Exit::Offline));
+async fn a_code_that_waits_comes_back_with_its_relay() {
+    let relay = restarted(None);
+    let (mut helper, code) = invites(relay.address(), "Sam").await;
+    let at = relay.local_addr();
+    within("the end", relay.shutdown()).await;
+    helper.until(lost).await;
+    let relay = restarted(Some(at));
+    let same_code = helper.until(|event| {
+        if let Event::RelayBack { same_code, .. } = event {
+            Some(*same_code)
+        } else {
+            None
+        }
+    });
+    assert!(same_code.await);
+    let mut sharer = joins(relay.address(), "Maria", &code).await.expect("works");
+    assert_eq!(sharer.trust().await.1, helper.trust().await.1);
+}
+
+#[tokio::test]
+async fn whoever_waits_without_a_relay_can_leave_and_waits_no_longer_than_the_code_lives() {
+    for leaves in [true, false] {
+        let relay = relay();
+        let node = node(relay.address()).await;
+        // Longer than it takes to notice.
+        let lifetime = if leaves {
+            LIFETIME
+        } else {
+            Duration::from_secs(3)
+        };
+        let (mut helper, _) = invites_with(node, "Sam", lifetime).await;
+        relay.shutdown().await;
+        helper.until(lost).await;
+        helper.wishes(Input::NewCode).await;
+        helper.until(not_possible).await;
+        let (code, exit) = if leaves {
+            helper.does(Command::Leave).await;
+            ("HELPER_CANCELLED", Exit::Ok)
+        } else {
+            ("CODE_EXPIRED", Exit::TimedOut)
+        };
+        let failure = helper.outcome().await.expect_err("no session");
+        assert_eq!((failure.code, failure.exit), (code, exit));
+    }
 }
 
 /// The benchmark `rebind` says how soon.

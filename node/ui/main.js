@@ -181,6 +181,12 @@ class App {
         if (event.theirs !== this.#peerWantsRelay) this.#toast(t(`told.relay_wish.${event.theirs ? 'on' : 'off'}`, { name }));
         this.#peerWantsRelay = event.theirs;
         break;
+      case 'relay_lost':
+        this.#toast(t('told.relay_lost'), 'warn');
+        break;
+      case 'relay_back':
+        this.#toast(t(`told.relay_back.${event.same_code ? 'same' : 'new'}`));
+        break;
       case 'not_possible':
         this.#toast(t('told.not_possible', { text: event.text }), 'warn');
         break;

@@ -126,6 +126,10 @@ const EVENTS = {
   },
   /** Said when it comes; what it comes to, the path says. */
   relay_wish() {},
+  relay_lost() {},
+  relay_back(state) {
+    state.drainAt = null;
+  },
   relay_draining(state, event, at) {
     state.drainAt = at + event.within_s * 1000;
   },

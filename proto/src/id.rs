@@ -143,6 +143,11 @@ pub enum InvalidRelayAddr {
     /// Place without a port.
     #[error("`{0}` has no valid port; a relay's address is HOST:PORT/KEY")]
     Port(String),
+    /// Something that no name and no number holds; it is not repeated, for it might move the cursor.
+    #[error(
+        "what stands before the / is no HOST:PORT; copy the whole line that `remora-relay` printed"
+    )]
+    Host,
     /// What follows the `/`.
     #[error(transparent)]
     Key(#[from] InvalidKey),
@@ -153,6 +158,9 @@ impl FromStr for RelayAddr {
 
     fn from_str(text: &str) -> Result<Self, InvalidRelayAddr> {
         let (host_port, key) = text.trim().split_once('/').ok_or(InvalidRelayAddr::NoKey)?;
+        if host_port.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            return Err(InvalidRelayAddr::Host);
+        }
         let valid = host_port.rsplit_once(':').is_some_and(|(host, port)| {
             !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
         });
@@ -220,6 +228,10 @@ mod tests {
             parse(&format!(":4433/{key}")),
             Err(InvalidRelayAddr::Port(_))
         ));
+        for host in ["a\r\nb", "a b", "\u{1b}[2Ja"] {
+            let parsed = parse(&format!("{host}:1/{key}"));
+            assert_eq!(parsed, Err(InvalidRelayAddr::Host));
+        }
         assert!(matches!(
             parse(&format!("a:0/{key}")),
             Err(InvalidRelayAddr::Port(_))

@@ -106,6 +106,8 @@ impl Watched {
             | Event::Home { .. }
             | Event::RelayWish { .. }
             | Event::RelayDraining(_)
+            | Event::RelayLost
+            | Event::RelayBack { .. }
             | Event::Session(_)
             | Event::ChatWanted
             | Event::NotPossible(_) => {}

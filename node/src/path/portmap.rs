@@ -36,6 +36,8 @@ const ASKING: Duration = Duration::from_millis(1500);
 const HEAD_START: Duration = Duration::from_millis(100);
 /// How often a gateway that gave none is asked again.
 const AGAIN: Duration = Duration::from_secs(600);
+/// How often one looks for a gateway where none is known: a route may come later than the address.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// How long a mapping is asked for: what a computer that loses its power leaves behind is gone after that.
 const LEASE: Duration = Duration::from_secs(1200);
 /// The shortest life that a mapping is taken to have, whatever the gateway says (RFC 6887 §15).
@@ -345,6 +347,7 @@ impl Keeper {
         match self.held {
             // Half of what is left; the end is an end, not a row of ever shorter halves.
             Some(_) => (self.expires.saturating_duration_since(now) / 2).max(SHORTEST / 8),
+            None if self.at.is_none() => LOOK_AGAIN,
             None => AGAIN,
         }
     }

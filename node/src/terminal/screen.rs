@@ -161,6 +161,17 @@ impl Screen {
                 vec![line]
             }
             Event::RelayWish { ours, theirs } => self.relay_wish(*ours, *theirs),
+            Event::RelayLost => vec![style.warn(
+                "The relay is gone, and the code with it until it is back. Trying again; Ctrl-C cancels.",
+            )],
+            Event::RelayBack { same_code, .. } => vec![style.good(match same_code {
+                true => "The relay is back: the code goes on as it was.",
+                false => "The relay is back, but the code is somebody else's there: please tell the new one.",
+            })],
+            Event::RelayDraining(within) if self.stage == Stage::Waiting => vec![style.warn(&format!(
+                "The relay goes away for maintenance in {}; the code is good until then, and again when a relay is back.",
+                clock(*within)
+            ))],
             Event::RelayDraining(within) => vec![style.warn(&format!(
                 "The relay goes away for maintenance in {}; this session will end then.",
                 clock(*within)

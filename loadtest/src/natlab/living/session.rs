@@ -60,6 +60,8 @@ impl Heard {
             | Event::Home { .. }
             | Event::RelayWish { .. }
             | Event::RelayDraining(_)
+            | Event::RelayLost
+            | Event::RelayBack { .. }
             | Event::ChatWanted
             | Event::NotPossible(_) => {}
         }
@@ -178,6 +180,7 @@ impl Living {
             path,
             frames,
             outcome,
+            measure: _,
         } = met.helper;
         let mut helper = End::new(events, (input, path, outcome), &mut tasks);
         let Running {
@@ -186,6 +189,7 @@ impl Living {
             path,
             outcome,
             frames: _,
+            measure: _,
         } = met.sharer;
         let mut sharer = End::new(events, (input, path, outcome), &mut tasks);
         for end in [&mut helper, &mut sharer] {

@@ -338,6 +338,23 @@ async fn a_port_is_kept_for_whoever_wants_it_and_asked_for_again_in_another_netw
     assert_eq!(asked.try_recv().ok(), None);
 }
 
+#[tokio::test]
+async fn a_gateway_that_is_not_known_yet_is_looked_for_again_soon() {
+    let mut keeper = Keeper {
+        policy: Policy::default(),
+        gateway: || None,
+        maps: watch::channel(None).0,
+        wanted: Wanted {
+            port: Some(PORT),
+            ..Wanted::default()
+        },
+        at: None,
+        held: None,
+        expires: Instant::now(),
+    };
+    assert_eq!(keeper.ask().await, LOOK_AGAIN);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
 
