@@ -74,7 +74,7 @@ async fn fleet(size: usize) -> Vec<Relay> {
 async fn meet(relays: &[Relay], others: usize) {
     for relay in relays {
         let mut neighbours = relay.neighbours();
-        within(neighbours.wait_for(|neighbours| neighbours.0.len() == others))
+        within(neighbours.wait_for(|neighbours| neighbours.heard() == others))
             .await
             .expect("running");
     }
@@ -505,9 +505,15 @@ async fn a_relay_that_lies_is_not_believed() {
         hostile.mesh.ask(victim.id(), ask).await.ok();
     }
     admit(&mut host, &mut joiner, exchange).await;
-    // Nothing is sent to an address that has not answered.
-    let neighbours = victim.neighbours().borrow().0.clone();
-    assert_eq!(neighbours.keys().copied().collect::<Vec<_>>(), [other.id()]);
+    // Nothing is sent to an address that has not answered, and no host is bothered with a joiner from there.
+    let neighbours = victim.neighbours().borrow().clone();
+    assert_eq!((neighbours.0.len(), neighbours.heard()), (2, 1));
+    assert!(neighbours.leg(other.id()).is_some());
+    let from_there = hostile
+        .mesh
+        .ask(victim.id(), offer(honest.key_bytes()))
+        .await;
+    assert_eq!(from_there, Err(AskError::Refused(RelayReason::Busy)));
 }
 
 fn mesh_dismiss(exchange: u64) -> remora_proto::wire::message::mesh::Dismiss {

@@ -468,8 +468,8 @@ impl Registry {
         }
         let now = self.neighbours.0.iter();
         let moved: Vec<_> = now
-            .filter(|(relay, is)| before.0.get(relay).is_none_or(|was| was.leg != is.leg))
-            .map(|(&relay, is)| (relay, is.leg))
+            .filter_map(|(&relay, is)| Some((relay, is.leg?)))
+            .filter(|&(relay, leg)| before.leg(relay) != Some(leg))
             .collect();
         for (relay, leg) in moved {
             self.move_party(Party::At(relay), leg);

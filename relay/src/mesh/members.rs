@@ -51,8 +51,8 @@ pub struct Member {
 /// What the rest of the relay wants to know of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Where frames go to, and come from.
-    pub leg: Leg,
+    /// Where frames go to, and come from; none while it is not heard there.
+    pub leg: Option<Leg>,
     /// Counts the relays that came: who was away since has forgotten what it was told.
     pub met: u64,
 }
@@ -65,6 +65,17 @@ impl Neighbours {
     /// When a relay came; 0 for one that is not here.
     pub fn met(&self, relay: RelayId) -> u64 {
         self.0.get(&relay).map_or(0, |neighbour| neighbour.met)
+    }
+
+    /// How frames go to a relay, if they do.
+    pub fn leg(&self, relay: RelayId) -> Option<Leg> {
+        self.0.get(&relay)?.leg
+    }
+
+    /// How many of them frames go to.
+    pub fn heard(&self) -> usize {
+        let heard = |neighbour: &&Neighbour| neighbour.leg.is_some();
+        self.0.values().filter(heard).count()
     }
 }
 
@@ -365,11 +376,11 @@ impl Members {
         self.present.is_empty()
     }
 
-    /// What the rest of the relay may know, of those to whom it is known how frames go.
+    /// What the rest of the relay may know.
     pub fn neighbours(&self, leg: impl Fn(RelayId) -> Option<Leg>) -> Neighbours {
-        let all = self.present.iter().filter_map(|(&relay, present)| {
-            let (leg, met) = (leg(relay)?, present.met);
-            Some((relay, Neighbour { leg, met }))
+        let all = self.present.iter().map(|(&relay, present)| {
+            let (leg, met) = (leg(relay), present.met);
+            (relay, Neighbour { leg, met })
         });
         Neighbours(all.collect())
     }

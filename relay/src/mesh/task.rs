@@ -677,8 +677,8 @@ impl Task {
     /// Tells the rest of the relay who is here.
     fn publish(&self) {
         let neighbours = self.members.neighbours(|relay| self.legs.leg(relay));
-        let peers = i64::try_from(neighbours.0.len()).unwrap_or(i64::MAX);
-        self.metrics.mesh_peers.set(peers);
+        let heard = neighbours.heard();
+        self.metrics.mesh(heard, neighbours.0.len() - heard);
         self.work.neighbours.send_replace(neighbours);
     }
 }

@@ -81,8 +81,7 @@ impl Registry {
 
     /// How frames go to another relay, and come from it.
     pub(super) fn leg_to(&self, relay: RelayId) -> Result<Leg, Refusal> {
-        let neighbour = self.neighbours.0.get(&relay).ok_or(RELAY_GONE)?;
-        Ok(neighbour.leg)
+        self.neighbours.leg(relay).ok_or(RELAY_GONE)
     }
 
     pub(super) fn call_signal(&mut self, relay: RelayId, exchange: ExchangeId, payload: Bytes) {
@@ -264,6 +263,8 @@ impl Registry {
         }
         self.check_serving().map_err(reason)?;
         let host = self.check_host(key).map_err(reason)?;
+        // The code is not spent on a session whose frames would go nowhere. Two that have just met are heard in a moment.
+        self.leg_to(from).map_err(|_| RelayReason::Busy)?;
         self.open(exchange, key, [Party::Here(host), Party::At(from)], now);
         self.offer(exchange, host, key, payload);
         Ok(())
@@ -307,7 +308,7 @@ impl Registry {
         if entry.host != Party::At(from) {
             return Err(RelayReason::PeerGone);
         }
-        if entry.awaited == Awaited::Offer || !self.neighbours.0.contains_key(&from) {
+        if entry.awaited == Awaited::Offer || self.leg_to(from).is_err() {
             return Err(RelayReason::Busy);
         }
         let parties = [Party::At(from), Party::Here(joiner)];

@@ -110,7 +110,10 @@ impl Bench {
     }
 
     fn meet_at(&mut self, port: u64, met: u64) {
-        let leg = leg(ConnectionNumber(port));
+        self.meet_by(Some(leg(ConnectionNumber(port))), met);
+    }
+
+    fn meet_by(&mut self, leg: Option<Leg>, met: u64) {
         let neighbour = Neighbour { leg, met };
         let all = [(OTHER, neighbour)].into();
         self.registry.meet(Neighbours(all));
@@ -763,6 +766,42 @@ fn exchanges_go_with_the_relay_of_their_other_node_and_sessions_stay() {
     bench.registry.meet(Neighbours::default());
     assert_eq!(bench.notices(), []);
     assert_eq!(bench.registry.sessions(), 1);
+}
+
+#[test]
+fn no_session_begins_by_way_of_a_relay_that_is_not_heard() {
+    let mut bench = Bench::three();
+    bench.meet_by(None, 1);
+    let exchange = bench.registry.new_exchange_id();
+    assert_eq!(bench.hear(offer_of(exchange)), Err(RelayReason::Busy));
+    assert_eq!(bench.notices(), [], "no try is spent on it");
+    bench.meet();
+    assert_eq!(bench.hear(offer_of(exchange)), Ok(()));
+    // It goes silent after that: of what was begun nothing ends, but nothing is let in.
+    let session = bench.session();
+    let (started, admit) = (bench.later(JOINER, join_there()), payload("welcome"));
+    let calls = bench.calls();
+    bench.registry.handle_called(&calls[0], Ok(()));
+    bench.answers();
+    bench.notices();
+    bench.meet_by(None, 1);
+    let demand = Demand::Admit {
+        exchange,
+        payload: admit.clone(),
+    };
+    assert_eq!(bench.refused(HOST, demand.clone()), Reason::PeerGone);
+    let admitted = RelayAsk::Admit(wire::Admit {
+        exchange: started.0,
+        payload: admit,
+        session: 7,
+    });
+    assert_eq!(bench.hear(admitted.clone()), Err(RelayReason::Busy));
+    assert_eq!((bench.notices(), bench.registry.sessions()), (vec![], 1));
+    bench.meet();
+    assert_eq!(bench.hear(admitted), Ok(()));
+    assert_eq!(bench.later(HOST, demand), exchange);
+    assert_eq!(bench.registry.sessions(), 3);
+    assert!(bench.frame(session, Side::Host, HOST).is_ok());
 }
 
 #[test]

@@ -131,7 +131,11 @@ impl Task {
             name: hello.name.clone(),
         };
         self.admit(relay, member, now);
-        if self.legs.hear(relay, part) || self.legs.is_lost(relay) {
+        let is_new = self.legs.hear(relay, part);
+        if is_new {
+            self.publish();
+        }
+        if is_new || self.legs.is_lost(relay) {
             self.learn_frames(relay, &hello.frame_address);
         }
         Ok(())
