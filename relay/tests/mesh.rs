@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     io,
-    net::{Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr, TcpListener},
     num::NonZeroUsize,
     sync::Arc,
     time::Duration,
@@ -20,8 +20,8 @@ use remora_proto::{
     record::MAX_RECORD_BYTES,
     wire::message::{
         control::{
-            Dismiss, Gone, Lookup, Reason, Release, ReleaseCause, node_to_relay::Body as Request,
-            relay_to_node::Body as Reply,
+            Dismiss, Gone, Lookup, Reason, Rejoin, Release, ReleaseCause,
+            node_to_relay::Body as Request, relay_to_node::Body as Reply,
         },
         mesh::{Find, Keep, Offer, Reason as RelayReason, request::Body as Ask},
     },
@@ -347,6 +347,136 @@ async fn who_comes_later_is_given_what_was_there_before() {
     assert_eq!(joiner.refused(lookup(&dead)).await, Reason::CodeBurned);
 }
 
+/// The relay of that key in another process, as after a crash: at the same ports.
+async fn begun_anew(relay: Relay, key: StaticKey, seeds: Vec<String>) -> Relay {
+    let (nodes, mesh) = (relay.local_addr(), relay.mesh_addr().expect("in a mesh"));
+    drop(relay);
+    let left = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        while std::net::UdpSocket::bind(nodes).is_err() || TcpListener::bind(mesh).is_err() {
+            ticks.tick().await;
+        }
+    };
+    within(left).await;
+    member(seeds, |config| {
+        config.key = key;
+        config.listen = nodes;
+        if let Some(settings) = &mut config.mesh {
+            settings.listen = mesh;
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_relay_that_crashed_and_is_back_is_one_of_the_fleet_and_its_sessions_are_over() {
+    let key = StaticKey::generate();
+    let first = member(Vec::new(), |_| {});
+    let second = member(seed(&first), |config| config.key = key.clone());
+    let third = member(seed(&first), |_| {});
+    let mut relays = vec![first, second, third];
+    meet(&relays, 2).await;
+    let (mut host, joiner, session) = bridged(&relays[0], &relays[1], 1).await;
+    let (mut waiting, code) = (Node::new(&relays[0]).await, code(2));
+    waiting.done(code.publish()).await;
+
+    let seeds = seed(&relays[0]);
+    let second = begun_anew(relays.remove(1), key, seeds).await;
+    relays.push(second);
+    drop(joiner);
+    let Reply::Released(released) = host.notice().await else {
+        panic!("not told")
+    };
+    assert_eq!(released.session, session.0);
+    assert_eq!(released.cause(), ReleaseCause::PeerLost);
+    meet(&relays, 2).await;
+    let [first, third, second] = &relays[..] else {
+        panic!("three")
+    };
+    assert_eq!(first.sessions(), 0);
+    for relay in &relays {
+        assert_eq!(relay.mesh_refusals(Stranger::Flapping), 0);
+    }
+    // It has the records again, and sessions go by way of it.
+    shows(second, "dht_records 2").await;
+    let mut joiner = Node::new(second).await;
+    let exchange = introduce(&mut waiting, &mut joiner, &code).await;
+    let [allocated, _] = admit(&mut waiting, &mut joiner, exchange).await;
+    talk(&mut waiting, &mut joiner, SessionId(allocated.session)).await;
+    let (mut host, mut joiner, session) = bridged(second, third, 3).await;
+    talk(&mut host, &mut joiner, session).await;
+}
+
+#[tokio::test]
+async fn a_relay_that_hangs_gives_way_to_the_same_one_begun_anew() {
+    let relays = fleet(1).await;
+    let (victim, key) = (&relays[0], StaticKey::generate());
+    let id = RelayId(key.public());
+    let (mesh, task) = test_relay(victim, key.clone());
+    let mut hung = Box::pin(task.run(CancellationToken::new()));
+    let mut neighbours = victim.neighbours();
+    let met = tokio::select! {
+        _ = &mut hung => panic!("ended"),
+        met = within(neighbours.wait_for(|all| all.met(id) > 0)) => met.expect("running").met(id),
+    };
+    // Nobody polls it any more, and its connection stays.
+    let anew = Hostile::with_key(victim, key).await;
+    let met_anew = within(neighbours.wait_for(|all| all.met(id) > met)).await;
+    let met_anew = met_anew.expect("running").met(id);
+    // That connection has been closed: it sees so when it goes on.
+    let mut its_own = mesh.neighbours();
+    tokio::select! {
+        _ = &mut hung => panic!("ended"),
+        left = within(its_own.wait_for(|all| all.0.is_empty())) => drop(left.expect("running")),
+    }
+    drop(hung);
+    assert_eq!(neighbours.borrow().met(id), met_anew);
+    // Whatever it is asked is answered: by one that hangs, half would not be.
+    for _ in 0..8 {
+        let find = Ask::Find(Find {
+            locator_key: code(0).key_bytes(),
+        });
+        anew.mesh.ask(victim.id(), find).await.expect("answered");
+    }
+}
+
+#[tokio::test]
+async fn one_rejoin_key_is_one_session_at_the_relay_where_both_present_it() {
+    let relays = fleet(2).await;
+    let rejoin = |side: Side| {
+        Request::Rejoin(Rejoin {
+            key: Bytes::from_static(&[9; 32]),
+            side: side as u32,
+        })
+    };
+    let (mut host, mut joiner) = (Node::new(&relays[0]).await, Node::new(&relays[1]).await);
+    // At two relays: each waits, and neither has half of a session.
+    host.done(rejoin(Side::Host)).await;
+    joiner.done(rejoin(Side::Joiner)).await;
+    let mut joiner_here = Node::new(&relays[0]).await;
+    let Reply::Allocated(theirs) = joiner_here.ask(rejoin(Side::Joiner)).await else {
+        panic!("not allocated")
+    };
+    let Reply::Allocated(ours) = host.notice().await else {
+        panic!("not told")
+    };
+    assert_eq!(ours.session, theirs.session);
+    // Both at once, and again.
+    let (one, other) = tokio::join!(
+        host.ask(rejoin(Side::Host)),
+        joiner_here.ask(rejoin(Side::Joiner))
+    );
+    for (told, before) in [(one, &ours), (other, &theirs)] {
+        assert_eq!(told, Reply::Allocated(before.clone()));
+    }
+    let refused = Node::new(&relays[0])
+        .await
+        .refused(rejoin(Side::Joiner))
+        .await;
+    assert_eq!(refused, Reason::BadState);
+    assert_eq!((relays[0].sessions(), relays[1].sessions()), (1, 0));
+    talk(&mut host, &mut joiner_here, SessionId(ours.session)).await;
+}
+
 #[tokio::test]
 async fn a_relay_that_does_not_belong_is_refused_and_it_is_said_why() {
     let relays = fleet(1).await;
@@ -385,26 +515,34 @@ struct Hostile {
     _closing: CancellationToken,
 }
 
+/// The mesh of a relay that has nothing else, not even an answer where it says that it takes frames.
+fn test_relay(victim: &Relay, key: StaticKey) -> (Mesh, mesh::Task) {
+    let Ends { mesh, work, .. } = mesh::ends();
+    let at = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut sockets = Socket::bind(at, NonZeroUsize::MIN).expect("a port");
+    let id = RelayId(key.public());
+    let introduction = Introduction {
+        key,
+        realm: "default".into(),
+        name: "hostile".into(),
+        frame_address: "127.0.0.1:9".into(),
+        socket: Arc::new(sockets.remove(0)),
+    };
+    let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
+    let shelf = Arc::new(Shelf::new(10, id, "default".into()));
+    let task = mesh::Task::new(settings(seed(victim)), introduction, work, shelf, metrics);
+    (mesh, task.expect("bound"))
+}
+
 impl Hostile {
     async fn new(victim: &Relay) -> Self {
-        let Ends { mesh, work, .. } = mesh::ends();
-        let at = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut sockets = Socket::bind(at, NonZeroUsize::MIN).expect("a port");
-        let key = StaticKey::generate();
-        let id = RelayId(key.public());
-        let introduction = Introduction {
-            key,
-            realm: "default".into(),
-            name: "hostile".into(),
-            frame_address: "127.0.0.1:9".into(),
-            socket: Arc::new(sockets.remove(0)),
-        };
-        let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
-        let shelf = Arc::new(Shelf::new(10, id, "default".into()));
-        let task = mesh::Task::new(settings(seed(victim)), introduction, work, shelf, metrics);
+        Self::with_key(victim, StaticKey::generate()).await
+    }
+
+    async fn with_key(victim: &Relay, key: StaticKey) -> Self {
+        let (mesh, task) = test_relay(victim, key);
         let closing = CancellationToken::new();
-        let task = tokio::spawn(task.expect("bound").run(closing.clone()));
-        // It does not answer where it says that it takes frames.
+        let task = tokio::spawn(task.run(closing.clone()));
         let find = Ask::Find(Find {
             locator_key: code(0).key_bytes(),
         });

@@ -458,13 +458,21 @@ impl Registry {
     }
 
     /// Who is in touch from now on. With a relay that has gone, be it for a moment, go the exchanges with its nodes; sessions stay,
-    /// for it may be back, and their nodes find out by themselves.
+    /// for it may be back, and their nodes find out by themselves. When it is back as another process, they go, too.
     pub fn meet(&mut self, neighbours: Neighbours) {
         let before = std::mem::replace(&mut self.neighbours, neighbours);
         for &relay in before.0.keys() {
             if self.neighbours.met(relay) != before.met(relay) {
                 self.lose_relay(relay);
             }
+        }
+        let now = self.neighbours.0.iter();
+        let come: Vec<_> = now
+            .filter(|(relay, is)| before.met(**relay) != is.met)
+            .map(|(&relay, is)| (relay, is.run))
+            .collect();
+        for (relay, run) in come {
+            self.lose_sessions_of(relay, run);
         }
         let now = self.neighbours.0.iter();
         let moved: Vec<_> = now

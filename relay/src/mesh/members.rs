@@ -46,6 +46,8 @@ pub struct Member {
     pub address: SocketAddr,
     /// For people.
     pub name: String,
+    /// Of its process; 0 when it does not say.
+    pub run: u64,
 }
 
 /// What the rest of the relay wants to know of a member.
@@ -55,6 +57,8 @@ pub struct Neighbour {
     pub leg: Option<Leg>,
     /// Counts the relays that came: who was away since has forgotten what it was told.
     pub met: u64,
+    /// Of its process; 0 when it does not say.
+    pub run: u64,
 }
 
 /// All of them.
@@ -246,6 +250,12 @@ impl Members {
         Ok(())
     }
 
+    /// Whether a relay is in as another process than this one.
+    pub fn is_another(&self, relay: RelayId, run: u64) -> bool {
+        let present = self.present.get(&relay);
+        present.is_some_and(|present| present.member.run != run)
+    }
+
     /// A relay said who it is, and is in; true when that, or something about it, is new.
     pub fn admit(&mut self, relay: RelayId, member: Member, now: Instant) -> bool {
         if let Some(target) = self.target(member.address, now) {
@@ -379,8 +389,12 @@ impl Members {
     /// What the rest of the relay may know.
     pub fn neighbours(&self, leg: impl Fn(RelayId) -> Option<Leg>) -> Neighbours {
         let all = self.present.iter().map(|(&relay, present)| {
-            let (leg, met) = (leg(relay), present.met);
-            (relay, Neighbour { leg, met })
+            let neighbour = Neighbour {
+                leg: leg(relay),
+                met: present.met,
+                run: present.member.run,
+            };
+            (relay, neighbour)
         });
         Neighbours(all.collect())
     }
@@ -405,6 +419,7 @@ mod tests {
         Member {
             address: address(port),
             name: "relay".into(),
+            run: 1,
         }
     }
 
@@ -493,6 +508,27 @@ mod tests {
         members.admit(ONE, member(1), now + secs(3));
         members.lose(ONE, now + secs(99));
         assert_eq!(members.past[&ONE].losses, 0);
+    }
+
+    #[test]
+    fn a_relay_that_was_started_anew_is_let_in_at_once_however_long_it_was_there() {
+        for was_there in [secs(1), secs(1000)] {
+            let (start, mut members) = (Instant::now(), Members::default());
+            members.admit(ONE, member(1), start);
+            assert!(!members.is_another(ONE, 1));
+            assert!(members.is_another(ONE, 2));
+            let met = members.neighbours(|_| None).met(ONE);
+            let now = start + was_there;
+            members.lose(ONE, now);
+            assert_eq!(members.check(ONE, now), Ok(()));
+            let anew = Member {
+                run: 2,
+                ..member(1)
+            };
+            assert!(members.admit(ONE, anew, now));
+            let neighbours = members.neighbours(|_| None);
+            assert!(neighbours.met(ONE) > met && neighbours.0[&ONE].run == 2);
+        }
     }
 
     #[test]

@@ -144,6 +144,8 @@ pub struct Task {
     work: Work,
     introduction: Introduction,
     me: RelayId,
+    /// Of this process.
+    run: u64,
     mesh_address: SocketAddr,
     seeds: Vec<String>,
     shelf: Arc<Shelf>,
@@ -201,7 +203,10 @@ impl Task {
         };
         let mut swarm = swarm(me, secure);
         let mesh_address = listen(&mut swarm, settings.listen)?;
-        let legs = Legs::new(me, introduction.socket.local_addr()?, Random::system());
+        let mut random = Random::system();
+        // Not 0, which says nothing.
+        let run = u64::from_be_bytes(random.bytes()) | 1;
+        let legs = Legs::new(me, introduction.socket.local_addr()?, random);
         let now = Instant::now();
         Ok(Self {
             swarm,
@@ -209,6 +214,7 @@ impl Task {
             work,
             introduction,
             me,
+            run,
             mesh_address,
             seeds: settings.seeds,
             shelf,
@@ -551,33 +557,34 @@ impl Task {
         match event {
             request_response::Event::Message {
                 peer,
+                connection_id,
                 message:
                     Message::Request {
                         request, channel, ..
                     },
-                ..
-            } => self.handle_request(peer, request, channel, now),
+            } => self.handle_request((peer, connection_id), request, channel, now),
             request_response::Event::Message {
                 peer,
+                connection_id,
                 message:
                     Message::Response {
                         request_id,
                         response,
                     },
-                ..
             } => {
                 let answer = response.body;
                 let answer = answer.unwrap_or_else(|| super::refused(Reason::Malformed));
-                self.handle_answer(peer, request_id, Ok(answer), now);
+                self.handle_answer((peer, connection_id), request_id, Ok(answer), now);
             }
             request_response::Event::OutboundFailure {
                 peer,
+                connection_id,
                 request_id,
                 error,
-                ..
             } => {
                 tracing::debug!(%error, relay = ?relay_id(&peer), "a request of the mesh failed");
-                self.handle_answer(peer, request_id, Err(AskError::Unreachable), now);
+                let failed = Err(AskError::Unreachable);
+                self.handle_answer((peer, connection_id), request_id, failed, now);
             }
             request_response::Event::InboundFailure { .. }
             | request_response::Event::ResponseSent { .. } => {}
@@ -586,11 +593,12 @@ impl Task {
 
     fn handle_request(
         &mut self,
-        peer: PeerId,
+        by: (PeerId, swarm::ConnectionId),
         request: Request,
         channel: ResponseChannel<Response>,
         now: Instant,
     ) {
+        let (peer, _) = by;
         let Some(from) = relay_id(&peer) else { return };
         let bucket = self.requests.entry(peer);
         let bucket = bucket.or_insert_with(|| TokenBucket::new(now));
@@ -599,7 +607,7 @@ impl Task {
         }
         let answer = match request.body {
             None => super::refused(Reason::Malformed),
-            Some(Ask::Hello(hello)) => match self.hear(from, &hello, now) {
+            Some(Ask::Hello(hello)) => match self.hear(from, by.1, &hello, now) {
                 Ok(()) => Answer::Hello(self.hello(from)),
                 Err(reason) => {
                     self.shun(peer, now);
@@ -642,13 +650,13 @@ impl Task {
 
     fn handle_answer(
         &mut self,
-        peer: PeerId,
+        by: (PeerId, swarm::ConnectionId),
         id: OutboundRequestId,
         answered: Result<Answer, AskError>,
         now: Instant,
     ) {
         match self.open.remove(&id) {
-            Some(Open::Hello) => self.handle_greeting(peer, answered, now),
+            Some(Open::Hello) => self.handle_greeting(by, answered, now),
             Some(Open::Asked {
                 kind,
                 since,
@@ -660,6 +668,27 @@ impl Task {
                 answer.send(answered).ok();
             }
             None => {}
+        }
+    }
+
+    /// A relay is another process than the one that was here, be the connection to that one still open: it has left, and this one,
+    /// which said so by `connection`, has come.
+    fn replace(&mut self, relay: RelayId, connection: swarm::ConnectionId, now: Instant) {
+        let Some(member) = self.members.lose(relay, now) else {
+            return;
+        };
+        tracing::info!(?relay, name = member.name, "relay has begun anew");
+        self.publish();
+        let Some(ips) = self.remote_ips.get_mut(&peer_id(relay)) else {
+            return;
+        };
+        // Nothing that the old one has said is heard any more, and nothing is asked where nobody answers.
+        for (id, ip) in std::mem::take(ips) {
+            if id == connection {
+                ips.insert(id, ip);
+            } else {
+                self.swarm.close_connection(id);
+            }
         }
     }
 

@@ -194,11 +194,19 @@ impl Registry {
                     }
                     Awaited::Admit(session) => {
                         self.take_back(exchange, session, Party::At(call.relay));
+                        // Or not, and then its joiner waits.
+                        self.call_dismiss(call.relay, over(exchange));
                     }
                     Awaited::Offer | Awaited::Nothing => {}
                 }
             }
-            (Ask::Signal(_), Err(_)) => self.end_for_ours(exchange, Introduction::PeerGone),
+            (Ask::Signal(_), Err(error)) => {
+                let was_open = self.end_for_ours(exchange, Introduction::PeerGone);
+                if was_open && error == AskError::Unreachable {
+                    // It may be there, with its node waiting for the next.
+                    self.call_dismiss(call.relay, over(exchange));
+                }
+            }
             _ => {}
         }
     }
@@ -325,7 +333,8 @@ impl Registry {
         let payload = payload(dismiss.payload)?;
         let exchange = ExchangeId(dismiss.exchange);
         let Ok((entry, to)) = self.member_of(from, exchange) else {
-            // It is over already.
+            // It is over already, or its offer has been overtaken, and is nothing any more when it comes.
+            self.over.add(from, exchange);
             return Ok(());
         };
         if entry.awaited == Awaited::Offer {

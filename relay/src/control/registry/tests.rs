@@ -110,11 +110,11 @@ impl Bench {
     }
 
     fn meet_at(&mut self, port: u64, met: u64) {
-        self.meet_by(Some(leg(ConnectionNumber(port))), met);
+        self.meet_by(Some(leg(ConnectionNumber(port))), met, 1);
     }
 
-    fn meet_by(&mut self, leg: Option<Leg>, met: u64) {
-        let neighbour = Neighbour { leg, met };
+    fn meet_by(&mut self, leg: Option<Leg>, met: u64, run: u64) {
+        let neighbour = Neighbour { leg, met, run };
         let all = [(OTHER, neighbour)].into();
         self.registry.meet(Neighbours(all));
     }
@@ -278,9 +278,21 @@ fn two_with_the_same_key_get_a_session_whoever_comes_first() {
         let session = SessionId(answer.session);
         assert_eq!(bench.frame(session, Side::Host, HOST), Ok(leg(JOINER)));
         assert_eq!(bench.frame(session, Side::Joiner, JOINER), Ok(leg(HOST)));
-        // The key is good for once.
-        assert_eq!(bench.ask(one, rejoin(1, first)), Ok(done()));
-        assert_eq!(bench.registry.sessions(), 1);
+        // The key is good for one session: who asks again is told the same, and nobody else anything.
+        for (node, side, told) in [(one, first, notice), (other, first.peer(), &answer)] {
+            let again = bench.ask(node, rejoin(1, side));
+            assert_eq!(again, Ok(Reply::Allocated(told.clone())));
+        }
+        assert_eq!(
+            bench.refused(one, rejoin(1, first.peer())),
+            Reason::BadState
+        );
+        assert_eq!(bench.refused(STRANGER, rejoin(1, first)), Reason::BadState);
+        assert_eq!((bench.registry.sessions(), bench.notices()), (1, vec![]));
+        bench
+            .ask(one, Demand::Release { session })
+            .expect("released");
+        assert_eq!(bench.ask(one, rejoin(1, first)), Ok(done()), "anew");
     }
 }
 
@@ -722,10 +734,15 @@ fn a_host_that_admits_somebody_who_has_just_left_is_answered() {
         assert_eq!(answers, [(exchange, HOST, Err(PEER_GONE))]);
         assert_eq!(bench.notices(), [], "the answer says it");
         // The other relay may have let its joiner in, or be about to.
-        let [taken_back] = &bench.calls()[..] else {
-            panic!("one more")
-        };
-        assert!(matches!(taken_back.ask, RelayAsk::Release(_)));
+        let calls_after = bench.calls();
+        assert!(matches!(calls_after[0].ask, RelayAsk::Release(_)));
+        // And it does not know that a signal did not come.
+        let told: Vec<_> = calls_after[1..]
+            .iter()
+            .map(|call| call.ask.clone())
+            .collect();
+        let expected = (crossing == 1).then(|| dismiss_of(exchange));
+        assert_eq!(told, Vec::from_iter(expected));
         assert!(bench.table.is_empty());
         bench.registry.handle_called(&calls[1], Ok(()));
         assert_eq!(bench.answers(), [], "once");
@@ -771,7 +788,7 @@ fn exchanges_go_with_the_relay_of_their_other_node_and_sessions_stay() {
 #[test]
 fn no_session_begins_by_way_of_a_relay_that_is_not_heard() {
     let mut bench = Bench::three();
-    bench.meet_by(None, 1);
+    bench.meet_by(None, 1, 1);
     let exchange = bench.registry.new_exchange_id();
     assert_eq!(bench.hear(offer_of(exchange)), Err(RelayReason::Busy));
     assert_eq!(bench.notices(), [], "no try is spent on it");
@@ -784,7 +801,7 @@ fn no_session_begins_by_way_of_a_relay_that_is_not_heard() {
     bench.registry.handle_called(&calls[0], Ok(()));
     bench.answers();
     bench.notices();
-    bench.meet_by(None, 1);
+    bench.meet_by(None, 1, 1);
     let demand = Demand::Admit {
         exchange,
         payload: admit.clone(),
@@ -802,6 +819,68 @@ fn no_session_begins_by_way_of_a_relay_that_is_not_heard() {
     assert_eq!(bench.later(HOST, demand), exchange);
     assert_eq!(bench.registry.sessions(), 3);
     assert!(bench.frame(session, Side::Host, HOST).is_ok());
+}
+
+#[test]
+fn sessions_with_the_nodes_of_a_relay_go_when_it_is_another_process() {
+    let mut bench = Bench::three();
+    bench.meet();
+    let exchange = bench.offered();
+    let demand = Demand::Admit {
+        exchange,
+        payload: Bytes::new(),
+    };
+    bench.later(HOST, demand);
+    let calls = bench.calls();
+    bench.registry.handle_called(&calls[0], Ok(()));
+    bench.answers();
+    let session = *bench.registry.allocations.keys().next().expect("one");
+    let here = bench.session();
+    let there = Some(leg(ConnectionNumber(4433)));
+    // Away and back, and not.
+    bench.registry.meet(Neighbours::default());
+    bench.meet_by(there, 2, 1);
+    assert_eq!((bench.notices(), bench.registry.sessions()), (vec![], 2));
+    bench.registry.meet(Neighbours::default());
+    bench.meet_by(None, 3, 2);
+    let lost = released(session, ReleaseCause::PeerLost);
+    assert_eq!(bench.notices(), [(HOST, lost)]);
+    assert_eq!(bench.table.len(), 1);
+    assert!(bench.frame(here, Side::Host, HOST).is_ok());
+}
+
+#[test]
+fn what_another_relay_did_not_hear_ends_there_too() {
+    let mut bench = Bench::three();
+    bench.meet();
+    for error in [AskError::Unreachable, AskError::Refused(RelayReason::Full)] {
+        let exchange = bench.offered();
+        let demand = Demand::Admit {
+            exchange,
+            payload: Bytes::new(),
+        };
+        bench.later(HOST, demand);
+        let calls = bench.calls();
+        bench.registry.handle_called(&calls[0], Err(error));
+        let asks: Vec<_> = bench.calls().into_iter().map(|call| call.ask).collect();
+        let [RelayAsk::Release(_), dismiss] = &asks[..] else {
+            panic!("{asks:?}")
+        };
+        assert_eq!(dismiss, &dismiss_of(exchange), "its joiner waits");
+        assert_eq!(bench.answers().len(), 1);
+        assert_eq!(bench.registry.sessions(), 0);
+    }
+}
+
+#[test]
+fn an_offer_that_was_taken_back_before_it_came_is_none() {
+    let mut bench = Bench::three();
+    bench.meet();
+    let exchange = bench.registry.new_exchange_id();
+    assert_eq!(bench.hear(dismiss_of(exchange)), Ok(()));
+    assert_eq!(bench.hear(offer_of(exchange)), Ok(()));
+    assert_eq!(bench.notices(), []);
+    assert!(bench.registry.exchanges.is_empty());
 }
 
 #[test]
