@@ -91,6 +91,35 @@ async fn what_few_keep_is_taken_back_from_all_but_not_what_was_there_before() {
 }
 
 #[tokio::test]
+async fn one_relay_that_says_the_key_is_held_is_not_believed_and_two_are() {
+    for (liars, expected) in [(1, Ok(())), (2, Err(PutRefused::Taken))] {
+        let Ends { mesh, work, .. } = mesh::ends();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let asks = Arc::clone(&asked);
+        let relays: Vec<_> = (2..=6).map(|n| RelayId([n; 32])).collect();
+        work.play(relays, move |relay, ask| {
+            let is_liar = relay.0[0] < 2 + liars && matches!(ask, Ask::Keep(_));
+            asks.lock().expect("whole").push(ask);
+            Some(if is_liar {
+                Err(AskError::Refused(Reason::Taken))
+            } else {
+                Ok(done())
+            })
+        });
+        let shelf = Arc::new(Shelf::new(10, ME, "default".into()));
+        let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
+        let fleet = Fleet::new(shelf, mesh, metrics);
+        let publication = publication(60_000);
+        assert_eq!(fleet.put(publication.clone()).await, expected);
+        let asked = asked.lock().expect("whole");
+        let forgets = asked.iter().filter(|ask| matches!(ask, Ask::Forget(_)));
+        assert_eq!(forgets.count(), if expected.is_ok() { 0 } else { 5 });
+        let is_kept = matches!(fleet.shelf.look(publication.key()), Found::Live { .. });
+        assert_eq!(is_kept, expected.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn the_end_of_a_code_is_told_also_when_its_node_was_gone_meanwhile() {
     let (bench, publication) = (Bench::new(4), publication(60_000));
     let key = publication.key();
