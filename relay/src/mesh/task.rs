@@ -48,6 +48,7 @@ use super::{
     identity::{peer_id, relay_id},
     legs::Legs,
     members::Members,
+    reach::{Reach, Reaching},
     secure::Secure,
 };
 use crate::{
@@ -77,6 +78,8 @@ const MAX_STREAMS: usize = 256;
 /// Two relays that dial each other at once have two connections.
 const MAX_CONNECTIONS_PER_RELAY: u32 = 4;
 const MAX_CONNECTIONS: u32 = 1024;
+/// Connections on their way out at once: half of the relays that may be in touch. Whoever finds no place is dialed later.
+const MAX_DIALS: u32 = 256;
 /// Handshakes of strangers at once.
 const MAX_PENDING: u32 = 128;
 /// Requests of one relay: a thousand records that it hands out anew are a burst, and an introduction takes five.
@@ -166,6 +169,8 @@ pub struct Task {
     requests: HashMap<PeerId, TokenBucket>,
     /// Refused, and when they are left: those who hear why go by themselves before.
     unwelcome: BTreeMap<PeerId, Instant>,
+    /// What kinds of address the fleet is at.
+    reach: Reach,
     /// Dialed, and not yet known who answers.
     dialed: HashMap<swarm::ConnectionId, SocketAddr>,
     hello_at: Instant,
@@ -201,7 +206,8 @@ impl Task {
             fleet: settings.fleet,
             strangers: stranger_sender,
         };
-        let mut swarm = swarm(me, secure);
+        let reach = Reach::default();
+        let mut swarm = swarm(me, secure, reach.clone());
         let mesh_address = listen(&mut swarm, settings.listen)?;
         let mut random = Random::system();
         // Not 0, which says nothing.
@@ -230,6 +236,7 @@ impl Task {
             remote_ips: HashMap::new(),
             requests: HashMap::new(),
             unwelcome: BTreeMap::new(),
+            reach,
             dialed: HashMap::new(),
             hello_at: now + HELLO_EVERY,
             resolve_at: now,
@@ -306,6 +313,8 @@ impl Task {
             }
         }
         while let Some(address) = self.members.poll_dial(now) {
+            // A seed names it, or a relay has come from there.
+            self.reach.allow(address.ip());
             let dial = DialOpts::unknown_peer_id()
                 .address(multiaddr(address))
                 .build();
@@ -712,7 +721,7 @@ impl Task {
     }
 }
 
-fn swarm(me: RelayId, secure: Secure) -> Swarm<Behaviour> {
+fn swarm(me: RelayId, secure: Secure, reach: Reach) -> Swarm<Behaviour> {
     let me = peer_id(me);
     let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .upgrade(Version::V1Lazy)
@@ -720,13 +729,15 @@ fn swarm(me: RelayId, secure: Secure) -> Swarm<Behaviour> {
         .multiplex(yamux::Config::default())
         .timeout(CONNECT_TIMEOUT)
         .boxed();
+    let transport = Reaching::new(transport, reach).boxed();
     let behaviour = Behaviour {
         door: Door::default(),
         limits: connection_limits::Behaviour::new(
             ConnectionLimits::default()
                 .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_RELAY))
                 .with_max_established(Some(MAX_CONNECTIONS))
-                .with_max_pending_incoming(Some(MAX_PENDING)),
+                .with_max_pending_incoming(Some(MAX_PENDING))
+                .with_max_pending_outgoing(Some(MAX_DIALS)),
         ),
         kademlia: kademlia(me),
         requests: request_response::Behaviour::new(
@@ -785,7 +796,7 @@ fn multiaddr(address: SocketAddr) -> Multiaddr {
     Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
 }
 
-fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
+pub(super) fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = address.iter();
     let ip = match (parts.next(), parts.next()) {
         (Some(Protocol::Ip4(ip)), Some(Protocol::Tcp(port))) => (IpAddr::V4(ip), port),

@@ -164,6 +164,7 @@ impl Task {
         let peer = peer_id(relay);
         self.unwelcome.remove(&peer);
         let (address, name) = (member.address, member.name.clone());
+        self.reach.allow(address.ip());
         if self.members.admit(relay, member, now) {
             tracing::info!(?relay, name, "relay is in the mesh");
             let kademlia = &mut self.swarm.behaviour_mut().kademlia;
