@@ -1,119 +1,34 @@
 //! Whole relays of one fleet.
 
+#[path = "support/relays.rs"]
+mod relays;
 #[path = "support/node.rs"]
 mod support;
 
 use std::{
-    io,
     net::{Ipv6Addr, SocketAddr, TcpListener},
-    num::NonZeroUsize,
-    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use prometheus::Registry;
+use relays::{
+    Hostile, bridged, fleet, lookup, meet, member, seed, settings, shows, talk, test_relay,
+};
 use remora_proto::{
     id::{RelayId, SessionId, Side},
-    noise::{StaticKey, link::FleetKey},
+    noise::StaticKey,
     random::Random,
-    record::MAX_RECORD_BYTES,
     wire::message::{
         control::{
-            Dismiss, Gone, Lookup, Reason, Rejoin, Release, ReleaseCause,
-            node_to_relay::Body as Request, relay_to_node::Body as Reply,
+            Dismiss, Gone, Reason, Rejoin, Release, ReleaseCause, node_to_relay::Body as Request,
+            relay_to_node::Body as Reply,
         },
-        mesh::{Find, Keep, Offer, Reason as RelayReason, request::Body as Ask},
+        mesh::{Find, request::Body as Ask},
     },
 };
-use remora_relay::{
-    admin::metrics::{Metrics, Stranger},
-    config::Config,
-    datapath::{DropReason, socket::Socket},
-    mesh::{self, AskError, Ends, Introduction, Mesh, Settings},
-    relay::Relay,
-    rendezvous::Shelf,
-};
-use support::{
-    Code, Node, admit, code, code_with, get, introduce, relay_with, signal, unix_ms, withdraw,
-    within,
-};
-use tokio::task::JoinHandle;
+use remora_relay::{admin::metrics::Stranger, datapath::DropReason, mesh::Settings, relay::Relay};
+use support::{Node, admit, code, code_with, get, introduce, relay_with, signal, withdraw, within};
 use tokio_util::sync::CancellationToken;
-
-fn settings(seeds: Vec<String>) -> Settings {
-    Settings {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        seeds,
-        fleet: FleetKey([7; 32].into()),
-    }
-}
-
-fn seed(relay: &Relay) -> Vec<String> {
-    vec![relay.mesh_addr().expect("in a mesh").to_string()]
-}
-
-fn member(seeds: Vec<String>, change: impl FnOnce(&mut Config)) -> Relay {
-    relay_with(|config| {
-        config.mesh = Some(settings(seeds));
-        change(config);
-    })
-}
-
-/// Relays that all know each other, through the first.
-async fn fleet(size: usize) -> Vec<Relay> {
-    let first = member(Vec::new(), |_| {});
-    let seeds = seed(&first);
-    let others = (1..size).map(|_| member(seeds.clone(), |_| {}));
-    let relays: Vec<_> = [first].into_iter().chain(others).collect();
-    meet(&relays, size - 1).await;
-    relays
-}
-
-/// Waits until each has so many others.
-async fn meet(relays: &[Relay], others: usize) {
-    for relay in relays {
-        let mut neighbours = relay.neighbours();
-        within(neighbours.wait_for(|neighbours| neighbours.heard() == others))
-            .await
-            .expect("running");
-    }
-}
-
-/// Waits until a relay's metrics say so.
-async fn shows(relay: &Relay, line: &str) {
-    let line = format!("remora_relay_{line}\n");
-    let shown = async {
-        let mut ticks = tokio::time::interval(Duration::from_millis(20));
-        while !get(relay.admin_addr(), "/metrics").await.1.contains(&line) {
-            ticks.tick().await;
-        }
-    };
-    within(shown).await;
-}
-
-fn lookup(code: &Code) -> Request {
-    Request::Lookup(Lookup {
-        locator_keys: vec![code.key_bytes()],
-    })
-}
-
-/// Frames of the session cross both ways.
-async fn talk(host: &mut Node, joiner: &mut Node, session: SessionId) {
-    let there = host.frame(session, Side::Host, b"there").await;
-    assert_eq!(joiner.next_frame().await, there);
-    let back = joiner.frame(session, Side::Joiner, b"and back").await;
-    assert_eq!(host.next_frame().await, back);
-}
-
-/// A host at the one and a joiner at the other, with a session.
-async fn bridged(one: &Relay, other: &Relay, seed: u8) -> (Node, Node, SessionId) {
-    let (mut host, mut joiner, code) = (Node::new(one).await, Node::new(other).await, code(seed));
-    host.done(code.publish()).await;
-    let exchange = introduce(&mut host, &mut joiner, &code).await;
-    let [allocated, _] = admit(&mut host, &mut joiner, exchange).await;
-    (host, joiner, SessionId(allocated.session))
-}
 
 #[tokio::test]
 async fn a_relay_that_takes_both_families_does_so_at_one_port() {
@@ -411,7 +326,7 @@ async fn a_relay_that_hangs_gives_way_to_the_same_one_begun_anew() {
     let relays = fleet(1).await;
     let (victim, key) = (&relays[0], StaticKey::generate());
     let id = RelayId(key.public());
-    let (mesh, task) = test_relay(victim, key.clone());
+    let (mesh, task) = test_relay(settings(seed(victim)), key.clone());
     let mut hung = Box::pin(task.run(CancellationToken::new()));
     let mut neighbours = victim.neighbours();
     let met = tokio::select! {
@@ -475,189 +390,4 @@ async fn one_rejoin_key_is_one_session_at_the_relay_where_both_present_it() {
     assert_eq!(refused, Reason::BadState);
     assert_eq!((relays[0].sessions(), relays[1].sessions()), (1, 0));
     talk(&mut host, &mut joiner_here, SessionId(ours.session)).await;
-}
-
-#[tokio::test]
-async fn a_relay_that_does_not_belong_is_refused_and_it_is_said_why() {
-    let relays = fleet(1).await;
-    let first = &relays[0];
-    let other_key = relay_with(|config| {
-        config.mesh = Some(Settings {
-            fleet: FleetKey([8; 32].into()),
-            ..settings(seed(first))
-        });
-    });
-    let other_realm = member(seed(first), |config| config.realm = "other".into());
-    for (relay, why) in [
-        (&other_key, Stranger::FleetKey),
-        (&other_realm, Stranger::Realm),
-    ] {
-        let refused = async {
-            let mut ticks = tokio::time::interval(Duration::from_millis(20));
-            while first.mesh_refusals(why) == 0 || relay.mesh_refusals(why) == 0 {
-                ticks.tick().await;
-            }
-        };
-        within(refused).await;
-    }
-    assert!(first.neighbours().borrow().0.is_empty());
-    let (_, metrics) = get(first.admin_addr(), "/metrics").await;
-    for why in ["fleet_key", "realm"] {
-        let counted = format!("remora_relay_mesh_refused_total{{why=\"{why}\"}}");
-        assert!(metrics.contains(&counted), "{metrics}");
-    }
-}
-
-/// A relay of the fleet without nodes, that says what the test wants it to.
-struct Hostile {
-    mesh: Mesh,
-    _task: JoinHandle<io::Result<()>>,
-    _closing: CancellationToken,
-}
-
-/// The mesh of a relay that has nothing else, not even an answer where it says that it takes frames.
-fn test_relay(victim: &Relay, key: StaticKey) -> (Mesh, mesh::Task) {
-    let Ends { mesh, work, .. } = mesh::ends();
-    let at = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut sockets = Socket::bind(at, NonZeroUsize::MIN).expect("a port");
-    let id = RelayId(key.public());
-    let introduction = Introduction {
-        key,
-        realm: "default".into(),
-        name: "hostile".into(),
-        frame_address: "127.0.0.1:9".into(),
-        socket: Arc::new(sockets.remove(0)),
-    };
-    let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
-    let shelf = Arc::new(Shelf::new(10, id, "default".into()));
-    let task = mesh::Task::new(settings(seed(victim)), introduction, work, shelf, metrics);
-    (mesh, task.expect("bound"))
-}
-
-impl Hostile {
-    async fn new(victim: &Relay) -> Self {
-        Self::with_key(victim, StaticKey::generate()).await
-    }
-
-    async fn with_key(victim: &Relay, key: StaticKey) -> Self {
-        let (mesh, task) = test_relay(victim, key);
-        let closing = CancellationToken::new();
-        let task = tokio::spawn(task.run(closing.clone()));
-        let find = Ask::Find(Find {
-            locator_key: code(0).key_bytes(),
-        });
-        within(mesh.insist(victim.id(), find))
-            .await
-            .expect("let in");
-        Self {
-            mesh,
-            _task: task,
-            _closing: closing,
-        }
-    }
-
-    async fn keep(&self, victim: &Relay, record: Bytes, ended: Gone) -> Option<RelayReason> {
-        let ended = ended.into();
-        let keep = Ask::Keep(Keep { record, ended });
-        match self.mesh.insist(victim.id(), keep).await {
-            Ok(_) => None,
-            Err(AskError::Refused(reason)) => Some(reason),
-            Err(AskError::Unreachable) => panic!("not answered"),
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_relay_that_lies_is_not_believed() {
-    let relays = fleet(2).await;
-    let [victim, other] = &relays[..] else {
-        panic!("two")
-    };
-    let hostile = Hostile::new(victim).await;
-    let (mut host, mut joiner) = (Node::new(victim).await, Node::new(victim).await);
-    let honest = code(1);
-    host.done(honest.publish()).await;
-
-    let now = unix_ms();
-    let mut forged = code(2).record.to_vec();
-    let last = forged.len() - 1;
-    forged[last] ^= 1;
-    let expired = code_with(3, |record| {
-        (record.not_before_ms, record.expiry_ms) = (now - 500_000, now - 1);
-    });
-    let realm = code_with(4, |record| record.realm = "other".into());
-    let colliding = code_with(5, |record| record.locator_key = honest.key);
-    for (record, reason) in [
-        (forged.into(), RelayReason::BadRecord),
-        (expired.record, RelayReason::BadRecord),
-        (realm.record, RelayReason::BadRecord),
-        (vec![7; MAX_RECORD_BYTES + 1].into(), RelayReason::BadRecord),
-        (Bytes::new(), RelayReason::BadRecord),
-        (colliding.record, RelayReason::Taken),
-    ] {
-        let kept = hostile.keep(victim, record, Gone::Unspecified).await;
-        assert_eq!(kept, Some(reason));
-    }
-    // The very same, as if its node were at the hostile relay now, or had ended it: where its node is, and where it is kept.
-    for relay in [victim, other] {
-        for ended in [Gone::Unspecified, Gone::Used] {
-            let kept = hostile.keep(relay, honest.record.clone(), ended).await;
-            assert_eq!(kept, Some(RelayReason::Taken));
-        }
-    }
-    for code in [code(2), code(3), code(4)] {
-        assert_eq!(joiner.refused(lookup(&code)).await, Reason::UnknownCode);
-    }
-    // What it may do is to keep a record of its own, and not to answer for it.
-    let kept = hostile
-        .keep(victim, code(6).record, Gone::Unspecified)
-        .await;
-    assert_eq!(kept, None);
-    assert_eq!(
-        joiner.refused(code(6).join("hello")).await,
-        Reason::PeerGone
-    );
-    // An offer for nobody, and an exchange that is somebody else's.
-    let offer = |key: Bytes| {
-        Ask::Offer(Offer {
-            exchange: 7,
-            locator_key: key,
-            payload: Bytes::new(),
-        })
-    };
-    let nobody = hostile
-        .mesh
-        .ask(victim.id(), offer(code(9).key_bytes()))
-        .await;
-    assert_eq!(nobody, Err(AskError::Refused(RelayReason::PeerGone)));
-    let exchange = introduce(&mut host, &mut joiner, &honest).await;
-    for ask in [
-        Ask::Dismiss(mesh_dismiss(exchange)),
-        Ask::Offer(Offer {
-            exchange,
-            locator_key: honest.key_bytes(),
-            payload: Bytes::new(),
-        }),
-    ] {
-        // Done or refused, it changes nothing.
-        hostile.mesh.ask(victim.id(), ask).await.ok();
-    }
-    admit(&mut host, &mut joiner, exchange).await;
-    // Nothing is sent to an address that has not answered, and no host is bothered with a joiner from there.
-    let neighbours = victim.neighbours().borrow().clone();
-    assert_eq!((neighbours.0.len(), neighbours.heard()), (2, 1));
-    assert!(neighbours.leg(other.id()).is_some());
-    let from_there = hostile
-        .mesh
-        .ask(victim.id(), offer(honest.key_bytes()))
-        .await;
-    assert_eq!(from_there, Err(AskError::Refused(RelayReason::Busy)));
-}
-
-fn mesh_dismiss(exchange: u64) -> remora_proto::wire::message::mesh::Dismiss {
-    remora_proto::wire::message::mesh::Dismiss {
-        exchange,
-        payload: Bytes::new(),
-        wrong_secret: true,
-    }
 }
