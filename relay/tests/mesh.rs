@@ -262,6 +262,59 @@ async fn who_comes_later_is_given_what_was_there_before() {
     assert_eq!(joiner.refused(lookup(&dead)).await, Reason::CodeBurned);
 }
 
+#[tokio::test]
+async fn of_two_codes_under_one_locator_one_stays_when_their_relays_meet_and_the_other_host_is_told()
+ {
+    let (one, other) = (member(Vec::new(), |_| {}), member(Vec::new(), |_| {}));
+    let (mut first, mut second) = (Node::new(&one).await, Node::new(&other).await);
+    let codes = [
+        code(1),
+        code_with(2, |record| record.locator_key = code(1).key),
+    ];
+    first.done(codes[0].publish()).await;
+    second.done(codes[1].publish()).await;
+    let seeds = [seed(&one), seed(&other)].concat();
+    let relays = [one, other, member(seeds, |_| {})];
+    meet(&relays[2..], 2).await;
+    // The two learn of each other as soon as either looks for something.
+    let mut asker = Node::new(&relays[0]).await;
+    let met = async {
+        while relays[0].neighbours().borrow().heard() < 2 {
+            asker.refused(lookup(&code(7))).await;
+        }
+    };
+    within(met).await;
+    meet(&relays, 2).await;
+    let (stays, told) = tokio::select! {
+        told = first.notice() => (1, told),
+        told = second.notice() => (0, told),
+    };
+    let Reply::Taken(taken) = told else {
+        panic!("not told: {told:?}")
+    };
+    assert_eq!(taken.locator_key, codes[0].key_bytes());
+    for relay in &relays {
+        let mut joiner = Node::new(relay).await;
+        let found = async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(20));
+            loop {
+                ticks.tick().await;
+                let reply = joiner.ask(lookup(&codes[0])).await;
+                if matches!(reply, Reply::Found(found) if found.record == codes[stays].record) {
+                    return;
+                }
+            }
+        };
+        within(found).await;
+        let host = if stays == 0 { &mut first } else { &mut second };
+        let exchange = introduce(host, &mut joiner, &codes[stays]).await;
+        admit(host, &mut joiner, exchange).await;
+        // A session ends with its joiner, which the host is told.
+        drop(joiner);
+        assert!(matches!(host.notice().await, Reply::Released(_)));
+    }
+}
+
 /// The relay of that key in another process, as after a crash: at the same ports.
 async fn begun_anew(relay: Relay, key: StaticKey, seeds: Vec<String>) -> Relay {
     let (nodes, mesh) = (relay.local_addr(), relay.mesh_addr().expect("in a mesh"));

@@ -281,6 +281,11 @@ impl Metrics {
         self.session_end.with_label_values(&[reason.label()]).inc();
     }
 
+    /// How many ended so.
+    pub fn session_ends(&self, reason: SessionEnd) -> u64 {
+        self.session_end.with_label_values(&[reason.label()]).get()
+    }
+
     /// A connection by TCP ended.
     pub fn stream_end(&self, why: StreamEnd) {
         self.stream_ends.with_label_values(&[why.label()]).inc();

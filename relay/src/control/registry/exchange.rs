@@ -335,6 +335,9 @@ impl Registry {
                 let notice = self.allocated(exchange, session, Side::Joiner, payload);
                 self.notices.push_back((joiner, notice));
                 self.end_exchange(exchange, Introduction::Admitted);
+                for node in [number, joiner] {
+                    self.remind(node, now);
+                }
                 let answer = self.allocated(exchange, session, Side::Host, Bytes::new());
                 Ok(answer.into())
             }

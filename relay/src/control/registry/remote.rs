@@ -164,7 +164,7 @@ impl Registry {
     }
 
     /// Another relay has answered a call, or has not. Who waits for it has its answer in [`Registry::poll_answer`].
-    pub fn handle_called(&mut self, call: &Call, result: Result<(), AskError>) {
+    pub fn handle_called(&mut self, call: &Call, result: Result<(), AskError>, now: Instant) {
         let exchange = call.exchange;
         match (&call.ask, result) {
             (Ask::Offer(_), Ok(())) => {
@@ -178,6 +178,7 @@ impl Registry {
                     self.end_exchange(exchange, Introduction::Admitted);
                     let allocated = self.allocated(exchange, session, Side::Host, Bytes::new());
                     self.settled.push_back((exchange, host, Ok(allocated)));
+                    self.remind(host, now);
                 }
             }
             (Ask::Offer(_) | Ask::Admit(_), Err(error)) => {
@@ -326,6 +327,7 @@ impl Registry {
         let notice = self.allocated(exchange, session, Side::Joiner, payload);
         self.notices.push_back((joiner, notice));
         self.end_exchange(exchange, Introduction::Admitted);
+        self.remind(joiner, now);
         Ok(())
     }
 

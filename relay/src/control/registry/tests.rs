@@ -674,6 +674,13 @@ fn a_drain_tells_everybody_refuses_what_is_new_and_waits_for_sessions() {
     assert_eq!(bench.notices(), [(ConnectionNumber(4), draining(59_000))]);
 
     let last = bench.admit(exchange);
+    // Whoever did not know what to do about it then is told again, after it has heard of its session.
+    let told = bench.notices();
+    assert!(matches!(told[0], (JOINER, Reply::Allocated(_))));
+    assert_eq!(
+        told[1..],
+        [HOST, JOINER].map(|node| (node, draining(59_000)))
+    );
     bench
         .ask(HOST, Demand::Release { session })
         .expect("released");
@@ -726,7 +733,7 @@ fn a_host_that_admits_somebody_who_has_just_left_is_answered() {
             0 => assert_eq!(bench.hear(dismiss_of(exchange)), Ok(())),
             1 => {
                 let failed = Err(AskError::Unreachable);
-                bench.registry.handle_called(&calls[0], failed);
+                bench.registry.handle_called(&calls[0], failed, bench.now);
             }
             _ => bench.pass(exchange::LIFE),
         }
@@ -744,7 +751,7 @@ fn a_host_that_admits_somebody_who_has_just_left_is_answered() {
         let expected = (crossing == 1).then(|| dismiss_of(exchange));
         assert_eq!(told, Vec::from_iter(expected));
         assert!(bench.table.is_empty());
-        bench.registry.handle_called(&calls[1], Ok(()));
+        bench.registry.handle_called(&calls[1], Ok(()), bench.now);
         assert_eq!(bench.answers(), [], "once");
     }
 }
@@ -760,7 +767,7 @@ fn exchanges_go_with_the_relay_of_their_other_node_and_sessions_stay() {
     };
     bench.later(HOST, admit);
     let calls = bench.calls();
-    bench.registry.handle_called(&calls[0], Ok(()));
+    bench.registry.handle_called(&calls[0], Ok(()), bench.now);
     let session = *bench.registry.allocations.keys().next().expect("one");
     bench.answers();
     // One that is offered, one that is not answered yet, one that is.
@@ -768,7 +775,7 @@ fn exchanges_go_with_the_relay_of_their_other_node_and_sessions_stay() {
     let asked = bench.later(STRANGER, join_there());
     let started = bench.later(JOINER, join_there());
     let calls = bench.calls();
-    bench.registry.handle_called(&calls[1], Ok(()));
+    bench.registry.handle_called(&calls[1], Ok(()), bench.now);
     bench.answers();
     // It was away for a moment, and is elsewhere.
     bench.meet_at(4434, 2);
@@ -798,7 +805,7 @@ fn no_session_begins_by_way_of_a_relay_that_is_not_heard() {
     let session = bench.session();
     let (started, admit) = (bench.later(JOINER, join_there()), payload("welcome"));
     let calls = bench.calls();
-    bench.registry.handle_called(&calls[0], Ok(()));
+    bench.registry.handle_called(&calls[0], Ok(()), bench.now);
     bench.answers();
     bench.notices();
     bench.meet_by(None, 1, 1);
@@ -832,7 +839,7 @@ fn sessions_with_the_nodes_of_a_relay_go_when_it_is_another_process() {
     };
     bench.later(HOST, demand);
     let calls = bench.calls();
-    bench.registry.handle_called(&calls[0], Ok(()));
+    bench.registry.handle_called(&calls[0], Ok(()), bench.now);
     bench.answers();
     let session = *bench.registry.allocations.keys().next().expect("one");
     let here = bench.session();
@@ -861,7 +868,9 @@ fn what_another_relay_did_not_hear_ends_there_too() {
         };
         bench.later(HOST, demand);
         let calls = bench.calls();
-        bench.registry.handle_called(&calls[0], Err(error));
+        bench
+            .registry
+            .handle_called(&calls[0], Err(error), bench.now);
         let asks: Vec<_> = bench.calls().into_iter().map(|call| call.ask).collect();
         let [RelayAsk::Release(_), dismiss] = &asks[..] else {
             panic!("{asks:?}")
@@ -881,6 +890,27 @@ fn an_offer_that_was_taken_back_before_it_came_is_none() {
     assert_eq!(bench.hear(offer_of(exchange)), Ok(()));
     assert_eq!(bench.notices(), []);
     assert!(bench.registry.exchanges.is_empty());
+}
+
+#[test]
+fn a_host_whose_locator_is_anothers_is_told_and_nobody_is_sent_to_it() {
+    let mut bench = Bench::three();
+    let exchange = bench.join(JOINER);
+    bench.notices();
+    bench.registry.displace(LocatorKey([8; 32]));
+    bench.registry.displace(KEY);
+    bench.registry.displace(KEY);
+    let locator_key = Bytes::copy_from_slice(&KEY.0);
+    assert_eq!(
+        bench.notices(),
+        [(HOST, Reply::Taken(Taken { locator_key }))]
+    );
+    assert_eq!(
+        bench.try_join(STRANGER).expect_err("nobody").reason,
+        Reason::PeerGone
+    );
+    // Whoever is there already has the right code.
+    bench.admit(exchange);
 }
 
 #[test]
@@ -922,7 +952,7 @@ fn what_a_host_says_does_not_overtake_that_it_was_asked() {
     let exchange = bench.later(JOINER, join_there());
     assert_eq!(bench.hear(dismiss_of(exchange)), Err(RelayReason::Busy));
     let calls = bench.calls();
-    bench.registry.handle_called(&calls[0], Ok(()));
+    bench.registry.handle_called(&calls[0], Ok(()), bench.now);
     let [(_, JOINER, Ok(Reply::Started(_)))] = &bench.answers()[..] else {
         panic!("not started")
     };
@@ -944,7 +974,7 @@ fn what_a_host_says_does_not_overtake_that_it_was_asked() {
         cause: ReleaseCause::PeerReleased.into(),
     });
     assert_eq!(bench.hear(release.clone()), Err(RelayReason::Busy));
-    bench.registry.handle_called(&calls[0], Ok(()));
+    bench.registry.handle_called(&calls[0], Ok(()), bench.now);
     assert!(matches!(
         bench.answers()[..],
         [(_, HOST, Ok(Reply::Allocated(_)))]
@@ -1090,7 +1120,7 @@ proptest! {
                             1 => Err(AskError::Unreachable),
                             _ => Err(AskError::Refused(RelayReason::PeerGone)),
                         };
-                        bench.registry.handle_called(&call, result);
+                        bench.registry.handle_called(&call, result, bench.now);
                     }
                 }
                 Step::Frame(node, which) => {
