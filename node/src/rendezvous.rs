@@ -122,6 +122,8 @@ pub async fn wait(
                 Notice::Dismissed(exchange, _) => host.handle_joiner_gone(exchange),
                 Notice::Draining(within) if can_move => return Ok(Waited::Draining(within)),
                 Notice::Draining(within) => tell(events, Event::RelayDraining(within)).await,
+                // Two relays of its fleet had given it away when they could not reach each other: the person has to read out a new one.
+                Notice::Taken => return Ok(Waited::NewCode),
                 Notice::Allocated(_) | Notice::Released(..) => {}
             }},
             wanted = input.recv() => match wanted {
@@ -310,7 +312,7 @@ async fn try_once(
                     joiner.handle_allocated(allocated.exchange, &allocated.payload);
                     allocation = Some(allocated);
                 }
-                Notice::Offer(..) | Notice::Released(..) | Notice::Draining(_) => {}
+                Notice::Offer(..) | Notice::Released(..) | Notice::Draining(_) | Notice::Taken => {}
             },
             () = until(joiner.poll_timeout()) => joiner.handle_timeout(Instant::now()),
         }
