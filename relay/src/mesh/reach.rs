@@ -4,7 +4,7 @@
 //! open internet is sent to no computer behind a firewall, and none is sent to its own loopback unless all of them are there.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     pin::Pin,
     sync::{
         Arc,
@@ -43,14 +43,16 @@ fn kind(ip: IpAddr) -> Option<Kind> {
                 ip.is_private() || is_shared,
             )
         }
-        IpAddr::V6(ip) => (
-            ip.is_unspecified()
-                || ip.is_multicast()
-                || ip.is_unicast_link_local()
-                || is_embedded(ip),
-            ip.is_loopback(),
-            ip.is_unique_local(),
-        ),
+        IpAddr::V6(ip) => {
+            if let Some(embedded) = embedded(ip) {
+                return kind(embedded.into());
+            }
+            (
+                ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local(),
+                ip.is_loopback(),
+                ip.is_unique_local(),
+            )
+        }
     };
     match (is_nowhere, is_loopback, is_private) {
         (true, ..) => None,
@@ -60,12 +62,15 @@ fn kind(ip: IpAddr) -> Option<Kind> {
     }
 }
 
-/// An IPv4 address in one of the ways to write it that a gateway undoes: 64:ff9b::/96, 2002::/16, and ::a.b.c.d.
-fn is_embedded(ip: Ipv6Addr) -> bool {
-    let segments = ip.segments();
-    segments[..2] == [0x64, 0xff9b]
-        || segments[0] == 0x2002
-        || segments[..6] == [0; 6] && !ip.is_loopback()
+/// Where a gateway takes it that undoes how IPv4 is written there: 64:ff9b::/96 (RFC 6052), 2002::/16 (RFC 3056).
+fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [first, second, third, .., seventh, last] = ip.segments();
+    let (high, low) = match (first, second) {
+        (0x64, 0xff9b) => (seventh, last),
+        (0x2002, _) => (second, third),
+        _ => return None,
+    };
+    Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
 }
 
 /// The kinds of address that the fleet is at, shared with the transport.
@@ -158,6 +163,9 @@ mod tests {
             ("127.0.0.1", "::1", Kind::Loopback),
             ("10.1.2.3", "fd00::1", Kind::Private),
             ("100.64.0.1", "::ffff:192.168.1.1", Kind::Private),
+            ("64:ff9b::10.0.0.1", "2002:a00:1::", Kind::Private),
+            ("64:ff9b::192.0.2.1", "2002:c000:201::", Kind::Public),
+            ("64:ff9b::127.0.0.1", "2002:7f00:1::", Kind::Loopback),
             ("192.0.2.1", "2001:db8::1", Kind::Public),
         ];
         let reach = Reach::default();
@@ -194,9 +202,8 @@ mod tests {
             "::",
             "fe80::1",
             "ff02::1",
-            "64:ff9b::7f00:1",
-            "2002:7f00:1::",
-            "::7f00:1",
+            "64:ff9b::169.254.169.254",
+            "2002:a9fe:a9fe::",
         ] {
             reach.allow(ip(nowhere));
             assert!(!reach.allows(ip(nowhere)), "{nowhere}");
