@@ -59,6 +59,8 @@ pub enum Command {
     Preflight(Preflight),
     /// Play a whole session on this computer: relay, helper and sharer in one process
     Demo(Demo),
+    /// For operators: what is done to a relay by its admin port
+    Admin(Admin),
 }
 
 /// Which relay.
@@ -246,6 +248,38 @@ pub struct Demo {
     /// See whether a screen can be shown, typed at and compared here, on a screen of its own; says so as JSON
     #[arg(long)]
     pub headless_check: bool,
+}
+
+/// `remora admin`
+#[derive(Debug, Args)]
+pub struct Admin {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: AdminCommand,
+}
+
+/// What an operator does.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Have a relay's sessions move to others, and the relay end when it is empty
+    Drain(Drain),
+}
+
+/// `remora admin drain`
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// The relay's admin port, as of its --admin
+    #[arg(value_name = "http://HOST:PORT")]
+    pub relay: String,
+    /// Wait until no session is left there, or its deadline has cut off the last ones
+    #[arg(long)]
+    pub wait: bool,
+    /// File of the relay's admin token, as of its --admin-token-file [default: what REMORA_ADMIN_TOKEN says]
+    #[arg(long, env = "REMORA_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Print one JSON object on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// As long as somebody needs to type it at least, as a record may live at most.

@@ -77,6 +77,8 @@ pub enum Notice {
     Released(SessionId, ReleaseCause),
     /// The relay wants to be left by then.
     Draining(Duration),
+    /// The code is another's.
+    Taken,
 }
 
 /// A session on the relay.

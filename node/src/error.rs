@@ -21,6 +21,8 @@ pub enum Exit {
     TimedOut = 4,
     /// A relay or the other node cannot be reached.
     Offline = 5,
+    /// Whoever is asked does not let us.
+    NotPermitted = 6,
     /// The other side is not who it should be, or a code is wrong.
     Verification = 7,
 }

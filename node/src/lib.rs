@@ -44,6 +44,10 @@ pub mod session;
 /// The sharer's screen: what of it is shown, and what may be done to it.
 pub mod share;
 
+// --- what operators do ---
+/// Orders to a relay's admin port.
+pub mod admin;
+
 // --- what people see ---
 /// Plays a whole session in one process.
 pub mod demo;

@@ -4,7 +4,8 @@ use std::{env, io::Write, process::ExitCode, time::Duration};
 
 use clap::error::ErrorKind;
 use remora::{
-    cli::{Cli, Command},
+    admin,
+    cli::{AdminCommand, Cli, Command},
     config::{File, FileProfile},
     demo,
     error::{Exit, Failure},
@@ -80,6 +81,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Netcheck(args) => netcheck::run(&File::load(named)?, args).await,
         Command::Preflight(args) => status::preflight(&args),
         Command::Demo(args) => demo::run(args).await,
+        Command::Admin(args) => admin::run(args).await,
     }
 }
 
@@ -164,6 +166,9 @@ fn wants_json(command: &Command) -> bool {
         Command::Netcheck(args) => args.json,
         Command::Preflight(args) => args.json,
         Command::Demo(args) => args.json,
+        Command::Admin(args) => match &args.command {
+            AdminCommand::Drain(args) => args.json,
+        },
         Command::Setup(_) => false,
     }
 }
@@ -203,7 +208,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         say(
-            "remora: USAGE: say what to do: setup, invite, join, status, ping, netcheck, preflight or demo; see `remora --help`",
+            "remora: USAGE: say what to do: setup, invite, join, status, ping, netcheck, preflight, demo or admin; see `remora --help`",
         );
         return ExitCode::from(Exit::Usage as u8);
     }

@@ -121,6 +121,8 @@ pub async fn wait(
                 Some(Notice::Dismissed(exchange, _)) => host.handle_joiner_gone(exchange),
                 Some(Notice::Draining(within)) if can_move => return Ok(Waited::Draining(within)),
                 Some(Notice::Draining(within)) => tell(events, Event::RelayDraining(within)).await,
+                // Two relays of its fleet had given it away when they could not reach each other: the person has to read out a new one.
+                Some(Notice::Taken) => return Ok(Waited::NewCode),
                 Some(Notice::Allocated(_) | Notice::Released(..)) => {}
             },
             wanted = input.recv() => match wanted {
@@ -334,7 +336,7 @@ async fn try_once(
                     joiner.handle_allocated(allocated.exchange, &allocated.payload);
                     allocation = Some(allocated);
                 }
-                Notice::Offer(..) | Notice::Released(..) | Notice::Draining(_) => {}
+                Notice::Offer(..) | Notice::Released(..) | Notice::Draining(_) | Notice::Taken => {}
             },
             () = until(joiner.poll_timeout()) => joiner.handle_timeout(Instant::now()),
         }

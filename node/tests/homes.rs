@@ -51,7 +51,7 @@ async fn fleet(names: [&str; 2]) -> [Relay; 2] {
     let other = start_relay(names[1], Some(settings(vec![seed])));
     for relay in [&one, &other] {
         let mut neighbours = relay.neighbours();
-        let met = neighbours.wait_for(|neighbours| neighbours.0.len() == 1);
+        let met = neighbours.wait_for(|neighbours| neighbours.heard() == 1);
         within("meeting", met).await.expect("running");
     }
     [one, other]

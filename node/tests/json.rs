@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{io::Write, time::SystemTime};
+use std::{io::Write, os::unix::fs::PermissionsExt as _, time::SystemTime};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -12,6 +12,50 @@ use support::{
 };
 
 const MANY: usize = 1_000;
+
+#[test]
+fn an_operator_with_the_token_drains_a_relay_and_nobody_else() {
+    let home = Home::new();
+    let token = home.path().join("token");
+    let others = home.path().join("others");
+    for (path, text) in [
+        (&token, "0123456789abcdef\n"),
+        (&others, "fedcba9876543210\n"),
+    ] {
+        std::fs::write(path, text).expect("written");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("ours");
+    }
+    let [token, others] = [token, others].map(|path| path.display().to_string());
+    let mut relay = RelayProcess::start(&["--admin-token-file", &token]);
+    let admin = format!("http://{}", relay.admin);
+    let drain = |file: &str| {
+        let args = [
+            "admin",
+            "drain",
+            &admin,
+            "--wait",
+            "--json",
+            "--token-file",
+            file,
+        ];
+        run(home.remora(&args))
+    };
+    let refused = drain(&others);
+    assert_eq!(refused.code, Some(6), "{refused:?}");
+    let drained = drain(&token);
+    assert_eq!(drained.code, Some(0), "{drained:?}");
+    let told: Value = serde_json::from_str(&drained.stdout[0]).expect("JSON");
+    assert_eq!(
+        (&told["event"], &told["state"]),
+        (&json!("drain"), &json!("drained"))
+    );
+    assert_eq!(
+        (&told["sessions"], &told["remaining"]),
+        (&json!(0), &json!(0))
+    );
+    assert!(relay.wait().success());
+    assert_eq!(drain(&token).code, Some(5), "it is gone");
+}
 
 /// Two scripts and their relay.
 struct Scene {

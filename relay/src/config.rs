@@ -16,7 +16,7 @@ use remora_proto::{
     noise::{StaticKey, link::FleetKey},
 };
 
-use crate::{mesh, rate::Rate, stream::certificate::Files};
+use crate::{admin::token::AdminToken, mesh, rate::Rate, stream::certificate::Files};
 
 /// Everywhere, IPv6 and IPv4. 443 needs a right; 4433 is where one tries things.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 4433);
@@ -150,9 +150,12 @@ pub struct ServeArgs {
         value_delimiter = ','
     )]
     pub observers: Vec<SocketAddr>,
-    /// TCP address for /livez, /readyz and /metrics
+    /// TCP address for /livez, /readyz and /metrics, and for `remora admin`
     #[arg(long, value_name = "ADDR:PORT", env = "REMORA_RELAY_ADMIN", default_value_t = DEFAULT_ADMIN)]
     pub admin: SocketAddr,
+    /// File of the token that `remora admin drain` presents there, a line of 16 characters or more; without it, nobody may
+    #[arg(long, value_name = "FILE", env = "REMORA_RELAY_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// File of the relay's key; created on the first start
     #[arg(long, value_name = "FILE", env = "REMORA_RELAY_KEY", default_value = DEFAULT_KEY)]
     pub key: PathBuf,
@@ -300,6 +303,8 @@ pub struct Config {
     pub observers: Vec<SocketAddr>,
     /// TCP address for probes and metrics.
     pub admin: SocketAddr,
+    /// What an operator presents there.
+    pub admin_token: Option<AdminToken>,
     /// Who it is.
     pub key: StaticKey,
     /// Where nodes find it; found out when `None`.
@@ -338,6 +343,7 @@ impl Config {
             certificate: None,
             observers: Vec::new(),
             admin: loopback,
+            admin_token: None,
             key,
             advertise: None,
             realm: "default".to_owned(),
@@ -355,7 +361,7 @@ impl Config {
         }
     }
 
-    /// Checks what was typed; `fleet` is what stands in the file of `--fleet-key`.
+    /// Checks what was typed; `fleet` and `admin_token` are what stands in the files of `--fleet-key` and `--admin-token-file`.
     ///
     /// # Errors
     /// The first flag that cannot be.
@@ -363,6 +369,7 @@ impl Config {
         args: &ServeArgs,
         key: StaticKey,
         fleet: Option<FleetKey>,
+        admin_token: Option<AdminToken>,
     ) -> Result<Self, ConfigError> {
         args.check()?;
         Ok(Self {
@@ -379,6 +386,7 @@ impl Config {
                 .map(|(certificate, key)| Files { certificate, key }),
             observers: args.observers.clone(),
             admin: args.admin,
+            admin_token,
             key,
             advertise: args.advertise.clone(),
             realm: args.realm.clone(),
@@ -559,7 +567,12 @@ mod tests {
     fn the_flags_fit_together_and_the_defaults_are_valid() {
         Args::command().debug_assert();
         assert_eq!(with(|_| {}), Ok(()));
-        let config = Config::new(&ServeArgs::defaults(), StaticKey::from_bytes([7; 32]), None);
+        let config = Config::new(
+            &ServeArgs::defaults(),
+            StaticKey::from_bytes([7; 32]),
+            None,
+            None,
+        );
         let config = config.expect("valid");
         assert_eq!(config.session_rate, Rate::per_second(16 << 20, 4 << 20));
         assert_eq!(

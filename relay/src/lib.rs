@@ -48,7 +48,7 @@ pub mod rendezvous;
 pub mod mesh;
 
 // --- the whole, its life and what an operator sees ---
-// Probes and metrics on a port of their own.
+// Probes, metrics and the operator's orders on a port of their own.
 pub mod admin;
 // Machine: serving → draining → done.
 pub mod drain;

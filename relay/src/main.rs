@@ -18,6 +18,7 @@ use clap::{
 };
 use remora_proto::random::Random;
 use remora_relay::{
+    admin::token::AdminToken,
     config::{Args, Command, Config, FleetKeyArgs, LogFormat, ServeArgs},
     identity,
     mesh::fleet_key,
@@ -128,9 +129,11 @@ async fn run(args: &ServeArgs, is_quickstart: bool) -> anyhow::Result<()> {
     allow_open_files(args);
     let key = identity::load_or_create(&args.key, &mut Random::system())?;
     let fleet = args.fleet_key.as_deref().map(fleet_key::load).transpose()?;
+    let admin_token = args.admin_token_file.as_deref();
+    let admin_token = admin_token.map(AdminToken::load).transpose()?;
     // Before the relay is up: a signal from then on is never lost.
     let mut signals = Signals::new().context("cannot wait for signals")?;
-    let mut relay = Relay::start(Config::new(args, key, fleet)?)?;
+    let mut relay = Relay::start(Config::new(args, key, fleet, admin_token)?)?;
     announce(args, is_quickstart, &relay).context("cannot print the relay's address")?;
 
     let ended = tokio::select! {

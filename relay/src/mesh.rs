@@ -20,6 +20,8 @@ pub mod identity;
 pub mod legs;
 // Machine: who is in, whom to dial, whom to avoid.
 pub mod members;
+// Where connections may go.
+pub mod reach;
 // Noise under the streams.
 pub mod secure;
 // The task that owns the swarm.

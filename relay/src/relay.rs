@@ -46,6 +46,8 @@ use crate::{
 
 /// Sources whose look-ups are remembered: some 6 MiB, and each must have asked within the last half minute.
 const LOOKUP_SOURCES: usize = 1 << 16;
+/// Hosts that are to be told that their code is another's; when full, whoever finds so waits.
+const TAKEN_QUEUE: usize = 64;
 /// Records and tombstones: the 32,768 locators of a realm, for two epochs, twice. Some 100 MiB when all are live.
 const MAX_RECORDS: usize = 1 << 17;
 
@@ -206,6 +208,7 @@ impl Relay {
             checks,
             work,
         } = mesh::ends();
+        let (lost, taken) = mpsc::channel(TAKEN_QUEUE);
         let mut tasks = JoinSet::new();
         let (mut mesh_task, mesh_closing) = (JoinSet::new(), CancellationToken::new());
         let (mut rendezvous, mut mesh_addr): (Arc<dyn Rendezvous>, _) =
@@ -223,7 +226,8 @@ impl Relay {
             .map_err(|source| StartError::bind("TCP", listen, "--mesh", source))?;
             mesh_addr = Some(task.local_addr());
             mesh_task.spawn(task.run(mesh_closing.clone()));
-            let fleet = Arc::new(Fleet::new(shelf, mesh.clone(), Arc::clone(&metrics)));
+            let fleet = Fleet::new(shelf, mesh.clone(), lost, Arc::clone(&metrics));
+            let fleet = Arc::new(fleet);
             tasks.spawn(finishing(Arc::clone(&fleet).run(closing.clone())));
             rendezvous = fleet;
         }
@@ -237,6 +241,7 @@ impl Relay {
                 life: life_sender,
                 mesh: mesh.clone(),
                 asked,
+                taken,
             },
             registry(&config, Arc::clone(&table), Arc::clone(&metrics)),
             Desk::new(
@@ -260,6 +265,8 @@ impl Relay {
             metrics: Arc::clone(&metrics),
             rendezvous,
             life: life.clone(),
+            drain: drain.clone(),
+            token: config.admin_token.clone(),
         };
 
         let (mut streams, streams_closing) = (JoinSet::new(), CancellationToken::new());

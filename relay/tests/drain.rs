@@ -12,8 +12,8 @@ use remora_proto::{
         Reason, Release, ReleaseCause, node_to_relay::Body as Request, relay_to_node::Body as Reply,
     },
 };
-use remora_relay::control::connection;
-use support::{Node, code, get, pair, relay, relay_with, within};
+use remora_relay::{admin::token::AdminToken, control::connection};
+use support::{Node, code, get, pair, relay, relay_with, request, within};
 
 #[tokio::test]
 async fn probes_follow_the_relays_life() {
@@ -36,6 +36,62 @@ async fn probes_follow_the_relays_life() {
     assert_eq!(get(admin, "/readyz").await, (503, "drained\n".into()));
     assert_eq!(get(admin, "/livez").await.0, 200);
     assert_eq!(get(admin, "/nothing").await.0, 404);
+}
+
+#[tokio::test]
+async fn who_has_the_token_drains_by_the_admin_port_and_nobody_else() {
+    let open = relay();
+    for method in ["GET", "POST"] {
+        let (status, hint) = request(open.admin_addr(), method, "/drain", "").await;
+        assert_eq!(status, 403);
+        assert!(hint.contains("--admin-token-file"), "{hint}");
+    }
+    let mut relay = relay_with(|config| {
+        config.admin_token = AdminToken::parse("0123456789abcdef");
+    });
+    let admin = relay.admin_addr();
+    let (mut host, _joiner, session) = pair(&relay, 1).await;
+    let right = "authorization: Bearer 0123456789abcdef\r\n";
+    for wrong in [
+        "",
+        "authorization: Bearer \r\n",
+        "authorization: Bearer 0123456789abcdeX\r\n",
+        "authorization: Basic 0123456789abcdef\r\n",
+    ] {
+        for (method, path) in [("GET", "/drain"), ("POST", "/drain"), ("GET", "/drained")] {
+            let (status, hint) = request(admin, method, path, wrong).await;
+            assert_eq!(status, 401);
+            assert!(!hint.contains("sessions"), "{hint}");
+        }
+    }
+    let ask = async |method, path| {
+        let (status, body) = request(admin, method, path, right).await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<serde_json::Value>(&body).expect("JSON")
+    };
+    let facts = ask("GET", "/drain").await;
+    assert_eq!(
+        (&facts["state"], &facts["sessions"]),
+        (&"serving".into(), &1.into())
+    );
+    assert_eq!(get(admin, "/readyz").await.0, 200, "nothing has begun");
+    for _ in 0..2 {
+        let facts = ask("POST", "/drain").await;
+        assert_eq!(
+            (&facts["state"], &facts["sessions"]),
+            (&"draining".into(), &1.into())
+        );
+        assert!((1..=60_000).contains(&facts["deadline_ms"].as_u64().expect("one")));
+    }
+    assert!(matches!(host.notice().await, Reply::Draining(_)));
+    let release = Request::Release(Release { session: session.0 });
+    let (facts, ()) = tokio::join!(ask("GET", "/drained"), host.done(release));
+    assert_eq!(
+        (&facts["state"], &facts["sessions"]),
+        (&"drained".into(), &0.into())
+    );
+    assert_eq!(facts["cut_off"], 0);
+    within(relay.drained()).await.expect("nothing failed");
 }
 
 #[tokio::test]

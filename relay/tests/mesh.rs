@@ -1,119 +1,31 @@
 //! Whole relays of one fleet.
 
+#[path = "support/relays.rs"]
+mod relays;
 #[path = "support/node.rs"]
 mod support;
 
 use std::{
-    io,
-    net::{Ipv6Addr, SocketAddr},
-    num::NonZeroUsize,
-    sync::Arc,
+    net::{Ipv6Addr, SocketAddr, TcpListener},
     time::Duration,
 };
 
 use bytes::Bytes;
-use prometheus::Registry;
+use relays::{
+    Hostile, bridged, fleet, lookup, meet, member, seed, settings, shows, talk, test_relay,
+};
 use remora_proto::{
     id::{RelayId, SessionId, Side},
-    noise::{StaticKey, link::FleetKey},
+    noise::StaticKey,
     random::Random,
-    record::MAX_RECORD_BYTES,
-    wire::message::{
-        control::{
-            Dismiss, Gone, Lookup, Reason, Release, ReleaseCause, node_to_relay::Body as Request,
-            relay_to_node::Body as Reply,
-        },
-        mesh::{Find, Keep, Offer, Reason as RelayReason, request::Body as Ask},
+    wire::message::control::{
+        Dismiss, Gone, Reason, Rejoin, Release, ReleaseCause, node_to_relay::Body as Request,
+        relay_to_node::Body as Reply,
     },
 };
-use remora_relay::{
-    admin::metrics::{Metrics, Stranger},
-    config::Config,
-    datapath::{DropReason, socket::Socket},
-    mesh::{self, AskError, Ends, Introduction, Mesh, Settings},
-    relay::Relay,
-    rendezvous::Shelf,
-};
-use support::{
-    Code, Node, admit, code, code_with, get, introduce, relay_with, signal, unix_ms, withdraw,
-    within,
-};
-use tokio::task::JoinHandle;
+use remora_relay::{admin::metrics::Stranger, datapath::DropReason, mesh::Settings, relay::Relay};
+use support::{Node, admit, code, code_with, get, introduce, relay_with, signal, withdraw, within};
 use tokio_util::sync::CancellationToken;
-
-fn settings(seeds: Vec<String>) -> Settings {
-    Settings {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        seeds,
-        fleet: FleetKey([7; 32].into()),
-    }
-}
-
-fn seed(relay: &Relay) -> Vec<String> {
-    vec![relay.mesh_addr().expect("in a mesh").to_string()]
-}
-
-fn member(seeds: Vec<String>, change: impl FnOnce(&mut Config)) -> Relay {
-    relay_with(|config| {
-        config.mesh = Some(settings(seeds));
-        change(config);
-    })
-}
-
-/// Relays that all know each other, through the first.
-async fn fleet(size: usize) -> Vec<Relay> {
-    let first = member(Vec::new(), |_| {});
-    let seeds = seed(&first);
-    let others = (1..size).map(|_| member(seeds.clone(), |_| {}));
-    let relays: Vec<_> = [first].into_iter().chain(others).collect();
-    meet(&relays, size - 1).await;
-    relays
-}
-
-/// Waits until each has so many others.
-async fn meet(relays: &[Relay], others: usize) {
-    for relay in relays {
-        let mut neighbours = relay.neighbours();
-        within(neighbours.wait_for(|neighbours| neighbours.0.len() == others))
-            .await
-            .expect("running");
-    }
-}
-
-/// Waits until a relay's metrics say so.
-async fn shows(relay: &Relay, line: &str) {
-    let line = format!("remora_relay_{line}\n");
-    let shown = async {
-        let mut ticks = tokio::time::interval(Duration::from_millis(20));
-        while !get(relay.admin_addr(), "/metrics").await.1.contains(&line) {
-            ticks.tick().await;
-        }
-    };
-    within(shown).await;
-}
-
-fn lookup(code: &Code) -> Request {
-    Request::Lookup(Lookup {
-        locator_keys: vec![code.key_bytes()],
-    })
-}
-
-/// Frames of the session cross both ways.
-async fn talk(host: &mut Node, joiner: &mut Node, session: SessionId) {
-    let there = host.frame(session, Side::Host, b"there").await;
-    assert_eq!(joiner.next_frame().await, there);
-    let back = joiner.frame(session, Side::Joiner, b"and back").await;
-    assert_eq!(host.next_frame().await, back);
-}
-
-/// A host at the one and a joiner at the other, with a session.
-async fn bridged(one: &Relay, other: &Relay, seed: u8) -> (Node, Node, SessionId) {
-    let (mut host, mut joiner, code) = (Node::new(one).await, Node::new(other).await, code(seed));
-    host.done(code.publish()).await;
-    let exchange = introduce(&mut host, &mut joiner, &code).await;
-    let [allocated, _] = admit(&mut host, &mut joiner, exchange).await;
-    (host, joiner, SessionId(allocated.session))
-}
 
 #[tokio::test]
 async fn a_relay_that_takes_both_families_does_so_at_one_port() {
@@ -348,172 +260,177 @@ async fn who_comes_later_is_given_what_was_there_before() {
 }
 
 #[tokio::test]
-async fn a_relay_that_does_not_belong_is_refused_and_it_is_said_why() {
-    let relays = fleet(1).await;
-    let first = &relays[0];
-    let other_key = relay_with(|config| {
-        config.mesh = Some(Settings {
-            fleet: FleetKey([8; 32].into()),
-            ..settings(seed(first))
-        });
-    });
-    let other_realm = member(seed(first), |config| config.realm = "other".into());
-    for (relay, why) in [
-        (&other_key, Stranger::FleetKey),
-        (&other_realm, Stranger::Realm),
-    ] {
-        let refused = async {
+async fn of_two_codes_under_one_locator_one_stays_when_their_relays_meet_and_the_other_host_is_told()
+ {
+    let (one, other) = (member(Vec::new(), |_| {}), member(Vec::new(), |_| {}));
+    let (mut first, mut second) = (Node::new(&one).await, Node::new(&other).await);
+    let codes = [
+        code(1),
+        code_with(2, |record| record.locator_key = code(1).key),
+    ];
+    first.done(codes[0].publish()).await;
+    second.done(codes[1].publish()).await;
+    let seeds = [seed(&one), seed(&other)].concat();
+    let relays = [one, other, member(seeds, |_| {})];
+    meet(&relays[2..], 2).await;
+    // The two learn of each other as soon as either looks for something.
+    let mut asker = Node::new(&relays[0]).await;
+    let met = async {
+        while relays[0].neighbours().borrow().heard() < 2 {
+            asker.refused(lookup(&code(7))).await;
+        }
+    };
+    within(met).await;
+    meet(&relays, 2).await;
+    let (stays, told) = tokio::select! {
+        told = first.notice() => (1, told),
+        told = second.notice() => (0, told),
+    };
+    let Reply::Taken(taken) = told else {
+        panic!("not told: {told:?}")
+    };
+    assert_eq!(taken.locator_key, codes[0].key_bytes());
+    for relay in &relays {
+        let mut joiner = Node::new(relay).await;
+        let found = async {
             let mut ticks = tokio::time::interval(Duration::from_millis(20));
-            while first.mesh_refusals(why) == 0 || relay.mesh_refusals(why) == 0 {
+            loop {
                 ticks.tick().await;
+                let reply = joiner.ask(lookup(&codes[0])).await;
+                if matches!(reply, Reply::Found(found) if found.record == codes[stays].record) {
+                    return;
+                }
             }
         };
-        within(refused).await;
-    }
-    assert!(first.neighbours().borrow().0.is_empty());
-    let (_, metrics) = get(first.admin_addr(), "/metrics").await;
-    for why in ["fleet_key", "realm"] {
-        let counted = format!("remora_relay_mesh_refused_total{{why=\"{why}\"}}");
-        assert!(metrics.contains(&counted), "{metrics}");
+        within(found).await;
+        let host = if stays == 0 { &mut first } else { &mut second };
+        let exchange = introduce(host, &mut joiner, &codes[stays]).await;
+        admit(host, &mut joiner, exchange).await;
+        // A session ends with its joiner, which the host is told.
+        drop(joiner);
+        assert!(matches!(host.notice().await, Reply::Released(_)));
     }
 }
 
-/// A relay of the fleet without nodes, that says what the test wants it to.
-struct Hostile {
-    mesh: Mesh,
-    _task: JoinHandle<io::Result<()>>,
-    _closing: CancellationToken,
-}
-
-impl Hostile {
-    async fn new(victim: &Relay) -> Self {
-        let Ends { mesh, work, .. } = mesh::ends();
-        let at = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut sockets = Socket::bind(at, NonZeroUsize::MIN).expect("a port");
-        let key = StaticKey::generate();
-        let id = RelayId(key.public());
-        let introduction = Introduction {
-            key,
-            realm: "default".into(),
-            name: "hostile".into(),
-            frame_address: "127.0.0.1:9".into(),
-            socket: Arc::new(sockets.remove(0)),
-        };
-        let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
-        let shelf = Arc::new(Shelf::new(10, id, "default".into()));
-        let task = mesh::Task::new(settings(seed(victim)), introduction, work, shelf, metrics);
-        let closing = CancellationToken::new();
-        let task = tokio::spawn(task.expect("bound").run(closing.clone()));
-        // It does not answer where it says that it takes frames.
-        let find = Ask::Find(Find {
-            locator_key: code(0).key_bytes(),
-        });
-        within(mesh.insist(victim.id(), find))
-            .await
-            .expect("let in");
-        Self {
-            mesh,
-            _task: task,
-            _closing: closing,
+/// The relay of that key in another process, as after a crash: at the same ports.
+async fn begun_anew(relay: Relay, key: StaticKey, seeds: Vec<String>) -> Relay {
+    let (nodes, mesh) = (relay.local_addr(), relay.mesh_addr().expect("in a mesh"));
+    drop(relay);
+    let left = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        while std::net::UdpSocket::bind(nodes).is_err() || TcpListener::bind(mesh).is_err() {
+            ticks.tick().await;
         }
-    }
-
-    async fn keep(&self, victim: &Relay, record: Bytes, ended: Gone) -> Option<RelayReason> {
-        let ended = ended.into();
-        let keep = Ask::Keep(Keep { record, ended });
-        match self.mesh.insist(victim.id(), keep).await {
-            Ok(_) => None,
-            Err(AskError::Refused(reason)) => Some(reason),
-            Err(AskError::Unreachable) => panic!("not answered"),
+    };
+    within(left).await;
+    member(seeds, |config| {
+        config.key = key;
+        config.listen = nodes;
+        if let Some(settings) = &mut config.mesh {
+            settings.listen = mesh;
         }
-    }
+    })
 }
 
 #[tokio::test]
-async fn a_relay_that_lies_is_not_believed() {
-    let relays = fleet(2).await;
-    let [victim, other] = &relays[..] else {
-        panic!("two")
-    };
-    let hostile = Hostile::new(victim).await;
-    let (mut host, mut joiner) = (Node::new(victim).await, Node::new(victim).await);
-    let honest = code(1);
-    host.done(honest.publish()).await;
+async fn a_relay_that_crashed_and_is_back_is_one_of_the_fleet_and_its_sessions_are_over() {
+    let key = StaticKey::generate();
+    let first = member(Vec::new(), |_| {});
+    let second = member(seed(&first), |config| config.key = key.clone());
+    let third = member(seed(&first), |_| {});
+    let mut relays = vec![first, second, third];
+    meet(&relays, 2).await;
+    let (mut host, joiner, session) = bridged(&relays[0], &relays[1], 1).await;
+    let (mut waiting, code) = (Node::new(&relays[0]).await, code(2));
+    waiting.done(code.publish()).await;
 
-    let now = unix_ms();
-    let mut forged = code(2).record.to_vec();
-    let last = forged.len() - 1;
-    forged[last] ^= 1;
-    let expired = code_with(3, |record| {
-        (record.not_before_ms, record.expiry_ms) = (now - 500_000, now - 1);
-    });
-    let realm = code_with(4, |record| record.realm = "other".into());
-    let colliding = code_with(5, |record| record.locator_key = honest.key);
-    for (record, reason) in [
-        (forged.into(), RelayReason::BadRecord),
-        (expired.record, RelayReason::BadRecord),
-        (realm.record, RelayReason::BadRecord),
-        (vec![7; MAX_RECORD_BYTES + 1].into(), RelayReason::BadRecord),
-        (Bytes::new(), RelayReason::BadRecord),
-        (colliding.record, RelayReason::Taken),
-    ] {
-        let kept = hostile.keep(victim, record, Gone::Unspecified).await;
-        assert_eq!(kept, Some(reason));
-    }
-    // The very same, as if its node were at the hostile relay now, or had ended it: where its node is, and where it is kept.
-    for relay in [victim, other] {
-        for ended in [Gone::Unspecified, Gone::Used] {
-            let kept = hostile.keep(relay, honest.record.clone(), ended).await;
-            assert_eq!(kept, Some(RelayReason::Taken));
-        }
-    }
-    for code in [code(2), code(3), code(4)] {
-        assert_eq!(joiner.refused(lookup(&code)).await, Reason::UnknownCode);
-    }
-    // What it may do is to keep a record of its own, and not to answer for it.
-    let kept = hostile
-        .keep(victim, code(6).record, Gone::Unspecified)
-        .await;
-    assert_eq!(kept, None);
-    assert_eq!(
-        joiner.refused(code(6).join("hello")).await,
-        Reason::PeerGone
-    );
-    // An offer for nobody, and an exchange that is somebody else's.
-    let offer = |key: Bytes| {
-        Ask::Offer(Offer {
-            exchange: 7,
-            locator_key: key,
-            payload: Bytes::new(),
-        })
+    let seeds = seed(&relays[0]);
+    let second = begun_anew(relays.remove(1), key, seeds).await;
+    relays.push(second);
+    drop(joiner);
+    let Reply::Released(released) = host.notice().await else {
+        panic!("not told")
     };
-    let nobody = hostile
-        .mesh
-        .ask(victim.id(), offer(code(9).key_bytes()))
-        .await;
-    assert_eq!(nobody, Err(AskError::Refused(RelayReason::PeerGone)));
-    let exchange = introduce(&mut host, &mut joiner, &honest).await;
-    for ask in [
-        Ask::Dismiss(mesh_dismiss(exchange)),
-        Ask::Offer(Offer {
-            exchange,
-            locator_key: honest.key_bytes(),
-            payload: Bytes::new(),
-        }),
-    ] {
-        // Done or refused, it changes nothing.
-        hostile.mesh.ask(victim.id(), ask).await.ok();
+    assert_eq!(released.session, session.0);
+    assert_eq!(released.cause(), ReleaseCause::PeerLost);
+    meet(&relays, 2).await;
+    let [first, third, second] = &relays[..] else {
+        panic!("three")
+    };
+    assert_eq!(first.sessions(), 0);
+    for relay in &relays {
+        assert_eq!(relay.mesh_refusals(Stranger::Flapping), 0);
     }
-    admit(&mut host, &mut joiner, exchange).await;
-    // Nothing is sent to an address that has not answered.
-    let neighbours = victim.neighbours().borrow().0.clone();
-    assert_eq!(neighbours.keys().copied().collect::<Vec<_>>(), [other.id()]);
+    // It has the records again, and sessions go by way of it.
+    shows(second, "dht_records 2").await;
+    let mut joiner = Node::new(second).await;
+    let exchange = introduce(&mut waiting, &mut joiner, &code).await;
+    let [allocated, _] = admit(&mut waiting, &mut joiner, exchange).await;
+    talk(&mut waiting, &mut joiner, SessionId(allocated.session)).await;
+    let (mut host, mut joiner, session) = bridged(second, third, 3).await;
+    talk(&mut host, &mut joiner, session).await;
 }
 
-fn mesh_dismiss(exchange: u64) -> remora_proto::wire::message::mesh::Dismiss {
-    remora_proto::wire::message::mesh::Dismiss {
-        exchange,
-        payload: Bytes::new(),
-        wrong_secret: true,
+#[tokio::test]
+async fn a_relay_that_hangs_gives_way_to_the_same_one_begun_anew() {
+    let relays = fleet(1).await;
+    let (victim, key) = (&relays[0], StaticKey::generate());
+    let id = RelayId(key.public());
+    let (mesh, task) = test_relay(settings(seed(victim)), key.clone());
+    let mut hung = Box::pin(task.run(CancellationToken::new()));
+    let mut neighbours = victim.neighbours();
+    let met = tokio::select! {
+        _ = &mut hung => panic!("ended"),
+        met = within(neighbours.wait_for(|all| all.met(id) > 0)) => met.expect("running").met(id),
+    };
+    // Nobody polls it any more, and its connection stays.
+    let anew = Hostile::with_key(victim, key).await;
+    let met_anew = within(neighbours.wait_for(|all| all.met(id) > met)).await;
+    let met_anew = met_anew.expect("running").met(id);
+    // What it is asked goes to the one that answers. If it went by turns, every other record would not be kept by enough.
+    let mut hosts = [Node::new(victim).await, Node::new(victim).await];
+    for number in 0..6 {
+        let host = &mut hosts[usize::from(number % 2)];
+        host.done(code(number).publish()).await;
     }
+    assert_eq!(neighbours.borrow().met(id), met_anew);
+    drop((hung, mesh, anew));
+}
+
+#[tokio::test]
+async fn one_rejoin_key_is_one_session_at_the_relay_where_both_present_it() {
+    let relays = fleet(2).await;
+    let rejoin = |side: Side| {
+        Request::Rejoin(Rejoin {
+            key: Bytes::from_static(&[9; 32]),
+            side: side as u32,
+        })
+    };
+    let (mut host, mut joiner) = (Node::new(&relays[0]).await, Node::new(&relays[1]).await);
+    // At two relays: each waits, and neither has half of a session.
+    host.done(rejoin(Side::Host)).await;
+    joiner.done(rejoin(Side::Joiner)).await;
+    let mut joiner_here = Node::new(&relays[0]).await;
+    let Reply::Allocated(theirs) = joiner_here.ask(rejoin(Side::Joiner)).await else {
+        panic!("not allocated")
+    };
+    let Reply::Allocated(ours) = host.notice().await else {
+        panic!("not told")
+    };
+    assert_eq!(ours.session, theirs.session);
+    // Both at once, and again.
+    let (one, other) = tokio::join!(
+        host.ask(rejoin(Side::Host)),
+        joiner_here.ask(rejoin(Side::Joiner))
+    );
+    for (told, before) in [(one, &ours), (other, &theirs)] {
+        assert_eq!(told, Reply::Allocated(before.clone()));
+    }
+    let refused = Node::new(&relays[0])
+        .await
+        .refused(rejoin(Side::Joiner))
+        .await;
+    assert_eq!(refused, Reason::BadState);
+    assert_eq!((relays[0].sessions(), relays[1].sessions()), (1, 0));
+    talk(&mut host, &mut joiner_here, SessionId(ours.session)).await;
 }

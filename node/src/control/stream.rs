@@ -238,6 +238,7 @@ fn notice(body: Answer) -> Option<Notice> {
         Answer::Draining(draining) => {
             Notice::Draining(Duration::from_millis(draining.deadline_ms.into()))
         }
+        Answer::Taken(_) => Notice::Taken,
         Answer::Refused(refused) => {
             tracing::debug!(reason = refused.reason().as_str_name(), "refused");
             return None;

@@ -265,7 +265,7 @@ impl Keeping {
                     self.carriers.handle_released(leg, now);
                 }
             }
-            Notice::Offer(..) | Notice::Signal(..) | Notice::Dismissed(..) => {}
+            Notice::Offer(..) | Notice::Signal(..) | Notice::Dismissed(..) | Notice::Taken => {}
         }
     }
 

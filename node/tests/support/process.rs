@@ -95,6 +95,8 @@ pub struct RelayProcess {
     child: Child,
     /// `HOST:PORT/KEY`
     pub address: String,
+    /// `HOST:PORT` of its admin port.
+    pub admin: String,
     /// What it writes to standard error.
     pub log: PathBuf,
     _home: Home,
@@ -128,10 +130,11 @@ impl RelayProcess {
             let log = std::fs::read_to_string(&log).unwrap_or_default();
             panic!("the relay said {line:?} ({error}) and {log:?}")
         });
-        let address = object["address"].as_str().expect("text").to_owned();
+        let text = |name: &str| object[name].as_str().expect("text").to_owned();
         Self {
             child,
-            address,
+            address: text("address"),
+            admin: text("admin"),
             log,
             _home: home,
         }
@@ -150,6 +153,11 @@ impl RelayProcess {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("waited for")
     }
 }
 

@@ -58,8 +58,8 @@ pub struct Metrics {
     pub stream_datagrams_sent: IntCounter,
     drain_state: IntGauge,
     drain_remaining: IntGauge,
-    /// Other relays in touch.
-    pub mesh_peers: IntGauge,
+    mesh_peers: IntGauge,
+    mesh_unheard: IntGauge,
     mesh_refused: IntCounterVec,
     /// Records and tombstones kept here; set when somebody asks.
     pub dht_records: IntGauge,
@@ -181,6 +181,10 @@ impl Metrics {
                 "Sessions a draining relay still waits for.",
             )?,
             mesh_peers: on.gauge("mesh_peers", "Other relays of the fleet that are in touch.")?,
+            mesh_unheard: on.gauge(
+                "mesh_unheard",
+                "Further ones, which do not answer by UDP: no session goes by way of them.",
+            )?,
             mesh_refused: on.counters(
                 "mesh_refused_total",
                 "Relays that were not let into the mesh.",
@@ -277,6 +281,11 @@ impl Metrics {
         self.session_end.with_label_values(&[reason.label()]).inc();
     }
 
+    /// How many ended so.
+    pub fn session_ends(&self, reason: SessionEnd) -> u64 {
+        self.session_end.with_label_values(&[reason.label()]).get()
+    }
+
     /// A connection by TCP ended.
     pub fn stream_end(&self, why: StreamEnd) {
         self.stream_ends.with_label_values(&[why.label()]).inc();
@@ -285,6 +294,13 @@ impl Metrics {
     /// How many did, and why.
     pub fn stream_ends(&self, why: StreamEnd) -> u64 {
         self.stream_ends.with_label_values(&[why.label()]).get()
+    }
+
+    /// So many other relays are in touch, and so many more that are not heard by UDP.
+    pub fn mesh(&self, peers: usize, unheard: usize) {
+        let [peers, unheard] = [peers, unheard].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+        self.mesh_peers.set(peers);
+        self.mesh_unheard.set(unheard);
     }
 
     /// A relay was not let into the mesh.

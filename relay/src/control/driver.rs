@@ -19,6 +19,7 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Inco
 use quinn_udp as udp;
 use remora_proto::{
     id::ExchangeId,
+    record::LocatorKey,
     wire::{
         self,
         message::{
@@ -99,6 +100,8 @@ pub struct Ports {
     pub mesh: Mesh,
     /// What they ask.
     pub asked: mpsc::Receiver<mesh::Asked>,
+    /// Locators that are other hosts'.
+    pub taken: mpsc::Receiver<LocatorKey>,
 }
 
 /// The task.
@@ -297,12 +300,17 @@ impl Driver {
             }
             // Answers first: what a relay asks may follow from what it has answered.
             Called { call, result } = self.office.calls.next() => {
-                self.office.registry.handle_called(&call, result);
+                let now = Instant::now();
+                self.office.registry.handle_called(&call, result, now);
                 true
             }
             Some(asked) = self.ports.asked.recv() => {
                 self.meet();
                 self.office.answer_relay(asked, Instant::now());
+                true
+            }
+            Some(key) = self.ports.taken.recv() => {
+                self.office.registry.displace(key);
                 true
             }
             Ok(()) = self.neighbours.changed() => {
@@ -401,7 +409,7 @@ impl Driver {
     fn deliver(&mut self, now: Instant) {
         while let Some(call) = self.office.registry.poll_call() {
             if let Some(Called { call, result }) = self.office.calls.make(call) {
-                self.office.registry.handle_called(&call, result);
+                self.office.registry.handle_called(&call, result, now);
             }
         }
         while let Some((exchange, number, answer)) = self.office.registry.poll_answer() {

@@ -34,7 +34,7 @@ use remora_proto::{
     id::{ExchangeId, NodeId, RelayId, SessionId, Side},
     random::Random,
     record::LocatorKey,
-    wire::message::control::Draining,
+    wire::message::control::{Draining, Taken},
 };
 
 use self::{
@@ -233,6 +233,8 @@ pub struct Registry {
     rejoins: Rejoins,
     deadlines: BTreeSet<(Instant, Due)>,
     notices: VecDeque<(ConnectionNumber, Reply)>,
+    /// Further ones, which are nothing to a node before it has heard the others.
+    late_notices: VecDeque<(ConnectionNumber, Reply)>,
     neighbours: Neighbours,
     calls: VecDeque<Call>,
     /// Answers to requests that waited for another relay.
@@ -271,6 +273,7 @@ impl Registry {
             rejoins: Rejoins::default(),
             deadlines: BTreeSet::new(),
             notices: VecDeque::new(),
+            late_notices: VecDeque::new(),
             neighbours: Neighbours::default(),
             calls: VecDeque::new(),
             settled: VecDeque::new(),
@@ -438,7 +441,19 @@ impl Registry {
 
     /// A notice to send; call until `None`.
     pub fn poll_notice(&mut self) -> Option<(ConnectionNumber, Reply)> {
-        self.notices.pop_front()
+        let notice = self.notices.pop_front();
+        notice.or_else(|| self.late_notices.pop_front())
+    }
+
+    /// Another host has that locator: this relay's, if it has one, is told.
+    pub fn displace(&mut self, key: LocatorKey) {
+        let Some(host) = self.hosting_by_locator.get(&key).map(|one| one.host) else {
+            return;
+        };
+        self.forget_hosting(key);
+        let locator_key = Bytes::copy_from_slice(&key.0);
+        self.notices
+            .push_back((host, Reply::Taken(Taken { locator_key })));
     }
 
     /// What another relay is to be asked; call until `None`.
@@ -458,7 +473,7 @@ impl Registry {
     }
 
     /// Who is in touch from now on. With a relay that has gone, be it for a moment, go the exchanges with its nodes; sessions stay,
-    /// for it may be back, and their nodes find out by themselves.
+    /// for it may be back, and their nodes find out by themselves. When it is back as another process, they go, too.
     pub fn meet(&mut self, neighbours: Neighbours) {
         let before = std::mem::replace(&mut self.neighbours, neighbours);
         for &relay in before.0.keys() {
@@ -467,9 +482,17 @@ impl Registry {
             }
         }
         let now = self.neighbours.0.iter();
+        let come: Vec<_> = now
+            .filter(|(relay, is)| before.met(**relay) != is.met)
+            .map(|(&relay, is)| (relay, is.run))
+            .collect();
+        for (relay, run) in come {
+            self.lose_sessions_of(relay, run);
+        }
+        let now = self.neighbours.0.iter();
         let moved: Vec<_> = now
-            .filter(|(relay, is)| before.0.get(relay).is_none_or(|was| was.leg != is.leg))
-            .map(|(&relay, is)| (relay, is.leg))
+            .filter_map(|(&relay, is)| Some((relay, is.leg?)))
+            .filter(|&(relay, leg)| before.leg(relay) != Some(leg))
             .collect();
         for (relay, leg) in moved {
             self.move_party(Party::At(relay), leg);
@@ -511,6 +534,12 @@ impl Registry {
     /// Sessions with an allocation.
     pub fn sessions(&self) -> usize {
         self.allocations.len()
+    }
+
+    /// A node that has a session from now on, and was told to move before it had any, is told once more.
+    fn remind(&mut self, number: ConnectionNumber, now: Instant) {
+        let draining = self.draining(now).map(|notice| (number, notice));
+        self.late_notices.extend(draining);
     }
 
     /// The notice for nodes when the relay leaves.

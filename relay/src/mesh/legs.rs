@@ -30,6 +30,8 @@ use crate::datapath::leg::Leg;
 pub const MAX_ADDRESSES: usize = 8;
 /// Questions without an answer after which its other addresses are tried again.
 const MISSES: u32 = 2;
+/// Rounds without one after which no session is to begin on this way: one more than a lossy network loses now and then.
+const SILENT: u32 = 3;
 /// Of 64 random bits, how many are not used for the distance between two numbers: 40 are no guess, and last for a year.
 const UNGUESSED_SHIFT: u32 = 24;
 
@@ -43,9 +45,16 @@ struct Way {
     addresses: Vec<SocketAddr>,
     /// What may still be answered, and where it went.
     asked: Vec<(u64, SocketAddr)>,
-    /// Rounds of them since the last answer.
+    /// Rounds since the last answer, or since the last answer to ours was confirmed.
     missed: u32,
     leg: Option<Leg>,
+}
+
+impl Way {
+    /// How frames go there, unless nobody is heard on it.
+    fn heard(&self) -> Option<Leg> {
+        self.leg.filter(|_| self.missed < SILENT)
+    }
 }
 
 /// What came of a check.
@@ -111,8 +120,9 @@ impl Legs {
         let keys = Keys::of_relays(side, lower, higher);
         let name = keys.session();
         way.asked.clear();
-        // One of the two has begun anew, and may be elsewhere.
+        // One of the two has begun anew, and may be elsewhere: with these keys nobody has been heard yet.
         way.missed = MISSES;
+        way.leg = None;
         let old = way.keys.replace((part, keys));
         if let Some((_, old)) = old {
             self.relays.remove(&old.session());
@@ -148,12 +158,16 @@ impl Legs {
         self.way(relay).addresses = usable;
     }
 
-    /// The questions that are due for `relay`, and where to.
+    /// A round: the questions that are due for `relay`, and where to. None for who is only asked, who counts the rounds all the same.
     pub fn questions(&mut self, relay: RelayId) -> Vec<(Leg, [u8; LEN])> {
         let is_ours = self.asks(relay);
-        let Some(way) = self.ways.get_mut(&relay).filter(|_| is_ours) else {
+        let Some(way) = self.ways.get_mut(&relay) else {
             return Vec::new();
         };
+        if !is_ours {
+            way.missed = way.missed.saturating_add(1);
+            return Vec::new();
+        }
         let Some((_, keys)) = &mut way.keys else {
             return Vec::new();
         };
@@ -206,8 +220,9 @@ impl Legs {
         };
         // The first is the nearest.
         way.asked.clear();
-        way.missed = 0;
-        let is_new = way.leg.replace(source) != Some(source);
+        let before = way.heard();
+        (way.missed, way.leg) = (0, Some(source));
+        let is_new = before != Some(source);
         Heard { answer, is_new }
     }
 
@@ -222,9 +237,9 @@ impl Legs {
         }
     }
 
-    /// How frames go to it, once that is known.
+    /// How frames go to it, while it is heard there.
     pub fn leg(&self, relay: RelayId) -> Option<Leg> {
-        self.ways.get(&relay)?.leg
+        self.ways.get(&relay)?.heard()
     }
 }
 
@@ -361,6 +376,39 @@ mod tests {
         assert!(lower.is_lost(HIGHER));
         assert!(round(&mut lower, &mut higher, 0, "198.51.100.1:8"));
         assert_eq!(lower.leg(HIGHER), Some(leg("192.0.2.1:9")));
+    }
+
+    #[test]
+    fn a_way_that_is_not_heard_any_more_is_none_on_either_side_until_it_is() {
+        let [mut lower, mut higher] = pair(1);
+        lower.try_at(HIGHER, [at("192.0.2.1:9")]);
+        let there = leg("198.51.100.1:7");
+        let answered = |lower: &mut Legs, higher: &mut Legs| {
+            let (to, question) = lower.questions(HIGHER)[0];
+            assert_eq!(higher.questions(LOWER), []);
+            let answer = higher.handle(&question, there).answer;
+            let heard = lower.handle(&answer.expect("an answer"), to);
+            let read = heard.answer.expect("that it was read");
+            (heard.is_new, higher.handle(&read, there).is_new)
+        };
+        assert_eq!(answered(&mut lower, &mut higher), (true, true));
+        assert_eq!(answered(&mut lower, &mut higher), (false, false));
+        for _ in 1..SILENT {
+            // Lost, all of them.
+            lower.questions(HIGHER);
+            higher.questions(LOWER);
+            assert!(lower.leg(HIGHER).is_some() && higher.leg(LOWER).is_some());
+        }
+        lower.questions(HIGHER);
+        higher.questions(LOWER);
+        assert_eq!((lower.leg(HIGHER), higher.leg(LOWER)), (None, None));
+        assert_eq!(answered(&mut lower, &mut higher), (true, true), "again");
+        assert!(lower.leg(HIGHER).is_some() && higher.leg(LOWER).is_some());
+        // The other is another process, at the same place: nothing is known of it.
+        higher.lose(LOWER);
+        greet(&mut lower, &mut higher);
+        assert_eq!((lower.leg(HIGHER), higher.leg(LOWER)), (None, None));
+        assert_eq!(answered(&mut lower, &mut higher), (true, true));
     }
 
     #[test]

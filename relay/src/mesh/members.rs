@@ -46,15 +46,19 @@ pub struct Member {
     pub address: SocketAddr,
     /// For people.
     pub name: String,
+    /// Of its process; 0 when it does not say.
+    pub run: u64,
 }
 
 /// What the rest of the relay wants to know of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Where frames go to, and come from.
-    pub leg: Leg,
+    /// Where frames go to, and come from; none while it is not heard there.
+    pub leg: Option<Leg>,
     /// Counts the relays that came: who was away since has forgotten what it was told.
     pub met: u64,
+    /// Of its process; 0 when it does not say.
+    pub run: u64,
 }
 
 /// All of them.
@@ -65,6 +69,17 @@ impl Neighbours {
     /// When a relay came; 0 for one that is not here.
     pub fn met(&self, relay: RelayId) -> u64 {
         self.0.get(&relay).map_or(0, |neighbour| neighbour.met)
+    }
+
+    /// How frames go to a relay, if they do.
+    pub fn leg(&self, relay: RelayId) -> Option<Leg> {
+        self.0.get(&relay)?.leg
+    }
+
+    /// How many of them frames go to.
+    pub fn heard(&self) -> usize {
+        let heard = |neighbour: &&Neighbour| neighbour.leg.is_some();
+        self.0.values().filter(heard).count()
     }
 }
 
@@ -235,6 +250,12 @@ impl Members {
         Ok(())
     }
 
+    /// Whether a relay is in as another process than this one.
+    pub fn is_another(&self, relay: RelayId, run: u64) -> bool {
+        let present = self.present.get(&relay);
+        present.is_some_and(|present| present.member.run != run)
+    }
+
     /// A relay said who it is, and is in; true when that, or something about it, is new.
     pub fn admit(&mut self, relay: RelayId, member: Member, now: Instant) -> bool {
         if let Some(target) = self.target(member.address, now) {
@@ -365,11 +386,15 @@ impl Members {
         self.present.is_empty()
     }
 
-    /// What the rest of the relay may know, of those to whom it is known how frames go.
+    /// What the rest of the relay may know.
     pub fn neighbours(&self, leg: impl Fn(RelayId) -> Option<Leg>) -> Neighbours {
-        let all = self.present.iter().filter_map(|(&relay, present)| {
-            let (leg, met) = (leg(relay)?, present.met);
-            Some((relay, Neighbour { leg, met }))
+        let all = self.present.iter().map(|(&relay, present)| {
+            let neighbour = Neighbour {
+                leg: leg(relay),
+                met: present.met,
+                run: present.member.run,
+            };
+            (relay, neighbour)
         });
         Neighbours(all.collect())
     }
@@ -394,6 +419,7 @@ mod tests {
         Member {
             address: address(port),
             name: "relay".into(),
+            run: 1,
         }
     }
 
@@ -482,6 +508,27 @@ mod tests {
         members.admit(ONE, member(1), now + secs(3));
         members.lose(ONE, now + secs(99));
         assert_eq!(members.past[&ONE].losses, 0);
+    }
+
+    #[test]
+    fn a_relay_that_was_started_anew_is_let_in_at_once_however_long_it_was_there() {
+        for was_there in [secs(1), secs(1000)] {
+            let (start, mut members) = (Instant::now(), Members::default());
+            members.admit(ONE, member(1), start);
+            assert!(!members.is_another(ONE, 1));
+            assert!(members.is_another(ONE, 2));
+            let met = members.neighbours(|_| None).met(ONE);
+            let now = start + was_there;
+            members.lose(ONE, now);
+            assert_eq!(members.check(ONE, now), Ok(()));
+            let anew = Member {
+                run: 2,
+                ..member(1)
+            };
+            assert!(members.admit(ONE, anew, now));
+            let neighbours = members.neighbours(|_| None);
+            assert!(neighbours.met(ONE) > met && neighbours.0[&ONE].run == 2);
+        }
     }
 
     #[test]

@@ -48,6 +48,7 @@ use super::{
     identity::{peer_id, relay_id},
     legs::Legs,
     members::Members,
+    reach::{Reach, Reaching},
     secure::Secure,
 };
 use crate::{
@@ -77,6 +78,8 @@ const MAX_STREAMS: usize = 256;
 /// Two relays that dial each other at once have two connections.
 const MAX_CONNECTIONS_PER_RELAY: u32 = 4;
 const MAX_CONNECTIONS: u32 = 1024;
+/// Connections on their way out at once: half of the relays that may be in touch. Whoever finds no place is dialed later.
+const MAX_DIALS: u32 = 256;
 /// Handshakes of strangers at once.
 const MAX_PENDING: u32 = 128;
 /// Requests of one relay: a thousand records that it hands out anew are a burst, and an introduction takes five.
@@ -144,6 +147,8 @@ pub struct Task {
     work: Work,
     introduction: Introduction,
     me: RelayId,
+    /// Of this process.
+    run: u64,
     mesh_address: SocketAddr,
     seeds: Vec<String>,
     shelf: Arc<Shelf>,
@@ -164,6 +169,8 @@ pub struct Task {
     requests: HashMap<PeerId, TokenBucket>,
     /// Refused, and when they are left: those who hear why go by themselves before.
     unwelcome: BTreeMap<PeerId, Instant>,
+    /// What kinds of address the fleet is at.
+    reach: Reach,
     /// Dialed, and not yet known who answers.
     dialed: HashMap<swarm::ConnectionId, SocketAddr>,
     hello_at: Instant,
@@ -199,9 +206,13 @@ impl Task {
             fleet: settings.fleet,
             strangers: stranger_sender,
         };
-        let mut swarm = swarm(me, secure);
+        let reach = Reach::default();
+        let mut swarm = swarm(me, secure, reach.clone());
         let mesh_address = listen(&mut swarm, settings.listen)?;
-        let legs = Legs::new(me, introduction.socket.local_addr()?, Random::system());
+        let mut random = Random::system();
+        // Not 0, which says nothing.
+        let run = u64::from_be_bytes(random.bytes()) | 1;
+        let legs = Legs::new(me, introduction.socket.local_addr()?, random);
         let now = Instant::now();
         Ok(Self {
             swarm,
@@ -209,6 +220,7 @@ impl Task {
             work,
             introduction,
             me,
+            run,
             mesh_address,
             seeds: settings.seeds,
             shelf,
@@ -224,6 +236,7 @@ impl Task {
             remote_ips: HashMap::new(),
             requests: HashMap::new(),
             unwelcome: BTreeMap::new(),
+            reach,
             dialed: HashMap::new(),
             hello_at: now + HELLO_EVERY,
             resolve_at: now,
@@ -300,6 +313,8 @@ impl Task {
             }
         }
         while let Some(address) = self.members.poll_dial(now) {
+            // A seed names it, or a relay has come from there.
+            self.reach.allow(address.ip());
             let dial = DialOpts::unknown_peer_id()
                 .address(multiaddr(address))
                 .build();
@@ -551,33 +566,34 @@ impl Task {
         match event {
             request_response::Event::Message {
                 peer,
+                connection_id,
                 message:
                     Message::Request {
                         request, channel, ..
                     },
-                ..
-            } => self.handle_request(peer, request, channel, now),
+            } => self.handle_request((peer, connection_id), request, channel, now),
             request_response::Event::Message {
                 peer,
+                connection_id,
                 message:
                     Message::Response {
                         request_id,
                         response,
                     },
-                ..
             } => {
                 let answer = response.body;
                 let answer = answer.unwrap_or_else(|| super::refused(Reason::Malformed));
-                self.handle_answer(peer, request_id, Ok(answer), now);
+                self.handle_answer((peer, connection_id), request_id, Ok(answer), now);
             }
             request_response::Event::OutboundFailure {
                 peer,
+                connection_id,
                 request_id,
                 error,
-                ..
             } => {
                 tracing::debug!(%error, relay = ?relay_id(&peer), "a request of the mesh failed");
-                self.handle_answer(peer, request_id, Err(AskError::Unreachable), now);
+                let failed = Err(AskError::Unreachable);
+                self.handle_answer((peer, connection_id), request_id, failed, now);
             }
             request_response::Event::InboundFailure { .. }
             | request_response::Event::ResponseSent { .. } => {}
@@ -586,11 +602,12 @@ impl Task {
 
     fn handle_request(
         &mut self,
-        peer: PeerId,
+        by: (PeerId, swarm::ConnectionId),
         request: Request,
         channel: ResponseChannel<Response>,
         now: Instant,
     ) {
+        let (peer, _) = by;
         let Some(from) = relay_id(&peer) else { return };
         let bucket = self.requests.entry(peer);
         let bucket = bucket.or_insert_with(|| TokenBucket::new(now));
@@ -599,7 +616,7 @@ impl Task {
         }
         let answer = match request.body {
             None => super::refused(Reason::Malformed),
-            Some(Ask::Hello(hello)) => match self.hear(from, &hello, now) {
+            Some(Ask::Hello(hello)) => match self.hear(from, by.1, &hello, now) {
                 Ok(()) => Answer::Hello(self.hello(from)),
                 Err(reason) => {
                     self.shun(peer, now);
@@ -642,13 +659,13 @@ impl Task {
 
     fn handle_answer(
         &mut self,
-        peer: PeerId,
+        by: (PeerId, swarm::ConnectionId),
         id: OutboundRequestId,
         answered: Result<Answer, AskError>,
         now: Instant,
     ) {
         match self.open.remove(&id) {
-            Some(Open::Hello) => self.handle_greeting(peer, answered, now),
+            Some(Open::Hello) => self.handle_greeting(by, answered, now),
             Some(Open::Asked {
                 kind,
                 since,
@@ -660,6 +677,27 @@ impl Task {
                 answer.send(answered).ok();
             }
             None => {}
+        }
+    }
+
+    /// A relay is another process than the one that was here, be the connection to that one still open: it has left, and this one,
+    /// which said so by `connection`, has come.
+    fn replace(&mut self, relay: RelayId, connection: swarm::ConnectionId, now: Instant) {
+        let Some(member) = self.members.lose(relay, now) else {
+            return;
+        };
+        tracing::info!(?relay, name = member.name, "relay has begun anew");
+        self.publish();
+        let Some(ips) = self.remote_ips.get_mut(&peer_id(relay)) else {
+            return;
+        };
+        // Nothing that the old one has said is heard any more, and nothing is asked where nobody answers.
+        for (id, ip) in std::mem::take(ips) {
+            if id == connection {
+                ips.insert(id, ip);
+            } else {
+                self.swarm.close_connection(id);
+            }
         }
     }
 
@@ -677,13 +715,13 @@ impl Task {
     /// Tells the rest of the relay who is here.
     fn publish(&self) {
         let neighbours = self.members.neighbours(|relay| self.legs.leg(relay));
-        let peers = i64::try_from(neighbours.0.len()).unwrap_or(i64::MAX);
-        self.metrics.mesh_peers.set(peers);
+        let heard = neighbours.heard();
+        self.metrics.mesh(heard, neighbours.0.len() - heard);
         self.work.neighbours.send_replace(neighbours);
     }
 }
 
-fn swarm(me: RelayId, secure: Secure) -> Swarm<Behaviour> {
+fn swarm(me: RelayId, secure: Secure, reach: Reach) -> Swarm<Behaviour> {
     let me = peer_id(me);
     let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .upgrade(Version::V1Lazy)
@@ -691,13 +729,15 @@ fn swarm(me: RelayId, secure: Secure) -> Swarm<Behaviour> {
         .multiplex(yamux::Config::default())
         .timeout(CONNECT_TIMEOUT)
         .boxed();
+    let transport = Reaching::new(transport, reach).boxed();
     let behaviour = Behaviour {
         door: Door::default(),
         limits: connection_limits::Behaviour::new(
             ConnectionLimits::default()
                 .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_RELAY))
                 .with_max_established(Some(MAX_CONNECTIONS))
-                .with_max_pending_incoming(Some(MAX_PENDING)),
+                .with_max_pending_incoming(Some(MAX_PENDING))
+                .with_max_pending_outgoing(Some(MAX_DIALS)),
         ),
         kademlia: kademlia(me),
         requests: request_response::Behaviour::new(
@@ -756,7 +796,7 @@ fn multiaddr(address: SocketAddr) -> Multiaddr {
     Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
 }
 
-fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
+pub(super) fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = address.iter();
     let ip = match (parts.next(), parts.next()) {
         (Some(Protocol::Ip4(ip)), Some(Protocol::Tcp(port))) => (IpAddr::V4(ip), port),

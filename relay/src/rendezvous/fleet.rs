@@ -1,14 +1,17 @@
 //! Records that the relays closest to their key keep together, as Kademlia measures.
 //!
 //! ```text
-//! put       here ─▶ Keep to the 5 closest, at once ─▶ a majority keeps it, none has another: done
+//! put       here ─▶ Keep to the 5 closest, at once ─▶ a majority keeps it, at most one says that it has another: done
 //! find      here ─▶ the 5 closest that are known ─▶ the 5 closest that Kademlia finds ─▶ two agree, or all were asked
 //! withdraw  here ─▶ the tombstone to whoever has the record
 //! ```
 //!
-//! Whenever relays come or go, those that are now among the closest get what this relay has published.
+//! Whenever relays come or go, those that are now among the closest get what this relay has published. Where they have another's
+//! record, as when two publish under one key while the fleet is cut in two, the one that more of them have stays; of as many, the
+//! first. The other's relay takes it back, and tells its host.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -25,7 +28,7 @@ use remora_proto::{
         mesh::{Find, Forget, Keep, Reason, request::Body as Ask, response::Body as Answer},
     },
 };
-use tokio::time;
+use tokio::{sync::mpsc, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -47,10 +50,15 @@ const FIND_ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 const FIND_TIMEOUT: Duration = Duration::from_secs(2);
 /// So many relays that say the same are believed without the others.
 const AGREED: usize = 2;
+/// So many may say that the key is held while most others keep the record: each node could be kept from every code by one relay that
+/// lies. Two that say so are believed.
+const LIARS: usize = 1;
 /// Relays come and go in crowds: when the last of one is there, records are handed out once.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Between two looks at whether everything is where it belongs.
 const REPUBLISH_EVERY: Duration = Duration::from_secs(30);
+/// The same when a record of this relay is not the only one under its key: soon the other is gone.
+const CONTESTED_EVERY: Duration = Duration::from_secs(3);
 /// Records that are handed out at once.
 const REPUBLISH_AT_ONCE: usize = 32;
 
@@ -73,16 +81,24 @@ struct Own {
 pub struct Fleet {
     shelf: Arc<Shelf>,
     mesh: Mesh,
+    /// Where to say which locators are others'.
+    lost: mpsc::Sender<LocatorKey>,
     metrics: Arc<Metrics>,
     own: Mutex<BTreeMap<LocatorKey, Own>>,
 }
 
 impl Fleet {
-    /// With this relay's own shelf and its mesh.
-    pub fn new(shelf: Arc<Shelf>, mesh: Mesh, metrics: Arc<Metrics>) -> Self {
+    /// With this relay's own shelf and its mesh; which locators of its hosts are others' goes to `lost`.
+    pub fn new(
+        shelf: Arc<Shelf>,
+        mesh: Mesh,
+        lost: mpsc::Sender<LocatorKey>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             shelf,
             mesh,
+            lost,
             metrics,
             own: Mutex::default(),
         }
@@ -91,10 +107,11 @@ impl Fleet {
     /// Keeps records where they belong, until `closing`.
     pub async fn run(self: Arc<Self>, closing: CancellationToken) {
         let mut neighbours = self.mesh.neighbours();
+        let mut pause = REPUBLISH_EVERY;
         loop {
             tokio::select! { biased;
                 () = closing.cancelled() => return,
-                changed = time::timeout(REPUBLISH_EVERY, neighbours.changed()) => {
+                changed = time::timeout(pause, neighbours.changed()) => {
                     if let Ok(Err(_)) = changed {
                         return;
                     }
@@ -107,12 +124,15 @@ impl Fleet {
             let now = neighbours.borrow_and_update().clone();
             tokio::select! { biased;
                 () = closing.cancelled() => return,
-                () = self.republish(&now) => {}
+                is_contested = self.republish(&now) => {
+                    pause = if is_contested { CONTESTED_EVERY } else { REPUBLISH_EVERY };
+                }
             }
         }
     }
 
-    async fn republish(&self, neighbours: &Neighbours) {
+    /// Whether a key of this relay's records has another, too.
+    async fn republish(&self, neighbours: &Neighbours) -> bool {
         let keys: Vec<_> = {
             let (mut own, now) = (self.own(), Instant::now());
             own.retain(|_, own| own.until > now);
@@ -127,25 +147,90 @@ impl Fleet {
         let all = keys.into_iter().map(|key| self.replace(key, neighbours));
         stream::iter(all)
             .buffer_unordered(REPUBLISH_AT_ONCE)
-            .collect::<()>()
-            .await;
+            .fold(false, async |any, is_contested| any | is_contested)
+            .await
     }
 
-    /// Gives a record to those of the closest relays that do not have it.
-    async fn replace(&self, key: LocatorKey, neighbours: &Neighbours) {
-        let closest = self.others(key, false).await;
+    /// Gives a record to those of the closest relays that do not have it; true when some of them have another.
+    async fn replace(&self, key: LocatorKey, neighbours: &Neighbours) -> bool {
+        let mut closest = self.mesh.closest(key, false).await;
+        let all = closest.len();
+        closest.retain(|&relay| relay != self.shelf.relay());
+        // Where its node is counts as one of those that keep it only if it is one.
+        let mut held = all - closest.len();
         let (keep, missing) = {
             let own = self.own();
-            let Some(own) = own.get(&key) else { return };
+            let Some(own) = own.get(&key) else {
+                return false;
+            };
             let has_it = |relay: &RelayId| {
                 let placed = own.placed.get(relay).copied();
                 placed.is_some_and(|met| met == neighbours.met(*relay))
             };
-            let missing: Vec<_> = closest.into_iter().filter(|relay| !has_it(relay)).collect();
+            let missing: Vec<_> = closest
+                .iter()
+                .copied()
+                .filter(|relay| !has_it(relay))
+                .collect();
             (own.keep(), missing)
         };
-        let kept = self.hand_out(&missing, &keep).await;
-        self.placed(key, kept.kept, neighbours);
+        held += closest.len() - missing.len();
+        let votes = self.hand_out(&missing, &keep).await;
+        held += votes.kept.len();
+        self.placed(key, votes.kept, neighbours);
+        let is_contested = !votes.taken.is_empty() && keep.ended() == Gone::Unspecified;
+        if is_contested && self.has_lost(key, &keep.record, held, &votes.taken).await {
+            self.lose(key).await;
+            return false;
+        }
+        is_contested
+    }
+
+    /// Whether the other record under the key stays, and not this one: both relays decide alike.
+    async fn has_lost(
+        &self,
+        key: LocatorKey,
+        record: &Bytes,
+        held: usize,
+        taken: &[RelayId],
+    ) -> bool {
+        // One that lies decides nothing, unless there is nobody else.
+        let is_word = taken.len() > LIARS || held + taken.len() <= 2;
+        match taken.len().cmp(&held) {
+            _ if !is_word => false,
+            Ordering::Less => false,
+            Ordering::Greater => true,
+            Ordering::Equal => {
+                let find = Find {
+                    locator_key: Bytes::copy_from_slice(&key.0),
+                };
+                let answered = within(self.mesh.ask(taken[0], Ask::Find(find))).await;
+                let Ok(Answer::Found(found)) = answered else {
+                    return false;
+                };
+                let Found::Live { record: theirs, .. } = self.checked(key, &found) else {
+                    return false;
+                };
+                let first = |bytes: &Bytes| {
+                    let record = Record::decode_ended(bytes, unix_ms()).ok()?;
+                    Some((record.not_before_ms, record.session_key))
+                };
+                first(&theirs) < first(record)
+            }
+        }
+    }
+
+    /// The key is another's.
+    async fn lose(&self, key: LocatorKey) {
+        let Some(own) = self.own().remove(&key) else {
+            return;
+        };
+        tracing::info!("a code is another host's, too, which keeps it");
+        let keepers: Vec<_> = own.placed.into_keys().collect();
+        self.take_back(key, own.publication.account(), &keepers)
+            .await;
+        // The relay is about to end.
+        self.lost.send(key).await.ok();
     }
 
     /// Asks all to keep it, at once.
@@ -161,7 +246,7 @@ impl Fleet {
         while let Some((relay, answered)) = asked.next().await {
             match answered {
                 Ok(_) => votes.kept.push(relay),
-                Err(AskError::Refused(Reason::Taken)) => votes.taken += 1,
+                Err(AskError::Refused(Reason::Taken)) => votes.taken.push(relay),
                 Err(AskError::Refused(_) | AskError::Unreachable) => {}
             }
         }
@@ -201,7 +286,7 @@ impl Fleet {
         let votes = self.hand_out(&closest, &own.keep()).await;
         // This relay is one of those that keep it, be it close or not.
         let is_quorum = (votes.kept.len() + 1) * 2 > closest.len() + 1;
-        if votes.taken == 0 && is_quorum {
+        if votes.taken.len() <= LIARS && is_quorum {
             self.own().insert(key, own);
             self.placed(key, votes.kept, &neighbours);
             return Ok(());
@@ -210,10 +295,10 @@ impl Fleet {
             // Who has not answered may have it all the same.
             self.take_back(key, account, &closest).await;
         }
-        Err(if votes.taken > 0 {
-            PutRefused::Taken
-        } else {
+        Err(if votes.taken.is_empty() {
             PutRefused::NoQuorum
+        } else {
+            PutRefused::Taken
         })
     }
 
@@ -406,11 +491,11 @@ impl Own {
     }
 }
 
-/// Who keeps a record, and how many have another.
+/// Who keeps a record, and who has another.
 #[derive(Debug, Default)]
 struct Votes {
     kept: Vec<RelayId>,
-    taken: usize,
+    taken: Vec<RelayId>,
 }
 
 /// What relays say about a key.

@@ -288,7 +288,7 @@ impl Store {
         }
     }
 
-    /// Puts what is left of a record, be the record itself here or not.
+    /// Puts what is left of a record, be the record itself here or not; a newer one, or another, stays as it is.
     ///
     /// # Errors
     /// Why not.
@@ -298,11 +298,15 @@ impl Store {
         why: Ended,
         now: Instant,
     ) -> Result<(), PutRefused> {
-        let (key, account) = (publication.key, publication.account);
-        let put = self.put_if_absent(publication, now);
+        let key = publication.key;
+        let put = self.put_if_absent(publication.clone(), now);
         // What was there before may be the same one.
-        let ended = self.withdraw(key, account, why, now);
-        ended.map_err(|_| put.err().unwrap_or(PutRefused::Taken))
+        let kept = self.kept_by_key.get(&key);
+        if !kept.is_some_and(|kept| kept.is_ended_by(&publication)) {
+            return Err(put.err().unwrap_or(PutRefused::Taken));
+        }
+        self.end(key, why);
+        Ok(())
     }
 
     /// Ends a record of `account`; one that has ended stays as it ended.
@@ -422,6 +426,14 @@ impl Kept {
         let old = &self.publication;
         let is_newer = old.session_key == new.session_key && old.sequence < new.sequence;
         self.ended.is_none() && (is_newer || self.is(new))
+    }
+
+    /// The end of what was published before, or has been put in its place with the same words, is not the end of this one.
+    fn is_ended_by(&self, end: &Publication) -> bool {
+        let kept = &self.publication;
+        kept.account == end.account
+            && kept.session_key == end.session_key
+            && kept.sequence <= end.sequence
     }
 
     fn is(&self, other: &Publication) -> bool {
@@ -660,6 +672,35 @@ mod tests {
         store.forget(key(1), there);
         assert_eq!(store.find(key(1), start), Found::Absent);
         assert!(store.held_by_account.is_empty() && store.deadlines.is_empty());
+    }
+
+    #[test]
+    fn what_is_said_again_or_late_changes_nothing_that_is_newer() {
+        let (start, there) = (Instant::now(), Account::Relay(RelayId([0xb; 32])));
+        let of = |sequence, session_key| Publication {
+            account: there,
+            session_key: [session_key; 32],
+            sequence,
+            bytes: Bytes::from(vec![u8::try_from(sequence).expect("small"), session_key]),
+            ..publication(1, 1)
+        };
+        let mut store = Store::new(10);
+        // Moved away from that relay, and back to it: what it said then comes after what it says now.
+        assert_eq!(store.put_if_absent(of(3, 1), start), Ok(()));
+        let taken = Err(PutRefused::Taken);
+        for late in [of(1, 1), of(2, 1), of(9, 2)] {
+            assert_eq!(store.put_if_absent(late.clone(), start), taken);
+            assert_eq!(store.bury(late, Ended::Cancelled, start), taken);
+        }
+        assert_eq!(store.put_if_absent(of(3, 1), start), Ok(()), "again");
+        assert_eq!(store.live_records(start), 1);
+        for _ in 0..2 {
+            assert_eq!(store.bury(of(3, 1), Ended::Used, start), Ok(()));
+        }
+        // Not how it ended first, nor that it was there.
+        assert_eq!(store.bury(of(3, 1), Ended::Expired, start), Ok(()));
+        assert_eq!(store.put_if_absent(of(3, 1), start), taken);
+        assert_eq!(store.find(key(1), start), Found::Ended(Ended::Used));
     }
 
     #[test]

@@ -669,11 +669,17 @@ pub fn noise_bytes(random: &mut Random, max_len: usize) -> Vec<u8> {
 
 /// Status and body of a GET on the admin port.
 pub async fn get(admin: SocketAddr, path: &str) -> (u16, String) {
+    request(admin, "GET", path, "").await
+}
+
+/// The same of any method, with `headers`, each with its line's end.
+pub async fn request(admin: SocketAddr, method: &str, path: &str, headers: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = within(tokio::net::TcpStream::connect(admin))
         .await
         .expect("connected");
-    let request = format!("GET {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n");
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut response = String::new();
     within(stream.read_to_string(&mut response))

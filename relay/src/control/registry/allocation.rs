@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use remora_proto::{
-    id::{ExchangeId, SessionId, Side},
+    id::{ExchangeId, RelayId, SessionId, Side},
     wire::message::control::{Allocated, Released},
 };
 
-use super::{ConnectionNumber, Due, Party, Registry};
+use super::{ConnectionNumber, Due, Party, Registry, RejoinKey};
 use crate::{
     admin::metrics::SessionEnd,
     control::message::{Answer, Reason, Refusal, ReleaseCause, Reply, done},
@@ -26,6 +26,10 @@ pub(super) struct Allocation {
     pub(super) parties: [Party; 2],
     /// What other relays hear of it comes after what they heard of this.
     pub(super) exchange: ExchangeId,
+    /// What the two have met again by.
+    pub(super) rejoin: Option<RejoinKey>,
+    /// The process of the other relay, where one of the two is: the next one will not know of it.
+    pub(super) run: u64,
     check_at: Instant,
 }
 
@@ -65,6 +69,8 @@ impl Registry {
         let allocation = Allocation {
             parties,
             exchange,
+            rejoin: None,
+            run: self.run_of(parties),
             check_at,
         };
         if allocation.is_bridged() {
@@ -79,6 +85,14 @@ impl Registry {
         }
         tracing::info!(%session, host = self.who(parties[0]), joiner = self.who(parties[1]), "session allocated");
         Ok(session)
+    }
+
+    fn run_of(&self, parties: [Party; 2]) -> u64 {
+        let run = |party| match party {
+            Party::Here(_) => None,
+            Party::At(relay) => Some(self.neighbours.0.get(&relay)?.run),
+        };
+        parties.into_iter().find_map(run).unwrap_or_default()
     }
 
     /// For the log.
@@ -163,6 +177,19 @@ impl Registry {
             if let Some(side) = allocation.side(party) {
                 self.table.update_leg(session, side, leg);
             }
+        }
+    }
+
+    /// A relay is another process than before: of that one's sessions it knows nothing, and their nodes go elsewhere at once.
+    pub(super) fn lose_sessions_of(&mut self, relay: RelayId, run: u64) {
+        let party = Party::At(relay);
+        let of_another = self.allocations.iter();
+        let lost: Vec<_> = of_another
+            .filter(|(_, allocation)| allocation.side(party).is_some() && allocation.run != run)
+            .map(|(&session, _)| session)
+            .collect();
+        for session in lost {
+            self.end_for_peer(party, session, SessionEnd::Lost, ReleaseCause::PeerLost);
         }
     }
 
@@ -265,6 +292,9 @@ impl Registry {
         }
         if ended.is_bridged() {
             self.metrics.bridged_sessions.dec();
+        }
+        if let Some(key) = ended.rejoin {
+            self.rejoins.end(key);
         }
         let [host, joiner] = self.table.remove(session).unwrap_or_default();
         tracing::info!(

@@ -54,7 +54,10 @@ impl Over {
         self.0.contains(&(relay, exchange))
     }
 
-    fn add(&mut self, relay: RelayId, exchange: ExchangeId) {
+    pub(super) fn add(&mut self, relay: RelayId, exchange: ExchangeId) {
+        if self.contains(relay, exchange) {
+            return;
+        }
         self.0.truncate(MAX_OVER - 1);
         self.0.push_front((relay, exchange));
     }
@@ -332,6 +335,9 @@ impl Registry {
                 let notice = self.allocated(exchange, session, Side::Joiner, payload);
                 self.notices.push_back((joiner, notice));
                 self.end_exchange(exchange, Introduction::Admitted);
+                for node in [number, joiner] {
+                    self.remind(node, now);
+                }
                 let answer = self.allocated(exchange, session, Side::Host, Bytes::new());
                 Ok(answer.into())
             }
@@ -356,15 +362,17 @@ impl Registry {
         self.end_for_ours(exchange, Introduction::Expired);
     }
 
-    /// Ends an exchange and tells the nodes of this relay.
-    pub(super) fn end_for_ours(&mut self, exchange: ExchangeId, result: Introduction) {
-        if let Some(ended) = self.end_exchange(exchange, result) {
-            for party in [ended.host, ended.joiner] {
-                if let Party::Here(_) = party {
-                    self.tell_ended(&ended, party, over(exchange));
-                }
+    /// Ends an exchange and tells the nodes of this relay; whether there was one.
+    pub(super) fn end_for_ours(&mut self, exchange: ExchangeId, result: Introduction) -> bool {
+        let Some(ended) = self.end_exchange(exchange, result) else {
+            return false;
+        };
+        for party in [ended.host, ended.joiner] {
+            if let Party::Here(_) = party {
+                self.tell_ended(&ended, party, over(exchange));
             }
         }
+        true
     }
 
     /// An exchange and the part `number` has in it; strangers learn nothing, not even that it exists.

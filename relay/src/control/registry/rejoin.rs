@@ -60,9 +60,20 @@ struct Waiting {
     until: Instant,
 }
 
-/// Who waits for whom; at most so many of each node, so there is no cap of its own.
+/// Who waits for whom, and what came of it; at most so many of each node, so there is no cap of its own.
 #[derive(Debug, Default)]
-pub(super) struct Rejoins(BTreeMap<RejoinKey, Waiting>);
+pub(super) struct Rejoins {
+    waiting: BTreeMap<RejoinKey, Waiting>,
+    /// One allocation a key: whoever asks again is given the same.
+    sessions: BTreeMap<RejoinKey, SessionId>,
+}
+
+impl Rejoins {
+    /// The session of that key has ended.
+    pub(super) fn end(&mut self, key: RejoinKey) {
+        self.sessions.remove(&key);
+    }
+}
 
 impl Registry {
     pub(super) fn rejoin(
@@ -72,8 +83,11 @@ impl Registry {
         side: Side,
         now: Instant,
     ) -> Answer {
+        if let Some(&session) = self.rejoins.sessions.get(&key) {
+            return self.rejoin_again(number, session, side, key);
+        }
         self.check_serving()?;
-        match self.rejoins.0.get(&key) {
+        match self.rejoins.waiting.get(&key) {
             Some(other) if other.node != number && other.side == side.peer() => {
                 self.join_again(number, key, side, now)
             }
@@ -83,6 +97,25 @@ impl Registry {
             )),
             _ => self.wait_for_other(number, key, side, now),
         }
+    }
+
+    /// The two have met; one of them has not heard so, or somebody else has the key.
+    fn rejoin_again(
+        &self,
+        number: ConnectionNumber,
+        session: SessionId,
+        side: Side,
+        key: RejoinKey,
+    ) -> Answer {
+        let allocation = self.allocations.get(&session);
+        let is_theirs = allocation.is_some_and(|one| one.side(Party::Here(number)) == Some(side));
+        if !is_theirs {
+            return Err(Refusal::new(
+                Reason::BadState,
+                "the two who have this key have met",
+            ));
+        }
+        Ok(self.rejoined(session, side, key))
     }
 
     /// The other has been waiting.
@@ -99,6 +132,10 @@ impl Registry {
         let mut nodes = [number; 2];
         nodes[side.peer() as usize] = other;
         let session = self.allocate(ExchangeId(0), nodes.map(Party::Here), None, now)?;
+        if let Some(allocation) = self.allocations.get_mut(&session) {
+            allocation.rejoin = Some(key);
+            self.rejoins.sessions.insert(key, session);
+        }
         let [answer, notice] = [side, side.peer()].map(|side| self.rejoined(session, side, key));
         self.notices.push_back((other, notice));
         Ok(answer)
@@ -135,14 +172,14 @@ impl Registry {
             side,
             until,
         };
-        self.rejoins.0.insert(key, waiting);
+        self.rejoins.waiting.insert(key, waiting);
         self.deadlines.insert((until, Due::Rejoin(key)));
         Ok(done())
     }
 
     /// Nobody waits under that key any more; who did.
     pub(super) fn forget_rejoin(&mut self, key: RejoinKey) -> Option<ConnectionNumber> {
-        let Waiting { node, until, .. } = self.rejoins.0.remove(&key)?;
+        let Waiting { node, until, .. } = self.rejoins.waiting.remove(&key)?;
         self.deadlines.remove(&(until, Due::Rejoin(key)));
         if let Some(node) = self.nodes.get_mut(&node) {
             node.rejoins.remove(&key);

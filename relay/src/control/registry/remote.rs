@@ -81,8 +81,7 @@ impl Registry {
 
     /// How frames go to another relay, and come from it.
     pub(super) fn leg_to(&self, relay: RelayId) -> Result<Leg, Refusal> {
-        let neighbour = self.neighbours.0.get(&relay).ok_or(RELAY_GONE)?;
-        Ok(neighbour.leg)
+        self.neighbours.leg(relay).ok_or(RELAY_GONE)
     }
 
     pub(super) fn call_signal(&mut self, relay: RelayId, exchange: ExchangeId, payload: Bytes) {
@@ -165,7 +164,7 @@ impl Registry {
     }
 
     /// Another relay has answered a call, or has not. Who waits for it has its answer in [`Registry::poll_answer`].
-    pub fn handle_called(&mut self, call: &Call, result: Result<(), AskError>) {
+    pub fn handle_called(&mut self, call: &Call, result: Result<(), AskError>, now: Instant) {
         let exchange = call.exchange;
         match (&call.ask, result) {
             (Ask::Offer(_), Ok(())) => {
@@ -179,6 +178,7 @@ impl Registry {
                     self.end_exchange(exchange, Introduction::Admitted);
                     let allocated = self.allocated(exchange, session, Side::Host, Bytes::new());
                     self.settled.push_back((exchange, host, Ok(allocated)));
+                    self.remind(host, now);
                 }
             }
             (Ask::Offer(_) | Ask::Admit(_), Err(error)) => {
@@ -195,11 +195,19 @@ impl Registry {
                     }
                     Awaited::Admit(session) => {
                         self.take_back(exchange, session, Party::At(call.relay));
+                        // Or not, and then its joiner waits.
+                        self.call_dismiss(call.relay, over(exchange));
                     }
                     Awaited::Offer | Awaited::Nothing => {}
                 }
             }
-            (Ask::Signal(_), Err(_)) => self.end_for_ours(exchange, Introduction::PeerGone),
+            (Ask::Signal(_), Err(error)) => {
+                let was_open = self.end_for_ours(exchange, Introduction::PeerGone);
+                if was_open && error == AskError::Unreachable {
+                    // It may be there, with its node waiting for the next.
+                    self.call_dismiss(call.relay, over(exchange));
+                }
+            }
             _ => {}
         }
     }
@@ -264,6 +272,8 @@ impl Registry {
         }
         self.check_serving().map_err(reason)?;
         let host = self.check_host(key).map_err(reason)?;
+        // The code is not spent on a session whose frames would go nowhere. Two that have just met are heard in a moment.
+        self.leg_to(from).map_err(|_| RelayReason::Busy)?;
         self.open(exchange, key, [Party::Here(host), Party::At(from)], now);
         self.offer(exchange, host, key, payload);
         Ok(())
@@ -307,7 +317,7 @@ impl Registry {
         if entry.host != Party::At(from) {
             return Err(RelayReason::PeerGone);
         }
-        if entry.awaited == Awaited::Offer || !self.neighbours.0.contains_key(&from) {
+        if entry.awaited == Awaited::Offer || self.leg_to(from).is_err() {
             return Err(RelayReason::Busy);
         }
         let parties = [Party::At(from), Party::Here(joiner)];
@@ -317,6 +327,7 @@ impl Registry {
         let notice = self.allocated(exchange, session, Side::Joiner, payload);
         self.notices.push_back((joiner, notice));
         self.end_exchange(exchange, Introduction::Admitted);
+        self.remind(joiner, now);
         Ok(())
     }
 
@@ -324,7 +335,8 @@ impl Registry {
         let payload = payload(dismiss.payload)?;
         let exchange = ExchangeId(dismiss.exchange);
         let Ok((entry, to)) = self.member_of(from, exchange) else {
-            // It is over already.
+            // It is over already, or its offer has been overtaken, and is nothing any more when it comes.
+            self.over.add(from, exchange);
             return Ok(());
         };
         if entry.awaited == Awaited::Offer {

@@ -110,8 +110,11 @@ impl Bench {
     }
 
     fn meet_at(&mut self, port: u64, met: u64) {
-        let leg = leg(ConnectionNumber(port));
-        let neighbour = Neighbour { leg, met };
+        self.meet_by(Some(leg(ConnectionNumber(port))), met, 1);
+    }
+
+    fn meet_by(&mut self, leg: Option<Leg>, met: u64, run: u64) {
+        let neighbour = Neighbour { leg, met, run };
         let all = [(OTHER, neighbour)].into();
         self.registry.meet(Neighbours(all));
     }
@@ -275,9 +278,21 @@ fn two_with_the_same_key_get_a_session_whoever_comes_first() {
         let session = SessionId(answer.session);
         assert_eq!(bench.frame(session, Side::Host, HOST), Ok(leg(JOINER)));
         assert_eq!(bench.frame(session, Side::Joiner, JOINER), Ok(leg(HOST)));
-        // The key is good for once.
-        assert_eq!(bench.ask(one, rejoin(1, first)), Ok(done()));
-        assert_eq!(bench.registry.sessions(), 1);
+        // The key is good for one session: who asks again is told the same, and nobody else anything.
+        for (node, side, told) in [(one, first, notice), (other, first.peer(), &answer)] {
+            let again = bench.ask(node, rejoin(1, side));
+            assert_eq!(again, Ok(Reply::Allocated(told.clone())));
+        }
+        assert_eq!(
+            bench.refused(one, rejoin(1, first.peer())),
+            Reason::BadState
+        );
+        assert_eq!(bench.refused(STRANGER, rejoin(1, first)), Reason::BadState);
+        assert_eq!((bench.registry.sessions(), bench.notices()), (1, vec![]));
+        bench
+            .ask(one, Demand::Release { session })
+            .expect("released");
+        assert_eq!(bench.ask(one, rejoin(1, first)), Ok(done()), "anew");
     }
 }
 
@@ -659,6 +674,13 @@ fn a_drain_tells_everybody_refuses_what_is_new_and_waits_for_sessions() {
     assert_eq!(bench.notices(), [(ConnectionNumber(4), draining(59_000))]);
 
     let last = bench.admit(exchange);
+    // Whoever did not know what to do about it then is told again, after it has heard of its session.
+    let told = bench.notices();
+    assert!(matches!(told[0], (JOINER, Reply::Allocated(_))));
+    assert_eq!(
+        told[1..],
+        [HOST, JOINER].map(|node| (node, draining(59_000)))
+    );
     bench
         .ask(HOST, Demand::Release { session })
         .expect("released");
@@ -711,7 +733,7 @@ fn a_host_that_admits_somebody_who_has_just_left_is_answered() {
             0 => assert_eq!(bench.hear(dismiss_of(exchange)), Ok(())),
             1 => {
                 let failed = Err(AskError::Unreachable);
-                bench.registry.handle_called(&calls[0], failed);
+                bench.registry.handle_called(&calls[0], failed, bench.now);
             }
             _ => bench.pass(exchange::LIFE),
         }
@@ -719,12 +741,17 @@ fn a_host_that_admits_somebody_who_has_just_left_is_answered() {
         assert_eq!(answers, [(exchange, HOST, Err(PEER_GONE))]);
         assert_eq!(bench.notices(), [], "the answer says it");
         // The other relay may have let its joiner in, or be about to.
-        let [taken_back] = &bench.calls()[..] else {
-            panic!("one more")
-        };
-        assert!(matches!(taken_back.ask, RelayAsk::Release(_)));
+        let calls_after = bench.calls();
+        assert!(matches!(calls_after[0].ask, RelayAsk::Release(_)));
+        // And it does not know that a signal did not come.
+        let told: Vec<_> = calls_after[1..]
+            .iter()
+            .map(|call| call.ask.clone())
+            .collect();
+        let expected = (crossing == 1).then(|| dismiss_of(exchange));
+        assert_eq!(told, Vec::from_iter(expected));
         assert!(bench.table.is_empty());
-        bench.registry.handle_called(&calls[1], Ok(()));
+        bench.registry.handle_called(&calls[1], Ok(()), bench.now);
         assert_eq!(bench.answers(), [], "once");
     }
 }
@@ -740,7 +767,7 @@ fn exchanges_go_with_the_relay_of_their_other_node_and_sessions_stay() {
     };
     bench.later(HOST, admit);
     let calls = bench.calls();
-    bench.registry.handle_called(&calls[0], Ok(()));
+    bench.registry.handle_called(&calls[0], Ok(()), bench.now);
     let session = *bench.registry.allocations.keys().next().expect("one");
     bench.answers();
     // One that is offered, one that is not answered yet, one that is.
@@ -748,7 +775,7 @@ fn exchanges_go_with_the_relay_of_their_other_node_and_sessions_stay() {
     let asked = bench.later(STRANGER, join_there());
     let started = bench.later(JOINER, join_there());
     let calls = bench.calls();
-    bench.registry.handle_called(&calls[1], Ok(()));
+    bench.registry.handle_called(&calls[1], Ok(()), bench.now);
     bench.answers();
     // It was away for a moment, and is elsewhere.
     bench.meet_at(4434, 2);
@@ -763,6 +790,127 @@ fn exchanges_go_with_the_relay_of_their_other_node_and_sessions_stay() {
     bench.registry.meet(Neighbours::default());
     assert_eq!(bench.notices(), []);
     assert_eq!(bench.registry.sessions(), 1);
+}
+
+#[test]
+fn no_session_begins_by_way_of_a_relay_that_is_not_heard() {
+    let mut bench = Bench::three();
+    bench.meet_by(None, 1, 1);
+    let exchange = bench.registry.new_exchange_id();
+    assert_eq!(bench.hear(offer_of(exchange)), Err(RelayReason::Busy));
+    assert_eq!(bench.notices(), [], "no try is spent on it");
+    bench.meet();
+    assert_eq!(bench.hear(offer_of(exchange)), Ok(()));
+    // It goes silent after that: of what was begun nothing ends, but nothing is let in.
+    let session = bench.session();
+    let (started, admit) = (bench.later(JOINER, join_there()), payload("welcome"));
+    let calls = bench.calls();
+    bench.registry.handle_called(&calls[0], Ok(()), bench.now);
+    bench.answers();
+    bench.notices();
+    bench.meet_by(None, 1, 1);
+    let demand = Demand::Admit {
+        exchange,
+        payload: admit.clone(),
+    };
+    assert_eq!(bench.refused(HOST, demand.clone()), Reason::PeerGone);
+    let admitted = RelayAsk::Admit(wire::Admit {
+        exchange: started.0,
+        payload: admit,
+        session: 7,
+    });
+    assert_eq!(bench.hear(admitted.clone()), Err(RelayReason::Busy));
+    assert_eq!((bench.notices(), bench.registry.sessions()), (vec![], 1));
+    bench.meet();
+    assert_eq!(bench.hear(admitted), Ok(()));
+    assert_eq!(bench.later(HOST, demand), exchange);
+    assert_eq!(bench.registry.sessions(), 3);
+    assert!(bench.frame(session, Side::Host, HOST).is_ok());
+}
+
+#[test]
+fn sessions_with_the_nodes_of_a_relay_go_when_it_is_another_process() {
+    let mut bench = Bench::three();
+    bench.meet();
+    let exchange = bench.offered();
+    let demand = Demand::Admit {
+        exchange,
+        payload: Bytes::new(),
+    };
+    bench.later(HOST, demand);
+    let calls = bench.calls();
+    bench.registry.handle_called(&calls[0], Ok(()), bench.now);
+    bench.answers();
+    let session = *bench.registry.allocations.keys().next().expect("one");
+    let here = bench.session();
+    let there = Some(leg(ConnectionNumber(4433)));
+    // Away and back, and not.
+    bench.registry.meet(Neighbours::default());
+    bench.meet_by(there, 2, 1);
+    assert_eq!((bench.notices(), bench.registry.sessions()), (vec![], 2));
+    bench.registry.meet(Neighbours::default());
+    bench.meet_by(None, 3, 2);
+    let lost = released(session, ReleaseCause::PeerLost);
+    assert_eq!(bench.notices(), [(HOST, lost)]);
+    assert_eq!(bench.table.len(), 1);
+    assert!(bench.frame(here, Side::Host, HOST).is_ok());
+}
+
+#[test]
+fn what_another_relay_did_not_hear_ends_there_too() {
+    let mut bench = Bench::three();
+    bench.meet();
+    for error in [AskError::Unreachable, AskError::Refused(RelayReason::Full)] {
+        let exchange = bench.offered();
+        let demand = Demand::Admit {
+            exchange,
+            payload: Bytes::new(),
+        };
+        bench.later(HOST, demand);
+        let calls = bench.calls();
+        bench
+            .registry
+            .handle_called(&calls[0], Err(error), bench.now);
+        let asks: Vec<_> = bench.calls().into_iter().map(|call| call.ask).collect();
+        let [RelayAsk::Release(_), dismiss] = &asks[..] else {
+            panic!("{asks:?}")
+        };
+        assert_eq!(dismiss, &dismiss_of(exchange), "its joiner waits");
+        assert_eq!(bench.answers().len(), 1);
+        assert_eq!(bench.registry.sessions(), 0);
+    }
+}
+
+#[test]
+fn an_offer_that_was_taken_back_before_it_came_is_none() {
+    let mut bench = Bench::three();
+    bench.meet();
+    let exchange = bench.registry.new_exchange_id();
+    assert_eq!(bench.hear(dismiss_of(exchange)), Ok(()));
+    assert_eq!(bench.hear(offer_of(exchange)), Ok(()));
+    assert_eq!(bench.notices(), []);
+    assert!(bench.registry.exchanges.is_empty());
+}
+
+#[test]
+fn a_host_whose_locator_is_anothers_is_told_and_nobody_is_sent_to_it() {
+    let mut bench = Bench::three();
+    let exchange = bench.join(JOINER);
+    bench.notices();
+    bench.registry.displace(LocatorKey([8; 32]));
+    bench.registry.displace(KEY);
+    bench.registry.displace(KEY);
+    let locator_key = Bytes::copy_from_slice(&KEY.0);
+    assert_eq!(
+        bench.notices(),
+        [(HOST, Reply::Taken(Taken { locator_key }))]
+    );
+    assert_eq!(
+        bench.try_join(STRANGER).expect_err("nobody").reason,
+        Reason::PeerGone
+    );
+    // Whoever is there already has the right code.
+    bench.admit(exchange);
 }
 
 #[test]
@@ -804,7 +952,7 @@ fn what_a_host_says_does_not_overtake_that_it_was_asked() {
     let exchange = bench.later(JOINER, join_there());
     assert_eq!(bench.hear(dismiss_of(exchange)), Err(RelayReason::Busy));
     let calls = bench.calls();
-    bench.registry.handle_called(&calls[0], Ok(()));
+    bench.registry.handle_called(&calls[0], Ok(()), bench.now);
     let [(_, JOINER, Ok(Reply::Started(_)))] = &bench.answers()[..] else {
         panic!("not started")
     };
@@ -826,7 +974,7 @@ fn what_a_host_says_does_not_overtake_that_it_was_asked() {
         cause: ReleaseCause::PeerReleased.into(),
     });
     assert_eq!(bench.hear(release.clone()), Err(RelayReason::Busy));
-    bench.registry.handle_called(&calls[0], Ok(()));
+    bench.registry.handle_called(&calls[0], Ok(()), bench.now);
     assert!(matches!(
         bench.answers()[..],
         [(_, HOST, Ok(Reply::Allocated(_)))]
@@ -972,7 +1120,7 @@ proptest! {
                             1 => Err(AskError::Unreachable),
                             _ => Err(AskError::Refused(RelayReason::PeerGone)),
                         };
-                        bench.registry.handle_called(&call, result);
+                        bench.registry.handle_called(&call, result, bench.now);
                     }
                 }
                 Step::Frame(node, which) => {

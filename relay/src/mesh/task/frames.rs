@@ -17,8 +17,16 @@ const MAX_HOST_PORT_BYTES: usize = 260;
 impl Task {
     /// Asks a relay where its frames come from, or whether they still do.
     pub(super) fn ask_for_leg(&mut self, relay: RelayId) {
+        let before = self.legs.leg(relay);
         for (to, question) in self.legs.questions(relay) {
             self.send_check(to, &question);
+        }
+        if self.legs.leg(relay) != before {
+            tracing::warn!(
+                ?relay,
+                "a relay is not heard by UDP any more: no session goes by way of it until it is"
+            );
+            self.publish();
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use libp2p::PeerId;
+use libp2p::{PeerId, swarm::ConnectionId};
 use remora_proto::{
     id::RelayId,
     path::check::PART_LEN,
@@ -41,6 +41,7 @@ impl Task {
             mesh_address: self.mesh_address.to_string(),
             frame_address: self.introduction.frame_address.clone(),
             frame_part: Bytes::copy_from_slice(&self.legs.part(relay)),
+            run: self.run,
         }
     }
 
@@ -58,7 +59,7 @@ impl Task {
 
     pub(super) fn handle_greeting(
         &mut self,
-        peer: PeerId,
+        (peer, connection): (PeerId, ConnectionId),
         answered: Result<Answer, AskError>,
         now: Instant,
     ) {
@@ -67,7 +68,7 @@ impl Task {
         };
         match answered {
             Ok(Answer::Hello(hello)) => {
-                if self.hear(relay, &hello, now).is_err() {
+                if self.hear(relay, connection, &hello, now).is_err() {
                     self.shun(peer, now);
                 }
             }
@@ -103,19 +104,22 @@ impl Task {
         }
     }
 
-    /// Lets a relay in, or says why not.
+    /// Lets a relay in that has said Hello by `connection`, or says why not.
     pub(super) fn hear(
         &mut self,
         relay: RelayId,
+        connection: ConnectionId,
         hello: &Hello,
         now: Instant,
     ) -> Result<(), Reason> {
         let seen = self.remote_ips.get(&peer_id(relay));
+        // Not by one that was closed because its process is gone.
+        let seen = seen.filter(|ips| ips.contains_key(&connection));
         // The oldest connection's: another one comes and goes.
         let seen = seen.and_then(|ips| ips.values().next()).copied();
         let address = mesh_address(hello, seen.ok_or(Reason::Stranger)?);
         let address = address.ok_or(Reason::Malformed)?;
-        if let Err(stranger) = self.judge(relay, hello, now) {
+        if let Err(stranger) = self.judge(relay, connection, hello, now) {
             self.metrics.mesh_refused(stranger);
             if self.members.refuse(relay, Some(address), now) {
                 tracing::warn!(
@@ -129,16 +133,30 @@ impl Task {
         let member = Member {
             address,
             name: hello.name.clone(),
+            run: hello.run,
         };
         self.admit(relay, member, now);
-        if self.legs.hear(relay, part) || self.legs.is_lost(relay) {
+        let is_new = self.legs.hear(relay, part);
+        if is_new {
+            self.publish();
+        }
+        if is_new || self.legs.is_lost(relay) {
             self.learn_frames(relay, &hello.frame_address);
         }
         Ok(())
     }
 
-    fn judge(&self, relay: RelayId, hello: &Hello, now: Instant) -> Result<(), Stranger> {
+    fn judge(
+        &mut self,
+        relay: RelayId,
+        connection: ConnectionId,
+        hello: &Hello,
+        now: Instant,
+    ) -> Result<(), Stranger> {
         fits(hello, &self.introduction.realm, unix_ms())?;
+        if self.members.is_another(relay, hello.run) {
+            self.replace(relay, connection, now);
+        }
         self.members.check(relay, now)
     }
 
@@ -146,6 +164,7 @@ impl Task {
         let peer = peer_id(relay);
         self.unwelcome.remove(&peer);
         let (address, name) = (member.address, member.name.clone());
+        self.reach.allow(address.ip());
         if self.members.admit(relay, member, now) {
             tracing::info!(?relay, name, "relay is in the mesh");
             let kademlia = &mut self.swarm.behaviour_mut().kademlia;

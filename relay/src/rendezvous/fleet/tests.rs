@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering as Atomically};
 
 use ed25519_dalek::SigningKey;
 use prometheus::Registry;
@@ -29,12 +29,12 @@ impl Bench {
         let relays: Vec<_> = (1..=others + 1).map(|n| RelayId([n; 32])).collect();
         work.play(relays, move |relay, ask| {
             asks.lock().expect("whole").push((relay, ask));
-            let is_there = usize::from(relay.0[0]) - 2 < answers.load(Ordering::Relaxed);
+            let is_there = usize::from(relay.0[0]) - 2 < answers.load(Atomically::Relaxed);
             Some(is_there.then(done).ok_or(AskError::Unreachable))
         });
         let shelf = Arc::new(Shelf::new(10, ME, "default".into()));
         let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
-        let fleet = Fleet::new(shelf, mesh, metrics);
+        let fleet = Fleet::new(shelf, mesh, mpsc::channel(1).0, metrics);
         Self {
             fleet,
             asked,
@@ -67,7 +67,7 @@ async fn what_few_keep_is_taken_back_from_all_but_not_what_was_there_before() {
     let (bench, publication) = (Bench::new(4), publication(60_000));
     let key = publication.key();
     assert_eq!(publication.account(), Account::Node(NODE));
-    bench.answering.store(1, Ordering::Relaxed);
+    bench.answering.store(1, Atomically::Relaxed);
     let put = bench.fleet.put(publication.clone()).await;
     assert_eq!(put, Err(PutRefused::NoQuorum));
     assert_eq!(bench.fleet.shelf.look(key), Found::Absent);
@@ -77,17 +77,123 @@ async fn what_few_keep_is_taken_back_from_all_but_not_what_was_there_before() {
         .filter(|(_, ask)| matches!(ask, Ask::Forget(_)));
     assert_eq!(forget.count(), 4, "also who has not answered");
 
-    bench.answering.store(2, Ordering::Relaxed);
+    bench.answering.store(2, Atomically::Relaxed);
     assert_eq!(bench.fleet.put(publication.clone()).await, Ok(()));
     // Its connection broke, and it is back; and then too few answer.
     bench.fleet.let_go(key);
-    bench.answering.store(0, Ordering::Relaxed);
+    bench.answering.store(0, Atomically::Relaxed);
     bench.asked();
     let put = bench.fleet.put(publication).await;
     assert_eq!(put, Err(PutRefused::NoQuorum));
     assert!(matches!(bench.fleet.shelf.look(key), Found::Live { .. }));
     let asked = bench.asked();
     assert!(asked.iter().all(|(_, ask)| matches!(ask, Ask::Keep(_))));
+}
+
+#[tokio::test]
+async fn one_relay_that_says_the_key_is_held_is_not_believed_and_two_are() {
+    for (liars, expected) in [(1, Ok(())), (2, Err(PutRefused::Taken))] {
+        let Ends { mesh, work, .. } = mesh::ends();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let asks = Arc::clone(&asked);
+        let relays: Vec<_> = (2..=6).map(|n| RelayId([n; 32])).collect();
+        work.play(relays, move |relay, ask| {
+            let is_liar = relay.0[0] < 2 + liars && matches!(ask, Ask::Keep(_));
+            asks.lock().expect("whole").push(ask);
+            Some(if is_liar {
+                Err(AskError::Refused(Reason::Taken))
+            } else {
+                Ok(done())
+            })
+        });
+        let shelf = Arc::new(Shelf::new(10, ME, "default".into()));
+        let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
+        let fleet = Fleet::new(shelf, mesh, mpsc::channel(1).0, metrics);
+        let publication = publication(60_000);
+        assert_eq!(fleet.put(publication.clone()).await, expected);
+        let asked = asked.lock().expect("whole");
+        let forgets = asked.iter().filter(|ask| matches!(ask, Ask::Forget(_)));
+        assert_eq!(forgets.count(), if expected.is_ok() { 0 } else { 5 });
+        let is_kept = matches!(fleet.shelf.look(publication.key()), Found::Live { .. });
+        assert_eq!(is_kept, expected.is_ok());
+    }
+}
+
+/// How a record ends up of which `held` of the closest relays keep this one's, and `taken` another that was published so much later.
+async fn contested(held: u8, taken: u8, later_ms: i64) -> (bool, bool) {
+    let Ends { mesh, work, .. } = mesh::ends();
+    let ours = publication(60_000);
+    let theirs = {
+        let signing = SigningKey::from_bytes(&[9; 32]);
+        let record = Record::decode_ended(ours.bytes(), unix_ms()).expect("valid");
+        let record = Record {
+            session_key: signing.verifying_key().to_bytes(),
+            not_before_ms: (record.not_before_ms)
+                .checked_add_signed(later_ms)
+                .expect("a time"),
+            ..record
+        };
+        wire::Found {
+            record: record.encode_signed(&signing),
+            relay: Bytes::copy_from_slice(&[9; 32]),
+            ended: 0,
+        }
+    };
+    let others: Vec<_> = (2..2 + held + taken).map(|n| RelayId([n; 32])).collect();
+    // While they were apart, everybody kept it who was there.
+    let is_healed = Arc::new(AtomicUsize::new(0));
+    let healed = Arc::clone(&is_healed);
+    let has_theirs = move |relay: RelayId| relay.0[0] >= 2 + held;
+    work.play(others, move |relay, ask| {
+        let is_apart = healed.load(Atomically::Relaxed) == 0;
+        Some(if !has_theirs(relay) {
+            Ok(done())
+        } else if is_apart {
+            Err(AskError::Unreachable)
+        } else if matches!(ask, Ask::Find(_)) {
+            Ok(Answer::Found(theirs.clone()))
+        } else if matches!(ask, Ask::Keep(_)) {
+            Err(AskError::Refused(Reason::Taken))
+        } else {
+            Ok(done())
+        })
+    });
+    let shelf = Arc::new(Shelf::new(10, ME, "default".into()));
+    let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
+    let (lost, mut told) = mpsc::channel(1);
+    let fleet = Fleet::new(shelf, mesh, lost, metrics);
+    let key = ours.key();
+    // As it was put when there were no others.
+    fleet.shelf.put(ours.clone()).expect("room");
+    fleet.own().insert(key, Own::new(ours));
+    fleet.republish(&Neighbours::default()).await;
+    assert!(told.try_recv().is_err());
+    is_healed.store(1, Atomically::Relaxed);
+    let is_contested = fleet.republish(&Neighbours::default()).await;
+    let is_told = told.try_recv() == Ok(key);
+    assert_eq!(fleet.shelf.look(key) == Found::Absent, is_told);
+    assert_eq!(fleet.own().contains_key(&key), !is_told);
+    (is_contested, is_told)
+}
+
+#[tokio::test]
+async fn of_two_records_that_met_the_one_stays_that_more_have_and_of_as_many_the_first() {
+    let (stays, goes) = ((true, false), (false, true));
+    for (held, taken, later_ms, expected) in [
+        (3, 2, -5, stays),
+        (2, 3, 5, goes),
+        (2, 2, 5, stays),
+        (2, 2, -5, goes),
+        (1, 1, -5, goes),
+        (0, 2, 5, goes),
+        // One relay alone may say what it wants, among others.
+        (0, 1, 5, goes),
+        (2, 1, -5, stays),
+        (3, 0, 0, (false, false)),
+    ] {
+        let ended = contested(held, taken, later_ms).await;
+        assert_eq!(ended, expected, "{held} {taken} {later_ms}");
+    }
 }
 
 #[tokio::test]
@@ -127,7 +233,7 @@ async fn what_was_heard_counts_when_the_others_take_too_long() {
     });
     let shelf = Arc::new(Shelf::new(10, ME, "default".into()));
     let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
-    let fleet = Fleet::new(shelf, mesh, metrics);
+    let fleet = Fleet::new(shelf, mesh, mpsc::channel(1).0, metrics);
     let began = time::Instant::now();
     let found = fleet.find(publication.key()).await;
     assert!(matches!(found, Found::Live { relay, .. } if relay == RelayId([2; 32])));
