@@ -16,6 +16,8 @@ pub mod mesh;
 pub mod natlab;
 // Sessions whose relay stops, or dies.
 pub mod outlive;
+// A fleet that is cut in two for a while.
+pub mod partition;
 // Whole sessions of real nodes, from the code to the picture.
 pub mod session;
 

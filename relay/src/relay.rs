@@ -47,7 +47,7 @@ use crate::{
 /// Sources whose look-ups are remembered: some 6 MiB, and each must have asked within the last half minute.
 const LOOKUP_SOURCES: usize = 1 << 16;
 /// Records and tombstones: the 32,768 locators of a realm, for two epochs, twice. Some 100 MiB when all are live.
-const MAX_RECORDS: usize = 1 << 17;
+pub const MAX_RECORDS: usize = 1 << 17;
 
 /// Why a relay did not start. Each says what to do.
 #[derive(Debug, thiserror::Error)]
