@@ -60,6 +60,8 @@ pub enum Verb {
     Crash(Outlive),
     /// Cut a fleet in two for a while: what each side can do alone, and how soon all is one again
     Partition(Partition),
+    /// Let nodes, codes, sessions and relays come and go: what fails, and whether the relays' memory grows
+    Churn(Churn),
     /// Let two nodes meet behind NATs of all kinds, in networks of this process: who reaches whom, and how soon
     Natlab(Natlab),
     /// Make one HTML page of what the other verbs found
@@ -433,6 +435,35 @@ pub struct Partition {
     #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=5000))]
     pub every: u64,
     /// What is drawn by lot: when each session talks, and where it begins
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `churn`.
+#[derive(Debug, clap::Args)]
+pub struct Churn {
+    /// Relays of a fleet, each a process of its own
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count(2, 25))]
+    pub relays: usize,
+    /// Pairs of people who show codes, join them and part, over and over
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = count(1, 1000))]
+    pub sessions: usize,
+    /// How long
+    #[arg(long, value_name = "S", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=7200))]
+    pub seconds: u64,
+    /// How often a relay is killed and started again meanwhile
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub restarts: u32,
+    /// Live records that are there before; five relays keep each, beside the one it is published at
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0, 200_000))]
+    pub records: usize,
+    /// Parked nodes that are there all the while
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0, 50_000))]
+    pub idle: usize,
+    /// What is drawn by lot: who is where, what they do, and which relays go
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Print one JSON object instead of a table

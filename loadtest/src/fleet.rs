@@ -207,6 +207,17 @@ impl Fleet {
         sites.context("all are on loopback")?.lose(number)
     }
 
+    /// Records and tombstones that one keeps.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn records(&self, number: usize) -> anyhow::Result<u64> {
+        let metrics = self.metrics(number)?;
+        let records = metrics.get("dht_records").copied().unwrap_or_default();
+        // A count, which a float holds exactly.
+        Ok(format!("{records:.0}").parse()?)
+    }
+
     /// As nodes get them.
     pub fn addresses(&self) -> Vec<RelayAddr> {
         let members = self.members.iter();

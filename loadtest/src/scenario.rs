@@ -1,5 +1,7 @@
 //! The verbs that measure, one file each.
 
+// Everything comes and goes, and memory must not.
+pub mod churn;
 // Sessions set up by code: how many a second, how long each.
 pub mod connect;
 // One greedy session among others.

@@ -205,6 +205,17 @@ pub async fn look_up(joiner: &mut Member, prepared: &Prepared) -> Result<(), Fau
     expect(found, |body| matches!(body, Answer::Found(_)))
 }
 
+/// Withdraws it.
+///
+/// # Errors
+/// What went wrong.
+pub async fn withdraw(host: &mut Member, prepared: &Prepared) -> Result<(), Fault> {
+    let locator_key = bytes_of(&prepared.key);
+    let why = Gone::Cancelled.into();
+    let withdraw = Request::Withdraw(Withdraw { locator_key, why });
+    host.ask(withdraw).await.map(drop)
+}
+
 /// Publishes it, or another one when its place is taken, as nodes do.
 ///
 /// # Errors

@@ -367,13 +367,6 @@ impl Tries {
 
 impl Found {
     fn fault(&self) -> Option<String> {
-        let failed = self.pairs.failed() + self.kills.failed();
-        let not_found: u64 = self.lookups.iter().map(Lookups::failed).sum();
-        if failed + not_found > 0 {
-            return Some(format!(
-                "{failed} joins failed, {not_found} codes were not found"
-            ));
-        }
         if self.silent_lanes > 0 || self.duplicated > 0 {
             return Some(format!(
                 "{} ways carry nothing, {} frames came twice",
