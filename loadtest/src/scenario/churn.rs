@@ -269,7 +269,7 @@ impl Tally {
 impl Found {
     fn json(&self, args: &Churn, bench: &Bench) -> Value {
         let tally = &self.tally;
-        let mut object = report::base("churn", args.seed, bench.began.elapsed());
+        let mut object = report::fleet_base("churn", args.seed, bench.began.elapsed());
         report::set(
             &mut object,
             json!({
@@ -284,12 +284,6 @@ impl Found {
                 "failures": failures(&tally.joins_failed),
                 "while_a_relay_was_away": failures(&tally.disturbed),
                 "ended": tally.ended,
-                // Nothing here is looked at for this, nor moves.
-                "messages_lost": null,
-                "messages_duplicated": null,
-                "moved": null,
-                "move_ms": {"p50": null, "p99": null, "max": null},
-                "gap_ms": {"p50": null, "p99": null, "max": null},
                 "fill": self.fill.json(),
                 "memory": self.memory.json(),
                 "relay_rss_bytes": self.memory.most(),

@@ -387,7 +387,7 @@ impl Found {
     }
 
     fn json(&self, args: &Mesh, bench: &Bench) -> Value {
-        let mut object = report::base("mesh", args.seed, bench.began.elapsed());
+        let mut object = report::fleet_base("mesh", args.seed, bench.began.elapsed());
         let cost = |cost: Cost| {
             json!({
                 "cpu_ns_per_frame": rounded_or_null(cost.cpu_ns, 1),
@@ -404,15 +404,10 @@ impl Found {
             json!({
                 "relays": args.relays,
                 "sessions": args.sessions,
-                // Nothing here is looked at for this, nor moves.
-                "ended": null,
                 "messages_sent": self.sent,
                 "messages_lost": self.lost,
                 "messages_duplicated": self.duplicated,
                 "silent_lanes": self.silent_lanes,
-                "moved": null,
-                "move_ms": {"p50": null, "p99": null, "max": null},
-                "gap_ms": {"p50": null, "p99": null, "max": null},
                 "joins_ok": self.pairs.ok() + self.kills.ok(),
                 "joins_failed": self.pairs.failed() + self.kills.failed(),
                 "lookups": self.lookups.iter().map(Lookups::json).collect::<Vec<_>>(),

@@ -110,7 +110,7 @@ impl Found {
     }
 
     fn json(&self, args: &Mesh, bench: &Bench) -> Value {
-        let mut object = report::base("mesh", args.seed, bench.began.elapsed());
+        let mut object = report::fleet_base("mesh", args.seed, bench.began.elapsed());
         report::set(
             &mut object,
             json!({
@@ -120,13 +120,6 @@ impl Found {
                 "joins_ok": self.joins_ok,
                 "joins_failed": self.joins_failed.values().sum::<u64>(),
                 "failures": self.joins_failed,
-                // Nothing here is looked at for this.
-                "ended": null,
-                "messages_lost": null,
-                "messages_duplicated": null,
-                "moved": null,
-                "move_ms": {"p50": null, "p99": null, "max": null},
-                "gap_ms": {"p50": null, "p99": null, "max": null},
                 "within_s": WITHIN.as_secs(),
                 "sides_begun_at": self.begun_at,
                 "share_of_added": self.share(args).map(|share| rounded(share, 4)),

@@ -292,7 +292,7 @@ impl Counts {
 
 impl Found {
     fn json(&self, args: &Mesh, bench: &Bench) -> Value {
-        let mut object = report::base("mesh", args.seed, bench.began.elapsed());
+        let mut object = report::fleet_base("mesh", args.seed, bench.began.elapsed());
         report::set(
             &mut object,
             json!({
