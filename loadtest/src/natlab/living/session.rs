@@ -178,6 +178,7 @@ impl Living {
             path,
             frames,
             outcome,
+            measure: _,
         } = met.helper;
         let mut helper = End::new(events, (input, path, outcome), &mut tasks);
         let Running {
@@ -186,6 +187,7 @@ impl Living {
             path,
             outcome,
             frames: _,
+            measure: _,
         } = met.sharer;
         let mut sharer = End::new(events, (input, path, outcome), &mut tasks);
         for end in [&mut helper, &mut sharer] {
