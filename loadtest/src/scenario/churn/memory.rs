@@ -81,6 +81,16 @@ impl Memory {
         slope(samples.get(WARM_UP..)?)
     }
 
+    /// What the relay has grown by, for each record that it keeps more than before. A record's key is kept for up to 22 minutes after
+    /// its code: until then, the memory of a relay with steady use grows by as much as that.
+    fn growth_per_record(&self, number: usize) -> Option<f64> {
+        let samples = &self.by_relay[number][self.since[number]..];
+        let (first, last) = (samples.get(WARM_UP)?, samples.last()?);
+        let records = last.records.checked_sub(first.records)?;
+        let grown = float(last.rss_bytes) - float(first.rss_bytes);
+        (records > 0).then(|| grown / float(records))
+    }
+
     pub(super) fn json(&self) -> Value {
         let relays = self.by_relay.iter().enumerate().map(|(number, samples)| {
             let slope = self.slope(number);
@@ -96,6 +106,7 @@ impl Memory {
                 "relay": fleet::name(number),
                 "slope_bytes_per_hour": of(slope.map(|slope| slope.bytes_per_hour)),
                 "slope_noise_bytes_per_hour": of(slope.map(|slope| slope.noise)),
+                "growth_bytes_per_record": of(self.growth_per_record(number)),
                 "s_rss_bytes_records": printed.collect::<Vec<_>>(),
             })
         });
@@ -119,10 +130,14 @@ impl Memory {
                 }) => {
                     let [slope, noise] =
                         [bytes_per_hour, noise].map(|bytes| bytes / f64::from(1 << 20));
-                    format!("{slope:+.1} MiB/h, give or take {noise:.1}\n")
+                    format!("{slope:+.1} MiB/h, give or take {noise:.1}")
                 }
-                None => "too short for a slope\n".to_owned(),
+                None => "too short for a slope".to_owned(),
             };
+            if let Some(bytes) = self.growth_per_record(number) {
+                text += &format!(", {bytes:.0} B for each record more");
+            }
+            text += "\n";
         }
         text.trim_end().to_owned()
     }
