@@ -56,8 +56,12 @@ pub enum Verb {
     Mesh(Mesh),
     /// Tell a relay to stop while its sessions talk: what they notice of it
     Drain(Outlive),
-    /// Kill a relay while its sessions talk: how long they are interrupted
+    /// Kill a relay while its sessions talk, or its machine: how long they are interrupted
     Crash(Outlive),
+    /// Cut a fleet in two for a while: what each side can do alone, and how soon all is one again
+    Partition(Partition),
+    /// Let nodes, codes, sessions and relays come and go: what fails, and whether the relays' memory grows
+    Churn(Churn),
     /// Let two nodes meet behind NATs of all kinds, in networks of this process: who reaches whom, and how soon
     Natlab(Natlab),
     /// Make one HTML page of what the other verbs found
@@ -354,15 +358,27 @@ pub struct Session {
 /// Flags of `mesh`.
 #[derive(Debug, clap::Args)]
 pub struct Mesh {
-    /// Relays, each a process of its own
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(2, 25))]
+    /// Relays, each a process of its own: up to 25, or 10,000 with --simulate
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(2, 10_000))]
     pub relays: usize,
     /// Sessions of real nodes, each at two relays drawn by lot
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(1, 500))]
     pub sessions: usize,
-    /// How often a code is shown, two relays but the host's own are killed, and the code is used
+    /// How often a code is shown, any two relays are killed, and the code is used
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(0, 500))]
     pub kills: usize,
+    /// Look-ups that are timed, in five relays and in all; or simulated
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = count(1, 1_000_000))]
+    pub lookups: usize,
+    /// Only: add a relay while sessions begin, and see how many of them begin there within a minute
+    #[arg(long, conflicts_with_all = ["simulate", "kills", "lookups"])]
+    pub add: bool,
+    /// Only: work out hops and load of a fleet of that size, without processes
+    #[arg(long, conflicts_with_all = ["sessions", "kills"])]
+    pub simulate: bool,
+    /// Live codes of the simulation
+    #[arg(long, value_name = "N", default_value_t = 100_000, requires = "simulate", value_parser = count(1, 1_000_000))]
+    pub codes: usize,
     /// What is drawn by lot: who is at which relay, and which are killed
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -386,10 +402,68 @@ pub struct Outlive {
     /// `drain`: all relays in turn, each started again at its address
     #[arg(long)]
     pub rolling: bool,
+    /// `crash`: the relay's machine is lost, not the relay alone. Each relay has a network of its own, and this one's is cut
+    #[arg(long)]
+    pub machine_loss: bool,
     /// The relays are a fleet, and each side of a session begins at one drawn by lot
     #[arg(long)]
     pub mesh: bool,
     /// What is drawn by lot: when each session talks, and where it begins
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `partition`.
+#[derive(Debug, clap::Args)]
+pub struct Partition {
+    /// Relays, each a process with a network of its own; half of them are cut from the others, and the smaller half is the second
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count(2, 25))]
+    pub relays: usize,
+    /// Sessions of real nodes, through relays only, half on each side
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = count(2, 1000))]
+    pub sessions: usize,
+    /// Codes that are shown on each side while it is alone; four at most at each relay
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count(1, 8))]
+    pub codes: usize,
+    /// How long the fleet is cut in two
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub cut: u64,
+    /// How often each of the two says something
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=5000))]
+    pub every: u64,
+    /// What is drawn by lot: when each session talks, and where it begins
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `churn`.
+#[derive(Debug, clap::Args)]
+pub struct Churn {
+    /// Relays of a fleet, each a process of its own
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count(2, 25))]
+    pub relays: usize,
+    /// Pairs of people who show codes, join them and part, over and over
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = count(1, 1000))]
+    pub sessions: usize,
+    /// How long
+    #[arg(long, value_name = "S", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=7200))]
+    pub seconds: u64,
+    /// How often a relay is killed and started again meanwhile
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub restarts: u32,
+    /// Live records that are there before; five relays keep each, beside the one it is published at
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0, 200_000))]
+    pub records: usize,
+    /// Parked nodes that are there all the while
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0, 50_000))]
+    pub idle: usize,
+    /// What is drawn by lot: who is where, what they do, and which relays go
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Print one JSON object instead of a table

@@ -1,7 +1,10 @@
 //! Several relays, each a process, that are ended and started again while sessions go through them.
 
 use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,10 +18,13 @@ use crate::{
     measure::float,
     process::{self, Child, Cores, Meter},
     relay::{self, Capacity, Up},
+    sites::Sites,
 };
 
 /// How often one looks whether a process has ended.
 const GLANCE: Duration = Duration::from_millis(20);
+/// Where one listens that has a network of its own: for nodes, for other relays, for us.
+const PORTS: [u16; 3] = [4433, 4001, 9090];
 
 /// Relays, by number.
 #[derive(Debug)]
@@ -29,6 +35,8 @@ pub struct Fleet {
     /// Where their keys are.
     folder: TempDir,
     is_mesh: bool,
+    /// Each in one of these, or all on loopback.
+    sites: Option<Arc<Sites>>,
 }
 
 #[derive(Debug)]
@@ -41,47 +49,50 @@ struct Member {
 }
 
 impl Fleet {
-    /// So many, each alone, with room for the same each.
+    /// None yet, each to have the same room; on loopback, or the first in the first of `sites` and so on.
     ///
     /// # Errors
-    /// When one does not start.
-    pub fn start(relays: usize, capacity: Capacity, cores: &Cores) -> anyhow::Result<Self> {
-        Self::new(relays, capacity, cores, false)
-    }
-
-    /// The same, of one fleet.
-    ///
-    /// # Errors
-    /// When one does not start.
-    pub fn start_mesh(relays: usize, capacity: Capacity, cores: &Cores) -> anyhow::Result<Self> {
-        Self::new(relays, capacity, cores, true)
-    }
-
-    fn new(
-        relays: usize,
+    /// When there is no place for their keys.
+    pub fn new(
+        is_mesh: bool,
+        sites: Option<Arc<Sites>>,
         capacity: Capacity,
         cores: &Cores,
-        is_mesh: bool,
     ) -> anyhow::Result<Self> {
-        let mut fleet = Self {
-            members: Vec::with_capacity(relays),
+        let fleet = Self {
+            members: Vec::new(),
             capacity,
             cores: cores.clone(),
             folder: tempfile::tempdir().context("no folder for the relays' keys")?,
             is_mesh,
+            sites,
         };
         if is_mesh {
             fleet.make_key()?;
         }
-        for number in 0..relays {
-            let up = fleet.up(number, "127.0.0.1:0", "127.0.0.1:0")?;
-            fleet.members.push(Member {
+        Ok(fleet)
+    }
+
+    /// So many more.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn grow(&mut self, relays: usize) -> anyhow::Result<()> {
+        for _ in 0..relays {
+            let number = self.members.len();
+            let places = PORTS.map(|port| match &self.sites {
+                Some(sites) => format!("{}:{port}", sites.site(number).address),
+                None => "127.0.0.1:0".to_owned(),
+            });
+            let [listen, mesh, _] = &places;
+            let up = self.up(number, listen, mesh)?;
+            self.members.push(Member {
                 listen: up.address.host_port.clone(),
                 mesh: up.mesh.map(|mesh| mesh.to_string()),
                 up,
             });
         }
-        Ok(fleet)
+        Ok(())
     }
 
     fn make_key(&self) -> anyhow::Result<()> {
@@ -100,9 +111,15 @@ impl Fleet {
         let key = self.folder.path().join(name(number));
         let (name, fleet_key) = (name(number), self.fleet_key());
         let fleet_key = fleet_key.to_string_lossy();
-        let mut flags = vec!["--listen", listen, "--name", &name];
+        let site = self.sites.as_ref().map(|sites| sites.site(number));
+        let [_, _, admin_port] = PORTS;
+        let [observer, admin] = match site {
+            Some(site) => [0, admin_port].map(|port| format!("{}:{port}", site.address)),
+            None => [0; 2].map(|port| format!("127.0.0.1:{port}")),
+        };
+        let mut flags = vec!["--listen", listen, "--name", &name, "--admin", &admin];
         // One that is started again would ask for the next port, which may be a node's by then.
-        flags.extend(["--observer", "127.0.0.1:0"]);
+        flags.extend(["--observer", &observer]);
         if self.is_mesh {
             flags.extend(["--mesh", mesh, "--fleet-key", &fleet_key]);
         }
@@ -114,19 +131,32 @@ impl Fleet {
         for seed in seeds.filter(|seed| *seed != mesh).take(2) {
             flags.extend(["--peer", seed]);
         }
-        Up::start(self.capacity, &self.cores, &key, &flags)
+        let start = || Up::start(self.capacity, &self.cores, &key, &flags);
+        match site {
+            Some(site) => site.within(start),
+            None => start(),
+        }
     }
 
-    /// Waits until each relay that runs has so many others.
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Waits until each relay has all others, if they are a fleet at all.
     ///
     /// # Errors
     /// When they do not within that time.
-    pub async fn whole(&self, others: usize, within: Duration) -> anyhow::Result<Duration> {
+    pub async fn whole(&self, within: Duration) -> anyhow::Result<Duration> {
         let began = Instant::now();
-        for (number, member) in (0..).zip(&self.members) {
-            while relay::metrics(member.up.admin)?.get("mesh_peers").copied()
-                != Some(float(others as u64))
-            {
+        let others = float(self.members.len().saturating_sub(1) as u64);
+        for (number, member) in (0..).zip(&self.members).filter(|_| self.is_mesh) {
+            while relay::metrics(member.up.admin)?.get("mesh_peers").copied() != Some(others) {
                 ensure!(
                     began.elapsed() < within,
                     "{} has not met the others",
@@ -147,11 +177,45 @@ impl Fleet {
     ///
     /// # Errors
     /// When it does not answer.
-    pub fn metrics(
-        &self,
-        number: usize,
-    ) -> anyhow::Result<std::collections::BTreeMap<String, f64>> {
+    pub fn metrics(&self, number: usize) -> anyhow::Result<BTreeMap<String, f64>> {
         relay::metrics(self.members[number].up.admin)
+    }
+
+    /// How many have ended.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn ended(&mut self) -> anyhow::Result<usize> {
+        let mut ended = 0;
+        for member in &mut self.members {
+            ended += usize::from(member.up.child.ended()?.is_some());
+        }
+        Ok(ended)
+    }
+
+    /// Where another relay connects to one, if they are a fleet.
+    pub fn mesh_address(&self, number: usize) -> Option<SocketAddr> {
+        self.members[number].up.mesh
+    }
+
+    /// One is not heard of any more, nor hears anything.
+    ///
+    /// # Errors
+    /// When it has no network of its own.
+    pub fn lose(&self, number: usize) -> anyhow::Result<()> {
+        let sites = self.sites.as_ref();
+        sites.context("all are on loopback")?.lose(number)
+    }
+
+    /// Records and tombstones that one keeps.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn records(&self, number: usize) -> anyhow::Result<u64> {
+        let metrics = self.metrics(number)?;
+        let records = metrics.get("dht_records").copied().unwrap_or_default();
+        // A count, which a float holds exactly.
+        Ok(format!("{records:.0}").parse()?)
     }
 
     /// As nodes get them.

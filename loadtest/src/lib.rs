@@ -37,6 +37,8 @@ pub mod setup;
 pub mod people;
 // Two real nodes that talk, whatever happens to their relay.
 pub mod talk;
+// Many of them, and what became of all.
+pub mod talks;
 // Many datagrams in one system call.
 pub mod mmsg;
 // What somebody sends who wants a relay to fail.
@@ -47,6 +49,8 @@ pub mod traffic;
 // --- networks ---
 // Two nodes behind real NATs.
 pub mod natlab;
+// Places that can be cut off from each other.
+pub mod sites;
 
 // --- what is said ---
 // Ctrl-C and SIGTERM.

@@ -11,6 +11,7 @@ use remora_loadtest::{
     relay::Aim,
     report::say,
     scenario::{self, outlive::Fate},
+    sites,
 };
 
 /// The measurement is not valid, or not good enough.
@@ -63,13 +64,13 @@ fn main() -> ExitCode {
         ),
         Verb::Mesh(args) => watched(|| scenario::mesh::run(&args)),
         Verb::Drain(args) => watched(|| scenario::outlive::run(&args, Fate::Drained)),
-        Verb::Crash(args) => watched(|| scenario::outlive::run(&args, Fate::Killed)),
-        Verb::Natlab(args) => {
-            // Before there is a second thread.
-            let entered = natlab::lab::enter();
-            let watching = entered.and_then(|()| Ok(interrupt::watch()?));
-            exit(watching.and_then(|()| scenario::natlab::run(&args)))
+        Verb::Crash(args) if args.machine_loss => {
+            within(sites::enter, || scenario::outlive::run(&args, Fate::Lost))
         }
+        Verb::Crash(args) => watched(|| scenario::outlive::run(&args, Fate::Killed)),
+        Verb::Churn(args) => watched(|| scenario::churn::run(&args)),
+        Verb::Partition(args) => within(sites::enter, || scenario::partition::run(&args)),
+        Verb::Natlab(args) => within(natlab::lab::enter, || scenario::natlab::run(&args)),
         Verb::Report(args) => exit(page::write(&args.files, &args.out).map(|()| None)),
         Verb::Forwarder { kind } => exit(forwarder::run(kind).map(|()| None)),
     }
@@ -93,6 +94,17 @@ fn measure(
 fn watched(run: impl FnOnce() -> anyhow::Result<Option<String>>) -> ExitCode {
     let watching = interrupt::watch().map_err(anyhow::Error::from);
     exit(watching.and_then(|()| run()))
+}
+
+/// Measures where there may be networks: entered before there is a second thread.
+fn within(
+    enter: impl FnOnce() -> anyhow::Result<()>,
+    run: impl FnOnce() -> anyhow::Result<Option<String>>,
+) -> ExitCode {
+    match enter() {
+        Ok(()) => watched(run),
+        Err(error) => exit(Err(error)),
+    }
 }
 
 fn exit(outcome: anyhow::Result<Option<String>>) -> ExitCode {

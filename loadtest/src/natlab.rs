@@ -26,7 +26,7 @@ mod proxy;
 /// Tasks in a router's namespace.
 mod service;
 /// The system's tools, in a namespace.
-mod tool;
+pub(crate) mod tool;
 /// One session of two real nodes: through the relay, and then?
 pub mod trial;
 /// Links with a delay.

@@ -113,7 +113,8 @@ impl Relay {
     fn start(capacity: Capacity, cores: &Cores) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no folder for the relay's key")?;
         let key = folder.path().join("relay.key");
-        let up = Up::start(capacity, cores, &key, &["--listen", "127.0.0.1:0"])?;
+        let flags = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let up = Up::start(capacity, cores, &key, &flags)?;
         Ok(Self {
             at: resolve(&up.address)?,
             address: up.address,
@@ -186,7 +187,6 @@ impl Up {
         // Nothing of the caller's environment may change what is measured.
         command.env_clear();
         command.args(["serve", "--json", "--log", "error"]);
-        command.args(["--admin", "127.0.0.1:0"]);
         command.arg("--key").arg(key);
         command.args(flags);
         for (flag, value) in capacity.flags() {

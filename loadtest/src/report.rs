@@ -96,6 +96,27 @@ pub fn base(verb: &str, seed: u64, took: Duration) -> Value {
     })
 }
 
+/// What scripts find in the figures of every verb about a fleet (issue 6, "For scripts"), where a verb looks at none of it.
+pub fn fleet_base(verb: &str, seed: u64, took: Duration) -> Value {
+    let times = json!({"p50": null, "p99": null, "max": null});
+    let mut object = base(verb, seed, took);
+    set(
+        &mut object,
+        json!({
+            "relays": null,
+            "ended": null,
+            "messages_lost": null,
+            "messages_duplicated": null,
+            "moved": null,
+            "move_ms": times,
+            "gap_ms": times,
+            "joins_ok": null,
+            "joins_failed": null,
+        }),
+    );
+    object
+}
+
 /// Puts the fields of `more` into `object`.
 pub fn set(object: &mut Value, more: Value) {
     if let (Value::Object(object), Value::Object(more)) = (object, more) {

@@ -1,5 +1,7 @@
 //! The verbs that measure, one file each.
 
+// Everything comes and goes, and memory must not.
+pub mod churn;
 // Sessions set up by code: how many a second, how long each.
 pub mod connect;
 // One greedy session among others.
@@ -16,6 +18,8 @@ pub mod mesh;
 pub mod natlab;
 // Sessions whose relay stops, or dies.
 pub mod outlive;
+// A fleet that is cut in two for a while.
+pub mod partition;
 // Whole sessions of real nodes, from the code to the picture.
 pub mod session;
 

@@ -152,9 +152,9 @@ pub async fn introduce(
     prepared: Prepared,
     sizes: Sizes,
 ) -> Result<SessionId, Fault> {
-    let Prepared { key, lookup, .. } = publish(host, prepared).await?;
-    let locator_keys = lookup.iter().map(bytes_of).collect();
-    joiner.ask(Request::Lookup(Lookup { locator_keys })).await?;
+    let prepared = publish(host, prepared).await?;
+    look_up(joiner, &prepared).await?;
+    let key = prepared.key;
     let join = Request::Join(Join {
         locator_key: bytes_of(&key),
         payload: random(sizes.share),
@@ -195,8 +195,32 @@ pub async fn introduce(
     }
 }
 
+/// Looks it up, as whoever has its code does.
+///
+/// # Errors
+/// It is not found, or what went wrong.
+pub async fn look_up(joiner: &mut Member, prepared: &Prepared) -> Result<(), Fault> {
+    let locator_keys = prepared.lookup.iter().map(bytes_of).collect();
+    let found = joiner.ask(Request::Lookup(Lookup { locator_keys })).await?;
+    expect(found, |body| matches!(body, Answer::Found(_)))
+}
+
+/// Withdraws it.
+///
+/// # Errors
+/// What went wrong.
+pub async fn withdraw(host: &mut Member, prepared: &Prepared) -> Result<(), Fault> {
+    let locator_key = bytes_of(&prepared.key);
+    let why = Gone::Cancelled.into();
+    let withdraw = Request::Withdraw(Withdraw { locator_key, why });
+    host.ask(withdraw).await.map(drop)
+}
+
 /// Publishes it, or another one when its place is taken, as nodes do.
-async fn publish(host: &mut Member, mut prepared: Prepared) -> Result<Prepared, Fault> {
+///
+/// # Errors
+/// What went wrong.
+pub async fn publish(host: &mut Member, mut prepared: Prepared) -> Result<Prepared, Fault> {
     for _ in 0..MAX_DRAWS {
         let record = prepared.record.clone();
         match host.ask(Request::Publish(Publish { record })).await {

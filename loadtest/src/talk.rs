@@ -23,6 +23,7 @@ use remora_proto::{
     session::{Command, EndReason, Event as SessionEvent, Mode},
 };
 use tokio::{
+    runtime::Handle,
     sync::watch,
     task::JoinSet,
     time::{MissedTickBehavior, interval_at},
@@ -79,6 +80,8 @@ pub struct Pair {
     /// Of the relays that it began at, helper's first.
     pub relays: [String; 2],
     counts: [Arc<Counts>; 2],
+    /// Where its sockets are.
+    runtime: Handle,
 }
 
 impl Pair {
@@ -132,6 +135,7 @@ impl Pair {
             sides: [helper, sharer],
             relays,
             counts: Default::default(),
+            runtime: Handle::current(),
         })
     }
 
@@ -140,13 +144,14 @@ impl Pair {
         self.counts.clone()
     }
 
-    /// Lets both talk, a number every so often, the first after `offset`; until the last phase.
+    /// Lets both talk, a number every so often, the first after `offset`; until the last phase. What is told is `session`'s.
     pub fn talk(
         self,
+        session: usize,
         phase: &watch::Receiver<Phase>,
         every: Duration,
         offset: Duration,
-        talking: &mut JoinSet<Told>,
+        talking: &mut JoinSet<(usize, Told)>,
     ) {
         for (number, running) in self.sides.into_iter().enumerate() {
             let side = Side {
@@ -157,7 +162,8 @@ impl Pair {
                 watched: None,
                 heard_at: None,
             };
-            talking.spawn(side.run(phase.clone(), every, offset));
+            let told = side.run(phase.clone(), every, offset);
+            talking.spawn_on(async move { (session, told.await) }, &self.runtime);
         }
     }
 }
@@ -209,11 +215,12 @@ impl Side {
                     now = *phase.borrow_and_update();
                     match now {
                         Phase::Watched(at) => self.watch(at),
+                        Phase::Listen => self.note_gap(Instant::now()),
                         Phase::Leave => {
                             is_leaving = true;
                             self.leave();
                         }
-                        Phase::Talk | Phase::Listen => {}
+                        Phase::Talk => {}
                     }
                 }
                 event = self.running.events.recv() => match event {
@@ -264,11 +271,16 @@ impl Side {
         }
     }
 
-    fn hear(&mut self, text: &str) {
-        let now = Instant::now();
+    /// Nothing has come until now. From the last phase on nothing is said, and nothing is missed.
+    fn note_gap(&mut self, now: Instant) {
         if let (Some(heard_at), Some(_)) = (self.heard_at, self.watched) {
             self.told.gap = self.told.gap.max(now - heard_at);
         }
+    }
+
+    fn hear(&mut self, text: &str) {
+        let now = Instant::now();
+        self.note_gap(now);
         self.heard_at = Some(now);
         let Ok(number) = text.parse::<u64>() else {
             return;

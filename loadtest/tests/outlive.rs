@@ -57,3 +57,9 @@ fn sessions_outlive_a_relay_that_is_killed() {
 fn sessions_outlive_one_of_two_relays_that_is_killed() {
     figures("crash", &["--mesh"]);
 }
+
+#[test]
+fn sessions_outlive_a_relay_whose_machine_is_lost() {
+    let found = figures("crash", &["--machine-loss"]);
+    assert_eq!(found["machine_loss"], true, "{found:#}");
+}

@@ -160,25 +160,6 @@ fn whole_sessions_end_as_they_should() {
 }
 
 #[test]
-fn codes_of_a_fleet_outlive_two_of_its_relays() {
-    let output = run("mesh --relays 4 --sessions 4 --kills 1 --seed 7 --json");
-    let said = String::from_utf8_lossy(&output.stderr);
-    let found: Value =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
-    assert_eq!(found["verb"], "mesh");
-    for (name, expected) in [
-        ("/pairs/joins_ok", 4.0),
-        ("/kills/joins_ok", 1.0),
-        ("/joins_failed", 0.0),
-        ("/silent_lanes", 0.0),
-        ("/messages_duplicated", 0.0),
-    ] {
-        let is = number(&found, name);
-        assert!((is - expected).abs() < 0.5, "{name}: {found:#}");
-    }
-}
-
-#[test]
 fn figures_become_a_page_and_other_files_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).display().to_string();

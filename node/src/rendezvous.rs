@@ -6,6 +6,8 @@
 
 use std::{
     collections::BTreeSet,
+    future::pending,
+    pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -25,10 +27,13 @@ use remora_proto::{
         Admit, Dismiss, Gone, Reason, Signal, Withdraw, node_to_relay::Body as Request,
     },
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 
 use crate::{
-    control::{Allocation, Control, Notice, RequestError, relay_lost, unix_ms},
+    control::{Allocation, Control, Notice, PARK_AFTER, RequestError, relay_lost, unix_ms},
     deadline::until,
     error::{Exit, Failure},
     event::{Event, Input},
@@ -39,6 +44,13 @@ use crate::{
 const MAX_DRAWS: usize = 10;
 /// From the host's admission to the relay's allocation.
 const ALLOCATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the relay is asked whether it is there, while somebody reads the code out: whoever types it is there in half a minute, and
+/// QUIC alone would take a whole one. From then on the node may be parked, which costs the relay less.
+const PULSE: Duration = Duration::from_secs(3);
+/// For its answer; it may have to be said again, or by TCP.
+const PULSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// So many in a row without an answer, and the relay is lost.
+const MAX_MISSED: u32 = 2;
 
 /// Records that a code was tried at, as relays keep them.
 #[derive(Debug, Default)]
@@ -96,6 +108,7 @@ pub async fn wait(
     input: &mut mpsc::Receiver<Input>,
     can_move: bool,
 ) -> Result<Waited, Failure> {
+    let mut silence = pin!(silence(control));
     let mut joined: Option<(ExchangeId, InnerKeys)> = None;
     loop {
         flush(control, host).await;
@@ -135,6 +148,7 @@ pub async fn wait(
                 Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_)) => tell(events, Event::NotPossible("nobody is here yet".into())).await,
             },
             () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
+            () = &mut silence => return Ok(Waited::Lost),
         }
     }
 }
@@ -162,6 +176,21 @@ pub async fn wait_without_relay(
             () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
         }
     }
+}
+
+/// Ends when the relay does not answer any more, be it dead or its machine gone.
+async fn silence(control: &Control) {
+    let (began, mut missed) = (Instant::now(), 0);
+    while began.elapsed() < PARK_AFTER {
+        sleep(PULSE).await;
+        let answered = timeout(PULSE_TIMEOUT, control.here()).await;
+        let is_there = answered.is_ok_and(|answer| answer.is_ok());
+        missed = if is_there { 0 } else { missed + 1 };
+        if missed == MAX_MISSED {
+            return;
+        }
+    }
+    pending().await
 }
 
 async fn flush(control: &Control, host: &mut Host) {
@@ -266,7 +295,7 @@ async fn await_allocation(
         }
         Err(relay_lost())
     };
-    tokio::time::timeout(ALLOCATION_TIMEOUT, allocated)
+    timeout(ALLOCATION_TIMEOUT, allocated)
         .await
         .unwrap_or_else(|_| {
             Err(Failure::new(

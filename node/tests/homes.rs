@@ -225,6 +225,23 @@ async fn a_code_is_not_taken_to_a_relay_that_stops_as_well() {
 }
 
 #[tokio::test]
+async fn a_code_goes_on_working_when_its_relay_dies() {
+    let mut processes = vec![process("old"), process("new")];
+    let relays = addresses(&processes);
+    let (mut helper, code) = invites_with(node_at_first(&relays).await, "Sam", LIFETIME).await;
+    drop(processes.remove(0));
+    let home = helper.until(|event| match event {
+        Event::Home { relay, .. } => Some(relay.clone()),
+        _ => None,
+    });
+    assert_eq!(home.await, "new");
+    let mut sharer = joins_with(node(&relays).await, "Maria", &code)
+        .await
+        .expect("the same code");
+    assert_eq!(helper.trust().await.1, sharer.trust().await.1);
+}
+
+#[tokio::test]
 async fn a_drained_relay_is_left_before_it_goes_and_nothing_is_lost() {
     let (one, other) = (named("one"), named("other"));
     let relays = [&one, &other].map(|relay| relay.address().clone());

@@ -49,7 +49,7 @@ const LOOKUP_SOURCES: usize = 1 << 16;
 /// Hosts that are to be told that their code is another's; when full, whoever finds so waits.
 const TAKEN_QUEUE: usize = 64;
 /// Records and tombstones: the 32,768 locators of a realm, for two epochs, twice. Some 100 MiB when all are live.
-const MAX_RECORDS: usize = 1 << 17;
+pub const MAX_RECORDS: usize = 1 << 17;
 
 /// Why a relay did not start. Each says what to do.
 #[derive(Debug, thiserror::Error)]

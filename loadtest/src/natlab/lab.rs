@@ -110,7 +110,7 @@ pub fn enter() -> anyhow::Result<()> {
     tool::check()?;
     patchbay::init_userns().map_err(|error| {
         anyhow!(
-            "this system lets you have no user and network namespaces of your own ({error}); natlab needs them: \
+            "this system lets you have no user and network namespaces of your own ({error}); networks are made of them: \
              on Ubuntu `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`, elsewhere `sudo sysctl \
              user.max_user_namespaces=10000`, in a container allow `unshare` (`--security-opt seccomp=unconfined`)"
         )

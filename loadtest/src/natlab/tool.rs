@@ -17,10 +17,10 @@ const SBIN: &str = "/usr/sbin";
 ///
 /// # Errors
 /// One is not.
-pub(super) fn check() -> anyhow::Result<()> {
+pub(crate) fn check() -> anyhow::Result<()> {
     for (tool, package) in TOOLS {
         if find(tool).is_none() {
-            bail!("natlab makes its NATs and links with `{tool}`: apt-get install {package}");
+            bail!("networks are made with `{tool}`: apt-get install {package}");
         }
     }
     Ok(())
@@ -37,7 +37,7 @@ fn find(tool: &str) -> Option<PathBuf> {
 ///
 /// # Errors
 /// It is missing, or does not like what it is told: why, it has said on standard error.
-pub(super) fn run(
+pub(crate) fn run(
     spawn: impl FnOnce(Command) -> anyhow::Result<Child>,
     tool: &str,
     args: &[&str],
@@ -54,7 +54,7 @@ pub(super) fn run(
     let output = child.wait_with_output()?;
     ensure!(
         output.status.success(),
-        "`{tool}` cannot make the lab: {}",
+        "`{tool}` cannot make a network: {}",
         output.status
     );
     Ok(String::from_utf8(output.stdout)?)

@@ -1,21 +1,31 @@
 //! The verb `mesh`: relays of one fleet, each a process; nodes at any two of them, and codes that outlive others.
 //!
 //! ```text
-//!  pairs   host at relay A ── code ──▶ joiner at relay B, drawn by lot ─▶ frames both ways, counted
-//!  kills   host at relay A ── code ─▶ two others killed (-9) ─▶ joiner at any that is left; then they are started again
-//!  bridge  the same frames through one relay, and through two, in turns: CPU, latency
+//!  look-ups  codes at all relays, looked up at others: in five relays, then in all
+//!  pairs     host at relay A ── code ──▶ joiner at relay B, drawn by lot ─▶ frames both ways, counted
+//!  bridge    the same frames through one relay, and through two, in turns: CPU, latency
+//!  kills     host shows a code ─▶ any two relays killed (-9) ─▶ joiner; then they are started again
 //! ```
+//!
+//! Or, alone: `--add`, a relay that is added while sessions begin; `--simulate`, fleets that no machine has room for.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+// A relay that comes while sessions begin.
+mod added;
+// Codes whose relays die.
+mod kills;
+// How long look-ups take.
+mod lookups;
+// Kademlia's work, without processes.
+mod simulate;
 
-use anyhow::Context as _;
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::ensure;
 use futures_util::stream::{self, StreamExt as _};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
+use self::{kills::Kills, lookups::Lookups};
 use crate::{
     cli::Mesh,
     fleet::Fleet,
@@ -44,17 +54,18 @@ const BRIDGE_RUNS: u32 = 3;
 const DATAGRAM_BYTES: usize = 1200;
 /// One frame of so many may be lost: a machine that is busy with all the nodes drops some.
 const MAX_LOST: u64 = 100;
-/// That are killed at a time.
-const VICTIMS: usize = 2;
+/// Relays, at first; when all are there, look-ups take how much longer?
+const FEW: usize = 5;
+/// As many processes as a machine has room for.
+const MAX_RELAYS: usize = 25;
 
 /// What was found.
 #[derive(Debug)]
 struct Found {
     met: Duration,
+    lookups: Vec<Lookups>,
     pairs: Tries,
-    kills: Tries,
-    /// From starting killed relays until all know each other again.
-    healed: Latencies,
+    kills: Kills,
     sent: u64,
     lost: u64,
     duplicated: u64,
@@ -85,14 +96,24 @@ struct Cost {
 /// # Errors
 /// When there is no measurement.
 pub fn run(args: &Mesh) -> anyhow::Result<Option<String>> {
+    if args.simulate {
+        return simulate::run(args);
+    }
+    ensure!(
+        args.relays <= MAX_RELAYS,
+        "at most {MAX_RELAYS} --relays, unless you --simulate them"
+    );
+    if args.add {
+        return added::run(args);
+    }
     let bench = Bench::alone(false, args.json, 1)?;
     let capacity = Capacity {
-        nodes: 2 * (args.sessions + args.kills) + 2,
+        nodes: 2 * (args.sessions + args.kills) + 4,
         sessions: args.sessions + args.kills + 1,
         workers: Some(1),
         session_rate: SessionRate::Unlimited,
     };
-    let mut fleet = Fleet::start_mesh(args.relays, capacity, &bench.cores)?;
+    let mut fleet = Fleet::new(true, None, capacity, &bench.cores)?;
     let found = measure(args, &mut fleet, &bench)?;
     bench.print(|| found.json(args, &bench), || found.table(args))?;
     Ok(found.fault())
@@ -100,9 +121,17 @@ pub fn run(args: &Mesh) -> anyhow::Result<Option<String>> {
 
 fn measure(args: &Mesh, fleet: &mut Fleet, bench: &Bench) -> anyhow::Result<Found> {
     let mut random = StdRng::seed_from_u64(args.seed);
-    bench.progress.show("the relays meet");
-    let meeting = fleet.whole(args.relays - 1, MEET);
-    let met = unless_interrupted(&bench.runtime, meeting)?;
+    let (mut met, mut lookups) = (Duration::ZERO, Vec::new());
+    let mut sizes = vec![FEW.min(args.relays), args.relays];
+    sizes.dedup();
+    for size in sizes {
+        bench.progress.show("the relays meet");
+        fleet.grow(size - fleet.len())?;
+        met = unless_interrupted(&bench.runtime, fleet.whole(MEET))?;
+        bench.progress.show("look-ups");
+        let measuring = Lookups::measure(fleet, args.lookups, &mut random);
+        lookups.push(unless_interrupted(&bench.runtime, measuring)?);
+    }
     let homes = homes(fleet)?;
 
     let (mut pairs, bridges) = (Tries::new()?, pairs(args, &homes, &mut random));
@@ -125,16 +154,13 @@ fn measure(args: &Mesh, fleet: &mut Fleet, bench: &Bench) -> anyhow::Result<Foun
     let (through_one, through_two) = costs(&one, &two, fleet, bench)?;
     drop((one, two));
 
-    let (mut kills, mut healed) = (Tries::new()?, Latencies::new()?);
+    let mut kills = Kills::new()?;
     for number in 1..=args.kills {
         interrupt::check()?;
         bench
             .progress
             .show(&format!("kills {number}/{}", args.kills));
-        let killing = kill_and_join(fleet, &homes, &mut random, args.relays);
-        let (joined, took) = unless_interrupted(&bench.runtime, killing)?;
-        kills.note(joined);
-        healed.record(took);
+        unless_interrupted(&bench.runtime, kills.try_once(fleet, &mut random))?;
     }
     let rss = (0..args.relays).map(|number| fleet.meter(number).rss_bytes());
     let (sent, delivered, duplicated, silent_lanes) = counts.map_or((0, 0, 0, 0), |counts| {
@@ -147,9 +173,9 @@ fn measure(args: &Mesh, fleet: &mut Fleet, bench: &Bench) -> anyhow::Result<Foun
     });
     Ok(Found {
         met,
+        lookups,
         pairs,
         kills,
-        healed,
         sent,
         lost: sent - delivered,
         duplicated,
@@ -261,38 +287,6 @@ fn costs(one: &Bridge, two: &Bridge, fleet: &Fleet, bench: &Bench) -> anyhow::Re
     ))
 }
 
-/// A code is shown, two relays die, it is used; and how long it takes until the two are back.
-async fn kill_and_join(
-    fleet: &mut Fleet,
-    homes: &[Home],
-    random: &mut StdRng,
-    relays: usize,
-) -> anyhow::Result<(anyhow::Result<Bridge>, Duration)> {
-    let host = random.random_range(0..relays);
-    let mut others: Vec<_> = (0..relays).filter(|&number| number != host).collect();
-    let victims: Vec<_> = (0..VICTIMS.min(others.len()))
-        .map(|_| others.swap_remove(random.random_range(0..others.len())))
-        .collect();
-    others.push(host);
-    let joiner = homes[others[random.random_range(0..others.len())]].clone();
-    let joined = Bridge::new(&homes[host], async || {
-        for &victim in &victims {
-            fleet.kill(victim)?;
-        }
-        Ok(joiner)
-    })
-    .await;
-    let began = Instant::now();
-    for &victim in &victims {
-        fleet.start_again(victim)?;
-    }
-    fleet
-        .whole(relays - 1, MEET)
-        .await
-        .context("after a kill")?;
-    Ok((joined, began.elapsed()))
-}
-
 /// Sums over all relays.
 fn queries(fleet: &Fleet, relays: usize) -> anyhow::Result<BTreeMap<String, (f64, f64)>> {
     let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
@@ -373,10 +367,6 @@ impl Tries {
 
 impl Found {
     fn fault(&self) -> Option<String> {
-        let failed = self.pairs.failed() + self.kills.failed();
-        if failed > 0 {
-            return Some(format!("{failed} joins failed"));
-        }
         if self.silent_lanes > 0 || self.duplicated > 0 {
             return Some(format!(
                 "{} ways carry nothing, {} frames came twice",
@@ -397,7 +387,7 @@ impl Found {
     }
 
     fn json(&self, args: &Mesh, bench: &Bench) -> Value {
-        let mut object = report::base("mesh", args.seed, bench.began.elapsed());
+        let mut object = report::fleet_base("mesh", args.seed, bench.began.elapsed());
         let cost = |cost: Cost| {
             json!({
                 "cpu_ns_per_frame": rounded_or_null(cost.cpu_ns, 1),
@@ -414,21 +404,17 @@ impl Found {
             json!({
                 "relays": args.relays,
                 "sessions": args.sessions,
-                // Nothing here is looked at for this, nor moves.
-                "ended": null,
                 "messages_sent": self.sent,
                 "messages_lost": self.lost,
                 "messages_duplicated": self.duplicated,
                 "silent_lanes": self.silent_lanes,
-                "moved": null,
-                "move_ms": {"p50": null, "p99": null, "max": null},
-                "gap_ms": {"p50": null, "p99": null, "max": null},
                 "joins_ok": self.pairs.ok() + self.kills.ok(),
                 "joins_failed": self.pairs.failed() + self.kills.failed(),
+                "lookups": self.lookups.iter().map(Lookups::json).collect::<Vec<_>>(),
                 "pairs": self.pairs.json(),
                 "kills": self.kills.json(),
                 "met_s": rounded(self.met.as_secs_f64(), 3),
-                "healed_us": self.healed.json(),
+                "healed_us": self.kills.healed(),
                 "through_one": cost(self.through_one),
                 "through_two": cost(self.through_two),
                 "cpu_ratio": rounded_or_null(cpu_ratio, 3),
@@ -447,15 +433,11 @@ impl Found {
             args.seed,
             self.met.as_secs_f64()
         );
-        text += &self.pairs.line("nodes at any two relays");
-        text += &self.kills.line("two others killed before");
-        if let Some(us) = self.healed.quantile_us(0.5) {
-            text += &format!(
-                "killed relays are back       p50 {} ms, max {} ms after they were started\n",
-                us / 1000,
-                self.healed.max_us().unwrap_or_default() / 1000
-            );
+        for lookups in &self.lookups {
+            text += &lookups.line();
         }
+        text += &self.pairs.line("nodes at any two relays");
+        text += &self.kills.lines();
         text += &format!(
             "frames                       {} sent, {} lost, {} doubled, {} ways silent\n",
             self.sent, self.lost, self.duplicated, self.silent_lanes

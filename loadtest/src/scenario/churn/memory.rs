@@ -1,0 +1,216 @@
+//! What relays have resident, second by second, and whether it grows. Pure but for the reading.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{
+    fleet::{self, Fleet},
+    measure::float,
+    report::{mib, rounded},
+};
+
+/// How far apart samples are that are printed: some for each run.
+const PRINTED: usize = 12;
+/// Of the samples since a relay's start, the first that are left out: what people bring with them is there by then.
+const WARM_UP: usize = 5;
+/// So many are needed to say anything.
+const FEWEST: usize = 10;
+
+/// One look.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: Duration,
+    rss_bytes: u64,
+    records: u64,
+}
+
+/// Of all relays, since each was started last.
+#[derive(Debug)]
+pub(super) struct Memory {
+    began: Instant,
+    by_relay: Vec<Vec<Sample>>,
+    /// From which sample on it is the process that runs now.
+    since: Vec<usize>,
+}
+
+/// A line through the samples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Slope {
+    bytes_per_hour: f64,
+    /// Two standard errors.
+    noise: f64,
+}
+
+impl Memory {
+    pub(super) fn new(relays: usize) -> Self {
+        Self {
+            began: Instant::now(),
+            by_relay: vec![Vec::new(); relays],
+            since: vec![0; relays],
+        }
+    }
+
+    /// Looks at all; what is not there just now is left out.
+    pub(super) fn sample(&mut self, fleet: &Fleet) {
+        for (number, samples) in self.by_relay.iter_mut().enumerate() {
+            let Ok(rss_bytes) = fleet.meter(number).rss_bytes() else {
+                continue;
+            };
+            samples.push(Sample {
+                at: self.began.elapsed(),
+                rss_bytes,
+                records: fleet.records(number).unwrap_or_default(),
+            });
+        }
+    }
+
+    /// Another process is that relay.
+    pub(super) fn restart(&mut self, number: usize) {
+        self.since[number] = self.by_relay[number].len();
+    }
+
+    /// The most of any.
+    pub(super) fn most(&self) -> Option<u64> {
+        let all = self.by_relay.iter().flatten();
+        all.map(|sample| sample.rss_bytes).max()
+    }
+
+    fn slope(&self, number: usize) -> Option<Slope> {
+        let samples = &self.by_relay[number][self.since[number]..];
+        slope(samples.get(WARM_UP..)?)
+    }
+
+    /// What the relay has grown by, for each record that it keeps more than before. A record's key is kept for up to 22 minutes after
+    /// its code: until then, the memory of a relay with steady use grows by as much as that.
+    fn growth_per_record(&self, number: usize) -> Option<f64> {
+        let samples = &self.by_relay[number][self.since[number]..];
+        let (first, last) = (samples.get(WARM_UP)?, samples.last()?);
+        let records = last.records.checked_sub(first.records)?;
+        let grown = float(last.rss_bytes) - float(first.rss_bytes);
+        (records > 0).then(|| grown / float(records))
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let relays = self.by_relay.iter().enumerate().map(|(number, samples)| {
+            let slope = self.slope(number);
+            let of = |value: Option<f64>| value.map(|value| rounded(value, 0));
+            let printed = printed(samples).map(|sample| {
+                json!([
+                    rounded(sample.at.as_secs_f64(), 1),
+                    sample.rss_bytes,
+                    sample.records
+                ])
+            });
+            json!({
+                "relay": fleet::name(number),
+                "slope_bytes_per_hour": of(slope.map(|slope| slope.bytes_per_hour)),
+                "slope_noise_bytes_per_hour": of(slope.map(|slope| slope.noise)),
+                "growth_bytes_per_record": of(self.growth_per_record(number)),
+                "s_rss_bytes_records": printed.collect::<Vec<_>>(),
+            })
+        });
+        Value::Array(relays.collect())
+    }
+
+    pub(super) fn table(&self) -> String {
+        let mut text = String::new();
+        for (number, samples) in self.by_relay.iter().enumerate() {
+            let rss: Vec<_> = printed(samples).map(|one| mib(one.rss_bytes)).collect();
+            let records = samples.last().map_or(0, |sample| sample.records);
+            text += &format!(
+                "{:<9} MiB {}   records {records}   ",
+                fleet::name(number),
+                rss.join(" ")
+            );
+            text += &match self.slope(number) {
+                Some(Slope {
+                    bytes_per_hour,
+                    noise,
+                }) => {
+                    let [slope, noise] =
+                        [bytes_per_hour, noise].map(|bytes| bytes / f64::from(1 << 20));
+                    format!("{slope:+.1} MiB/h, give or take {noise:.1}")
+                }
+                None => "too short for a slope".to_owned(),
+            };
+            if let Some(bytes) = self.growth_per_record(number) {
+                text += &format!(", {bytes:.0} B for each record more");
+            }
+            text += "\n";
+        }
+        text.trim_end().to_owned()
+    }
+}
+
+/// Some of them, evenly, the last among them.
+fn printed(samples: &[Sample]) -> impl Iterator<Item = &Sample> {
+    let every = samples.len().div_ceil(PRINTED).max(1);
+    let skipped = samples.len().saturating_sub(1) % every;
+    samples.iter().skip(skipped).step_by(every)
+}
+
+/// The line with the least squares.
+fn slope(samples: &[Sample]) -> Option<Slope> {
+    if samples.len() < FEWEST {
+        return None;
+    }
+    let count = float(samples.len() as u64);
+    let hours = |sample: &Sample| sample.at.as_secs_f64() / 3600.0;
+    let bytes = |sample: &Sample| float(sample.rss_bytes);
+    let mean_hours = samples.iter().map(hours).sum::<f64>() / count;
+    let mean_bytes = samples.iter().map(bytes).sum::<f64>() / count;
+    let (mut across, mut along) = (0.0, 0.0);
+    for sample in samples {
+        let hours = hours(sample) - mean_hours;
+        across += hours * (bytes(sample) - mean_bytes);
+        along += hours * hours;
+    }
+    let bytes_per_hour = across / along;
+    let off = |sample: &Sample| {
+        let line = mean_bytes + bytes_per_hour * (hours(sample) - mean_hours);
+        (bytes(sample) - line).powi(2)
+    };
+    let off: f64 = samples.iter().map(off).sum();
+    Some(Slope {
+        bytes_per_hour,
+        noise: 2.0 * (off / (count - 2.0) / along).sqrt(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(rss_bytes: impl Fn(u64) -> u64) -> Vec<Sample> {
+        let one = |second| Sample {
+            at: Duration::from_secs(second),
+            rss_bytes: rss_bytes(second),
+            records: 0,
+        };
+        (0..100).map(one).collect()
+    }
+
+    #[test]
+    fn what_grows_has_a_slope_and_what_wavers_has_noise() {
+        let grows = slope(&samples(|second| 1000 + 10 * second)).expect("enough");
+        assert!((grows.bytes_per_hour - 36_000.0).abs() < 1.0, "{grows:?}");
+        assert!(grows.noise < 1.0, "{grows:?}");
+        let wavers = slope(&samples(|second| 1000 + 500 * (second % 2))).expect("enough");
+        assert!(wavers.bytes_per_hour.abs() < wavers.noise, "{wavers:?}");
+        assert_eq!(slope(&samples(|_| 1)[..FEWEST - 1]), None);
+    }
+
+    #[test]
+    fn a_few_samples_are_printed_and_the_last_is_one() {
+        for count in [1, 11, 12, 13, 100] {
+            let all = samples(|second| second);
+            let printed: Vec<_> = printed(&all[..count]).collect();
+            assert!(printed.len() <= PRINTED, "{count}");
+            assert_eq!(
+                printed.last().map(|one| one.rss_bytes + 1),
+                Some(count as u64)
+            );
+        }
+    }
+}
