@@ -85,13 +85,29 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Begins a session of two nodes, the helper's first, that know these relays.
+    /// Begins a session of two nodes, the helper's first, that know these relays, and stay at them even if others of the fleet have less to
+    /// do.
     ///
     /// # Errors
     /// Which step failed.
-    pub async fn begin([helpers, sharers]: [&[RelayAddr]; 2]) -> Result<Self, String> {
+    pub async fn begin(sides: [&[RelayAddr]; 2]) -> Result<Self, String> {
+        let stays = Options {
+            only_named: true,
+            ..Options::relay_only()
+        };
+        Self::begin_with(sides, &stays).await
+    }
+
+    /// The same of nodes with these options.
+    ///
+    /// # Errors
+    /// Which step failed.
+    pub async fn begin_with(
+        [helpers, sharers]: [&[RelayAddr]; 2],
+        options: &Options,
+    ) -> Result<Self, String> {
         let connect = async |relays| {
-            let connecting = Node::at_nearest(relays, Options::relay_only());
+            let connecting = Node::at_nearest(relays, options.clone());
             connecting.await.map_err(name)
         };
         let helper = connect(helpers).await?;

@@ -2,18 +2,25 @@
 //!
 //! ```text
 //!  relays of the settings ─▶ measure (address reflection) ─▶ nearest first ─▶ attached: socket, keeper, control connection
+//!                                    ▲                                                           │
+//!                                    └────────── learned: others of its fleet ◀── Welcome ───────┘
 //! ```
 
 /// A node's place at a relay.
 pub(crate) mod attached;
 /// The relays of a session.
 pub(crate) mod keep;
+/// Other relays of the fleet, which the one that a node is at names.
+mod learned;
 /// How far away relays are.
 mod measure;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
-use remora_proto::id::{RelayAddr, RelayId};
+use remora_proto::{
+    id::{RelayAddr, RelayId},
+    wire::reflect::Load,
+};
 use tokio::task::JoinSet;
 
 use self::attached::Attached;
@@ -37,6 +44,8 @@ pub struct Near {
     pub is_asked: bool,
     /// There and back, the median of a few; `None` when it has not answered, or was not asked.
     pub rtt: Option<Duration>,
+    /// How much it has to do, if it has answered.
+    pub load: Load,
 }
 
 impl Near {
@@ -50,8 +59,10 @@ impl Near {
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Homes {
-    /// Nearest first, each relay and each of its addresses once.
+    /// Those that were named: nearest first, each relay and each of its addresses once.
     near: Vec<Near>,
+    /// Others of the same fleet: see [`learned`].
+    learned: Vec<Near>,
     options: Options,
 }
 
@@ -67,21 +78,30 @@ impl Homes {
             near.sort_by_key(Near::rank);
         }
         tracing::debug!(?near, "relays");
-        Ok(Self { near, options })
+        Ok(Self {
+            near,
+            learned: Vec::new(),
+            options,
+        })
     }
 
-    /// Nearest first.
+    /// Those that were named, nearest first.
     pub(crate) fn near(&self) -> &[Near] {
         &self.near
     }
 
-    /// Whether there is more than one relay, whatever the number of their addresses.
+    /// All that may be gone to, those that were named first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Near> {
+        self.near.iter().chain(&self.learned)
+    }
+
+    /// Whether there is more than one relay to go to, whatever the number of their addresses.
     pub(crate) fn are_several(&self) -> bool {
-        let relays: BTreeSet<_> = self.near.iter().map(|near| near.relay.id).collect();
+        let relays: BTreeSet<_> = self.all().map(|near| near.relay.id).collect();
         relays.len() > 1
     }
 
-    /// All relays but that one, nearest first.
+    /// All relays that were named but that one, nearest first: those of its fleet know the same codes.
     pub(crate) fn others(&self, than: RelayId) -> Vec<RelayId> {
         let mut others = Vec::new();
         for near in &self.near {
@@ -101,7 +121,7 @@ impl Homes {
         let mut first_failure = None;
         // One that is about to go is better than none.
         let mut leaving = None;
-        let wanted = self.near.iter();
+        let wanted = self.all();
         let wanted = wanted.filter(|near| !avoided.contains(&near.relay.id));
         let (answered, silent): (Vec<_>, Vec<_>) = wanted.partition(|near| near.rtt.is_some());
         for near in answered {
@@ -155,7 +175,7 @@ impl Homes {
     /// # Errors
     /// It is none that we know, or does not take us.
     pub(crate) async fn attach(&self, relay: RelayId) -> Result<Attached, Failure> {
-        let mut of_relay = self.near.iter().filter(|near| near.relay.id == relay);
+        let mut of_relay = self.all().filter(|near| near.relay.id == relay);
         let near = of_relay.next().ok_or_else(no_other)?;
         Attached::connect(near, &self.options).await
     }
@@ -207,6 +227,7 @@ async fn resolve(relays: &[RelayAddr], options: &Options) -> Result<Vec<Near>, F
             address,
             is_asked: false,
             rtt: None,
+            load: Load::default(),
         }));
     }
     match failures.into_iter().next() {

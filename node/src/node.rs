@@ -93,6 +93,8 @@ pub struct Options {
     pub tcp_only: bool,
     /// Where TCP needs one: instead of the proxy that the environment names.
     pub proxy: Option<Proxy>,
+    /// It goes to no relay that was not named, although one of its fleet may have less to do, or be there when it is gone.
+    pub only_named: bool,
 }
 
 impl Default for Options {
@@ -102,6 +104,7 @@ impl Default for Options {
             policy: Policy::default(),
             tcp_only: false,
             proxy: None,
+            only_named: false,
         }
     }
 }
@@ -181,11 +184,13 @@ impl Node {
     /// None does: what is wrong with the nearest, and what to do about it.
     pub async fn at_nearest(relays: &[RelayAddr], options: Options) -> Result<Self, Failure> {
         let mut policy = options.policy.clone();
-        let homes = Homes::find(relays, options).await?;
-        // No other node is at a relay's address.
-        let known = homes.near().iter().filter_map(|near| near.address);
-        policy.forbidden.extend(known);
+        let mut homes = Homes::find(relays, options).await?;
         let home = homes.settle(&BTreeSet::new()).await?;
+        let home = homes.learn(home).await;
+        // No other node is at a relay's address.
+        policy
+            .forbidden
+            .extend(homes.all().filter_map(|near| near.address));
         let (found, surveyed) = watch::channel(Surveyed::default());
         let mut surveying = JoinSet::new();
         if !policy.relay_only && !home.socket.is_by_stream() {

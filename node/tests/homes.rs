@@ -262,6 +262,43 @@ async fn a_drained_relay_is_left_before_it_goes_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn a_relay_of_the_fleet_that_nobody_named_takes_a_session_over() {
+    let [mut one, other] = fleet(["one", "other"]).await;
+    let named = [one.address().clone()];
+    let (mut helper, mut sharer, carrier) = active(&named).await;
+    assert_eq!(carrier, "one");
+    one.drain();
+    talk(&mut helper, &mut sharer).await;
+    within("drained", one.drained()).await.expect("it is empty");
+    within("the end", one.shutdown()).await;
+    assert_eq!(moved(&mut helper).await, "other");
+    talk(&mut sharer, &mut helper).await;
+    assert_eq!(other.sessions(), 1);
+    part(helper, sharer).await;
+}
+
+#[tokio::test]
+async fn a_node_goes_on_to_a_relay_of_the_fleet_that_has_less_to_do() {
+    let [one, other] = fleet(["one", "other"]).await;
+    let named = [one.address().clone()];
+    let stays = Options {
+        only_named: true,
+        ..Options::relay_only()
+    };
+    let mut there = Vec::new();
+    // As many as are too few for anybody to go on; this one is one of them.
+    for _ in 0..63 {
+        let node = Node::at_nearest(&named, stays.clone());
+        there.push(within("connecting", node).await.expect("a relay"));
+    }
+    let next = node(&named).await;
+    assert_eq!(next.relay().id, other.address().id);
+    let next = Node::at_nearest(&named, stays);
+    let next = within("connecting", next).await.expect("a relay");
+    assert_eq!(next.relay().id, one.address().id, "it was told to stay");
+}
+
+#[tokio::test]
 async fn of_two_relays_that_bridge_a_session_either_may_stop() {
     for stops in 0..2 {
         let [one, other] = fleet(["one", "other"]).await;

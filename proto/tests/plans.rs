@@ -26,7 +26,7 @@ use remora_proto::{
         },
         nodes::{World, keys},
     },
-    wire::reflect,
+    wire::reflect::{self, Load},
 };
 
 /// Ports in turn, of which others take some.
@@ -288,8 +288,9 @@ fn a_survey_asks_again_and_gives_up() {
             assert_eq!(base, Base::MAIN);
             // The first answers the second time.
             let seen = SocketAddr::from(([203, 0, 113, 1], 5000));
-            let answer = reflect::respond(&bytes, seen).expect("a request");
-            let (transaction, seen) = reflect::decode_response(&answer).expect("a response");
+            let answer = reflect::respond(&bytes, seen, Load::default()).expect("a request");
+            let reflection = reflect::decode_response(&answer).expect("a response");
+            let (transaction, seen) = (reflection.transaction, reflection.seen);
             if to == observers[0] && now > start {
                 assert!(!survey.handle_response(base, observers[1], transaction, seen, now));
                 assert!(survey.handle_response(base, to, transaction, seen, now));

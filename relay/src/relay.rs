@@ -31,7 +31,10 @@ use crate::{
         request::Desk,
     },
     datapath::{
-        self, Datapath, DropReason, Stop, Worker, reflect::Reflector, socket::Socket, table::Table,
+        self, Datapath, DropReason, Stop, Worker,
+        reflect::{Reflector, SharedLoad},
+        socket::Socket,
+        table::Table,
     },
     drain::{Drain, State},
     mesh::{self, Ends, Introduction, Mesh, Neighbours},
@@ -231,6 +234,7 @@ impl Relay {
             tasks.spawn(finishing(Arc::clone(&fleet).run(closing.clone())));
             rendezvous = fleet;
         }
+        let load = SharedLoad::default();
         let driver = Driver::new(
             control::endpoint(config.key.clone(), socket.may_fragment()),
             Ports {
@@ -239,6 +243,7 @@ impl Relay {
                 openings: opening_packets,
                 peers: Arc::clone(&peers),
                 life: life_sender,
+                load: load.clone(),
                 mesh: mesh.clone(),
                 asked,
                 taken,
@@ -279,7 +284,7 @@ impl Relay {
         }
         tasks.spawn(finishing(driver.run(drain.clone(), closing.clone())));
         tasks.spawn(admin::serve(bound.admin, admin, closing.clone()));
-        let reflector = Arc::new(Mutex::new(Reflector::new(now)));
+        let reflector = Arc::new(Mutex::new(Reflector::new(load, now)));
         let mut observer_addrs = Vec::new();
         for observer in bound.observers {
             observer_addrs.push(observer.local_addr()?);

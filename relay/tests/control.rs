@@ -22,7 +22,7 @@ use remora_proto::{
             },
             encode,
         },
-        reflect,
+        reflect::{self, Load},
     },
 };
 use remora_relay::{control::connection, datapath::DropReason, rate::Rate, relay::Relay};
@@ -76,7 +76,12 @@ async fn a_node_may_ask_elsewhere_how_it_is_seen() {
     let mut answer = [0; 100];
     let (length, _) = asker.recv_from(&mut answer).await.expect("an answer");
     let own = asker.local_addr().expect("bound");
-    assert_eq!(reflect::decode_response(&answer[..length]), Some((7, own)));
+    let reflection = reflect::decode_response(&answer[..length]).expect("an answer");
+    let load = Load::of_nodes(1);
+    assert_eq!(
+        (reflection.transaction, reflection.seen, reflection.load),
+        (7, own, load)
+    );
     assert_eq!(relay.dropped(DropReason::ReflectMalformed), 3);
     drop(node);
     relay.shutdown().await;

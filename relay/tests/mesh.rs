@@ -6,6 +6,7 @@ mod relays;
 mod support;
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv6Addr, SocketAddr, TcpListener},
     time::Duration,
 };
@@ -15,12 +16,15 @@ use relays::{
     Hostile, bridged, fleet, lookup, meet, member, seed, settings, shows, talk, test_relay,
 };
 use remora_proto::{
-    id::{RelayId, SessionId, Side},
+    id::{RelayAddr, RelayId, SessionId, Side},
     noise::StaticKey,
     random::Random,
-    wire::message::control::{
-        Dismiss, Gone, Reason, Rejoin, Release, ReleaseCause, node_to_relay::Body as Request,
-        relay_to_node::Body as Reply,
+    wire::{
+        message::control::{
+            Dismiss, Gone, Reason, Rejoin, Release, ReleaseCause, node_to_relay::Body as Request,
+            relay_to_node::Body as Reply,
+        },
+        reflect::Load,
     },
 };
 use remora_relay::{admin::metrics::Stranger, datapath::DropReason, mesh::Settings, relay::Relay};
@@ -99,6 +103,26 @@ async fn two_nodes_at_two_relays_meet_by_code_and_part() {
     assert_eq!(released.session, session.0);
     assert_eq!(released.cause(), ReleaseCause::PeerReleased);
     assert_eq!((relays[0].sessions(), relays[1].sessions()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_node_is_told_who_else_there_is_and_how_much_there_is_to_do() {
+    let relays = fleet(3).await;
+    let (_first, welcome) = Node::welcomed(&relays[0]).await;
+    let others: BTreeSet<_> = welcome.others.into_iter().collect();
+    let expected = relays[1..].iter().map(|relay| {
+        let address = RelayAddr {
+            host_port: relay.local_addr().to_string(),
+            tls: None,
+            ..relay.address().clone()
+        };
+        address.to_string()
+    });
+    assert_eq!(others, expected.collect());
+    let load = |nodes| u32::from(Load::of_nodes(nodes).to_byte());
+    assert_eq!(welcome.load, load(1));
+    let (_second, welcome) = Node::welcomed(&relays[0]).await;
+    assert_eq!(welcome.load, load(2));
 }
 
 #[tokio::test]

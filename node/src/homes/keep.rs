@@ -500,7 +500,7 @@ fn usable(homes: &Homes, home: &Attached) -> Vec<Usable> {
         relay: home.id(),
         rtt: Some(home.control.rtt()),
     }];
-    for near in homes.near() {
+    for near in homes.all() {
         if usable.iter().all(|usable| usable.relay != near.relay.id) {
             usable.push(Usable {
                 relay: near.relay.id,

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use remora_proto::{random::Random, wire::reflect};
+use remora_proto::{
+    random::Random,
+    wire::reflect::{self, Load},
+};
 use tokio::{net::UdpSocket, time::sleep_until};
 
 use super::Near;
@@ -30,9 +33,10 @@ pub(super) async fn measure(near: &mut [Near]) {
     if let Err(error) = drive(&mut measuring).await {
         tracing::debug!(%error, "relays were not measured");
     }
-    for (near, rtt) in near.iter_mut().zip(measuring.medians()) {
+    let loads = measuring.loads.clone();
+    for ((near, rtt), load) in near.iter_mut().zip(measuring.medians()).zip(loads) {
         near.is_asked = near.address.is_some();
-        near.rtt = rtt;
+        (near.rtt, near.load) = (rtt, load);
     }
 }
 
@@ -81,6 +85,8 @@ async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(u
 struct Measuring {
     addresses: Vec<Option<SocketAddr>>,
     rtts: Vec<Vec<Duration>>,
+    /// As the last answer said.
+    loads: Vec<Load>,
     /// By transaction: whom, and when.
     open: BTreeMap<u64, (usize, Instant)>,
     rounds: usize,
@@ -95,6 +101,7 @@ impl Measuring {
     fn new(addresses: Vec<Option<SocketAddr>>, random: Random, now: Instant) -> Self {
         let mut measuring = Self {
             rtts: vec![Vec::new(); addresses.len()],
+            loads: vec![Load::default(); addresses.len()],
             addresses,
             open: BTreeMap::new(),
             rounds: 0,
@@ -140,9 +147,10 @@ impl Measuring {
     }
 
     fn handle(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) {
-        let Some((transaction, _)) = reflect::decode_response(datagram) else {
+        let Some(answer) = reflect::decode_response(datagram) else {
             return;
         };
+        let transaction = answer.transaction;
         let Some(&(number, asked)) = self.open.get(&transaction) else {
             return;
         };
@@ -152,6 +160,7 @@ impl Measuring {
         self.open.remove(&transaction);
         let rtt = now.saturating_duration_since(asked);
         self.rtts[number].push(rtt);
+        self.loads[number] = answer.load;
         if self.rounds == QUESTIONS {
             self.is_over = self.open.is_empty();
             self.due = self.due.min(now + rtt * FARTHER + SPARE);
@@ -188,7 +197,8 @@ mod tests {
                 let number = (0..delays.len()).find(|&number| at(number) == to);
                 let number = number.expect("one of them");
                 if let Some(&delay) = delays[number].get(asked[number]) {
-                    let answer = reflect::respond(&question, ([198, 51, 100, 1], 1).into());
+                    let answer =
+                        reflect::respond(&question, ([198, 51, 100, 1], 1).into(), Load::default());
                     let arrives = now + Duration::from_millis(delay);
                     answers.push((arrives, to, answer.expect("well-formed")));
                 }

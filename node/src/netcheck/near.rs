@@ -129,7 +129,7 @@ fn ms(rtt: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use remora_proto::id::RelayId;
+    use remora_proto::{id::RelayId, wire::reflect::Load};
 
     use super::*;
     use crate::error::Exit;
@@ -146,6 +146,7 @@ mod tests {
             address: None,
             is_asked,
             rtt: rtt_ms.map(Duration::from_millis),
+            load: Load::default(),
         };
         let near = [
             near(1, true, Some(7)),

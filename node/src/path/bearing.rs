@@ -10,7 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use quinn::udp::Transmit;
-use remora_proto::wire::{self, reflect};
+use remora_proto::wire::{
+    self,
+    reflect::{self, Reflection},
+};
 use tokio::sync::{Notify, mpsc};
 
 use super::silence::Silence;
@@ -147,7 +150,7 @@ impl Bearing {
         if !self.is_watched.load(Ordering::Relaxed) {
             return;
         }
-        if let Some((transaction, _)) = reflect::decode_response(datagram) {
+        if let Some(Reflection { transaction, .. }) = reflect::decode_response(datagram) {
             let asked = self.asked.load(Ordering::Relaxed);
             if asked != 0 && asked == transaction {
                 self.asked.store(0, Ordering::Relaxed);
@@ -186,6 +189,8 @@ impl Bearing {
 
 #[cfg(test)]
 mod tests {
+    use remora_proto::wire::reflect::Load;
+
     use super::*;
 
     fn transmit(contents: &[u8]) -> Transmit<'_> {
@@ -236,7 +241,8 @@ mod tests {
         bearing.ask(2);
         for (transaction, expected) in [(1, false), (2, true), (2, false)] {
             let from = ([192, 0, 2, 1], 7).into();
-            let answer = reflect::respond(&reflect::request(transaction), from).expect("an answer");
+            let question = reflect::request(transaction);
+            let answer = reflect::respond(&question, from, Load::default()).expect("an answer");
             bearing.handle(&answer);
             assert_eq!(bearing.heard().await, expected);
         }

@@ -13,7 +13,7 @@ use remora_proto::{
         way::{Base, SocketChange, Way},
     },
     random::Random,
-    wire::reflect,
+    wire::reflect::{self, Reflection},
 };
 
 use super::mover::Arrived;
@@ -109,7 +109,9 @@ impl Seen {
     /// An answer, maybe; what a plan has asked for is given back.
     pub(super) fn handle(&mut self, arrived: &Arrived, now: Instant) -> Option<(Base, SocketAddr)> {
         let Way { base, to: observer } = arrived.from?;
-        let (transaction, seen) = reflect::decode_response(&arrived.bytes)?;
+        let Reflection {
+            transaction, seen, ..
+        } = reflect::decode_response(&arrived.bytes)?;
         if let Some(survey) = &mut self.survey
             && survey.handle_response(base, observer, transaction, seen, now)
         {
@@ -169,7 +171,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use remora_proto::path::nat::Mapping;
+    use remora_proto::{path::nat::Mapping, wire::reflect::Load};
 
     use super::*;
 
@@ -188,7 +190,7 @@ mod tests {
         let mut told = Vec::new();
         while let Some((base, observer, question)) = seen.poll_transmit() {
             let source = at(port(observer.port()));
-            let answer = reflect::respond(&question, source).expect("a question");
+            let answer = reflect::respond(&question, source, Load::default()).expect("a question");
             let from = Some(Way { base, to: observer });
             let bytes = Bytes::copy_from_slice(&answer);
             told.extend(seen.handle(&Arrived { from, bytes }, now));
@@ -242,7 +244,7 @@ mod tests {
         seen.ask(Base(3));
         let (base, relay, question) = seen.poll_transmit().expect("asked");
         assert_eq!((base, relay), (Base(3), observers()[0]));
-        let bytes = reflect::respond(&question, at(4)).expect("a question");
+        let bytes = reflect::respond(&question, at(4), Load::default()).expect("a question");
         let bytes = Bytes::copy_from_slice(&bytes);
         for (base, to) in [(Base(3), observers()[1]), (Base(2), relay)] {
             let from = Some(Way { base, to });

@@ -141,8 +141,9 @@ impl Sockets {
         self.receiving.spawn(async move {
             let mut answer = [0; reflect::LEN + 1];
             while let Ok((length, from)) = socket.recv_from(&mut answer).await {
-                if let Some((transaction, seen)) = reflect::decode_response(&answer[..length])
-                    && tell.send((base, from, transaction, seen)).await.is_err()
+                if let Some(answer) = reflect::decode_response(&answer[..length])
+                    && let told = (base, from, answer.transaction, answer.seen)
+                    && tell.send(told).await.is_err()
                 {
                     return;
                 }

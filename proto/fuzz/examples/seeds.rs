@@ -24,7 +24,7 @@ use remora_proto::{
             record::SignedRecord,
             session::{self, control::Body, rendezvous},
         },
-        reflect,
+        reflect::{self, Load},
     },
 };
 use remora_proto_fuzz::{RECORD_KEY, UNIX_MS};
@@ -64,7 +64,7 @@ fn frame() -> std::io::Result<()> {
     seed("frame", "reflect-request", &request)?;
     for (name, source) in [("v4", "192.0.2.1:5000"), ("v6", "[2001:db8::1]:6000")] {
         let source = source.parse().expect("an address");
-        let answer = reflect::respond(&request, source).expect("our own request");
+        let answer = reflect::respond(&request, source, Load::default()).expect("our own request");
         seed("frame", &format!("reflect-response-{name}"), &answer)?;
     }
     let grant = Grant::export(|out, _, _| {

@@ -6,7 +6,11 @@ use std::{convert::Infallible, net::SocketAddr, time::Instant};
 use libfuzzer_sys::fuzz_target;
 use remora_proto::{
     park::{Datagram, Event, Grant, Parked, Saying},
-    wire::{self, Kind, frame::Header, reflect},
+    wire::{
+        self, Kind,
+        frame::Header,
+        reflect::{self, Load},
+    },
 };
 
 fuzz_target!(|datagram: &[u8]| {
@@ -22,14 +26,15 @@ fuzz_target!(|datagram: &[u8]| {
         ([192, 0, 2, 1], 5000).into(),
         ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 6000).into(),
     ];
-    for source in sources {
-        if let Some(answer) = reflect::respond(datagram, source) {
+    let loads = [Load::default(), Load::FULL];
+    for (source, load) in sources.into_iter().zip(loads) {
+        if let Some(answer) = reflect::respond(datagram, source, load) {
             assert_eq!(kind, Kind::Reflect);
             assert!(answer.len() <= datagram.len(), "no amplification");
-            assert_eq!(reflect::respond(&answer, source), None, "no loop");
-            let (transaction, seen) = reflect::decode_response(&answer).expect("our own answer");
-            assert_eq!(seen, source);
-            assert_eq!(reflect::request(transaction), datagram);
+            assert_eq!(reflect::respond(&answer, source, load), None, "no loop");
+            let reflection = reflect::decode_response(&answer).expect("our own answer");
+            assert_eq!((reflection.seen, reflection.load), (source, load));
+            assert_eq!(reflect::request(reflection.transaction), datagram);
         }
     }
     if reflect::decode_response(datagram).is_some() {

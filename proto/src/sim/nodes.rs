@@ -22,7 +22,7 @@ use crate::{
         survey::Survey,
         way::{Base, SocketChange, Way},
     },
-    wire::reflect,
+    wire::reflect::{self, Load, Reflection},
 };
 
 /// A node's link, one way: two nodes are twice as far apart.
@@ -236,7 +236,7 @@ impl World {
         while let Some(packet) = self.internet.receive(now) {
             let (from, to) = (packet.from, packet.to);
             if OBSERVERS.contains(&to.address) {
-                if let Some(response) = reflect::respond(&packet.bytes, from) {
+                if let Some(response) = reflect::respond(&packet.bytes, from, Load::default()) {
                     self.internet.send(now, to, from, response.to_vec());
                 }
                 continue;
@@ -250,7 +250,10 @@ impl World {
             let Some((&base, _)) = sockets.find(|(_, port)| **port == to.address.port()) else {
                 continue;
             };
-            if let Some((transaction, seen)) = reflect::decode_response(&packet.bytes) {
+            if let Some(reflection) = reflect::decode_response(&packet.bytes) {
+                let Reflection {
+                    transaction, seen, ..
+                } = reflection;
                 let survey = &mut node.survey;
                 if !survey.handle_response(base, from, transaction, seen, now)
                     && node.observed.remove(&transaction) == Some(base)

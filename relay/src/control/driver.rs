@@ -46,7 +46,7 @@ use super::{
 };
 use crate::{
     admin::metrics::{Handshake, Metrics},
-    datapath::{DropReason, QuicPacket, leg::Leg, pages, socket::Socket},
+    datapath::{DropReason, QuicPacket, leg::Leg, pages, reflect::SharedLoad, socket::Socket},
     drain::State,
     mesh::{self, Mesh, Neighbours},
     rate::TokenBucket,
@@ -96,6 +96,8 @@ pub struct Ports {
     pub peers: Arc<Peers>,
     /// Where to say how far the relay is in its life.
     pub life: watch::Sender<Option<State>>,
+    /// Where to say how much it has to do.
+    pub load: SharedLoad,
     /// Other relays.
     pub mesh: Mesh,
     /// What they ask.
@@ -442,6 +444,7 @@ impl Driver {
             .nodes_parked
             .set(i64::try_from(parked).unwrap_or(i64::MAX));
         self.office.metrics.life(state, registry.sessions());
+        self.ports.load.set(registry.load());
         self.ports
             .life
             .send_if_modified(|life| life.replace(state) != Some(state));
@@ -679,6 +682,8 @@ impl Office {
                 realm: self.desk.realm().to_owned(),
                 relay_name: self.settings.relay_name.clone(),
                 observers: self.settings.observers.clone(),
+                others: self.registry.others(node.number),
+                load: self.registry.load().to_byte().into(),
                 is_draining: self.registry.state() != State::Serving,
             })
         });

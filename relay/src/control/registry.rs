@@ -31,10 +31,13 @@ use std::{
 
 use bytes::Bytes;
 use remora_proto::{
-    id::{ExchangeId, NodeId, RelayId, SessionId, Side},
+    id::{ExchangeId, NodeId, RelayAddr, RelayId, SessionId, Side},
     random::Random,
     record::LocatorKey,
-    wire::message::control::{Draining, Taken},
+    wire::{
+        message::control::{Draining, Taken},
+        reflect::Load,
+    },
 };
 
 use self::{
@@ -57,6 +60,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionNumber(pub u64);
 
+/// Other relays that a node is told of.
+const MAX_OTHERS: usize = 8;
 /// Tells parking places from connections; neither has as many.
 const PARKED: u64 = 1 << 31;
 
@@ -529,6 +534,36 @@ impl Registry {
     /// Where the relay is in its life.
     pub fn state(&self) -> State {
         self.drain.state()
+    }
+
+    /// How much there is to do.
+    pub fn load(&self) -> Load {
+        match self.state() {
+            State::Serving => Load::of_nodes(self.nodes.len()),
+            State::Draining { .. } | State::Done => Load::FULL,
+        }
+    }
+
+    /// Other relays that a node may go to, as text (see [`RelayAddr`]): of many a few, not the same for each node.
+    pub fn others(&self, node: ConnectionNumber) -> Vec<String> {
+        let heard: Vec<_> = self
+            .neighbours
+            .0
+            .iter()
+            .filter_map(|(&id, is)| Some((id, is.place()?)))
+            .collect();
+        let first = usize::try_from(node.0).unwrap_or(0) % heard.len().max(1);
+        let (before, from) = heard.split_at(first);
+        let some = from.iter().chain(before).take(MAX_OTHERS);
+        some.map(|(id, host_port)| {
+            let address = RelayAddr {
+                host_port: host_port.clone(),
+                id: *id,
+                tls: None,
+            };
+            address.to_string()
+        })
+        .collect()
     }
 
     /// Sessions with an allocation.

@@ -48,10 +48,12 @@ pub struct Member {
     pub name: String,
     /// Of its process; 0 when it does not say.
     pub run: u64,
+    /// Where nodes reach it, if it knows: `host:port`.
+    pub advertised: Option<String>,
 }
 
 /// What the rest of the relay wants to know of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
     /// Where frames go to, and come from; none while it is not heard there.
     pub leg: Option<Leg>,
@@ -59,6 +61,17 @@ pub struct Neighbour {
     pub met: u64,
     /// Of its process; 0 when it does not say.
     pub run: u64,
+    /// Where nodes reach it, if it knows: `host:port`.
+    pub advertised: Option<String>,
+}
+
+impl Neighbour {
+    /// Where nodes reach it, as far as is known: `host:port`. None while no frame does.
+    pub fn place(&self) -> Option<String> {
+        let leg = self.leg?;
+        let advertised = self.advertised.clone();
+        Some(advertised.unwrap_or_else(|| leg.remote.to_string()))
+    }
 }
 
 /// All of them.
@@ -393,6 +406,7 @@ impl Members {
                 leg: leg(relay),
                 met: present.met,
                 run: present.member.run,
+                advertised: present.member.advertised.clone(),
             };
             (relay, neighbour)
         });
@@ -417,6 +431,7 @@ mod tests {
 
     fn member(port: u16) -> Member {
         Member {
+            advertised: None,
             address: address(port),
             name: "relay".into(),
             run: 1,

@@ -396,7 +396,7 @@ impl Node {
     pub async fn barrier(&mut self) -> SocketAddr {
         self.datagram(&reflect::request(7)).await;
         let answer = within(self.port.reflections.recv()).await.expect("open");
-        reflect::decode_response(&answer).expect("a response").1
+        reflect::decode_response(&answer).expect("a response").seen
     }
 
     /// From now on the node is at another address, as when its NAT forgot it.

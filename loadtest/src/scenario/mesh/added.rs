@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::ensure;
+use remora::node::Options;
 use remora_proto::random::Random;
 use serde_json::{Value, json};
 use tokio::{
@@ -80,7 +81,7 @@ async fn measure(args: &Mesh, bench: &Bench) -> anyhow::Result<Found> {
         let at = since + WITHIN.mul_f64(float(number as u64) / float(new as u64));
         beginning.spawn(async move {
             sleep_until(at).await;
-            Pair::begin([&helpers, &sharers]).await
+            Pair::begin_with([&helpers, &sharers], &Options::relay_only()).await
         });
     }
     let mut found = Found::default();

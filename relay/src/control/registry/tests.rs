@@ -114,7 +114,12 @@ impl Bench {
     }
 
     fn meet_by(&mut self, leg: Option<Leg>, met: u64, run: u64) {
-        let neighbour = Neighbour { leg, met, run };
+        let neighbour = Neighbour {
+            leg,
+            met,
+            run,
+            advertised: None,
+        };
         let all = [(OTHER, neighbour)].into();
         self.registry.meet(Neighbours(all));
     }

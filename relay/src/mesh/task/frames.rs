@@ -109,6 +109,15 @@ fn place(said: &str) -> Option<Place> {
     is_name.then(|| Place::Named(said.to_owned()))
 }
 
+/// Where nodes reach a relay that takes frames at what it `said`, unless that is for whoever asks to find out.
+pub(super) fn advertised(said: &str) -> Option<String> {
+    let is_open = |address: SocketAddr| address.ip().is_unspecified();
+    match place(said)? {
+        Place::At(address) if is_open(address) => None,
+        Place::At(_) | Place::Named(_) => Some(said.to_owned()),
+    }
+}
+
 /// Whether a datagram may be sent there on a relay's word: not to what is this computer's, its link's or everybody's own
 /// (RFC 6890), however it is written.
 fn may_be_asked(ip: IpAddr, is_on_this_computer: bool) -> bool {

@@ -13,7 +13,7 @@ use remora_proto::{
     wire::message::mesh::{Hello, Reason, Request, request::Body as Ask, response::Body as Answer},
 };
 
-use super::{Open, Task, multiaddr};
+use super::{Open, Task, frames::advertised, multiaddr};
 use crate::{
     admin::metrics::Stranger,
     control::request::unix_ms,
@@ -134,6 +134,7 @@ impl Task {
             address,
             name: hello.name.clone(),
             run: hello.run,
+            advertised: advertised(&hello.frame_address),
         };
         self.admit(relay, member, now);
         let is_new = self.legs.hear(relay, part);

@@ -1,0 +1,187 @@
+//! Other relays of the fleet, which the one that a node is at names: one of them is gone to when this one has much more to do,
+//! and when it is gone. Nobody has to tell the nodes that there is one more.
+
+use std::{net::IpAddr, time::Duration};
+
+use remora_proto::{id::RelayAddr, random::Random, wire::reflect::Load};
+
+use super::{Homes, Near, attached::Attached, measure, resolve};
+
+/// So many are heard of: as many as a relay names.
+const MAX_LEARNED: usize = 8;
+/// A relay with fewer nodes than this has nothing to share.
+const MANY: usize = 64;
+/// Somebody else is as near if he is no farther away than this more, or a quarter more.
+const AS_NEAR: Duration = Duration::from_millis(10);
+
+impl Homes {
+    /// Who else there is, as the relay at `home` says; and a place at one of those, if that is better.
+    pub(crate) async fn learn(&mut self, home: Attached) -> Attached {
+        if self.options.only_named {
+            return home;
+        }
+        let ours = home.socket.relay().ip();
+        let others = home.control.welcome.others.iter().take(MAX_LEARNED);
+        let others: Vec<RelayAddr> = others
+            .filter_map(|text| text.parse().ok())
+            .filter(|other: &RelayAddr| self.near.iter().all(|near| near.relay.id != other.id))
+            .collect();
+        // Whoever cannot be found is nobody to go to.
+        let mut learned = resolve(&others, &self.options).await.unwrap_or_default();
+        learned.retain(|near| near.address.is_some_and(|at| may_be_relay(at.ip(), ours)));
+        self.learned = learned;
+        let load = u8::try_from(home.control.welcome.load).map_or(Load::FULL, Load::from_byte);
+        let has_little = load < Load::of_nodes(MANY);
+        if has_little || self.options.tcp_only || home.socket.is_by_stream() {
+            return home;
+        }
+        self.share(home).await
+    }
+
+    /// A place at a relay that is as near and has clearly less to do, or where we are.
+    async fn share(&mut self, home: Attached) -> Attached {
+        let named = self.near.len();
+        let mut all: Vec<Near> = self.all().cloned().collect();
+        measure::measure(&mut all).await;
+        self.learned = all.split_off(named);
+        self.near = all;
+        for known in [&mut self.near, &mut self.learned] {
+            known.sort_by_key(Near::rank);
+        }
+        let at_home = |near: &&Near| near.relay.id == home.id() && near.rtt.is_some();
+        let Some(ours) = self.all().find(at_home) else {
+            return home;
+        };
+        let less = self.all().filter(|near| is_better(near, ours)).collect();
+        let Some(chosen) = less_of_two(less, &mut Random::system()) else {
+            return home;
+        };
+        match Attached::connect(chosen, &self.options).await {
+            Ok(other) if !other.is_leaving() => {
+                tracing::info!(relay = %chosen.relay.host_port, "has less to do, and is as near");
+                home.close().await;
+                other
+            }
+            Ok(_) => home,
+            Err(failure) => {
+                tracing::info!(relay = %chosen.relay.host_port, %failure, "not taken");
+                home
+            }
+        }
+    }
+}
+
+/// Whether somebody's word that a relay is there is to be believed enough to send a question: not to what is this computer's, its
+/// link's or everybody's own (RFC 6890), unless the relay that we are at is there, too.
+fn may_be_relay(ip: IpAddr, ours: IpAddr) -> bool {
+    match ip.to_canonical() {
+        ip if ip.is_loopback() => ours.to_canonical().is_loopback(),
+        IpAddr::V4(ip) => {
+            !(ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || ip.octets()[0] == 0)
+        }
+        IpAddr::V6(ip) => !(ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified()),
+    }
+}
+
+fn is_better(other: &Near, ours: &Near) -> bool {
+    let (Some(there), Some(here)) = (other.rtt, ours.rtt) else {
+        return false;
+    };
+    other.relay.id != ours.relay.id
+        && there <= here + AS_NEAR.max(here / 4)
+        && ours.load.is_more_than(other.load)
+}
+
+/// Of two at random the one with less to do: if all went to the least loaded, all who come at once would (Mitzenmacher, The Power
+/// of Two Choices in Randomized Load Balancing, 2001).
+fn less_of_two<'a>(mut among: Vec<&'a Near>, random: &mut Random) -> Option<&'a Near> {
+    let mut draw = || {
+        let place = usize::from_ne_bytes(random.bytes()).checked_rem(among.len())?;
+        Some(among.swap_remove(place))
+    };
+    let (one, other) = (draw(), draw());
+    one.into_iter().chain(other).min_by_key(|near| near.load)
+}
+
+#[cfg(test)]
+mod tests {
+    use remora_proto::id::RelayId;
+
+    use super::*;
+
+    fn near(number: u8, rtt_ms: Option<u64>, nodes: usize) -> Near {
+        Near {
+            relay: RelayAddr {
+                host_port: format!("192.0.2.{number}:4433"),
+                id: RelayId([number; 32]),
+                tls: None,
+            },
+            address: None,
+            is_asked: true,
+            rtt: rtt_ms.map(Duration::from_millis),
+            load: Load::of_nodes(nodes),
+        }
+    }
+
+    #[test]
+    fn better_is_who_is_as_near_and_has_clearly_less_to_do() {
+        for (rtt_ms, better_up_to) in [(1, 11), (40, 50), (100, 125)] {
+            let ours = near(1, Some(rtt_ms), 300);
+            assert!(is_better(&near(2, Some(better_up_to), 200), &ours));
+            assert!(!is_better(&near(2, Some(better_up_to + 1), 0), &ours));
+            assert!(!is_better(&near(2, Some(1), 280), &ours), "a little less");
+            assert!(!is_better(&near(2, None, 0), &ours), "no answer");
+            assert!(
+                !is_better(&near(1, Some(1), 0), &ours),
+                "our own, by another address"
+            );
+        }
+    }
+
+    #[test]
+    fn of_two_the_one_with_less_to_do_is_taken_and_each_is_taken_sometimes() {
+        let relays = [
+            near(1, Some(1), 10),
+            near(2, Some(1), 100),
+            near(3, Some(1), 1000),
+        ];
+        let mut taken = [0; 3];
+        for seed in 0..300 {
+            let mut random = Random::seeded(seed);
+            let chosen = less_of_two(relays.iter().collect(), &mut random).expect("three");
+            taken[usize::from(chosen.relay.id.0[0]) - 1] += 1;
+        }
+        assert_eq!(taken[2], 0, "there is always a better one");
+        assert!(
+            (150..=250).contains(&taken[0]) && taken[1] > 50,
+            "{taken:?}"
+        );
+        let mut random = Random::seeded(1);
+        assert!(less_of_two(vec![&relays[2]], &mut random).is_some());
+        assert!(less_of_two(Vec::new(), &mut random).is_none());
+    }
+
+    #[test]
+    fn no_question_goes_where_no_relay_can_be() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let there = ip("192.0.2.1");
+        for refused in [
+            "127.0.0.1",
+            "::1",
+            "::ffff:127.0.0.1",
+            "0.0.0.0",
+            "169.254.1.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "ff02::1",
+            "fe80::1",
+        ] {
+            assert!(!may_be_relay(ip(refused), there), "{refused}");
+        }
+        for taken in ["198.51.100.1", "10.0.0.1", "2001:db8::1"] {
+            assert!(may_be_relay(ip(taken), there), "{taken}");
+        }
+        assert!(may_be_relay(ip("127.0.0.2"), ip("::1")));
+    }
+}
