@@ -4,7 +4,7 @@
 //! | offset | size | request | response |
 //! |---|---|---|---|
 //! | 0 | 1 | 0x05 | 0x05 |
-//! | 1 | 1 | 0 | 1 and, added to it, the load of who answers, see [`Load`] |
+//! | 1 | 1 | 0 | 1 and, added to it, the load of who answers, see `Load` |
 //! | 2 | 8 | transaction: random, chosen by the asker | the same |
 //! | 10 | 19 | 0 | the address, see `address` |
 //!
