@@ -312,7 +312,12 @@ impl Members {
     /// A relay was refused; whether to say so once more.
     pub fn refuse(&mut self, relay: RelayId, address: Option<SocketAddr>, now: Instant) -> bool {
         if let Some(address) = address {
-            self.pause(address, REFUSED_PAUSE, now);
+            // Who is only avoided for a while is welcome afterwards, and may know nobody else to ask.
+            let avoided_until = self.past.get(&relay).and_then(|past| past.avoided_until);
+            let pause = avoided_until
+                .filter(|&until| until > now)
+                .map_or(REFUSED_PAUSE, |until| until - now);
+            self.pause(address, pause, now);
         }
         self.forget_the_past(now);
         let past = self.past.entry(relay).or_default();
@@ -517,7 +522,10 @@ mod tests {
         members.admit(ONE, member(1), now);
         members.lose(ONE, now);
         assert_eq!(members.check(ONE, now), Err(Stranger::Flapping));
+        // It is here again, and refused; and is looked for as soon as it would not be.
+        assert!(members.refuse(ONE, Some(address(1)), now));
         assert_eq!(members.poll_dial(now + secs(1)), None);
+        assert_eq!(members.poll_dial(now + secs(2)), Some(address(1)));
         assert_eq!(members.check(ONE, now + secs(3)), Ok(()));
         // Once it has stayed, the past is the past.
         members.admit(ONE, member(1), now + secs(3));
