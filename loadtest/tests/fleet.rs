@@ -99,6 +99,24 @@ fn people_and_relays_come_and_go() {
 }
 
 #[test]
+fn sessions_begin_while_a_relay_is_added() {
+    let found = figures("mesh --add --relays 2 --sessions 4");
+    are(
+        &found,
+        &[
+            ("/joins_ok", 4),
+            ("/joins_failed", 0),
+            ("/added", 1),
+            ("/within_s", 4),
+        ],
+    );
+    assert!(found["share_of_added"].is_f64(), "{found:#}");
+    let sides = found["sides_begun_at"].as_object().expect("by relay");
+    let all: u64 = sides.values().filter_map(Value::as_u64).sum();
+    assert_eq!(all, 4, "two of each new session");
+}
+
+#[test]
 fn a_simulated_fleet_finds_every_code() {
     let found = figures("mesh --simulate --relays 300 --codes 3000 --lookups 500");
     are(

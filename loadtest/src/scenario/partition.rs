@@ -172,15 +172,16 @@ async fn measure(
     let apart = [one?, other?];
     sleep_until((cut + Duration::from_secs(args.cut)).into()).await;
 
-    sites.heal()?;
+    // Before: who waits for the processor notices the end of this late.
     let healed = Instant::now();
+    sites.heal()?;
     bench.progress.show("healed");
     let codes: Vec<_> = apart.iter().flat_map(|apart| apart.shown.clone()).collect();
     let [one, other] = &mut watchers;
     let (one, other, met_again) = tokio::join!(
         one.resolve(&codes, healed),
         other.resolve(&codes, healed),
-        fleet.whole(MEET)
+        async { fleet.whole(MEET).await.map(|_| healed.elapsed()) }
     );
     let met_again = met_again.context("after the cut")?;
     let mut resolved = Latencies::new()?;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use remora_proto::{
     id::{ExchangeId, NodeId, RelayId, SessionId},
     record::{InvalidRecord, LocatorKey, Record},
@@ -136,12 +136,23 @@ impl Question {
                 Finding::Withdrawn(withdrawn, key, why)
             }
             Self::Find { keys, purpose } => {
-                // All at once: they are the code's epochs, and somebody waits.
-                let all = keys.into_iter().map(|key| {
-                    let rendezvous = &rendezvous;
-                    async move { (key, rendezvous.find(key).await) }
-                });
-                let all = join_all(all).await;
+                // All at once: they are the code's epochs, and somebody waits. A live one is taken before what comes after it, so that
+                // nobody waits for that: where nothing is kept takes longest to find out.
+                let mut asked: FuturesOrdered<_> = keys
+                    .into_iter()
+                    .map(|key| {
+                        let rendezvous = &rendezvous;
+                        async move { (key, rendezvous.find(key).await) }
+                    })
+                    .collect();
+                let mut all = Vec::with_capacity(asked.len());
+                while let Some((key, found)) = asked.next().await {
+                    let is_live = matches!(found, Found::Live { .. });
+                    all.push((key, found));
+                    if is_live {
+                        break;
+                    }
+                }
                 Finding::Found(all, purpose)
             }
         }
@@ -453,4 +464,71 @@ pub fn unix_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+    use crate::rendezvous::Pending;
+
+    /// Keeps a live record under the key of only ones, and never finds out what is under that of only nines.
+    struct Slow;
+
+    impl Rendezvous for Slow {
+        fn put_if_absent(&self, _: Publication) -> Pending<'_, Result<(), PutRefused>> {
+            Box::pin(pending())
+        }
+
+        fn find(&self, key: LocatorKey) -> Pending<'_, Found> {
+            match key.0[0] {
+                1 => Box::pin(ready(Found::Live {
+                    record: Bytes::from_static(b"live"),
+                    relay: RelayId([1; 32]),
+                })),
+                9 => Box::pin(pending()),
+                _ => Box::pin(ready(Found::Absent)),
+            }
+        }
+
+        fn withdraw(
+            &self,
+            _: LocatorKey,
+            _: NodeId,
+            _: Ended,
+        ) -> Pending<'_, Result<(), WithdrawRefused>> {
+            Box::pin(pending())
+        }
+
+        fn let_go(&self, _: LocatorKey) {}
+
+        fn live_records(&self) -> usize {
+            1
+        }
+
+        fn kept_records(&self) -> usize {
+            1
+        }
+    }
+
+    async fn found(keys: [u8; 3]) -> Vec<u8> {
+        let question = Question::Find {
+            keys: keys.map(|key| LocatorKey([key; 32])).to_vec(),
+            purpose: Purpose::Lookup,
+        };
+        let Finding::Found(all, _) = question.ask(Arc::new(Slow)).await else {
+            panic!("another answer");
+        };
+        all.into_iter().map(|(key, _)| key.0[0]).collect()
+    }
+
+    #[tokio::test]
+    async fn a_live_code_does_not_wait_for_the_epochs_after_it_and_for_those_before_it() {
+        assert_eq!(found([1, 9, 9]).await, [1]);
+        assert_eq!(found([2, 1, 9]).await, [2, 1]);
+        assert_eq!(found([2, 3, 4]).await, [2, 3, 4]);
+        let (late, limit) = (found([9, 1, 1]), Duration::from_millis(1));
+        assert!(tokio::time::timeout(limit, late).await.is_err());
+    }
 }

@@ -24,13 +24,15 @@ use crate::{
     talks::{self, Begun},
 };
 
-/// All new sessions begin within this.
+/// All new sessions begin within this; few of them sooner, at this distance.
 const WITHIN: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_secs(2);
 /// Of all sessions, so many begin before: the load.
 const BEFORE: usize = 2;
 
 #[derive(Debug, Default)]
 struct Found {
+    within: Duration,
     /// By relay: where the two of each new session began.
     begun_at: BTreeMap<String, u64>,
     joins_ok: u64,
@@ -75,16 +77,20 @@ async fn measure(args: &Mesh, bench: &Bench) -> anyhow::Result<Found> {
 
     fleet.grow(1)?;
     let (since, new) = (Instant::now(), args.sessions - before);
+    let within = WITHIN.min(EVERY.mul_f64(float(new as u64)));
     let mut beginning = JoinSet::new();
     for number in 0..new {
         let [helpers, sharers] = [known(), known()];
-        let at = since + WITHIN.mul_f64(float(number as u64) / float(new as u64));
+        let at = since + within.mul_f64(float(number as u64) / float(new as u64));
         beginning.spawn(async move {
             sleep_until(at).await;
             Pair::begin_with([&helpers, &sharers], &Options::relay_only()).await
         });
     }
-    let mut found = Found::default();
+    let mut found = Found {
+        within,
+        ..Found::default()
+    };
     let mut begun = Vec::with_capacity(new);
     while let Some(one) = beginning.join_next().await {
         match one? {
@@ -121,7 +127,7 @@ impl Found {
                 "joins_ok": self.joins_ok,
                 "joins_failed": self.joins_failed.values().sum::<u64>(),
                 "failures": self.joins_failed,
-                "within_s": WITHIN.as_secs(),
+                "within_s": self.within.as_secs(),
                 "sides_begun_at": self.begun_at,
                 "share_of_added": self.share(args).map(|share| rounded(share, 4)),
             }),
@@ -134,7 +140,7 @@ impl Found {
             "mesh · a relay added to {} · {} sessions, half of them in the {} s after\n\n",
             args.relays,
             args.sessions,
-            WITHIN.as_secs()
+            self.within.as_secs()
         );
         for (relay, sides) in &self.begun_at {
             text += &format!("{relay:<12} {sides:>5} sides of new sessions\n");

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use rand::{RngExt as _, rngs::StdRng};
 use remora_relay::rendezvous::store::MAX_LIVE_PER_NODE;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::two_of;
 use crate::{
@@ -22,6 +23,8 @@ use crate::{
     setup::{self, Prepared},
 };
 
+/// Between two look-ups: a relay lets a node ask fifty times a second, and there are two at least who ask.
+const BETWEEN: Duration = Duration::from_millis(10);
 /// How often each link is measured.
 const KNOCKS: usize = 5;
 /// For a link; all of them are on this machine.
@@ -78,6 +81,7 @@ impl Lookups {
             let [host, joiner] = two_of(relays, random);
             let code = &shown[host][random.random_range(0..MAX_LIVE_PER_NODE)];
             lookups.look(&mut people[joiner].0, code).await;
+            sleep(BETWEEN).await;
         }
         for (joiner, host, crowd) in people {
             crowd::leave_all(&crowd, [joiner, host].into_iter()).await?;
