@@ -29,6 +29,9 @@ use crate::frame::{Header, Kind, Place, Tile as FrameTile};
 const TILE: usize = 64;
 /// Longest run of tiles that becomes one picture: more would hold up the first pixels of a large change.
 const MAX_RUN_TILES: usize = 8;
+/// Bytes of a budget for which a run may be one tile longer, more than most tiles take: where little may be sent, it is not
+/// exceeded by a run of eight.
+const RUN_TILE_BYTES: usize = 4 << 10;
 /// Small changes are put together; of many, some are large.
 const MAX_REJOINED: usize = 16;
 /// What was not sent for so long (µs) is not part of a film.
@@ -327,7 +330,7 @@ impl Encoder {
             self.copy(&moves, &mut body);
             changed = self.changed_areas(picture, scope, captured_us);
         }
-        for (area, class) in self.runs(picture, changed) {
+        for (area, class) in self.runs(picture, changed, budget) {
             if !body.tiles.is_empty() && body.tiles.len() >= budget.bytes {
                 break;
             }
@@ -545,13 +548,22 @@ impl Encoder {
     // ---- forms ---------------------------------------------------------------------------
 
     /// Neighbours of one class become one picture; what was sent longest ago comes first.
-    fn runs(&self, picture: Picture<'_>, changed: Vec<(usize, Area)>) -> Vec<(Area, Class)> {
+    fn runs(
+        &self,
+        picture: Picture<'_>,
+        changed: Vec<(usize, Area)>,
+        budget: Budget,
+    ) -> Vec<(Area, Class)> {
+        let longest = (budget.bytes / RUN_TILE_BYTES).clamp(1, MAX_RUN_TILES);
         let mut runs: Vec<Run> = Vec::new();
         for (index, area) in changed {
             let (class, sent) = (tile::classify(picture, area), self.tiles[index].last_sent);
             match runs.last_mut() {
                 Some(run)
-                    if run.class == class && run.last + 1 == index && self.same_run(run, index) =>
+                    if run.class == class
+                        && run.last + 1 == index
+                        && run.tiles < longest
+                        && !index.is_multiple_of(self.columns) =>
                 {
                     *run = Run {
                         area: run.area.union(area),
@@ -575,10 +587,6 @@ impl Encoder {
         }
         runs.sort_by_key(|run| (run.oldest, run.area.y));
         runs.into_iter().map(|run| (run.area, run.class)).collect()
-    }
-
-    fn same_run(&self, run: &Run, index: usize) -> bool {
-        !index.is_multiple_of(self.columns) && run.tiles < MAX_RUN_TILES
     }
 
     fn put(
@@ -816,6 +824,36 @@ mod tests {
     fn photo(x: usize, y: usize) -> [u8; 3] {
         let mix = (x * 2_654_435 + y * 40_503) as u32;
         [(x * 3 % 256) as u8, (y * 2 % 256) as u8, (mix >> 7) as u8]
+    }
+
+    /// QUIC begins with a window of 12,000 bytes, and what does not fit waits for a round trip and more.
+    #[test]
+    fn a_frame_of_a_small_budget_is_not_much_larger_whatever_is_shown() {
+        let (width, height) = (1280, 320);
+        let mut state = 1u64;
+        let mut noise = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            if state >> 63 == 1 { 250 } else { 5 }
+        };
+        let bytes: Vec<u8> = (0..width * height * 4).map(|_| noise()).collect();
+        let noise = Picture {
+            bytes: &bytes,
+            stride: width * 4,
+            width,
+            height,
+        };
+        let mut encoder = Encoder::new(width, height);
+        let budget = Budget {
+            bytes: 8 << 10,
+            quality: 60,
+        };
+        for step in 0..4 {
+            let frame = encoder.encode(noise, budget, Scope::Overlapping, step);
+            let bytes = frame.expect("there is more").bytes.len();
+            assert!((5_000..=12_000).contains(&bytes), "{bytes}");
+        }
     }
 
     #[test]

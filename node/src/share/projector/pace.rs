@@ -33,7 +33,7 @@ const MAX_WINDOW_BYTES: usize = 4 << 20;
 const FIRST_WINDOW_BYTES: usize = 32 << 10;
 
 /// Frames go another way: the first of them is to fit the window with which QUIC begins there, 12,000 bytes.
-const MOVED_WINDOW_BYTES: usize = 20 << 10;
+const MOVED_WINDOW_BYTES: usize = 16 << 10;
 
 /// What the paths take that frames have gone of late, by the numbers they have in [`crate::path::congestion`].
 #[derive(Debug)]
