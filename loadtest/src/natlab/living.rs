@@ -36,8 +36,8 @@ const MOVES: usize = 10;
 const STEADY: Duration = Duration::from_secs(3);
 /// What a move does is seen within this.
 const SETTLING: Duration = Duration::from_secs(1);
-/// Rows of the film: some 90 Mbit/s, so that 50 are left where a picture is left out now and then.
-const FILM: u16 = 320;
+/// Rows of the film: as many as leave 50 Mbit/s where a picture is left out now and then, and the processors to the rest of the lab.
+const FILM: u16 = 264;
 /// An idle session, several times as long as mappings live.
 const IDLE: Duration = Duration::from_secs(180);
 /// What is said after it arrives within this.
@@ -110,6 +110,8 @@ async fn migrate(network: &Network) -> Result<Value, String> {
     let mut living = Living::new(network, &Options::default(), sheet).await?;
     living.watch_picture();
     living.until_direct(true, MOVE).await?;
+    // The film is at its full speed first: on a path that is new it comes to it step by step.
+    sleep(STEADY).await;
     let (began, bytes) = (Instant::now(), living.bytes());
     living.chat_each_second();
     sleep(STEADY).await;
