@@ -18,12 +18,14 @@ mod bearing;
 pub mod carrier;
 /// Interfaces come and go.
 mod changes;
-/// What quinn knows of a path's width is forgotten with the path.
+/// What quinn knows of a path's width is that path's, and taken up where it was left.
 pub mod congestion;
 /// The addresses of this computer.
 pub mod gather;
 /// The task that chooses between UDP and a stream.
 pub mod keeper;
+/// What was known of paths that were taken a moment ago.
+pub mod lately;
 /// The task that looks for better paths, and leaves those that go dark.
 pub mod mover;
 /// A port of the gateway's.

@@ -4,24 +4,20 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
 use quinn_proto::RttEstimator;
 
+use super::lately::Lately;
+
 /// Which way packets go just now: a number that no other way has had. Of a number that was never seen before nothing is known.
 pub type WayNumber = Arc<AtomicU64>;
-
-/// What a way took so long ago says nothing of what it takes now.
-pub const FRESH: Duration = Duration::from_secs(60);
-/// Ways that are remembered: direct, by the relay, by the relay's stream, and as many again.
-pub const MAX_KNOWN: usize = 6;
 
 /// Makes controllers that know the ways of one session apart.
 #[derive(Debug)]
@@ -42,20 +38,13 @@ impl ControllerFactory for ByPath {
     }
 }
 
-/// What a way took.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    window: u64,
-    when: Instant,
-}
-
 /// A way that began with more than the initial window, until as much has arrived as it began with.
 #[derive(Clone, Copy, Debug)]
 struct Resumed {
     window: u64,
     arrived: u64,
-    /// To be believed again if this ends in the middle.
-    from: Known,
+    /// What was known of it, and as of when: to be believed again if this ends in the middle.
+    from: (Instant, u64),
 }
 
 struct PerWay {
@@ -64,7 +53,8 @@ struct PerWay {
     initial: u64,
     way: WayNumber,
     seen: u64,
-    known: BTreeMap<u64, Known>,
+    /// The windows, in bytes, that other ways had.
+    known: Lately<u64>,
     resumed: Option<Resumed>,
     /// What was sent before went another way, and says nothing of this one.
     since: Instant,
@@ -83,7 +73,7 @@ impl PerWay {
             current,
             seen: way.load(Ordering::Relaxed),
             way,
-            known: BTreeMap::new(),
+            known: Lately::default(),
             resumed: None,
             since: now,
             in_flight: 0,
@@ -96,34 +86,20 @@ impl PerWay {
     fn current(&mut self, now: Instant) -> &mut dyn Controller {
         let way = self.way.load(Ordering::Relaxed);
         if way != self.seen {
-            self.remember(now);
+            let known = self.known.take(way, now);
+            let until_now = (now, self.current.window());
+            let (when, window) = self.resumed.map_or(until_now, |resumed| resumed.from);
+            self.known.put(self.seen, when, window);
             (self.seen, self.since) = (way, now);
             self.elsewhere = self.in_flight;
-            self.begin(way, now);
+            self.begin(known, now);
         }
         &mut *self.current
     }
 
-    /// The window of the way that packets went until now.
-    fn remember(&mut self, now: Instant) {
-        let window = self.current.window();
-        let known = self
-            .resumed
-            .map_or(Known { window, when: now }, |resumed| resumed.from);
-        self.known.insert(self.seen, known);
-        if self.known.len() > MAX_KNOWN {
-            let oldest = self.known.iter().min_by_key(|(_, known)| known.when);
-            if let Some((&oldest, _)) = oldest {
-                self.known.remove(&oldest);
-            }
-        }
-    }
-
-    fn begin(&mut self, way: u64, now: Instant) {
-        let known = self.known.remove(&way);
-        let fresh = known.filter(|known| now.saturating_duration_since(known.when) <= FRESH);
-        self.resumed = fresh.and_then(|from| {
-            let window = from.window / 2;
+    fn begin(&mut self, known: Option<(Instant, u64)>, now: Instant) {
+        self.resumed = known.and_then(|from| {
+            let window = from.1 / 2;
             (window > self.initial).then_some(Resumed {
                 window,
                 arrived: 0,
@@ -256,7 +232,12 @@ impl Controller for PerWay {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use super::{
+        super::lately::{FRESH, MAX_KNOWN},
+        *,
+    };
 
     const DIRECT: u64 = 1;
     const RELAYED: u64 = 0;

@@ -12,7 +12,7 @@ use remora_proto::path::{
     way::Way,
 };
 
-use super::congestion::{MAX_KNOWN, WayNumber};
+use super::{congestion::WayNumber, lately::MAX_KNOWN};
 
 /// See the module.
 #[derive(Debug, Default)]

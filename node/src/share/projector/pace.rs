@@ -2,14 +2,11 @@
 //! congestion control (TCP Vegas, Brakmo and Peterson 1995). QUIC's own control keeps the network alive; this one keeps the
 //! queue before the narrow link short, in which a letter would wait behind a film.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use remora_picture::encode::Budget;
 
-use crate::path::congestion::{FRESH, MAX_KNOWN};
+use crate::path::lately::Lately;
 
 /// Queueing that frames may add to the path's own delay.
 const QUEUEING: Duration = Duration::from_millis(40);
@@ -35,12 +32,12 @@ const FIRST_WINDOW_BYTES: usize = 32 << 10;
 /// Frames go another way: the first of them is to fit the window with which QUIC begins there, 12,000 bytes.
 const MOVED_WINDOW_BYTES: usize = 16 << 10;
 
-/// What the paths take that frames have gone of late, by the numbers they have in [`crate::path::congestion`].
+/// What the paths take that frames have gone of late, by their numbers.
 #[derive(Debug)]
 pub(super) struct Paces {
     /// The path that frames go.
     number: u64,
-    others: BTreeMap<u64, (Instant, Pace)>,
+    others: Lately<Pace>,
 }
 
 impl Paces {
@@ -48,7 +45,7 @@ impl Paces {
     pub(super) fn new(number: u64) -> Self {
         Self {
             number,
-            others: BTreeMap::new(),
+            others: Lately::default(),
         }
     }
 
@@ -59,24 +56,14 @@ impl Paces {
 
     /// Whether frames have gone that way of late.
     pub(super) fn knows(&self, number: u64, now: Instant) -> bool {
-        self.others
-            .get(&number)
-            .is_some_and(|(when, _)| now.saturating_duration_since(*when) <= FRESH)
+        self.others.knows(number, now)
     }
 
     /// Frames go that way from now on; until now they went at this pace.
     pub(super) fn moved(&mut self, number: u64, until_now: Pace, now: Instant) -> Pace {
-        self.others.insert(self.number, (now, until_now));
+        let known = self.others.take(number, now);
+        self.others.put(self.number, now, until_now);
         self.number = number;
-        self.others
-            .retain(|_, (when, _)| now.saturating_duration_since(*when) <= FRESH);
-        let known = self.others.remove(&number);
-        if self.others.len() >= MAX_KNOWN {
-            let oldest = self.others.iter().min_by_key(|(_, (when, _))| *when);
-            if let Some((&oldest, _)) = oldest {
-                self.others.remove(&oldest);
-            }
-        }
         known.map_or_else(|| Pace::moved(now), |(_, pace)| pace.resumed(now))
     }
 }
@@ -202,6 +189,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::lately::FRESH;
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
