@@ -12,6 +12,8 @@ use std::{
 use remora_proto::{noise::StaticKey, random::Random};
 use zeroize::Zeroizing;
 
+use crate::secret_file::too_open;
+
 /// Length of the key file.
 const KEY_BYTES: usize = 32;
 
@@ -113,20 +115,6 @@ fn load(mut file: File, path: &Path) -> Result<StaticKey, KeyError> {
         return Err(damaged("it holds only zeros".to_owned()));
     }
     Ok(StaticKey::from_bytes(*bytes))
-}
-
-/// A file's permissions, when they give any of `denied`.
-#[cfg(unix)]
-pub(crate) fn too_open(metadata: &fs::Metadata, denied: u32) -> Option<u32> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = metadata.permissions().mode() & 0o777;
-    (mode & denied != 0).then_some(mode)
-}
-
-/// Nothing is known of them here.
-#[cfg(not(unix))]
-pub(crate) fn too_open(_: &fs::Metadata, _: u32) -> Option<u32> {
-    None
 }
 
 /// Writes a new key beside `path` and links it there, so that the file is never seen half written and

@@ -26,6 +26,8 @@
 pub mod config;
 // The static key: loaded, created, refused when others could read it.
 pub mod identity;
+// Keys and tokens in files that nobody else can read.
+mod secret_file;
 // As many sockets as the system allows.
 pub mod open_files;
 

@@ -1,8 +1,7 @@
 //! The operator's token: one line of text in a file that nobody else can read.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,7 +9,7 @@ use std::{
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::identity::too_open;
+use crate::secret_file::{Refused, read_text};
 
 /// Shorter ones are guessed.
 const MIN_BYTES: usize = 16;
@@ -74,22 +73,14 @@ impl AdminToken {
     /// # Errors
     /// [`TokenError`], which says what to do.
     pub fn load(path: &Path) -> Result<Self, TokenError> {
-        let read_error = |source| TokenError::Read {
-            path: path.to_owned(),
-            source,
+        let refused = |why| {
+            let path = path.to_owned();
+            match why {
+                Refused::Read(source) => TokenError::Read { path, source },
+                Refused::TooOpen(mode) => TokenError::TooOpen { path, mode },
+            }
         };
-        let file = File::open(path).map_err(read_error)?;
-        // The group may read it, as the fleet key.
-        if let Some(mode) = too_open(&file.metadata().map_err(read_error)?, 0o037) {
-            return Err(TokenError::TooOpen {
-                path: path.to_owned(),
-                mode,
-            });
-        }
-        let mut text = Zeroizing::new(String::new());
-        file.take(MAX_FILE_BYTES)
-            .read_to_string(&mut text)
-            .map_err(read_error)?;
+        let text = read_text(path, MAX_FILE_BYTES).map_err(refused)?;
         Self::parse(&text).ok_or_else(|| TokenError::Damaged {
             path: path.to_owned(),
         })

@@ -3,8 +3,8 @@
 //! Who has it is in the fleet, so it is made once, carried to every relay, and refused when anybody else could have copied it.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    fs::OpenOptions,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,7 @@ use data_encoding::BASE32_NOPAD;
 use remora_proto::{noise::link::FleetKey, random::Random};
 use zeroize::Zeroizing;
 
-use crate::identity::too_open;
+use crate::secret_file::{Refused, read_text};
 
 /// Longest file that is read: the line, and some white space around it.
 const MAX_FILE_BYTES: u64 = 128;
@@ -63,22 +63,14 @@ pub enum FleetKeyError {
 /// # Errors
 /// [`FleetKeyError`], which says what to do.
 pub fn load(path: &Path) -> Result<FleetKey, FleetKeyError> {
-    let read_error = |source| FleetKeyError::Read {
-        path: path.to_owned(),
-        source,
+    let refused = |why| {
+        let path = path.to_owned();
+        match why {
+            Refused::Read(source) => FleetKeyError::Read { path, source },
+            Refused::TooOpen(mode) => FleetKeyError::TooOpen { path, mode },
+        }
     };
-    let file = File::open(path).map_err(read_error)?;
-    // The group may read it: a secret that Kubernetes mounts for a user other than root belongs to a group of its own.
-    if let Some(mode) = too_open(&file.metadata().map_err(read_error)?, 0o037) {
-        return Err(FleetKeyError::TooOpen {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    let mut text = Zeroizing::new(String::new());
-    file.take(MAX_FILE_BYTES)
-        .read_to_string(&mut text)
-        .map_err(read_error)?;
+    let text = read_text(path, MAX_FILE_BYTES).map_err(refused)?;
     decode(&text).ok_or_else(|| FleetKeyError::Damaged {
         path: path.to_owned(),
     })
