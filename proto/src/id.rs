@@ -1,6 +1,6 @@
 //! Who is who. Newtypes, so that no id is taken for another; addresses that carry the key of who answers there.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use aws_lc_rs::digest;
 use data_encoding::{BASE32_NOPAD, DecodeError};
@@ -189,6 +189,18 @@ impl fmt::Display for RelayAddr {
     }
 }
 
+/// Whether somebody's word that a relay is there is to be believed enough to send a question: not to what is this computer's, its
+/// link's or everybody's own (RFC 6890), however it is written. On this computer it may be if the fleet is.
+pub fn may_be_relay(ip: IpAddr, is_on_this_computer: bool) -> bool {
+    match ip.to_canonical() {
+        ip if ip.is_loopback() => is_on_this_computer,
+        IpAddr::V4(ip) => {
+            !(ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || ip.octets()[0] == 0)
+        }
+        IpAddr::V6(ip) => !(ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,5 +260,50 @@ mod tests {
             parse("a:1/has-a-1-and-a-0"),
             Err(InvalidRelayAddr::Key(InvalidKey::Encoding(_)))
         ));
+    }
+
+    #[test]
+    fn nobody_is_asked_who_cannot_be_a_relay() {
+        let may = |ip: &str, here| may_be_relay(ip.parse().expect("an address"), here);
+        for ip in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fd00::1"] {
+            assert!(may(ip, false), "{ip}");
+        }
+        for ip in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(!may(ip, false) && may(ip, true), "{ip}");
+        }
+        for ip in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "0.1.2.3",
+            "fe80::1",
+            "ff02::1",
+        ] {
+            assert!(!may(ip, true), "{ip}");
+        }
+    }
+
+    #[test]
+    fn no_question_goes_where_no_relay_can_be() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        for refused in [
+            "127.0.0.1",
+            "::1",
+            "::ffff:127.0.0.1",
+            "0.0.0.0",
+            "169.254.1.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "ff02::1",
+            "fe80::1",
+        ] {
+            assert!(!may_be_relay(ip(refused), false), "{refused}");
+        }
+        for taken in ["198.51.100.1", "10.0.0.1", "2001:db8::1"] {
+            assert!(may_be_relay(ip(taken), false), "{taken}");
+        }
+        assert!(may_be_relay(ip("127.0.0.2"), true));
     }
 }

@@ -1,9 +1,13 @@
 //! Other relays of the fleet, which the one that a node is at names: one of them is gone to when this one has much more to do,
 //! and when it is gone. Nobody has to tell the nodes that there is one more.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
-use remora_proto::{id::RelayAddr, random::Random, wire::reflect::Load};
+use remora_proto::{
+    id::{RelayAddr, may_be_relay},
+    random::Random,
+    wire::reflect::Load,
+};
 
 use super::{Homes, Near, attached::Attached, measure, resolve};
 
@@ -20,7 +24,7 @@ impl Homes {
         if self.options.only_named {
             return home;
         }
-        let ours = home.socket.relay().ip();
+        let is_here = home.socket.relay().ip().to_canonical().is_loopback();
         let others = home.control.welcome.others.iter().take(MAX_LEARNED);
         let others: Vec<RelayAddr> = others
             .filter_map(|text| text.parse().ok())
@@ -28,7 +32,10 @@ impl Homes {
             .collect();
         // Whoever cannot be found is nobody to go to.
         let mut learned = resolve(&others, &self.options).await.unwrap_or_default();
-        learned.retain(|near| near.address.is_some_and(|at| may_be_relay(at.ip(), ours)));
+        learned.retain(|near| {
+            near.address
+                .is_some_and(|at| may_be_relay(at.ip(), is_here))
+        });
         self.learned = learned;
         let load = u8::try_from(home.control.welcome.load).map_or(Load::FULL, Load::from_byte);
         let has_little = load < Load::of_nodes(MANY);
@@ -68,18 +75,6 @@ impl Homes {
                 home
             }
         }
-    }
-}
-
-/// Whether somebody's word that a relay is there is to be believed enough to send a question: not to what is this computer's, its
-/// link's or everybody's own (RFC 6890), unless the relay that we are at is there, too.
-fn may_be_relay(ip: IpAddr, ours: IpAddr) -> bool {
-    match ip.to_canonical() {
-        ip if ip.is_loopback() => ours.to_canonical().is_loopback(),
-        IpAddr::V4(ip) => {
-            !(ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || ip.octets()[0] == 0)
-        }
-        IpAddr::V6(ip) => !(ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified()),
     }
 }
 
@@ -159,29 +154,5 @@ mod tests {
         let mut random = Random::seeded(1);
         assert!(less_of_two(vec![&relays[2]], &mut random).is_some());
         assert!(less_of_two(Vec::new(), &mut random).is_none());
-    }
-
-    #[test]
-    fn no_question_goes_where_no_relay_can_be() {
-        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
-        let there = ip("192.0.2.1");
-        for refused in [
-            "127.0.0.1",
-            "::1",
-            "::ffff:127.0.0.1",
-            "0.0.0.0",
-            "169.254.1.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::",
-            "ff02::1",
-            "fe80::1",
-        ] {
-            assert!(!may_be_relay(ip(refused), there), "{refused}");
-        }
-        for taken in ["198.51.100.1", "10.0.0.1", "2001:db8::1"] {
-            assert!(may_be_relay(ip(taken), there), "{taken}");
-        }
-        assert!(may_be_relay(ip("127.0.0.2"), ip("::1")));
     }
 }

@@ -546,22 +546,18 @@ impl Registry {
 
     /// Other relays that a node may go to, as text (see [`RelayAddr`]): of many a few, not the same for each node.
     pub fn others(&self, node: ConnectionNumber) -> Vec<String> {
-        let heard: Vec<_> = self
-            .neighbours
-            .0
-            .iter()
-            .filter_map(|(&id, is)| Some((id, is.place()?)))
-            .collect();
+        let heard = self.neighbours.0.iter().filter(|(_, is)| is.leg.is_some());
+        let heard: Vec<_> = heard.collect();
         let first = usize::try_from(node.0).unwrap_or(0) % heard.len().max(1);
         let (before, from) = heard.split_at(first);
         let some = from.iter().chain(before).take(MAX_OTHERS);
-        some.map(|(id, host_port)| {
+        some.filter_map(|(id, is)| {
             let address = RelayAddr {
-                host_port: host_port.clone(),
-                id: *id,
+                host_port: is.place()?,
+                id: **id,
                 tls: None,
             };
-            address.to_string()
+            Some(address.to_string())
         })
         .collect()
     }

@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use quinn_udp::Transmit;
-use remora_proto::{id::RelayId, path::check};
+use remora_proto::{
+    id::{RelayId, may_be_relay},
+    path::check,
+};
 
 use super::{Sought, Task, resolve};
 use crate::{
@@ -52,7 +55,7 @@ impl Task {
             if address.ip().is_unspecified() {
                 let at = |ip: &&IpAddr| SocketAddr::new(**ip, address.port());
                 addresses.extend(seen.iter().map(at));
-            } else if may_be_asked(address.ip(), seen.iter().any(|ip| ip.is_loopback())) {
+            } else if may_be_relay(address.ip(), seen.iter().any(|ip| ip.is_loopback())) {
                 addresses.push(address);
             }
         }
@@ -118,18 +121,6 @@ pub(super) fn advertised(said: &str) -> Option<String> {
     }
 }
 
-/// Whether a datagram may be sent there on a relay's word: not to what is this computer's, its link's or everybody's own
-/// (RFC 6890), however it is written.
-fn may_be_asked(ip: IpAddr, is_on_this_computer: bool) -> bool {
-    match ip.to_canonical() {
-        ip if ip.is_loopback() => is_on_this_computer,
-        IpAddr::V4(ip) => {
-            !(ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || ip.octets()[0] == 0)
-        }
-        IpAddr::V6(ip) => !(ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,28 +133,6 @@ mod tests {
         assert_eq!(place(name), Some(Place::Named(name.into())));
         for nowhere in ["", "relay", &format!("{}:1", "x".repeat(300))] {
             assert_eq!(place(nowhere), None);
-        }
-    }
-
-    #[test]
-    fn nobody_is_asked_who_cannot_be_a_relay() {
-        let may = |ip: &str, here| may_be_asked(ip.parse().expect("an address"), here);
-        for ip in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fd00::1"] {
-            assert!(may(ip, false), "{ip}");
-        }
-        for ip in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert!(!may(ip, false) && may(ip, true), "{ip}");
-        }
-        for ip in [
-            "169.254.169.254",
-            "::ffff:169.254.169.254",
-            "224.0.0.1",
-            "255.255.255.255",
-            "0.1.2.3",
-            "fe80::1",
-            "ff02::1",
-        ] {
-            assert!(!may(ip, true), "{ip}");
         }
     }
 }
