@@ -252,6 +252,7 @@ impl Relay {
             registry(&config, Arc::clone(&table), Arc::clone(&metrics)),
             Desk::new(
                 me,
+                config.name.clone(),
                 config.realm.clone(),
                 config.lookup_rate,
                 LOOKUP_SOURCES,

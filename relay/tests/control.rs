@@ -336,7 +336,7 @@ async fn a_record_that_is_not_in_order_is_refused() {
     let code = code(5);
     host.done(code.publish()).await;
     host.done(code.publish()).await;
-    let same_place = code_with(6, |record| record.locator_key = code.key);
+    let same_place = code_with(6, |record| record.key = code.key);
     assert_eq!(other.refused(same_place.publish()).await, Reason::Taken);
     assert_eq!(
         other.refused(code.publish()).await,

@@ -19,7 +19,7 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Inco
 use quinn_udp as udp;
 use remora_proto::{
     id::ExchangeId,
-    record::LocatorKey,
+    record::RecordKey,
     wire::{
         self,
         message::{
@@ -105,7 +105,7 @@ pub struct Ports {
     /// What they ask.
     pub asked: mpsc::Receiver<mesh::Asked>,
     /// Locators that are other hosts'.
-    pub taken: mpsc::Receiver<LocatorKey>,
+    pub taken: mpsc::Receiver<RecordKey>,
 }
 
 /// The task.
