@@ -51,6 +51,19 @@ fn default_path() -> Option<PathBuf> {
     Some(base.join("remora").join("config.toml"))
 }
 
+/// The settings file `named` on the command line, or the default one; it need not be there.
+///
+/// # Errors
+/// There is no home folder.
+pub(crate) fn path(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    let no_home =
+        || usage("there is no home folder to keep settings in; name a file with --config".into());
+    named
+        .map(Path::to_path_buf)
+        .or_else(default_path)
+        .ok_or_else(no_home)
+}
+
 fn usage(line: String) -> Failure {
     Failure::new(Exit::Usage, "CONFIG", line)
 }
@@ -93,14 +106,7 @@ impl File {
     /// # Errors
     /// What the system says.
     pub fn save(&self, named: Option<&Path>) -> Result<PathBuf, Failure> {
-        let path = named
-            .map(Path::to_path_buf)
-            .or_else(default_path)
-            .ok_or_else(|| {
-                usage(
-                    "there is no home folder to keep settings in; name a file with --config".into(),
-                )
-            })?;
+        let path = path(named)?;
         let text = toml::to_string(self).map_err(|error| Failure::internal("settings", error))?;
         let write = || {
             if let Some(folder) = path.parent() {

@@ -29,12 +29,12 @@ use std::{
 use bytes::Bytes;
 use quinn::{AckFrequencyConfig, Connection, TransportConfig, VarInt};
 use remora_proto::{
-    id::{ExchangeId, RelayAddr, SessionId, Side},
+    id::{DeviceId, ExchangeId, RelayAddr, SessionId, Side},
     noise::{ClientConfig, INITIAL_RTT, Profile, StaticKey},
     wire::message::{
         ALPN_RELAY,
         control::{
-            self as schema, Reason, Refused, ReleaseCause, node_to_relay::Body as Request,
+            self as schema, Reason, Refused, ReleaseCause, Sighted, node_to_relay::Body as Request,
             relay_to_node::Body as Answer,
         },
     },
@@ -311,6 +311,18 @@ impl Control {
         {
             Answer::Allocated(allocated) => Ok(Some(allocated.into())),
             Answer::Done(_) => Ok(None),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Whether a device is there.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn seek(&self, device: DeviceId) -> Result<Sighted, RequestError> {
+        let device = Bytes::copy_from_slice(&device.0);
+        match self.request(Request::Seek(schema::Seek { device })).await? {
+            Answer::Sighted(sighted) => Ok(sighted),
             _ => Err(unexpected()),
         }
     }
