@@ -44,7 +44,7 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::failure::{RELAY_UNREACHABLE, relay_lost};
+pub use self::failure::{RELAY_KEY, RELAY_UNREACHABLE, relay_lost};
 use self::link::Link;
 use crate::{
     error::Failure,
@@ -84,6 +84,8 @@ pub enum Notice {
     Draining(Duration),
     /// The code is another's.
     Taken,
+    /// Said by nobody: the relay does not answer this parked node, which tries to come back, for as long as its place would be kept.
+    Silent,
 }
 
 /// A session on the relay.

@@ -157,9 +157,13 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
 async fn unreached_by_tcp(relays: &[RelayAddr]) -> Vec<Option<Failure>> {
     let mut trying = JoinSet::new();
     for (number, relay) in relays.iter().enumerate() {
-        let relay = relay.clone();
+        // One name may be that of several.
+        let namesakes = relays
+            .iter()
+            .filter(|other| other.host_port == relay.host_port);
+        let namesakes: Vec<_> = namesakes.cloned().collect();
         trying.spawn(async move {
-            let failure = match Node::connect(&relay, Options::tcp_only()).await {
+            let failure = match Node::at_nearest(&namesakes, Options::tcp_only()).await {
                 Ok(node) => {
                     node.close().await;
                     None

@@ -230,7 +230,7 @@ impl Node {
     }
 
     /// All relays that it knows, and how far away they are, nearest first.
-    pub fn near(&self) -> &[Near] {
+    pub fn near(&self) -> Vec<Near> {
         self.homes.near()
     }
 

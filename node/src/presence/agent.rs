@@ -27,6 +27,7 @@ use crate::{
     config::File,
     control::{Notice, RequestError, unix_ms},
     error::{Exit, Failure},
+    event::{about, milliseconds},
     homes::{Homes, attached::Attached},
     node::{Options, find_place},
     terminal::console::{print_data, print_note},
@@ -174,6 +175,8 @@ impl Agent {
             };
             match notice {
                 None => return Ok(Left::Lost),
+                // Parked, and the relay does not answer.
+                Some(Notice::Silent) if can_move => return Ok(Left::Lost),
                 Some(Notice::Draining(_)) if can_move => return Ok(Left::Draining),
                 Some(Notice::Taken) => return Err(is_another()),
                 Some(
@@ -182,7 +185,8 @@ impl Agent {
                     | Notice::Signal(..)
                     | Notice::Dismissed(..)
                     | Notice::Allocated(_)
-                    | Notice::Released(..),
+                    | Notice::Released(..)
+                    | Notice::Silent,
                 ) => {}
             }
         }
@@ -232,13 +236,12 @@ impl Agent {
             return Ok(());
         };
         let (name, rtt) = (&home.control.welcome.relay_name, home.control.rtt());
-        let ms = rtt.as_secs_f64() * 1e3;
         self.voice.tell(
             json!({
-                "event": "online", "relay": name, "address": home.relay.host_port, "rtt_ms": ms,
+                "event": "online", "relay": name, "address": home.relay.host_port, "rtt_ms": milliseconds(rtt),
                 "agents": AGENTS,
             }),
-            &format!("Online at {name} ({ms:.0} ms)."),
+            &format!("Online at {name} ({}).", about(rtt)),
         )
     }
 
