@@ -147,6 +147,8 @@ pub struct Control {
     pub relay: SocketAddr,
     /// Round trip of one question, where the handshake says nothing of it.
     measured: Option<Duration>,
+    /// It is parked when it has been silent for so long.
+    pub(crate) park_after: Duration,
 }
 
 impl std::fmt::Debug for Asked {
@@ -205,6 +207,7 @@ impl Control {
             welcome: Arc::new(welcome),
             relay: address,
             measured: None,
+            park_after,
         };
         let task = link.run(stream, asked, notify, connection_tx);
         Ok(Started {
