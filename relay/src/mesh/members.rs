@@ -117,6 +117,8 @@ struct Present {
     met: u64,
     since: Instant,
     missed: u32,
+    /// It has let this one in, too.
+    is_mutual: bool,
 }
 
 #[derive(Debug, Default)]
@@ -299,9 +301,17 @@ impl Members {
             met: self.met,
             since: now,
             missed: 0,
+            is_mutual: false,
         };
         self.present.insert(relay, present);
         true
+    }
+
+    /// A member has let us in.
+    pub fn let_in(&mut self, relay: RelayId) {
+        if let Some(present) = self.present.get_mut(&relay) {
+            present.is_mutual = true;
+        }
     }
 
     /// A member is still here.
@@ -351,9 +361,14 @@ impl Members {
         left.is_some()
     }
 
-    /// The last connection to a relay ended; whom it was, if it was in.
+    /// The last connection to a relay ended; whom it was, if it was in. It is held against it only if we were in there, too: a refusal
+    /// may come after the end of the connection, or not at all.
     pub fn lose(&mut self, relay: RelayId, now: Instant) -> Option<Member> {
         let lost = self.present.remove(&relay)?;
+        if !lost.is_mutual {
+            self.pause(lost.member.address, LONGEST_PAUSE, now);
+            return Some(lost.member);
+        }
         self.forget_the_past(now);
         let past = self.past.entry(relay).or_default();
         if now.saturating_duration_since(lost.since) < SETTLED {
@@ -478,6 +493,7 @@ mod tests {
         assert!(!members.admit(ONE, member(2), now), "nothing new");
         assert_eq!(members.poll_dial(now + secs(99)), None);
         assert!(members.admit(ONE, member(3), now + secs(99)), "elsewhere");
+        members.let_in(ONE);
         assert_eq!(members.lose(ONE, now + secs(99)), Some(member(3)));
         assert_eq!(members.lose(ONE, now + secs(99)), None);
         let found: Vec<_> = std::iter::from_fn(|| members.poll_dial(now + secs(100))).collect();
@@ -498,6 +514,7 @@ mod tests {
         members.admit(ONE, member(2), now);
         assert_eq!(members.poll_dial(now + secs(99)), None);
         assert_eq!(members.poll_timeout(), None);
+        members.let_in(ONE);
         members.lose(ONE, now + secs(99));
         let found: Vec<_> = std::iter::from_fn(|| members.poll_dial(now + secs(100))).collect();
         assert_eq!(found, [address(1), address(2)]);
@@ -519,10 +536,12 @@ mod tests {
         for _ in 0..FREE_LOSSES {
             assert_eq!(members.check(ONE, now), Ok(()));
             members.admit(ONE, member(1), now);
+            members.let_in(ONE);
             members.lose(ONE, now + secs(5));
             now += secs(6);
         }
         members.admit(ONE, member(1), now);
+        members.let_in(ONE);
         members.lose(ONE, now);
         assert_eq!(members.check(ONE, now), Err(Stranger::Flapping));
         // It is here again, and refused; and is looked for as soon as it would not be.
@@ -532,6 +551,7 @@ mod tests {
         assert_eq!(members.check(ONE, now + secs(3)), Ok(()));
         // Once it has stayed, the past is the past.
         members.admit(ONE, member(1), now + secs(3));
+        members.let_in(ONE);
         members.lose(ONE, now + secs(99));
         assert_eq!(members.past[&ONE].losses, 0);
     }
@@ -565,6 +585,12 @@ mod tests {
             members.admit(ONE, member(1), now);
             assert!(members.leave(ONE, now));
             assert_eq!(members.lose(ONE, now), None);
+        }
+        // What it says comes too late, or not at all.
+        for _ in 0..10 {
+            assert_eq!(members.check(ONE, now), Ok(()));
+            members.admit(ONE, member(1), now);
+            assert!(members.lose(ONE, now).is_some());
         }
         assert_eq!(members.poll_dial(now + secs(3)), None);
         assert_eq!(members.poll_dial(now + LONGEST_PAUSE), Some(address(1)));

@@ -71,6 +71,7 @@ impl Task {
                 if self.hear(relay, connection, &hello, now).is_err() {
                     self.shun(peer, now);
                 }
+                self.members.let_in(relay);
             }
             Err(_) => {
                 if self.members.missed(relay) {
