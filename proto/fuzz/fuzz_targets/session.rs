@@ -46,6 +46,7 @@ fuzz_target!(|data: &[u8]| {
             named: Named::default(),
         },
         handshake_hash: [9; 32],
+        terms: Terms::default(),
     };
     let mut now = Instant::now();
     let mut watch = Watch::new(role, Session::new(setup, now));
