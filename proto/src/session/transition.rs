@@ -157,6 +157,13 @@ impl Session {
                 self.set_mode(Mode::View, who);
             }
 
+            // Said before the other side knew; it is to be so afterwards, too.
+            (S::Interrupted(live, _), Says(who, W::Drop))
+                if who != me && live.mode == Mode::Control =>
+            {
+                self.set_mode(Mode::View, who);
+            }
+
             // ---- 22: pause ----
             (S::Active(live), Says(Sharer, W::Pause(paused)))
                 if attended && paused != (live.pause == Pause::Paused) =>
