@@ -56,7 +56,10 @@ use crate::{
     id::Side,
     identity::{Introduction, Role},
     sas::Nonce,
-    wire::message::{MAX_CHAT_TEXT_BYTES, session as schema},
+    wire::message::{
+        MAX_CHAT_TEXT_BYTES,
+        session::{self as schema, control::Body},
+    },
 };
 
 /// What a session starts from: the finished inner handshake, and the terms.
@@ -85,6 +88,8 @@ pub struct Session {
     began: Instant,
     /// Sharer: what the helper was last told of a secure prompt.
     covered: Option<SecurePrompt>,
+    /// Of the latest question of each kind: the helper's own, at the sharer the one heard.
+    numbers: [u32; 3],
     receipt: Receipt,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -104,6 +109,7 @@ impl Session {
             timers,
             began: now,
             covered: None,
+            numbers: [0; 3],
             receipt: Receipt::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -207,17 +213,31 @@ impl Session {
         if !may_say(self.setup.role, &word) {
             return Err(Refusal::BadState(word.name()));
         }
+        let question = word.question();
         self.happen(Happening::Says(self.setup.role, word), now)?;
+        if let Some(question) = question {
+            let number = &mut self.numbers[question as usize];
+            *number = number.wrapping_add(1);
+        }
         if let Some(body) = body {
-            self.transmits.insert(at, Transmit::Control(body));
+            let numbered = self.numbered(body);
+            self.transmits.insert(at, numbered);
         }
         Ok(())
     }
 
     fn tell(&mut self, word: &Word) {
         if let Some(body) = word.body() {
-            self.transmits.push_back(Transmit::Control(body));
+            let numbered = self.numbered(body);
+            self.transmits.push_back(numbered);
         }
+    }
+
+    fn numbered(&self, mut body: Body) -> Transmit {
+        if let Some((question, number)) = word::number(&mut body) {
+            *number = self.numbers[question as usize];
+        }
+        Transmit::Control(body)
     }
 
     fn send_chat(&mut self, text: String, now: Instant) -> Result<(), Refusal> {
@@ -247,19 +267,29 @@ impl Session {
         message: schema::Control,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let Some(body) = message.body else {
+        let Some(mut body) = message.body else {
             return Err(Refusal::BadState("a message of an unknown kind"));
         };
         if !self.state.is_open() {
             return Err(Refusal::BadState("a message after the end"));
         }
         let peer = self.setup.role.peer();
+        let number = word::number(&mut body).map(|(question, number)| (question, *number));
         let Some(word) = Word::heard(peer, body) else {
             return Err(Refusal::BadState("a word of the other role"));
         };
         // It is not lost.
         self.handle_heard(now)?;
         let (name, question) = (word.name(), word.question());
+        match number {
+            Some((question, number)) if peer == Role::Helper => {
+                self.numbers[question as usize] = number;
+            }
+            Some((question, number)) if number != self.numbers[question as usize] => {
+                return Err(Refusal::BadState("an answer to an earlier question"));
+            }
+            Some(_) | None => {}
+        }
         let done = self.happen(Happening::Says(peer, word), now);
         done.map_err(|refusal| {
             let refusal = refusal.named(name);

@@ -203,19 +203,6 @@ impl Session {
             {
                 self.refused(question, why);
             }
-            // Answers to what is not asked any more: the sharer is to take them back.
-            (S::Active(live), Says(Sharer, W::Allow(..)))
-                if me == Helper && live.mode == Mode::View =>
-            {
-                self.tell(&W::Drop);
-                return Err(NOT_LISTED);
-            }
-            (S::Active(live), Says(Sharer, W::AllowElevation))
-                if me == Helper && live.elevation == Elevation::None =>
-            {
-                self.tell(&W::ReleaseElevation);
-                return Err(NOT_LISTED);
-            }
 
             // ---- 24: a secure prompt ----
             (S::Active(_) | S::Interrupted(..), World(Wo::SecurePrompt(prompt)))
@@ -231,8 +218,10 @@ impl Session {
             }
 
             // ---- 25: elevation ends (also 21, 33) ----
-            (S::Active(live), Says(_, W::ReleaseElevation))
-                if live.elevation != Elevation::None =>
+            // The helper also takes back what it has asked for; to that the sharer says no.
+            (S::Active(live), Says(who, W::ReleaseElevation))
+                if live.elevation == Elevation::Granted
+                    || (live.elevation == Elevation::Asked && who == Helper) =>
             {
                 self.drop_elevation();
             }
@@ -658,7 +647,11 @@ impl Session {
             return;
         };
         if live.elevation != Elevation::None {
-            self.tell(&W::ReleaseElevation);
+            let no = match (live.elevation, self.setup.role) {
+                (Elevation::Asked, Sharer) => W::DeclineElevation,
+                _ => W::ReleaseElevation,
+            };
+            self.tell(&no);
             self.drop_elevation(); // 25
         }
         let asked = self.state.live().and_then(|live| live.ask);

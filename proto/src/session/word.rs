@@ -88,12 +88,34 @@ pub(super) enum World {
     Activity,
 }
 
+/// The number in a question, an answer or a refusal, and what it is about. An answer counts if it has the number of the question
+/// asked last: one to a question that the helper has given up since is none.
+pub(super) fn number(body: &mut Body) -> Option<(Question, &mut u32)> {
+    match body {
+        Body::ModeRequest(request) => Some((Question::Mode, &mut request.number)),
+        Body::ConsentAnswer(answer) => Some((Question::Mode, &mut answer.number)),
+        Body::ElevationRequest(request) => Some((Question::Elevation, &mut request.number)),
+        Body::ElevationAnswer(answer) => Some((Question::Elevation, &mut answer.number)),
+        Body::RestartRequest(request) => Some((Question::Restart, &mut request.number)),
+        Body::RestartAnswer(answer) => Some((Question::Restart, &mut answer.number)),
+        Body::Refused(refused) => {
+            let question = match refused.question() {
+                schema::Question::ForMode => Question::Mode,
+                schema::Question::ForElevation => Question::Elevation,
+                schema::Question::ForRestart => Question::Restart,
+            };
+            Some((question, &mut refused.number))
+        }
+        _ => None,
+    }
+}
+
 fn millis(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 impl Word {
-    /// What the other side is told when this side says it; `None`: nothing, or something else.
+    /// What the other side is told when this side says it, still without a [`number`]; `None`: nothing, or something else.
     pub(super) fn body(&self) -> Option<Body> {
         Some(match self {
             Self::Reveal(nonce) => Body::NonceReveal(schema::NonceReveal {
@@ -102,6 +124,7 @@ impl Word {
             Self::SasChecked(same) => Body::SasChecked(schema::SasChecked { same: *same }),
             Self::AskMode(mode) => Body::ModeRequest(schema::ModeRequest {
                 mode: mode.to_schema().into(),
+                number: 0,
             }),
             Self::Prompted(within) => Body::ConsentPrompted(schema::ConsentPrompted {
                 deadline_ms: millis(*within),
@@ -110,11 +133,13 @@ impl Word {
                 allow: true,
                 mode: mode.to_schema().into(),
                 method: method.to_schema().into(),
+                number: 0,
             }),
             Self::DeclineMode => Body::ConsentAnswer(schema::ConsentAnswer {
                 allow: false,
                 mode: schema::Mode::View.into(),
                 method: schema::ConsentMethod::Unspecified.into(),
+                number: 0,
             }),
             Self::Drop => Body::ModeDropped(schema::ModeDropped {}),
             Self::Pause(paused) => Body::Paused(schema::Paused { paused: *paused }),
@@ -128,17 +153,28 @@ impl Word {
                 Body::Refused(schema::Refused {
                     question: question.into(),
                     code: why.to_schema().into(),
+                    number: 0,
                 })
             }
-            Self::AskElevation => Body::ElevationRequest(schema::ElevationRequest {}),
-            Self::AllowElevation => Body::ElevationAnswer(schema::ElevationAnswer { allow: true }),
-            Self::DeclineElevation => {
-                Body::ElevationAnswer(schema::ElevationAnswer { allow: false })
-            }
+            Self::AskElevation => Body::ElevationRequest(schema::ElevationRequest { number: 0 }),
+            Self::AllowElevation => Body::ElevationAnswer(schema::ElevationAnswer {
+                allow: true,
+                number: 0,
+            }),
+            Self::DeclineElevation => Body::ElevationAnswer(schema::ElevationAnswer {
+                allow: false,
+                number: 0,
+            }),
             Self::ReleaseElevation => Body::ElevationReleased(schema::ElevationReleased {}),
-            Self::AskRestart => Body::RestartRequest(schema::RestartRequest {}),
-            Self::AllowRestart => Body::RestartAnswer(schema::RestartAnswer { allow: true }),
-            Self::DeclineRestart => Body::RestartAnswer(schema::RestartAnswer { allow: false }),
+            Self::AskRestart => Body::RestartRequest(schema::RestartRequest { number: 0 }),
+            Self::AllowRestart => Body::RestartAnswer(schema::RestartAnswer {
+                allow: true,
+                number: 0,
+            }),
+            Self::DeclineRestart => Body::RestartAnswer(schema::RestartAnswer {
+                allow: false,
+                number: 0,
+            }),
             Self::Covered(prompt) => Body::ScreenPaused(schema::ScreenPaused {
                 paused: prompt.is_some(),
                 takes_keys: prompt.is_some_and(|prompt| prompt.takes_keys),
