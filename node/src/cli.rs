@@ -1,6 +1,6 @@
 //! Commands and flags. No secret is ever needed here: arguments stand in `ps` for everybody to read.
 
-use std::{env, path::PathBuf};
+use std::{env, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use remora_proto::{id::RelayAddr, session::Mode};
@@ -185,12 +185,29 @@ pub struct Join {
     /// Who you are.
     #[command(flatten)]
     pub profile: ProfileArgs,
+    /// When the session is to be confirmed, and by when it ends.
+    #[command(flatten)]
+    pub limits: Limits,
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
     /// The code; better left out, then it is asked for (or taken from REMORA_CODE)
     #[arg(value_name = "CODE")]
     pub code: Option<String>,
+}
+
+/// After how long the sharer is asked whether the session is to go on; without an answer it ends a minute later.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Limits {
+    /// Ask every so many minutes whether the session is to go on, and end it when nobody answers
+    #[arg(long, env = "REMORA_RECONFIRM", value_name = "MINUTES", value_parser = minutes)]
+    pub reconfirm: Option<Duration>,
+    /// The same once it has lasted so many minutes
+    #[arg(long, env = "REMORA_MAX", value_name = "MINUTES", value_parser = minutes)]
+    pub max: Option<Duration>,
+    /// The same when nothing was done for so many minutes
+    #[arg(long, env = "REMORA_IDLE", value_name = "MINUTES", value_parser = minutes)]
+    pub idle: Option<Duration>,
 }
 
 /// `remora status`
@@ -292,6 +309,15 @@ fn validity(text: &str) -> Result<u64, &'static str> {
         .ok()
         .filter(|seconds| (5..=600).contains(seconds))
         .ok_or("say how many seconds, from 5 to 600")
+}
+
+/// A day at most: what lasts longer is not looked after.
+fn minutes(text: &str) -> Result<Duration, &'static str> {
+    text.parse()
+        .ok()
+        .filter(|minutes| (1..=1440).contains(minutes))
+        .map(|minutes: u64| Duration::from_secs(60 * minutes))
+        .ok_or("say how many minutes, from 1 to 1440")
 }
 
 /// A flag's variable.

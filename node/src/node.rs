@@ -15,7 +15,7 @@ use remora_proto::{
     random::Random,
     rendezvous::{CodeEnd, Host},
     sas::Nonce,
-    session::{EndReason, Receipt},
+    session::{Durations, EndReason, Receipt, Terms},
     wire::message::control::{Release, node_to_relay::Body as Request},
 };
 use tokio::{
@@ -40,7 +40,7 @@ use crate::{
         survey::{self, Surveyed},
     },
     rendezvous::{self, Introduced, Tried, Waited},
-    session::{self, Channels, Picture, inner},
+    session::{self, Channels, Picture, backends::Backends, inner},
     share::{desktop::Desktop, sharing::Sharing},
 };
 
@@ -73,6 +73,7 @@ pub struct Node {
     /// The relay it is at.
     home: Attached,
     policy: Policy,
+    durations: Durations,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
     _surveying: JoinSet<()>,
@@ -93,6 +94,8 @@ pub struct Options {
     pub tcp_only: bool,
     /// Where TCP needs one: instead of the proxy that the environment names.
     pub proxy: Option<Proxy>,
+    /// As the sharer: after how long somebody has to say that a session is to go on.
+    pub durations: Durations,
     /// It goes to no relay that was not named, although one of its fleet may have less to do, or be there when it is gone.
     pub only_named: bool,
 }
@@ -104,6 +107,7 @@ impl Default for Options {
             policy: Policy::default(),
             tcp_only: false,
             proxy: None,
+            durations: Durations::default(),
             only_named: false,
         }
     }
@@ -183,7 +187,7 @@ impl Node {
     /// # Errors
     /// None does: what is wrong with the nearest, and what to do about it.
     pub async fn at_nearest(relays: &[RelayAddr], options: Options) -> Result<Self, Failure> {
-        let mut policy = options.policy.clone();
+        let (mut policy, durations) = (options.policy.clone(), options.durations.clone());
         let mut homes = Homes::find(relays, options).await?;
         let home = homes.settle(&BTreeSet::new()).await?;
         let home = homes.learn(home).await;
@@ -207,6 +211,7 @@ impl Node {
             homes,
             home,
             policy,
+            durations,
             surveyed,
             _surveying: surveying,
             port_map,
@@ -337,6 +342,7 @@ impl Node {
                         path,
                         asked,
                         picture,
+                        backends: Backends::default(),
                     };
                     self.session(introduced, role, profile, channels).await
                 }
@@ -521,6 +527,11 @@ impl Node {
             },
             observers: survey::observers(control),
             policy: self.policy.clone(),
+            terms: Terms {
+                platform: channels.backends.platform(),
+                durations: self.durations.clone(),
+                ..Terms::default()
+            },
         };
         let opened = inner::open(start, nonce, Arc::clone(&socket), self.port_map.clone()).await;
         let (inner, setup) = match opened {
@@ -578,6 +589,7 @@ impl Node {
             homes: _,
             home,
             policy: _,
+            durations: _,
             surveyed: _,
             _surveying: _,
             port_map,

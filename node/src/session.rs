@@ -10,6 +10,8 @@
 //!              the picture, on a task of its own: share::sharing at the sharer, help::incoming at the helper
 //! ```
 
+/// What a session has done to the sharer's system.
+pub mod backends;
 /// The inner connection: who connects, who accepts, what both say in the handshake.
 pub mod inner;
 
@@ -24,7 +26,8 @@ use quinn::{Connection, RecvStream, SendStream};
 use remora_proto::{
     path::{candidate::Policy, machine::Moved},
     session::{
-        BadState, Command, Event as SessionEvent, Receipt, Rights, Session, Setup, Transmit,
+        Act, Command, Event as SessionEvent, Phase, Receipt, Refusal, Rights, Session, Setup,
+        Transmit,
     },
     wire::message::{
         Inbox, InvalidMessage, encode,
@@ -37,7 +40,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use self::inner::{Inner, Messages};
+use self::{
+    backends::Backends,
+    inner::{Inner, Messages},
+};
 use crate::{
     deadline::until,
     event::{Event, Input, PathSnapshot},
@@ -78,6 +84,8 @@ pub struct Channels {
     pub asked: mpsc::Receiver<oneshot::Sender<PathSnapshot>>,
     /// Helper: where frames go. Sharer: what is shown.
     pub picture: Picture,
+    /// Sharer: what the system does.
+    pub backends: Backends,
 }
 
 /// The task that keeps relays, from the session's side.
@@ -200,10 +208,11 @@ pub async fn run(
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let (mut controls_over, mut chats_over) = (false, false);
+    let mut sign_out = false;
     let receipt = loop {
         // A stream ends with the connection. What still waits on the other one is heard first.
         if controls_over && (chats_over || !session.accepts_chat()) {
-            session.handle_connection_lost(Instant::now());
+            warn_of(session.handle_connection_lost(Instant::now()));
         }
         while let Some(transmit) = session.poll_transmit() {
             let sent = match transmit {
@@ -218,8 +227,26 @@ pub async fn run(
                 tracing::debug!("a stream of the session is closed");
             }
         }
-        if let Some(receipt) = publish(&mut session, &mut beside, &channels.events).await {
+        let published = publish(&mut session, &mut beside, &channels.events).await;
+        let mut undone = false;
+        for act in published.acts {
+            sign_out |= act == Act::SignOut;
+            // That is done when all is said.
+            if act != Act::SignOut
+                && let Err(error) = channels.backends.act(act)
+            {
+                tracing::warn!(?act, %error, "not done");
+                if let Some(instead) = instead_of(act) {
+                    warn_of(session.handle_command(instead, Instant::now()));
+                    undone = true;
+                }
+            }
+        }
+        if let Some(receipt) = published.receipt {
             break receipt;
+        }
+        if undone {
+            continue;
         }
         // A person who types faster than the network takes is made to wait; the other side is not.
         let may_command = chat_tx.capacity() > 0;
@@ -230,12 +257,12 @@ pub async fn run(
                     Some(body @ (Body::Relays(_) | Body::Measured(_) | Body::Moving(_))) => relays.hear(body),
                     _ => warn_of(session.handle_control(message, Instant::now())),
                 },
-                Some(Err(_)) => session.handle_malformed(Instant::now()),
+                Some(Err(_)) => warn_of(session.handle_malformed(Instant::now())),
                 None => controls_over = true,
             },
             message = chats.recv(), if !chats_over && session.accepts_chat() => match message {
                 Some(Ok(chat)) => warn_of(session.handle_chat(chat, Instant::now())),
-                Some(Err(_)) => session.handle_malformed(Instant::now()),
+                Some(Err(_)) => warn_of(session.handle_malformed(Instant::now())),
                 None => chats_over = true,
             },
             wanted = channels.input.recv(), if may_command => {
@@ -244,8 +271,8 @@ pub async fn run(
                     Some(Input::NewCode) => continue,
                     Some(Input::Relayed(relayed)) => {
                         if relay_only {
-                            let why = "this session was begun to go through the relay only";
-                            tell(&channels.events, Event::NotPossible(why.into())).await;
+                            let text = "this session was begun to go through the relay only".into();
+                            tell(&channels.events, Event::NotPossible { code: "POLICY_RELAY_ONLY", text }).await;
                         } else {
                             relay_wanted.send_replace(relayed);
                             let theirs = *relay_wanted_by_peer.borrow();
@@ -261,15 +288,25 @@ pub async fn run(
                         }
                         continue;
                     }
-                    None => Command::Leave,
+                    None => {
+                        // Nobody is left to be asked what leaving means.
+                        if session.handle_command(Command::Leave, Instant::now()).is_err()
+                            || session.phase() == Phase::Ending
+                        {
+                            warn_of(session.handle_connection_lost(Instant::now()));
+                        }
+                        continue;
+                    }
                 };
-                if let Err(error) = session.handle_command(command, Instant::now()) {
-                    tell(&channels.events, Event::NotPossible(error.to_string())).await;
+                if let Err(refusal) = session.handle_command(command, Instant::now()) {
+                    let (code, text) = (refusal.code(), refusal.to_string());
+                    tell(&channels.events, Event::NotPossible { code, text }).await;
                 }
             }
             Some(said) = from_beside.recv() => match said {
                 ToSession::Wish(command) => warn_of(session.handle_command(command, Instant::now())),
-                ToSession::Malformed => session.handle_malformed(Instant::now()),
+                ToSession::Malformed => warn_of(session.handle_malformed(Instant::now())),
+                ToSession::Activity => warn_of(session.handle_activity(Instant::now())),
                 ToSession::Chat => tell(&channels.events, Event::ChatWanted).await,
             },
             Some(body) = relays.said.recv() => {
@@ -333,6 +370,9 @@ pub async fn run(
     beside.close().await;
     channels.path.send_replace(snapshot(rtt));
     take_leave(&connection, writers, receipt.reason.name()).await;
+    if sign_out && let Err(error) = channels.backends.act(Act::SignOut) {
+        tracing::error!(%error, "the sharer was not signed out");
+    }
     tasks.shutdown().await;
     // The close packet leaves before the endpoint's socket does.
     if timeout(LINGER, endpoint.wait_idle()).await.is_err() {
@@ -355,19 +395,38 @@ async fn tell_move(
     tell(events, Event::Moved(path)).await;
 }
 
-fn warn_of(handled: Result<(), BadState>) {
+fn warn_of(handled: Result<(), Refusal>) {
     if let Err(error) = handled {
-        tracing::warn!(%error, "from the other side: BAD_STATE");
+        tracing::warn!(%error, code = error.code(), "refused");
     }
 }
 
-/// Passes events on; the receipt when the session is over.
+/// What came of telling everybody.
+#[derive(Default)]
+struct Published {
+    /// To be done to the sharer's system, in this order.
+    acts: Vec<Act>,
+    /// The session is over.
+    receipt: Option<Receipt>,
+}
+
+/// What the session is told when its system does not do what it can.
+fn instead_of(act: Act) -> Option<Command> {
+    match act {
+        Act::Elevate => Some(Command::ReleaseElevation),
+        // Nothing is shown of a screen that others can see.
+        Act::Shield => Some(Command::CaptureFailed),
+        Act::Unelevate | Act::Unshield | Act::Restart | Act::SignOut => None,
+    }
+}
+
+/// Passes events on to whom they concern.
 async fn publish(
     session: &mut Session,
     beside: &mut Beside,
     events: &mpsc::Sender<Event>,
-) -> Option<Receipt> {
-    let mut receipt = None;
+) -> Published {
+    let mut published = Published::default();
     while let Some(event) = session.poll_event() {
         beside.rights(session.rights());
         match &event {
@@ -381,20 +440,41 @@ async fn publish(
                 }
                 continue;
             }
+            SessionEvent::Act(act) => {
+                published.acts.push(*act);
+                continue;
+            }
+            SessionEvent::Starting { .. } => beside.tell(ToScreen::Open),
+            SessionEvent::Ended(ended) => published.receipt = Some(ended.clone()),
             SessionEvent::Media(_)
             | SessionEvent::PeerCheckedSas(_)
             | SessionEvent::ConsentPrompt { .. }
+            | SessionEvent::Countdown { .. }
             | SessionEvent::AwaitingConsent { .. }
             | SessionEvent::Started { .. }
             | SessionEvent::ModeChanged { .. }
-            | SessionEvent::Paused(_)
             | SessionEvent::UpgradeDeclined
+            | SessionEvent::Refused(_)
+            | SessionEvent::ElevationPrompt { .. }
+            | SessionEvent::ElevationGranted
+            | SessionEvent::ElevationDeclined
+            | SessionEvent::ElevationReleased
+            | SessionEvent::RestartPrompt { .. }
+            | SessionEvent::RestartDeclined
+            | SessionEvent::Paused(_)
+            | SessionEvent::Covered(_)
+            | SessionEvent::Shield { .. }
+            | SessionEvent::Check { .. }
+            | SessionEvent::GoesOn
+            | SessionEvent::LeaveWarning { .. }
+            | SessionEvent::Stayed
+            | SessionEvent::Interrupted { .. }
+            | SessionEvent::Resumed { .. }
             | SessionEvent::Chat { .. } => {}
-            SessionEvent::Ended(ended) => receipt = Some(ended.clone()),
         }
         tell(events, Event::Session(event)).await;
     }
-    receipt
+    published
 }
 
 /// The task that has the picture, from the session's side.

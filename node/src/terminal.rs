@@ -19,7 +19,7 @@ use std::{
 use remora_proto::{
     code::Code,
     identity::Role,
-    session::{Command, Event as SessionEvent, Mode},
+    session::{Command, Durations, Event as SessionEvent, Mode},
 };
 use serde_json::json;
 use tokio::{
@@ -73,7 +73,16 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
     let profile = file.profile(&args.profile)?;
     let given = given_code(&args)?;
-    let mut node = Node::at_nearest(&relays, options(&args.common)).await?;
+    let options = Options {
+        durations: Durations {
+            reconfirm: args.limits.reconfirm,
+            max: args.limits.max,
+            idle: args.limits.idle,
+            ..Durations::default()
+        },
+        ..options(&args.common)
+    };
+    let mut node = Node::at_nearest(&relays, options).await?;
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
     let script = args.code_stdin || (args.common.json && page.is_none());

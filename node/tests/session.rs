@@ -40,8 +40,8 @@ fn mode_change(event: &SessionEvent) -> Option<(Mode, Role)> {
 }
 
 fn not_possible(event: &Event) -> Option<String> {
-    if let Event::NotPossible(what) = event {
-        Some(what.clone())
+    if let Event::NotPossible { text, .. } = event {
+        Some(text.clone())
     } else {
         None
     }

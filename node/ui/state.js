@@ -126,6 +126,16 @@ const EVENTS = {
   },
   /** Said when it comes; what it comes to, the path says. */
   relay_wish() {},
+  /** Said when it comes; what it comes to, the session's end says. */
+  starting() {},
+  interrupted() {},
+  reconnected() {},
+  check() {},
+  goes_on() {},
+  refused(state) {
+    if (state.stage === 'asked') Object.assign(state, { stage: 'trust', asked: null });
+    state.upgrade = null;
+  },
   relay_lost() {},
   relay_back(state) {
     state.drainAt = null;

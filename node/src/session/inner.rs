@@ -23,7 +23,7 @@ use remora_proto::{
         check::Keys,
     },
     rendezvous::InnerKeys,
-    session::{EndReason, Setup, T_JOIN},
+    session::{EndReason, Setup, T_JOIN, Terms},
     wire::{
         frame,
         message::{
@@ -111,6 +111,8 @@ pub struct Start {
     pub observers: Vec<SocketAddr>,
     /// Which paths the session may take.
     pub policy: Policy,
+    /// What may become of it.
+    pub terms: Terms,
 }
 
 /// Lets in whoever introduces itself properly.
@@ -149,6 +151,7 @@ pub async fn open(
     port_map: PortMap,
 ) -> Result<(Inner, Setup), EndReason> {
     let observers = std::mem::take(&mut start.observers);
+    let terms = std::mem::take(&mut start.terms);
     let Allocation { session, side, .. } = start.allocation;
     let (role, observed, nat) = (
         start.introduction.role,
@@ -235,6 +238,7 @@ pub async fn open(
         nonce,
         peer: introduction,
         handshake_hash: peer.handshake_hash,
+        terms,
     };
     Ok((inner, setup))
 }

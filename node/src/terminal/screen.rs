@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use remora_proto::{
     identity::{Profile, Role, is_unsafe_in_line},
     rendezvous::CodeEnd,
-    session::{Command, EndReason, Event as SessionEvent, Mode, Receipt},
+    session::{Cause, Check, Command, EndReason, Event as SessionEvent, Mode, Receipt, Shield},
 };
 
 use serde_json::Value;
@@ -32,6 +32,14 @@ enum Stage {
     Active { mode: Mode, upgrade: bool },
     /// Over.
     Ended,
+}
+
+/// What `/allow` allows within a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    Control,
+    Elevation,
+    Restart,
 }
 
 /// What a typed line means.
@@ -60,6 +68,10 @@ pub struct Screen {
     path: Option<PathSnapshot>,
     /// The other person wants the relay.
     peer_wants_relay: bool,
+    /// Sharer: asked within the session.
+    question: Option<Question>,
+    /// Nothing is heard of the other side; until then it is waited for.
+    back_until: Option<Instant>,
 }
 
 fn wish(command: Command) -> Meaning {
@@ -100,6 +112,8 @@ impl Screen {
             checked: false,
             path: None,
             peer_wants_relay: false,
+            question: None,
+            back_until: None,
         }
     }
 
@@ -176,7 +190,7 @@ impl Screen {
                 clock(*within)
             ))],
             Event::ChatWanted => vec![style.dim("To say something, type it here and press Enter.")],
-            Event::NotPossible(what) => vec![style.warn(&format!("Not now: {what}."))],
+            Event::NotPossible { text, .. } => vec![style.warn(&format!("Not now: {text}."))],
             Event::Session(event) => return self.on_session_event(event, now),
         };
         (lines, None)
@@ -232,6 +246,7 @@ impl Screen {
                 upgrade,
             } => {
                 self.deadline = Some(now + *within);
+                self.question = upgrade.then_some(Question::Control);
                 self.stage = match self.stage {
                     Stage::Active { mode, .. } => Stage::Active {
                         mode,
@@ -245,6 +260,16 @@ impl Screen {
                 self.deadline = Some(now + *within);
                 vec![]
             }
+            SessionEvent::Countdown { mode, within } => {
+                self.deadline = Some(now + *within);
+                self.stage = Stage::Prompted(*mode);
+                vec![style.strong(&format!(
+                    "{} will connect to this computer in {}.",
+                    self.peer,
+                    clock(*within)
+                ))]
+            }
+            SessionEvent::Starting { .. } => vec![],
             SessionEvent::Started { mode } => {
                 self.stage = Stage::Active {
                     mode: *mode,
@@ -270,6 +295,7 @@ impl Screen {
                     upgrade: false,
                 };
                 self.deadline = None;
+                self.question = None;
                 let who = if *by == self.role {
                     "You"
                 } else {
@@ -291,11 +317,85 @@ impl Screen {
                     upgrade: false,
                 };
                 self.deadline = None;
+                self.question = None;
                 vec![
                     style
                         .warn("Control was not allowed; the session goes on with the screen only."),
                 ]
             }
+            SessionEvent::Refused(refusal) => {
+                if self.stage == Stage::Asked {
+                    self.stage = Stage::Trust;
+                }
+                self.deadline = None;
+                vec![style.warn(&format!("Not possible: {refusal}."))]
+            }
+            SessionEvent::ElevationPrompt { .. } => {
+                self.question = Some(Question::Elevation);
+                vec![style.strong(&format!(
+                    "{} wants: ADMINISTRATOR'S RIGHTS on this computer.  /allow or /decline",
+                    self.peer
+                ))]
+            }
+            SessionEvent::RestartPrompt { .. } => {
+                self.question = Some(Question::Restart);
+                vec![style.strong(&format!(
+                    "{} wants: to RESTART this computer.  /allow or /decline",
+                    self.peer
+                ))]
+            }
+            SessionEvent::ElevationGranted => {
+                self.question = None;
+                vec![style.warn("Administrator's rights are in use; /release ends that.")]
+            }
+            SessionEvent::ElevationDeclined => {
+                self.question = None;
+                vec![style.warn("Administrator's rights were not allowed; the session goes on.")]
+            }
+            SessionEvent::ElevationReleased => {
+                vec![style.good("Administrator's rights are not in use any more.")]
+            }
+            SessionEvent::RestartDeclined => {
+                self.question = None;
+                vec![style.warn("The computer does not restart.")]
+            }
+            SessionEvent::Covered(Some(_)) => {
+                vec![style.warn("A prompt of the system covers the screen, and is not shown.")]
+            }
+            SessionEvent::Covered(None) => vec![style.good("The screen is shown again.")],
+            SessionEvent::Shield { shield, within } => vec![self.shield(*shield, *within)],
+            SessionEvent::Check {
+                check,
+                within,
+                ours,
+            } => vec![self.check(*check, *within, *ours)],
+            SessionEvent::GoesOn => vec![style.good("The session goes on.")],
+            SessionEvent::LeaveWarning { signs_out: true } => vec![style.warn(&format!(
+                "{} used administrator's rights. If you leave now you will be signed out; unsaved work may be lost. /confirm leaves, /stay stays.",
+                self.peer
+            ))],
+            SessionEvent::LeaveWarning { signs_out: false } => vec![style.warn(&format!(
+                "{} is working here. /confirm takes the computer back, /stay goes on.",
+                self.peer
+            ))],
+            SessionEvent::Stayed => vec![style.good("The session goes on.")],
+            SessionEvent::Interrupted { cause, within } => {
+                self.back_until = Some(now + *within);
+                self.question = None;
+                vec![style.warn(&match cause {
+                    Cause::Lost => format!(
+                        "Nothing is heard of {}. Reconnecting for {}; /leave ends the session.",
+                        self.peer,
+                        clock(*within)
+                    ),
+                    Cause::Restarting => "The computer restarts; the session waits for it.".into(),
+                })]
+            }
+            SessionEvent::Resumed { .. } => {
+                self.back_until = None;
+                vec![style.good(&format!("{} is back.", self.peer))]
+            }
+            SessionEvent::Act(_) => vec![],
             SessionEvent::Chat { text, .. } => {
                 let name = style.strong(&format!("{}:", self.peer));
                 text.split('\n')
@@ -303,12 +403,43 @@ impl Screen {
                     .collect()
             }
             SessionEvent::Ended(receipt) => {
+                self.back_until = None;
                 self.stage = Stage::Ended;
                 self.deadline = None;
                 vec![self.ended(receipt)]
             }
         };
         (lines, None)
+    }
+
+    fn shield(&self, shield: Shield, within: Duration) -> String {
+        let peer = &self.peer;
+        match (shield, self.role) {
+            (Shield::Frozen, Role::Sharer) => self.style.warn(&format!(
+                "{peer} is working on this device. Keyboard and mouse are paused for {} for both of you.",
+                clock(within)
+            )),
+            (Shield::Frozen, Role::Helper) => self.style.warn(&format!(
+                "Somebody touched the computer. Keyboard and mouse are paused for {} for both of you.",
+                clock(within)
+            )),
+            (Shield::Shielded, _) => self.style.good("The computer's screen is hidden there."),
+            (Shield::Off, _) => self.style.dim("The computer's screen is shown there."),
+        }
+    }
+
+    fn check(&self, check: Check, within: Duration, ours: bool) -> String {
+        let why = match check {
+            Check::Reconfirm => "Is the session to go on?",
+            Check::MaxDuration => "The session has lasted as long as it may.",
+            Check::Idle => "Nothing was done for long.",
+        };
+        let how = match ours {
+            true => "/continue goes on with it.".into(),
+            false => format!("{} is asked whether it goes on.", self.peer),
+        };
+        self.style
+            .warn(&format!("{why} It ends in {}. {how}", clock(within)))
     }
 
     fn trust(&mut self, peer: &Profile, words: &str) -> (Vec<String>, Option<Input>) {
@@ -369,6 +500,13 @@ impl Screen {
             (EndReason::SasMismatch, _) => {
                 "The words differed: SOMEBODY MAY SIT IN BETWEEN. Do not try again over this network; tell your IT".into()
             }
+            (EndReason::SharerLeftSignedOut, Role::Sharer) => "You left, and are signed out".into(),
+            (EndReason::SharerLeftSignedOut, Role::Helper) => format!("{peer} left, and is signed out"),
+            (EndReason::Reclaimed, _) => "The computer was taken back by somebody there".into(),
+            (EndReason::AdminEnded, _) => "An administrator ended the session".into(),
+            (EndReason::Reconfirm | EndReason::MaxDuration | EndReason::Idle, _) => {
+                "Nobody said that the session is to go on".into()
+            }
             (EndReason::ConnectionLost, _) => format!("{peer}'s computer is no longer reachable"),
             (EndReason::CaptureFailed, Role::Sharer) => {
                 "Your screen cannot be shown; `remora preflight` says why".into()
@@ -415,6 +553,12 @@ impl Screen {
                 };
                 format!("{allow}   answers itself \"no\" in {left} > ")
             }
+            (Stage::Active { .. }, _) if self.back_until.is_some() => {
+                let left = self
+                    .back_until
+                    .map(|until| clock(until.saturating_duration_since(now)));
+                format!("○ reconnecting · {} > ", left.unwrap_or_default())
+            }
             (Stage::Active { mode, .. }, _) => {
                 let since = self
                     .started
@@ -457,7 +601,19 @@ impl Screen {
             ("control", _, Role::Helper) => Command::AskMode(Mode::Control),
             ("view", Stage::Active { .. }, _) => Command::DropMode,
             ("view", _, Role::Helper) => Command::AskMode(Mode::View),
+            ("elevate", _, Role::Helper) => Command::AskElevation,
+            ("restart", _, Role::Helper) => Command::AskRestart,
+            ("release", _, _) => Command::ReleaseElevation,
+            ("continue", _, _) => Command::GoOn,
+            ("confirm", _, Role::Sharer) => Command::ConfirmLeave,
+            ("stay", _, Role::Sharer) => Command::Stay,
             ("allow", Stage::Prompted(mode), _) => Command::Allow(mode),
+            ("allow", _, Role::Sharer) if self.question == Some(Question::Elevation) => {
+                Command::AllowElevation
+            }
+            ("allow", _, Role::Sharer) if self.question == Some(Question::Restart) => {
+                Command::AllowRestart
+            }
             ("allow", _, Role::Sharer) => Command::Allow(Mode::Control),
             ("decline", _, Role::Sharer) => Command::Decline,
             ("pause", _, Role::Sharer) => Command::Pause(true),
@@ -471,8 +627,12 @@ impl Screen {
 
     fn help(&self) -> String {
         let own = match self.role {
-            Role::Helper => "/control ask for control   /view give control back",
-            Role::Sharer => "/allow   /decline   /view take control back   /pause   /resume",
+            Role::Helper => {
+                "/control ask for control   /view give control back   /elevate ask for administrator's rights   /restart ask to restart the computer   /release end administrator's rights"
+            }
+            Role::Sharer => {
+                "/allow   /decline   /view take control back   /pause   /resume   /release take administrator's rights back"
+            }
         };
         format!(
             "/leave   {own}   /same or /differ: the words   /relay or /direct: which way to go   //text: chat that begins with /"

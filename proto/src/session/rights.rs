@@ -1,6 +1,172 @@
-//! What the session allows the helper at this moment (SESSION.md §1.5): a value, for the parts at the sharer that act on it.
+//! Who may do what (SESSION.md §1.5): the terms a session begins with, and what they and its state allow at this moment.
 
-use crate::session::Mode;
+use std::time::Instant;
+
+use super::{Durations, Mode, Refusal, SecurePrompt};
+
+/// Whether somebody sits at the sharer's computer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A person, who decides.
+    #[default]
+    Attended,
+    /// Nobody need to.
+    Unattended,
+}
+
+/// How the two came together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entry {
+    /// A code, typed into the program.
+    #[default]
+    Code,
+    /// A link, opened in a browser: the screen only (guide, E-6).
+    Link,
+    /// A notice on the sharer's device.
+    Notify,
+    /// The sharer asked for help first.
+    Request,
+}
+
+impl Entry {
+    fn cap(self) -> Mode {
+        match self {
+            Self::Link => Mode::View,
+            Self::Code | Self::Notify | Self::Request => Mode::Control,
+        }
+    }
+}
+
+/// What somebody at an unattended computer may do about it (guide, U-6; §1.8 number 6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocalEnd {
+    /// Nothing.
+    #[default]
+    Forbid,
+    /// Take the computer back, after being asked.
+    Reclaim,
+}
+
+/// What the sharer's system can do. What it cannot is refused, never pretended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// The most that it can let a helper do.
+    pub mode: Mode,
+    /// Run programs with an administrator's rights.
+    pub elevates: bool,
+    /// Hide its screen from whoever walks by.
+    pub shields: bool,
+    /// Come back into the session after a restart.
+    pub restarts: bool,
+}
+
+impl Default for Platform {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Control,
+            elevates: false,
+            shields: false,
+            restarts: false,
+        }
+    }
+}
+
+/// What a session begins with. The sharer's are in force; the helper's only spare a question that would be refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether somebody sits there.
+    pub kind: Kind,
+    /// How the two came together.
+    pub entry: Entry,
+    /// The most that the helper's permissions allow; `None`: nothing.
+    pub permitted: Option<Mode>,
+    /// Elevation is a permission of its own (guide, D-4).
+    pub may_elevate: bool,
+    /// Policy of the device: elevation is blocked (guide, D-3).
+    pub elevation_blocked: bool,
+    /// Policy: no restarts.
+    pub restart_forbidden: bool,
+    /// Several people use the device at once: no restarts (guide, E-13).
+    pub multi_user: bool,
+    /// Policy, of unattended sessions.
+    pub local_end: LocalEnd,
+    /// Policy: where nobody is signed in, nobody is waited for.
+    pub skip_wait: bool,
+    /// Nobody is signed in.
+    pub nobody_there: bool,
+    /// What the sharer's system can do.
+    pub platform: Platform,
+    /// How long everything takes.
+    pub durations: Durations,
+}
+
+impl Default for Terms {
+    /// Of a session by code between two people of no organisation.
+    fn default() -> Self {
+        Self {
+            kind: Kind::default(),
+            entry: Entry::default(),
+            permitted: Some(Mode::Control),
+            may_elevate: true,
+            elevation_blocked: false,
+            restart_forbidden: false,
+            multi_user: false,
+            local_end: LocalEnd::default(),
+            skip_wait: false,
+            nobody_there: false,
+            platform: Platform::default(),
+            durations: Durations::default(),
+        }
+    }
+}
+
+impl Terms {
+    /// The most that may be asked for: min(permission, entry cap, platform cap), row 11; `None`: nothing.
+    pub fn cap(&self) -> Option<Mode> {
+        let cap = self.entry.cap().min(self.platform.mode);
+        self.permitted.map(|permitted| permitted.min(cap))
+    }
+
+    /// Rows 11 and 20.
+    pub(super) fn may_ask(&self, mode: Mode) -> Result<(), Refusal> {
+        match self.cap().is_some_and(|cap| mode <= cap) {
+            true => Ok(()),
+            false => Err(Refusal::ModeNotPermitted),
+        }
+    }
+
+    /// Sharer: what nobody attends must be hidden from whoever walks by (guide, U-3).
+    pub(super) fn has_prerequisites(&self) -> Result<(), Refusal> {
+        match self.kind {
+            Kind::Unattended if !self.platform.shields => Err(Refusal::PrerequisiteMissing),
+            Kind::Attended | Kind::Unattended => Ok(()),
+        }
+    }
+
+    /// Row 23.
+    pub(super) fn may_elevate(&self) -> Result<(), Refusal> {
+        if !self.may_elevate {
+            Err(Refusal::NoPermission)
+        } else if self.elevation_blocked {
+            Err(Refusal::ElevationBlocked)
+        } else if !self.platform.elevates {
+            Err(Refusal::Unsupported)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Row 36.
+    pub(super) fn may_restart(&self) -> Result<(), Refusal> {
+        if self.multi_user || self.restart_forbidden {
+            Err(Refusal::RestartUnavailable)
+        } else if !self.platform.restarts {
+            Err(Refusal::Unsupported)
+        } else {
+            Ok(())
+        }
+    }
+}
 
 /// What of the sharer's screen may leave, and what may be done to it. Nothing, until the session is active.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,20 +175,39 @@ pub struct Rights {
     pub mode: Option<Mode>,
     /// The sharer has paused.
     pub paused: bool,
+    /// Nothing is heard of the helper.
+    pub interrupted: bool,
+    /// The sharer's system asks for something that must not be seen.
+    pub prompt: Option<SecurePrompt>,
+    /// Until then neither side's input counts.
+    pub frozen_until: Option<Instant>,
 }
 
 impl Rights {
     /// Whether the sharer's screen may leave its computer.
     pub fn may_show(self) -> bool {
-        self.mode.is_some() && !self.paused
+        self.mode.is_some() && !self.is_halted()
+    }
+
+    /// The session is active, and nothing new is shown in it for now.
+    pub fn is_halted(self) -> bool {
+        self.paused || self.interrupted || self.prompt.is_some()
     }
 
     /// Why the helper's input may not be used; `None` when it may.
     pub fn input_refusal(self) -> Option<&'static str> {
-        match self.mode {
-            Some(Mode::Control) if !self.paused => None,
-            Some(Mode::Control) => Some("PAUSED"),
-            Some(Mode::View) | None => Some("VIEW"),
+        if self.mode != Some(Mode::Control) {
+            Some("VIEW")
+        } else if self.paused {
+            Some("PAUSED")
+        } else if self.interrupted {
+            Some("INTERRUPTED")
+        } else if self.frozen_until.is_some() {
+            Some("INPUT_FROZEN")
+        } else if self.prompt.is_some_and(|prompt| !prompt.takes_keys) {
+            Some("SECURE_PROMPT")
+        } else {
+            None
         }
     }
 }

@@ -31,7 +31,7 @@ use remora_proto::{
         JoinerTransmit, LIFETIME,
     },
     sas::Nonce,
-    session::{Event, Receipt, Session, Setup, Transmit},
+    session::{Event, Receipt, Session, Setup, Terms, Transmit},
     sim::{End, Network},
     wire::message::{
         Inbox, MAX_CHAT_BYTES, MAX_CONTROL_BYTES, encode,
@@ -320,6 +320,7 @@ impl Person {
             nonce: party.nonce.clone(),
             peer: introduction,
             handshake_hash: peer.handshake_hash,
+            terms: Terms::default(),
         };
         let session = Session::new(setup, now);
         Some(Self {
@@ -377,6 +378,10 @@ impl Person {
     /// One turn: what arrived goes in, what comes out is written.
     pub(crate) fn turn(&mut self, end: &mut End, now: Instant) {
         self.open_streams(end);
+        // The connection finds out for itself when it is silent.
+        if end.lost().is_none() {
+            self.session.handle_heard(now).ok();
+        }
         if self
             .session
             .poll_timeout()
@@ -406,7 +411,7 @@ impl Person {
         }
         if end.lost().is_some() && !self.lost {
             self.lost = true;
-            self.session.handle_connection_lost(now);
+            self.session.handle_connection_lost(now).ok();
         }
         while let Some(event) = self.session.poll_event() {
             assert!(self.receipt().is_none(), "nothing comes after the end");
