@@ -68,6 +68,8 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the way is measured. QUIC measures by what it has acknowledged, and who mostly receives sends next to nothing of that
 /// kind: it would show the handshake's round trip for half a minute.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often one looks whether anything was heard; so late at most is a silence noticed.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(250);
 /// Who waits for a measurement; of more, those who came first are told nothing.
 const MAX_WAITING: usize = 8;
 
@@ -201,12 +203,14 @@ pub async fn run(
     let mut rtt = None;
     let mut waiting: Vec<oneshot::Sender<PathSnapshot>> = Vec::new();
     channels.path.send_replace(snapshot(rtt));
-    let [mut renewal, mut measure] = [SNAPSHOT_INTERVAL, MEASURE_INTERVAL].map(interval);
-    for ticks in [&mut renewal, &mut measure] {
+    let [mut renewal, mut measure, mut listen] =
+        [SNAPSHOT_INTERVAL, MEASURE_INTERVAL, LISTEN_INTERVAL].map(interval);
+    for ticks in [&mut renewal, &mut measure, &mut listen] {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let (mut controls_over, mut chats_over) = (false, false);
     let mut sign_out = false;
+    let mut heard = 0;
     let receipt = loop {
         // A stream ends with the connection. What still waits on the other one is heard first.
         if controls_over && (chats_over || !session.accepts_chat()) {
@@ -351,6 +355,12 @@ pub async fn run(
             _ = measure.tick() => if ping.try_send(()).is_err() {
                 tracing::debug!("the path is behind");
             },
+            _ = listen.tick() => {
+                let so_far = frames_heard(&connection);
+                if std::mem::replace(&mut heard, so_far) != so_far {
+                    warn_of(session.handle_heard(Instant::now()));
+                }
+            }
             // There is room again.
             _ = chat_tx.reserve(), if !may_command => {}
             _ = renewal.tick() => {
@@ -374,6 +384,12 @@ pub async fn run(
         tracing::debug!("the inner connection did not drain in time");
     }
     receipt
+}
+
+/// QUIC frames of the other side so far, of those that an idle connection has, too. Only authentic packets have any.
+fn frames_heard(connection: &Connection) -> u64 {
+    let frames = connection.stats().frame_rx;
+    frames.acks + frames.ping + frames.stream
 }
 
 /// Packets go another way now: all who show it know it at once.

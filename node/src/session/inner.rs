@@ -23,7 +23,7 @@ use remora_proto::{
         check::Keys,
     },
     rendezvous::InnerKeys,
-    session::{EndReason, Setup, T_JOIN, Terms},
+    session::{EndReason, Setup, T_JOIN, T_LOST, T_RESUME, Terms},
     wire::{
         frame,
         message::{
@@ -47,10 +47,11 @@ use crate::{
     },
 };
 
-/// So that the other side's death is noticed within [`IDLE_TIMEOUT`] + this, and a NAT's mapping stays open.
+/// So that silence means something to the session ([`T_LOST`]), and a NAT's mapping stays open.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// Silence after which the other side counts as gone: with [`KEEP_ALIVE`], at most 9 s after a `kill -9`.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(7);
+/// Silence after which the connection is given up: later than by the session, which goes on in it when the other side is back
+/// ([`T_RESUME`]). Its keys are the proof that it is the other side.
+const IDLE_TIMEOUT: Duration = T_LOST.saturating_add(T_RESUME).saturating_add(KEEP_ALIVE);
 
 /// Packets of the helper that the sharer may leave unacknowledged for a moment (draft-ietf-quic-ack-frequency).
 const ACK_ELICITING_THRESHOLD: u8 = 8;
@@ -308,7 +309,9 @@ fn transport(role: Role, way: WayNumber) -> Arc<TransportConfig> {
         .congestion_controller_factory(Arc::new(ByPath::new(way)))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(
-            IDLE_TIMEOUT.try_into().expect("7 s is a valid timeout"),
+            IDLE_TIMEOUT
+                .try_into()
+                .expect("some minutes are a valid timeout"),
         ))
         .initial_rtt(INITIAL_RTT)
         // 1,200 bytes fit every path with a frame's header. Probes for more can stall quinn 0.11's handshake for good when
