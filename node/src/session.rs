@@ -284,8 +284,10 @@ pub async fn run(
                         continue;
                     }
                     Some(Input::Keys(events)) => {
-                        // Full: the network is behind, and old keys are worse than none but a release.
-                        if input_tx.try_send(encode(&schema::InputBatch { events })).is_err() {
+                        // Full: the network is behind, and old keys are worse than none but a release. So are those that nobody
+                        // sees the effect of: they would all be pressed when the other side is back.
+                        let is_interrupted = session.phase() == Phase::Interrupted;
+                        if is_interrupted || input_tx.try_send(encode(&schema::InputBatch { events })).is_err() {
                             tracing::debug!("input dropped");
                         }
                         continue;
@@ -355,7 +357,7 @@ pub async fn run(
             _ = measure.tick() => if ping.try_send(()).is_err() {
                 tracing::debug!("the path is behind");
             },
-            _ = listen.tick() => {
+            _ = listen.tick(), if session.phase() != Phase::Ended => {
                 let so_far = frames_heard(&connection);
                 if std::mem::replace(&mut heard, so_far) != so_far {
                     warn_of(session.handle_heard(Instant::now()));
