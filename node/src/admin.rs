@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     cli,
     error::{Exit, Failure},
+    event::milliseconds,
     terminal::console::print_data,
 };
 
@@ -182,7 +183,7 @@ fn told(first: &Value, last: &Value, took: Duration) -> Value {
         "sessions": first["sessions"],
         "remaining": last["sessions"],
         "cut_off": cut_off.map(|all| all.saturating_sub(before)),
-        "seconds": took.as_secs_f64(),
+        "seconds": milliseconds(took).round() / 1e3,
     })
 }
 

@@ -70,7 +70,7 @@ pub struct Relays {
     #[arg(
         long,
         env = "REMORA_RELAY",
-        value_name = "HOST:PORT/KEY",
+        value_name = "HOST:PORT/KEY[/TLS]",
         value_delimiter = ','
     )]
     pub relay: Vec<RelayAddr>,
@@ -142,7 +142,11 @@ pub struct ProfileArgs {
 #[derive(Debug, Args)]
 pub struct Setup {
     /// The relay's address, as `remora-relay` prints it; or several, of which the nearest is used
-    #[arg(value_name = "HOST:PORT/KEY", value_delimiter = ',', required = true)]
+    #[arg(
+        value_name = "HOST:PORT/KEY[/TLS]",
+        value_delimiter = ',',
+        required = true
+    )]
     pub relays: Vec<RelayAddr>,
     /// Who you are.
     #[command(flatten)]

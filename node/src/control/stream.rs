@@ -243,7 +243,11 @@ fn notice(body: Answer) -> Option<Notice> {
             tracing::debug!(reason = refused.reason().as_str_name(), "refused");
             return None;
         }
-        Answer::Welcome(_) | Answer::Done(_) | Answer::Found(_) | Answer::Started(_) => {
+        Answer::Welcome(_)
+        | Answer::Done(_)
+        | Answer::Found(_)
+        | Answer::Started(_)
+        | Answer::Sighted(_) => {
             return None;
         }
     })

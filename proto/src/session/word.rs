@@ -314,6 +314,7 @@ impl Word {
             | Body::PenStroke(_)
             | Body::PenClear(_)
             | Body::Relays(_)
+            | Body::Measured(_)
             | Body::Moving(_) => return None,
         })
     }

@@ -65,6 +65,7 @@ pub fn kind(request: &Request) -> &'static str {
         Request::Here(_) => "here",
         Request::Park(_) => "park",
         Request::Rejoin(_) => "rejoin",
+        Request::Seek(_) => "seek",
     }
 }
 
