@@ -61,6 +61,9 @@ pub mod path;
 /// Who somebody says they are.
 #[cfg(feature = "end-to-end")]
 pub mod identity;
+/// What an organisation says of its people: rights, credentials, policy.
+#[cfg(feature = "end-to-end")]
+pub mod org;
 /// Machine: trust, consent, mode, chat, end.
 #[cfg(feature = "end-to-end")]
 pub mod session;
