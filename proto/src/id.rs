@@ -66,6 +66,10 @@ key_id! {
     RelayId, 32
 }
 key_id! {
+    /// An organisation: the Ed25519 key with which its issuer signs.
+    OrgId, 32
+}
+key_id! {
     /// The key of a certificate that nobody vouches for: the first half of SHA-256 over its SubjectPublicKeyInfo (RFC 5280
     /// §4.1.2.7), as RFC 7469 pins them. It tells the relay from who pretends to be it before TLS says anything; who the relay
     /// is, its [`RelayId`] alone proves.

@@ -33,6 +33,7 @@ pub use words::{BadState, Command, Event, Mode, Transmit};
 use crate::{
     id::Side,
     identity::{Introduction, Role},
+    org::verdict::{self, Verdict},
     sas::{Nonce, Words},
     wire::message::{
         MAX_CHAT_TEXT_BYTES,
@@ -50,6 +51,9 @@ pub const T_CONSENT: Duration = Duration::from_secs(300);
 pub const T_UPGRADE: Duration = Duration::from_secs(60);
 /// How much longer than the sharer's own clock the helper waits for its answer.
 const CONSENT_GRACE: Duration = Duration::from_secs(10);
+/// What the helper's person is told.
+const MODE_NOT_PERMITTED: &str =
+    "more than your organisation permits you with this person (MODE_NOT_PERMITTED)";
 /// How long chat that was sent before the end may still be under way.
 const T_FLUSH: Duration = Duration::from_secs(1);
 
@@ -83,6 +87,8 @@ pub struct Setup {
     pub nonce: Nonce,
     /// What the other side said in it.
     pub peer: Introduction,
+    /// What is to be thought of that: see [`verdict::judge`].
+    pub verdict: Result<Verdict, verdict::Refusal>,
     /// Final Noise handshake hash.
     pub handshake_hash: [u8; 32],
 }
@@ -102,11 +108,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins: reveals this side's nonce and waits for the other's.
+    /// Begins: reveals this side's nonce and waits for the other's; or ends, when there can be no session with the other side.
     pub fn new(setup: Setup, now: Instant) -> Self {
-        let nonce = Bytes::copy_from_slice(setup.nonce.as_bytes());
-        let reveal = Body::NonceReveal(schema::NonceReveal { nonce });
-        Self {
+        let refusal = setup.verdict.as_ref().err().copied();
+        let mut session = Self {
             setup,
             state: State::Joining,
             deadline: Some(now + T_JOIN),
@@ -114,9 +119,16 @@ impl Session {
             words: None,
             paused: false,
             receipt: Receipt::default(),
-            transmits: [Transmit::Control(reveal)].into(),
+            transmits: VecDeque::new(),
             events: VecDeque::new(),
+        };
+        if let Some(refusal) = refusal {
+            session.end(refusal.end_reason(), now);
+        } else {
+            let nonce = Bytes::copy_from_slice(session.setup.nonce.as_bytes());
+            session.transmit(Body::NonceReveal(schema::NonceReveal { nonce }));
         }
+        session
     }
 
     /// The mode in force, when the session is active.
@@ -160,6 +172,34 @@ impl Session {
         self.deadline
     }
 
+    /// The most that the helper may ask for; `None`: nothing.
+    fn permitted(&self) -> Option<Mode> {
+        self.setup.verdict.as_ref().ok()?.permitted()
+    }
+
+    /// The organisation thinks otherwise now. What is not permitted any more ends at once, at both sides.
+    pub fn handle_verdict(&mut self, verdict: Result<Verdict, verdict::Refusal>, now: Instant) {
+        self.setup.verdict = verdict;
+        let most = match self.state {
+            State::Flushing { .. } | State::Ended => return,
+            State::Joining | State::Trust => None,
+            State::Consent { asked } => Some(asked),
+            State::Active { mode, .. } => Some(mode),
+        };
+        match (self.permitted(), most) {
+            _ if self.setup.verdict.is_err() => self.end(EndReason::AdminEnded, now),
+            (None, Some(_)) => self.end(EndReason::AdminEnded, now),
+            (Some(Mode::View), Some(Mode::Control)) if self.mode().is_none() => {
+                self.end(EndReason::AdminEnded, now);
+            }
+            (Some(Mode::View), Some(Mode::Control)) => {
+                self.transmit(Body::ModeDropped(schema::ModeDropped {}));
+                self.set_mode(Mode::View, self.setup.role);
+            }
+            _ => {}
+        }
+    }
+
     // ---- this side's person --------------------------------------------------------------
 
     /// What the person wants.
@@ -167,8 +207,15 @@ impl Session {
     /// # Errors
     /// [`BadState`] when this role may not do that now; nothing has changed.
     pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), BadState> {
-        let bad_state = BadState {
-            what: command.name(),
+        let bad_state = match &command {
+            Command::AskMode(mode) if self.permitted().is_none_or(|most| *mode > most) => {
+                BadState {
+                    what: MODE_NOT_PERMITTED,
+                }
+            }
+            command => BadState {
+                what: command.name(),
+            },
         };
         match (self.setup.role, command) {
             (_, Command::Leave) if self.state != State::Ended => self.leave(now),
@@ -242,6 +289,7 @@ impl Session {
     }
 
     fn ask_mode(&mut self, mode: Mode, now: Instant) -> Option<()> {
+        self.permitted().filter(|permitted| mode <= *permitted)?;
         match self.state {
             State::Trust => {
                 self.state = State::Consent { asked: mode };
@@ -377,6 +425,7 @@ impl Session {
         self.deadline = Some(now + T_MODE);
         self.events.push_back(Event::Trust {
             peer: self.setup.peer.profile.clone(),
+            verdict: self.setup.verdict.clone().ok()?,
             words,
         });
         Some(())
@@ -393,6 +442,7 @@ impl Session {
 
     fn peer_asks(&mut self, mode: Option<Mode>, now: Instant) -> Option<()> {
         let mode = mode?;
+        self.permitted().filter(|permitted| mode <= *permitted)?;
         let time = match self.state {
             State::Trust => {
                 self.state = State::Consent { asked: mode };

@@ -13,6 +13,7 @@ use people::{epoch, profile};
 use remora_proto::{
     id::Side,
     identity::{Introduction, Role},
+    org::verdict::Verdict,
     path::candidate::Named,
     random::Random,
     sas::Nonce,
@@ -36,6 +37,7 @@ struct Two {
 fn session(role: Role, side: Side, nonces: [&Nonce; 2], now: Instant) -> Session {
     let [own, theirs] = nonces;
     let peer = Introduction {
+        papers: None,
         role: role.peer(),
         profile: profile(role.peer()),
         commitment: theirs.commitment(),
@@ -47,6 +49,7 @@ fn session(role: Role, side: Side, nonces: [&Nonce; 2], now: Instant) -> Session
             side,
             nonce: own.clone(),
             peer,
+            verdict: Ok(Verdict::unmanaged()),
             handshake_hash: [7; 32],
         },
         now,
@@ -150,6 +153,7 @@ fn both_see_each_other_and_the_same_words() {
         Event::Trust {
             peer: sharer,
             words: a,
+            ..
         },
     ] = &two.heard[0][..]
     else {
@@ -159,6 +163,7 @@ fn both_see_each_other_and_the_same_words() {
         Event::Trust {
             peer: helper,
             words: b,
+            ..
         },
     ] = &two.heard[1][..]
     else {

@@ -169,6 +169,7 @@ fn message() -> std::io::Result<()> {
             Profile::new("Sam Okafor", "会計", "Ünïcode GmbH", "contoso.com").expect("valid");
         let commitment = Nonce::generate(&mut Random::seeded(1)).commitment();
         let introduction = Introduction {
+            papers: None,
             role,
             profile,
             commitment,

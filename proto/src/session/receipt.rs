@@ -26,6 +26,10 @@ pub enum EndReason {
     CodeBurned,
     /// The other side could not prove what it claimed.
     AuthFailed,
+    /// The two belong to organisations that do not help each other.
+    OrgMismatch,
+    /// The sharer's device is not enrolled, and must be.
+    UnenrolledNotAllowed,
     /// The two programs do not understand each other.
     VersionTooOld,
     /// The other side did not complete the join.
@@ -36,6 +40,8 @@ pub enum EndReason {
     ConnectionLost,
     /// The sharer's screen could not be captured (any more).
     CaptureFailed,
+    /// The organisation does not permit it any more.
+    AdminEnded,
     /// A fault in one of the two programs.
     #[default]
     Internal,
@@ -54,6 +60,9 @@ impl EndReason {
             Self::CodeExpired => "CODE_EXPIRED",
             Self::CodeBurned => "CODE_BURNED",
             Self::AuthFailed => "AUTH_FAILED",
+            Self::OrgMismatch => "ORG_MISMATCH",
+            Self::UnenrolledNotAllowed => "UNENROLLED_NOT_ALLOWED",
+            Self::AdminEnded => "ADMIN_ENDED",
             Self::VersionTooOld => "VERSION_TOO_OLD",
             Self::JoinTimeout => "JOIN_TIMEOUT",
             Self::SasMismatch => "SAS_MISMATCH",
@@ -74,6 +83,9 @@ impl EndReason {
             Self::CodeExpired => schema::EndReason::EndCodeExpired,
             Self::CodeBurned => schema::EndReason::EndCodeBurned,
             Self::AuthFailed => schema::EndReason::AuthFailed,
+            Self::OrgMismatch => schema::EndReason::OrgMismatch,
+            Self::UnenrolledNotAllowed => schema::EndReason::UnenrolledNotAllowed,
+            Self::AdminEnded => schema::EndReason::AdminEnded,
             Self::VersionTooOld => schema::EndReason::VersionTooOld,
             Self::JoinTimeout => schema::EndReason::JoinTimeout,
             Self::SasMismatch => schema::EndReason::SasMismatch,
@@ -95,6 +107,9 @@ impl EndReason {
             (_, schema::EndReason::ConsentTimeout) => Self::ConsentTimeout,
             (_, schema::EndReason::HelperTimeout) => Self::HelperTimeout,
             (_, schema::EndReason::AuthFailed) => Self::AuthFailed,
+            (_, schema::EndReason::OrgMismatch) => Self::OrgMismatch,
+            (_, schema::EndReason::UnenrolledNotAllowed) => Self::UnenrolledNotAllowed,
+            (_, schema::EndReason::AdminEnded) => Self::AdminEnded,
             (_, schema::EndReason::VersionTooOld) => Self::VersionTooOld,
             (_, schema::EndReason::JoinTimeout) => Self::JoinTimeout,
             (_, schema::EndReason::SasMismatch) => Self::SasMismatch,
