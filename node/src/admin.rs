@@ -1,5 +1,10 @@
-//! `remora admin`: what an operator does to a relay, by its admin port. Plain HTTP, as that port speaks: it is for the same computer
-//! or a network of the operator's own.
+//! `remora admin`: what an operator does to a relay, by its admin port, and to an organisation, in a folder. Plain HTTP, as that port
+//! speaks: it is for the same computer or a network of the operator's own.
+
+/// An issuer's folder.
+mod folder;
+/// An organisation.
+mod org;
 
 use std::{
     env, fs, io,
@@ -34,6 +39,7 @@ const TOKEN_VARIABLE: &str = "REMORA_ADMIN_TOKEN";
 pub async fn run(args: cli::Admin) -> Result<Exit, Failure> {
     match args.command {
         cli::AdminCommand::Drain(args) => drain(args).await,
+        cli::AdminCommand::Org(args) => org::run(*args),
     }
 }
 

@@ -106,6 +106,9 @@ pub fn exit_of(reason: EndReason) -> Exit {
         EndReason::AuthFailed | EndReason::SasMismatch | EndReason::CodeBurned => {
             Exit::Verification
         }
+        EndReason::OrgMismatch | EndReason::UnenrolledNotAllowed | EndReason::AdminEnded => {
+            Exit::NotPermitted
+        }
         EndReason::VersionTooOld | EndReason::CaptureFailed | EndReason::Internal => Exit::Error,
     }
 }

@@ -13,7 +13,10 @@ use people::{epoch, profile};
 use remora_proto::{
     id::Side,
     identity::{Introduction, Role},
-    org::verdict::Verdict,
+    org::{
+        permission::Permissions,
+        verdict::{Limit, Refusal, Verdict},
+    },
     path::candidate::Named,
     random::Random,
     sas::Nonce,
@@ -34,7 +37,18 @@ struct Two {
     heard: [Vec<Event>; 2],
 }
 
+/// Nobody thinks badly of the other.
 fn session(role: Role, side: Side, nonces: [&Nonce; 2], now: Instant) -> Session {
+    judged(role, side, nonces, Ok(Verdict::unmanaged()), now)
+}
+
+fn judged(
+    role: Role,
+    side: Side,
+    nonces: [&Nonce; 2],
+    verdict: Result<Verdict, Refusal>,
+    now: Instant,
+) -> Session {
     let [own, theirs] = nonces;
     let peer = Introduction {
         papers: None,
@@ -49,7 +63,7 @@ fn session(role: Role, side: Side, nonces: [&Nonce; 2], now: Instant) -> Session
             side,
             nonce: own.clone(),
             peer,
-            verdict: Ok(Verdict::unmanaged()),
+            verdict,
             handshake_hash: [7; 32],
         },
         now,
@@ -58,13 +72,18 @@ fn session(role: Role, side: Side, nonces: [&Nonce; 2], now: Instant) -> Session
 
 impl Two {
     fn new() -> Self {
+        Self::with_sharers(Ok(Verdict::unmanaged()))
+    }
+
+    /// A helper who thinks that it may do anything, and a sharer with that verdict of it.
+    fn with_sharers(verdict: Result<Verdict, Refusal>) -> Self {
         let now = epoch();
         let mut random = Random::seeded(1);
         let (a, b) = (Nonce::generate(&mut random), Nonce::generate(&mut random));
         Self {
             now,
             helper: session(Role::Helper, Side::Host, [&a, &b], now),
-            sharer: session(Role::Sharer, Side::Joiner, [&b, &a], now),
+            sharer: judged(Role::Sharer, Side::Joiner, [&b, &a], verdict, now),
             heard: [vec![], vec![]],
         }
     }
@@ -198,6 +217,106 @@ fn more_than_asked_cannot_be_allowed() {
     two.helper_does(Command::AskMode(Mode::View)).unwrap();
     assert!(two.sharer_does(Command::Allow(Mode::Control)).is_err());
     two.sharer_does(Command::Allow(Mode::View)).unwrap();
+}
+
+fn permitted(permissions: Permissions) -> Result<Verdict, Refusal> {
+    let limit = (permissions == Permissions::NONE).then_some(Limit::OutOfScope);
+    Ok(Verdict {
+        permissions,
+        limit,
+        ..Verdict::unmanaged()
+    })
+}
+
+#[test]
+fn t_11_a_modified_helper_gets_no_more_than_the_sharer_knows_it_to_be_permitted() {
+    let mut two = Two::with_sharers(permitted(Permissions::GUEST));
+    two.settle();
+    let prompts = |two: &Two| {
+        let prompt = |event: &&Event| matches!(event, Event::ConsentPrompt { .. });
+        two.heard[1].iter().filter(prompt).count()
+    };
+    // The sharer's person is not even asked.
+    let ask = |mode| Control {
+        body: Some(schema::control::Body::ModeRequest(schema::ModeRequest {
+            mode,
+        })),
+    };
+    let (control, now) = (ask(schema::Mode::ControlMode.into()), two.now);
+    assert!(two.sharer.handle_control(control.clone(), now).is_err());
+    two.settle();
+    assert_eq!(prompts(&two), 0);
+    two.sharer
+        .handle_control(ask(schema::Mode::View.into()), now)
+        .unwrap();
+    two.settle();
+    assert_eq!(prompts(&two), 1);
+    assert!(two.sharer_does(Command::Allow(Mode::Control)).is_err());
+    two.sharer_does(Command::Allow(Mode::View)).unwrap();
+    assert!(
+        two.sharer.handle_control(control, now).is_err(),
+        "nor in the session"
+    );
+    assert_eq!(two.sharer.mode(), Some(Mode::View));
+
+    let mut nothing = Two::with_sharers(permitted(Permissions::NONE));
+    nothing.settle();
+    let now = nothing.now;
+    assert!(
+        nothing
+            .sharer
+            .handle_control(ask(schema::Mode::View.into()), now)
+            .is_err()
+    );
+}
+
+#[test]
+fn t_10_with_whom_there_can_be_no_session_it_ends_before_a_nonce_is_shown() {
+    for (refusal, reason) in [
+        (Refusal::OrgMismatch, EndReason::OrgMismatch),
+        (
+            Refusal::UnenrolledNotAllowed,
+            EndReason::UnenrolledNotAllowed,
+        ),
+        (Refusal::Revoked, EndReason::AuthFailed),
+        (Refusal::NotTheirs, EndReason::AuthFailed),
+    ] {
+        let mut two = Two::with_sharers(Err(refusal));
+        two.settle();
+        two.assert_ended(reason);
+        let known = |event: &Event| matches!(event, Event::Trust { .. });
+        assert!(!two.heard.iter().flatten().any(known), "{refusal}");
+    }
+}
+
+#[test]
+fn t_32_what_is_not_permitted_any_more_ends_at_once() {
+    let active = || {
+        let mut two = Two::new();
+        two.settle();
+        two.helper_does(Command::AskMode(Mode::Control)).unwrap();
+        two.sharer_does(Command::Allow(Mode::Control)).unwrap();
+        two
+    };
+    let mut lower = active();
+    let now = lower.now;
+    lower
+        .sharer
+        .handle_verdict(permitted(Permissions::GUEST), now);
+    lower.settle();
+    let modes = (lower.helper.mode(), lower.sharer.mode());
+    assert_eq!(modes, (Some(Mode::View), Some(Mode::View)));
+    for verdict in [permitted(Permissions::NONE), Err(Refusal::Revoked)] {
+        let mut two = active();
+        two.sharer.handle_verdict(verdict, now);
+        two.settle();
+        two.assert_ended(EndReason::AdminEnded);
+    }
+    // More than before changes nothing by itself.
+    let mut more = active();
+    more.sharer.handle_verdict(permitted(Permissions::ALL), now);
+    more.settle();
+    assert_eq!(more.sharer.mode(), Some(Mode::Control));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use quinn::{
     TransportConfig,
 };
 use remora_proto::{
-    id::Side,
+    id::{NodeId, Side},
     identity::{Introduction, Role},
     noise::{
         self, Access, ClientConfig, INITIAL_RTT, PeerInfo, Profile, Psk, PskId, PskStore, Reject,
@@ -23,7 +23,7 @@ use remora_proto::{
         check::Keys,
     },
     rendezvous::InnerKeys,
-    session::{EndReason, Setup, T_JOIN},
+    session::{EndReason, T_JOIN},
     wire::{
         frame,
         message::{
@@ -105,12 +105,25 @@ pub struct Start {
     pub keys: InnerKeys,
     /// What to say of ourselves, but for candidates.
     pub introduction: Introduction,
+    /// What we prove to have.
+    pub key: StaticKey,
     /// How the relay saw us when we connected.
     pub observed: Option<SocketAddr>,
     /// Who says how they see us; the relay first.
     pub observers: Vec<SocketAddr>,
     /// Which paths the session may take.
     pub policy: Policy,
+}
+
+/// The other side, as the handshake has proven it.
+#[derive(Debug)]
+pub struct Peer {
+    /// What it said of itself.
+    pub introduction: Introduction,
+    /// Its static key.
+    pub node: NodeId,
+    /// Final.
+    pub handshake_hash: [u8; 32],
 }
 
 /// Lets in whoever introduces itself properly.
@@ -144,10 +157,9 @@ impl PskStore for OneKey {
 /// The reason with which the session ends before it began.
 pub async fn open(
     mut start: Start,
-    nonce: remora_proto::sas::Nonce,
     socket: Arc<MagicSocket>,
     port_map: PortMap,
-) -> Result<(Inner, Setup), EndReason> {
+) -> Result<(Inner, Peer), EndReason> {
     let observers = std::mem::take(&mut start.observers);
     let Allocation { session, side, .. } = start.allocation;
     let (role, observed, nat) = (
@@ -229,14 +241,12 @@ pub async fn open(
         path_keys,
         endpoint,
     };
-    let setup = Setup {
-        role,
-        side,
-        nonce,
-        peer: introduction,
+    let peer = Peer {
+        introduction,
+        node: NodeId(peer.static_key),
         handshake_hash: peer.handshake_hash,
     };
-    Ok((inner, setup))
+    Ok((inner, peer))
 }
 
 async fn connect(
@@ -320,7 +330,7 @@ fn server_config(start: Start, way: WayNumber) -> quinn::ServerConfig {
     let role = start.introduction.role;
     // Which of the two the joiner's version asks for; both are keyed by the PSK, so nothing can be downgraded.
     let profiles = [Profile::E2e, Profile::E2ePq];
-    let mut config = ServerConfig::new(&profiles, StaticKey::generate(), ALPN_SESSION);
+    let mut config = ServerConfig::new(&profiles, start.key, ALPN_SESSION);
     config.psks = Some(Arc::new(OneKey(start.keys.psk_id, start.keys.psk)));
     config.context = start.keys.context;
     config.access = Arc::new(Introduced(start.introduction.role.peer()));
@@ -334,7 +344,7 @@ fn server_config(start: Start, way: WayNumber) -> quinn::ServerConfig {
 
 fn client_config(start: Start, way: WayNumber) -> quinn::ClientConfig {
     let role = start.introduction.role;
-    let mut config = ClientConfig::new(Profile::E2ePq, StaticKey::generate(), ALPN_SESSION);
+    let mut config = ClientConfig::new(Profile::E2ePq, start.key, ALPN_SESSION);
     config.psk = Some((start.keys.psk_id, start.keys.psk));
     config.context = start.keys.context;
     config.access = Arc::new(Introduced(start.introduction.role.peer()));
