@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     cli,
+    config::File,
     error::{Exit, Failure},
     terminal::console::print_data,
 };
@@ -36,10 +37,10 @@ const TOKEN_VARIABLE: &str = "REMORA_ADMIN_TOKEN";
 ///
 /// # Errors
 /// The relay is not reached, does not let us, or takes too long.
-pub async fn run(args: cli::Admin) -> Result<Exit, Failure> {
+pub async fn run(file: &File, args: cli::Admin) -> Result<Exit, Failure> {
     match args.command {
         cli::AdminCommand::Drain(args) => drain(args).await,
-        cli::AdminCommand::Org(args) => org::run(*args),
+        cli::AdminCommand::Org(args) => org::run(file, *args).await,
     }
 }
 

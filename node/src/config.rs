@@ -4,6 +4,7 @@
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use remora_proto::{id::RelayAddr, identity::Profile};
@@ -142,6 +143,7 @@ impl File {
             Some(member) => member.papers().credential.profile.clone(),
             None => self.profile(typed)?,
         };
+        let member = member.map(Arc::new);
         Ok(Identity { profile, member })
     }
 

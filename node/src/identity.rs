@@ -6,7 +6,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -34,7 +34,7 @@ pub struct Identity {
     /// What the card shows.
     pub profile: Profile,
     /// With an organisation that says so.
-    pub member: Option<Member>,
+    pub member: Option<Arc<Member>>,
 }
 
 impl From<Profile> for Identity {
@@ -210,6 +210,11 @@ impl Member {
         self.held().membership.clone()
     }
 
+    /// What holds.
+    pub fn policy(&self) -> Signed<Policy> {
+        self.held().membership.policy().clone()
+    }
+
     /// What it shows.
     pub fn papers(&self) -> Papers {
         self.held().membership.papers().clone()
@@ -297,7 +302,7 @@ impl Identity {
     /// # Errors
     /// There can be no session with it.
     pub fn judge(&self, peer: &Introduction, node: NodeId) -> Result<Verdict, Refusal> {
-        let held = self.member.as_ref().map(Member::held);
+        let held = self.member.as_deref().map(Member::held);
         let own = held.as_ref().map(|held| &held.membership);
         verdict::judge(own, peer.role.peer(), peer, node, unix_s())
     }

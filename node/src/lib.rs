@@ -23,6 +23,8 @@ pub mod config;
 pub mod error;
 /// Who this node's person is in a session.
 pub mod identity;
+/// A member's policy, kept up to date.
+mod policing;
 /// Keys in files.
 mod secret_file;
 

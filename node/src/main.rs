@@ -81,7 +81,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Netcheck(args) => netcheck::run(&File::load(named)?, args).await,
         Command::Preflight(args) => status::preflight(&args),
         Command::Demo(args) => demo::run(args).await,
-        Command::Admin(args) => admin::run(args).await,
+        Command::Admin(args) => admin::run(&File::load(named)?, args).await,
     }
 }
 

@@ -96,6 +96,8 @@ pub struct Options {
     pub proxy: Option<Proxy>,
     /// It goes to no relay that was not named, although one of its fleet may have less to do, or be there when it is gone.
     pub only_named: bool,
+    /// Whose policy is kept up to date.
+    pub member: Option<Arc<Member>>,
 }
 
 impl Default for Options {
@@ -106,6 +108,7 @@ impl Default for Options {
             tcp_only: false,
             proxy: None,
             only_named: false,
+            member: None,
         }
     }
 }
@@ -510,7 +513,7 @@ impl Node {
         let introduction = Introduction {
             role,
             profile: identity.profile.clone(),
-            papers: identity.member.as_ref().map(Member::papers),
+            papers: identity.member.as_deref().map(Member::papers),
             commitment: nonce.commitment(),
             named: Named {
                 nat: self.surveyed.borrow().nat(),

@@ -38,6 +38,7 @@ use crate::{
     config::File,
     error::{Exit, Failure, exit_of},
     event::{Event, Input},
+    identity::Identity,
     node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
     share::{desktop::Desktop, preflight},
@@ -55,7 +56,7 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Helper)?;
-    let node = Node::at_nearest(&relays, options(&args.common)).await?;
+    let node = Node::at_nearest(&relays, of_member(&args.common, &identity)).await?;
     // Not before: until then, Ctrl-C is the system's business.
     let mut console = Console::open(args.common.json)?;
     let page = open_page(&args.page, args.common.json, &mut console, Role::Helper)?;
@@ -75,7 +76,7 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Sharer)?;
     let given = given_code(&args)?;
-    let mut node = Node::at_nearest(&relays, options(&args.common)).await?;
+    let mut node = Node::at_nearest(&relays, of_member(&args.common, &identity)).await?;
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
     let script = args.code_stdin || (args.common.json && page.is_none());
@@ -105,6 +106,13 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     Terminal::new(console, page, Role::Sharer, None, args.common.json)?
         .run(running)
         .await
+}
+
+fn of_member(common: &cli::Common, identity: &Identity) -> Options {
+    Options {
+        member: identity.member.clone(),
+        ..options(common)
+    }
 }
 
 pub(crate) fn options(common: &cli::Common) -> Options {

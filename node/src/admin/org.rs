@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path, str::FromStr};
 
 use aws_lc_rs::digest;
 use remora_proto::{
-    id::{NodeId, OrgId},
+    id::{NodeId, OrgId, RelayAddr},
     identity::Profile,
     org::{
         credential::{Credential, Device, MAX_DEVICE_NAME_BYTES, Serial},
@@ -23,12 +23,15 @@ use serde_json::{Value, json};
 use super::folder::{DAY_S, Folder};
 use crate::{
     cli::org as cli,
-    config,
+    config::{self, File},
     error::{Exit, Failure},
     identity::unix_s,
+    node::{Node, Options},
     terminal::console::{print_data, print_note},
 };
 
+/// Relays that are told of a new policy: no fleet is larger, and a wrong one ends.
+const MAX_RELAYS: usize = 64;
 /// Largest picture; what is signed is its hash.
 const MAX_PICTURE_BYTES: usize = 64 << 10;
 
@@ -40,7 +43,7 @@ fn usage(line: impl Into<String>) -> Failure {
 ///
 /// # Errors
 /// What is wrong, and what to do.
-pub(super) fn run(args: cli::Org) -> Result<Exit, Failure> {
+pub(super) async fn run(file: &File, args: cli::Org) -> Result<Exit, Failure> {
     let dir = match args.dir {
         Some(dir) => dir,
         None => config::folder()?.join("org"),
@@ -49,11 +52,23 @@ pub(super) fn run(args: cli::Org) -> Result<Exit, Failure> {
         return create(&dir, init);
     }
     let folder = Folder::open(&dir)?;
-    match args.command {
+    let before = folder.policy()?.header.number;
+    act(&folder, args.command)?;
+    let policy = folder.policy()?;
+    // Others may go on while relays are told.
+    drop(folder);
+    if policy.header.number != before {
+        publish(file, &args.relay, &policy).await?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn act(folder: &Folder, command: cli::OrgCommand) -> Result<(), Failure> {
+    match command {
         cli::OrgCommand::Init(_) => {}
-        cli::OrgCommand::Show(args) => return show(&folder, args.json),
-        cli::OrgCommand::Sign(args) => return sign(&folder, *args),
-        cli::OrgCommand::Device(args) => return device(&folder, &args),
+        cli::OrgCommand::Show(args) => show(folder, args.json)?,
+        cli::OrgCommand::Sign(args) => sign(folder, *args)?,
+        cli::OrgCommand::Device(args) => device(folder, &args)?,
         cli::OrgCommand::Role(args) => changed(folder.change(|policy| role(policy, args))?)?,
         cli::OrgCommand::Assign(args) => changed(folder.change(|policy| assign(policy, args))?)?,
         cli::OrgCommand::Group(args) => changed(folder.change(|policy| group(policy, args))?)?,
@@ -61,7 +76,52 @@ pub(super) fn run(args: cli::Org) -> Result<Exit, Failure> {
         cli::OrgCommand::Revoke(args) => changed(folder.change(|policy| revoke(policy, &args))?)?,
         cli::OrgCommand::Policy(args) => changed(folder.change(|policy| set(policy, &args))?)?,
     }
-    Ok(Exit::Ok)
+    Ok(())
+}
+
+/// Brings a new policy to every relay that is known, and to those of their fleet. One that is not reached is said, and is no failure:
+/// members bring it along.
+async fn publish(file: &File, typed: &[RelayAddr], policy: &Signed<Policy>) -> Result<(), Failure> {
+    let Ok(mut relays) = file.relays(typed) else {
+        return print_note(
+            "No relay is known that could pass it on: it reaches people with the next file that you give them.",
+        );
+    };
+    let mut next = 0;
+    while let Some(relay) = relays.get(next).cloned() {
+        next += 1;
+        match bring(&relay, policy).await {
+            Ok(others) => {
+                let new = others
+                    .into_iter()
+                    .filter(|other| relays.iter().all(|relay| relay.id != other.id));
+                let new: Vec<_> = new.take(MAX_RELAYS.saturating_sub(relays.len())).collect();
+                relays.extend(new);
+            }
+            Err(failure) => print_note(&format!(
+                "{} does not know of it: {}",
+                relay.host_port, failure.line
+            ))?,
+        }
+    }
+    Ok(())
+}
+
+/// Which other relays there are.
+async fn bring(relay: &RelayAddr, policy: &Signed<Policy>) -> Result<Vec<RelayAddr>, Failure> {
+    let options = Options {
+        only_named: true,
+        ..Options::relay_only()
+    };
+    let node = Node::connect(relay, options).await?;
+    let put = node.control().put_policy(policy.bytes()).await;
+    let others = node.control().welcome.others.iter();
+    let others = others.filter_map(|other| other.parse().ok()).collect();
+    node.close().await;
+    match put {
+        Ok(()) => Ok(others),
+        Err(error) => Err(Failure::new(Exit::Error, "POLICY", error.to_string())),
+    }
 }
 
 fn changed(policy: Signed<Policy>) -> Result<(), Failure> {
@@ -109,7 +169,7 @@ fn create(dir: &Path, args: &cli::Init) -> Result<Exit, Failure> {
 
 // ---- people and devices ------------------------------------------------------------------
 
-fn sign(folder: &Folder, args: cli::Sign) -> Result<Exit, Failure> {
+fn sign(folder: &Folder, args: cli::Sign) -> Result<(), Failure> {
     let request = &args.request;
     let name = args.name.as_ref().unwrap_or(&request.profile.full_name);
     let title = args
@@ -237,7 +297,7 @@ fn picture(path: &Path) -> Result<[u8; 32], Failure> {
     hash.map_err(|error| Failure::internal("SHA-256", error))
 }
 
-fn device(folder: &Folder, args: &cli::DeviceArgs) -> Result<Exit, Failure> {
+fn device(folder: &Folder, args: &cli::DeviceArgs) -> Result<(), Failure> {
     let issued = folder.issued()?;
     let mut found = false;
     for papers in issued {
@@ -261,12 +321,12 @@ fn device(folder: &Folder, args: &cli::DeviceArgs) -> Result<Exit, Failure> {
         hand_out(folder, &papers, args.json)?;
     }
     match found {
-        true => Ok(Exit::Ok),
+        true => Ok(()),
         false => Err(usage(format!("no device is called {}", args.name))),
     }
 }
 
-fn hand_out(folder: &Folder, papers: &Papers, json: bool) -> Result<Exit, Failure> {
+fn hand_out(folder: &Folder, papers: &Papers, json: bool) -> Result<(), Failure> {
     let path = folder.hand_out(papers)?;
     let credential = &papers.credential;
     if json {
@@ -274,15 +334,13 @@ fn hand_out(folder: &Folder, papers: &Papers, json: bool) -> Result<Exit, Failur
         told["v"] = 1.into();
         told["event"] = "signed".into();
         told["file"] = path.to_string_lossy().into();
-        print_data(&told.to_string())?;
-        return Ok(Exit::Ok);
+        return print_data(&told.to_string());
     }
     print_note(&format!(
         "{} ({}) may: {}. Computer {}. Give them this file; they run `remora setup --credential FILE`:",
         credential.profile.full_name, credential.subject, credential.permissions, credential.node
     ))?;
-    print_data(&path.to_string_lossy())?;
-    Ok(Exit::Ok)
+    print_data(&path.to_string_lossy())
 }
 
 // ---- policy ------------------------------------------------------------------------------
@@ -502,7 +560,7 @@ fn policy_json(policy: &Policy) -> Value {
     })
 }
 
-fn show(folder: &Folder, json: bool) -> Result<Exit, Failure> {
+fn show(folder: &Folder, json: bool) -> Result<(), Failure> {
     let (policy, issued) = (folder.policy()?, folder.issued()?);
     if json {
         let mut told = policy_json(&policy);
@@ -513,7 +571,7 @@ fn show(folder: &Folder, json: bool) -> Result<Exit, Failure> {
             print_data(&line)?;
         }
     }
-    Ok(Exit::Ok)
+    Ok(())
 }
 
 fn lines(policy: &Policy, issued: &[Papers]) -> Vec<String> {

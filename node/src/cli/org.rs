@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use remora_proto::{
-    id::OrgId,
+    id::{OrgId, RelayAddr},
     org::{label::Label, membership::Request, permission::Permission, scope::Scope},
 };
 
@@ -14,6 +14,15 @@ pub struct Org {
     /// The organisation's folder, with its key [default: ~/.config/remora/org]
     #[arg(long, global = true, env = "REMORA_ORG_DIR", value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// The relays that are to know of a new policy, and through them everybody [default: those of the settings file]
+    #[arg(
+        long,
+        global = true,
+        env = "REMORA_RELAY",
+        value_name = "HOST:PORT/KEY",
+        value_delimiter = ','
+    )]
+    pub relay: Vec<RelayAddr>,
     /// What to do.
     #[command(subcommand)]
     pub command: OrgCommand,

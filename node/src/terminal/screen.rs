@@ -555,7 +555,9 @@ impl Screen {
                     ),
                 });
             }
-            Input::Session(Command::AskMode(_)) if self.stage == Stage::Trust => {
+            Input::Session(Command::AskMode(mode))
+                if self.stage == Stage::Trust && Some(*mode) <= self.permitted =>
+            {
                 self.stage = Stage::Asked
             }
             Input::Session(Command::Allow(_)) | Input::Session(Command::Decline)

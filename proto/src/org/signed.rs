@@ -31,6 +31,13 @@ impl Issuer {
         OrgId(self.0.verifying_key().to_bytes())
     }
 
+    /// Signs a policy as it is encoded, whatever it says; [`Signed::new`] signs one that it has read.
+    pub fn sign_policy_body(&self, body: Bytes) -> Bytes {
+        let signature = Bytes::copy_from_slice(&self.sign(POLICY_CONTEXT, &body));
+        let signed = schema::Signed { body, signature };
+        signed.encode_to_vec().into()
+    }
+
     fn sign(&self, context: &str, body: &[u8]) -> [u8; 64] {
         self.0.sign(&signed_bytes(context, body)).to_bytes()
     }

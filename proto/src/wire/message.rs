@@ -71,6 +71,8 @@ pub const PROTOCOL: u32 = 1;
 
 /// Largest message on a control stream, node ↔ relay and helper ↔ sharer alike.
 pub const MAX_CONTROL_BYTES: usize = 4096;
+/// Largest part of a policy, which may be longer than a message.
+pub const MAX_POLICY_PART_BYTES: usize = 3072;
 /// Largest PAKE message a relay passes on.
 pub const MAX_SIGNAL_BYTES: usize = 512;
 /// Largest text of one chat message, in bytes of UTF-8.
