@@ -3,8 +3,24 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
+use remora::{
+    identity::{Files, Member, unix_s},
+    node::{Node, Options},
+};
+use remora_proto::{
+    id::RelayAddr,
+    identity::Profile,
+    org::{
+        credential::Credential,
+        membership::{Membership, Papers},
+        permission::Permissions,
+        policy::Policy,
+        setting::Setting,
+        signed::{Issuer, Signed},
+    },
+};
 use serde_json::{Value, json};
 use support::{
     PATIENCE,
@@ -208,37 +224,135 @@ fn a_3_help_is_off_until_it_is_switched_on() {
 }
 
 #[test]
-fn a_3_a_revoked_helpers_session_ends_when_the_policy_arrives() {
-    let scene = Scene::enrolled("help-desk-operator");
-    let (mut helper, mut sharer, ..) = scene.introduced();
-    helper.say("v");
-    sharer.expect("consent_prompt");
-    helper.expect("awaiting_consent");
-    sharer.say("a");
-    for script in [&mut sharer, &mut helper] {
-        script.expect("started");
+fn a_3_a_revoked_helpers_session_ends_within_ten_seconds_by_relay_and_by_file() {
+    for by_relay in [true, false] {
+        let scene = Scene::enrolled("help-desk-operator");
+        let (mut helper, mut sharer, ..) = scene.introduced();
+        helper.say("v");
+        sharer.expect("consent_prompt");
+        helper.expect("awaiting_consent");
+        sharer.say("a");
+        for script in [&mut sharer, &mut helper] {
+            script.expect("started");
+        }
+        if by_relay {
+            done(scene.org(&["revoke", "sam.okafor", "--relay", &scene.relay.address]));
+        } else {
+            done(scene.org(&["revoke", "sam.okafor"]));
+            // The policy comes with whatever is signed next for her computer.
+            let file = told(scene.org(&["device", "fin-lt-0231", "--json"]))["file"].clone();
+            let file = file.as_str().expect("a path");
+            done(run(scene.maria.remora(&["setup", "--credential", file])));
+        }
+        for script in [&mut sharer, &mut helper] {
+            let ended = loop {
+                let event = script.event(EFFECT_LIMIT);
+                if event["event"] == "ended" {
+                    break event;
+                }
+            };
+            assert_eq!(ended["end_reason"], "ADMIN_ENDED");
+        }
+        if by_relay {
+            // His own computer was told, too.
+            let refused = run(scene
+                .sam
+                .remora(&["invite", "--relay", &scene.relay.address]));
+            assert!(refused.line().contains("NO_PERMISSION"), "{refused:?}");
+            continue;
+        }
+        // Nor does anybody let him in again.
+        let (helper, sharer) = scene.connected();
+        for mut script in [sharer, helper] {
+            assert_eq!(script.expect("ended")["end_reason"], "AUTH_FAILED");
+        }
     }
-    done(scene.org(&["revoke", "sam.okafor"]));
-    // The policy comes with whatever is signed next for her computer.
-    let file = told(scene.org(&["device", "fin-lt-0231", "--json"]))["file"].clone();
-    done(run(scene.maria.remora(&[
-        "setup",
-        "--credential",
-        file.as_str().expect("a path"),
-    ])));
-    for script in [&mut sharer, &mut helper] {
-        let ended = loop {
-            let event = script.event(EFFECT_LIMIT);
-            if event["event"] == "ended" {
-                break event;
-            }
-        };
-        assert_eq!(ended["end_reason"], "ADMIN_ENDED");
+}
+
+/// A member that nobody drives.
+fn member(home: &Home, issuer: &Issuer, policy: &Signed<Policy>) -> Arc<Member> {
+    let files = Files::beside(&home.path().join("config.toml"));
+    let profile = Profile::new("Jo", "", "Contoso", "contoso.com").expect("a profile");
+    let request = files.request(profile.clone()).expect("a key");
+    let credential = Credential {
+        issuer: issuer.id(),
+        serial: [1; 16],
+        node: request.node,
+        subject: "jo".parse().expect("a label"),
+        profile,
+        picture: None,
+        permissions: Permissions::NONE,
+        scopes: Vec::new(),
+        issued: unix_s(),
+        expires: unix_s() + 3600,
+    };
+    let credential = Signed::new(credential, issuer).expect("signed");
+    let device = None;
+    let membership = Membership::new(Papers { credential, device }, policy.clone());
+    let file = home.path().join("papers");
+    fs::write(&file, membership.expect("one organisation").to_bytes()).expect("written");
+    files.take(&file).expect("ours");
+    Arc::new(files.member().expect("readable").expect("there"))
+}
+
+async fn node_of(member: &Arc<Member>, relay: &RelayProcess) -> Node {
+    let options = Options {
+        member: Some(Arc::clone(member)),
+        ..Options::relay_only()
+    };
+    let address: RelayAddr = relay.address.parse().expect("an address");
+    Node::connect(&address, options).await.expect("connected")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_3_a_policy_takes_effect_at_all_of_fifty_nodes_within_ten_seconds() {
+    const NODES: usize = 50;
+    let issuer = Issuer::from_bytes(&[7; 32]);
+    let now = unix_s();
+    let mut policy = Policy::first(issuer.id(), "Contoso", "contoso.com", now, now + 3600);
+    let first = Signed::new(policy.clone(), &issuer).expect("signed");
+    policy.header.number = 2;
+    policy.settings.set(Setting::Enabled, 1);
+    let second = Signed::new(policy, &issuer).expect("signed");
+    let relay = RelayProcess::start(&[]);
+    let homes: Vec<_> = (0..NODES).map(|_| Home::new()).collect();
+    let members: Vec<_> = homes
+        .iter()
+        .map(|home| member(home, &issuer, &first))
+        .collect();
+    let mut nodes = Vec::new();
+    for member in &members {
+        nodes.push(node_of(member, &relay).await);
     }
-    // Nor does anybody let him in again.
-    let (helper, sharer) = scene.connected();
-    for mut script in [sharer, helper] {
-        assert_eq!(script.expect("ended")["end_reason"], "AUTH_FAILED");
+    let address = relay.address.parse().expect("an address");
+    let admin = Node::connect(&address, Options::relay_only()).await;
+    let admin = admin.expect("connected");
+    let everywhere = async |members: &[Arc<Member>]| {
+        while members.iter().any(|member| member.policy() != second) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let put = admin.control().put_policy(second.bytes());
+    put.await.expect("taken");
+    let in_time = tokio::time::timeout(EFFECT_LIMIT, everywhere(&members)).await;
+    in_time.expect("everywhere in time");
+    // It is written down, too: nobody goes back to the first one.
+    for home in &homes {
+        let files = Files::beside(&home.path().join("config.toml"));
+        let read = files.member().expect("readable").expect("there");
+        assert_eq!(read.policy(), second);
+    }
+    // A relay that knows nothing is told by whoever comes, and tells who was there before.
+    let other = RelayProcess::start(&[]);
+    let home = Home::new();
+    let late = [member(&home, &issuer, &first)];
+    nodes.push(node_of(&late[0], &other).await);
+    nodes.push(node_of(&members[0], &other).await);
+    let brought = tokio::time::timeout(EFFECT_LIMIT, everywhere(&late)).await;
+    brought.expect("brought along");
+    nodes.push(admin);
+    for node in nodes {
+        node.close().await;
     }
 }
 
