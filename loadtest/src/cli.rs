@@ -454,6 +454,9 @@ pub struct Churn {
     /// How long
     #[arg(long, value_name = "S", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=7200))]
     pub seconds: u64,
+    /// How long they did so before memory is measured; a relay keeps the key of a code for up to 22 minutes
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=7200))]
+    pub warm_up: u64,
     /// How often a relay is killed and started again meanwhile
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub restarts: u32,

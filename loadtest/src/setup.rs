@@ -26,7 +26,7 @@ use remora::control::unix_ms;
 use remora_proto::{
     id::{SessionId, Side},
     random::Random,
-    record::{HostRole, InvalidRecord, LocatorKey, Record},
+    record::{HostRole, InvalidRecord, Record, RecordKey},
     rendezvous::{Host, HostTransmit, Joiner, JoinerTransmit, LIFETIME},
     wire::message::control::{
         Admit, Gone, Join, Lookup, Publish, Release, Signal, Started, Withdraw,
@@ -105,8 +105,8 @@ impl Sizes {
 #[derive(Clone, Debug)]
 pub struct Prepared {
     record: Bytes,
-    key: LocatorKey,
-    lookup: [LocatorKey; 3],
+    key: RecordKey,
+    lookup: [RecordKey; 3],
 }
 
 impl Prepared {
@@ -119,7 +119,7 @@ impl Prepared {
         let host = Host::new(realm, HostRole::Helper, LIFETIME, now, ms, Random::system());
         let record = host.signed_record();
         Ok(Self {
-            key: Record::decode_signed(&record, ms)?.locator_key,
+            key: Record::decode_signed(&record, ms)?.key,
             lookup: host.code().lookup_keys(realm, ms),
             record,
         })
@@ -253,7 +253,7 @@ pub async fn part(
     })
 }
 
-fn bytes_of(key: &LocatorKey) -> Bytes {
+fn bytes_of(key: &RecordKey) -> Bytes {
     Bytes::copy_from_slice(&key.0)
 }
 

@@ -23,6 +23,7 @@ use crate::{
     cli,
     config::File,
     error::{Exit, Failure},
+    event::milliseconds,
     terminal::console::print_data,
 };
 
@@ -189,7 +190,7 @@ fn told(first: &Value, last: &Value, took: Duration) -> Value {
         "sessions": first["sessions"],
         "remaining": last["sessions"],
         "cut_off": cut_off.map(|all| all.saturating_sub(before)),
-        "seconds": took.as_secs_f64(),
+        "seconds": milliseconds(took).round() / 1e3,
     })
 }
 

@@ -73,7 +73,7 @@ pub struct Relays {
     #[arg(
         long,
         env = "REMORA_RELAY",
-        value_name = "HOST:PORT/KEY",
+        value_name = "HOST:PORT/KEY[/TLS]",
         value_delimiter = ','
     )]
     pub relay: Vec<RelayAddr>,
@@ -146,7 +146,7 @@ pub struct ProfileArgs {
 pub struct Setup {
     /// The relay's address, as `remora-relay` prints it; or several, of which the nearest is used
     #[arg(
-        value_name = "HOST:PORT/KEY",
+        value_name = "HOST:PORT/KEY[/TLS]",
         value_delimiter = ',',
         required_unless_present_any = ["request", "credential", "leave_organisation"]
     )]

@@ -37,6 +37,7 @@ use self::{
 use crate::{
     cli,
     error::{Exit, Failure},
+    event::milliseconds,
     help::view::View,
     terminal::{console::print_data, page::Page},
 };
@@ -189,10 +190,6 @@ async fn acts(
     let view = check::look(&mut helper, &mut sharer, stage, findings).await?;
     players::take_back(&mut helper, &mut sharer).await?;
     Ok((helper, sharer, view))
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 /// Whether all went as it should.

@@ -62,18 +62,18 @@ impl PathSnapshot {
 
     /// The badge: `direct 203.0.113.7:41641 (8 ms)`, `relayed via fra-1 (31 ms)`, `relayed via fra-1 over TCP (31 ms)`.
     pub fn badge(&self) -> String {
-        let ms = self.rtt.as_secs_f64() * 1e3;
+        let rtt = about(self.rtt);
         match self.direct {
-            Some(address) => format!("direct {address} ({ms:.0} ms)"),
-            None if self.is_by_tcp => format!("relayed via {} over TCP ({ms:.0} ms)", self.relay),
-            None => format!("relayed via {} ({ms:.0} ms)", self.relay),
+            Some(address) => format!("direct {address} ({rtt})"),
+            None if self.is_by_tcp => format!("relayed via {} over TCP ({rtt})", self.relay),
+            None => format!("relayed via {} ({rtt})", self.relay),
         }
     }
 
     /// The same for scripts; `why_relayed` is null when packets go directly.
     pub fn json(&self) -> Value {
         json!({
-            "path": self.kind(), "transport": if self.is_by_tcp { "tcp" } else { "udp" }, "relay": self.relay, "rtt_ms": self.rtt.as_secs_f64() * 1e3,
+            "path": self.kind(), "transport": if self.is_by_tcp { "tcp" } else { "udp" }, "relay": self.relay, "rtt_ms": milliseconds(self.rtt),
             "address": self.direct.map(|address| address.to_string()),
             "why_relayed": self.why_relayed.map(WhyRelayed::name),
         })
@@ -149,6 +149,19 @@ pub enum Event {
     NotPossible(String),
 }
 
+/// For scripts: milliseconds, to the microsecond; what is beyond that nobody has measured.
+pub fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// For people: whole milliseconds, and nothing takes none.
+pub fn about(duration: Duration) -> String {
+    match (duration.as_secs_f64() * 1e3).round() {
+        ms if ms < 1.0 => "<1 ms".into(),
+        ms => format!("{ms} ms"),
+    }
+}
+
 fn with_event(name: &str, mut object: Value) -> Value {
     object["event"] = name.into();
     object
@@ -187,7 +200,7 @@ pub fn role_name(role: Role) -> &'static str {
 pub fn receipt_json(receipt: &Receipt) -> Value {
     json!({
         "event": "ended", "end_reason": receipt.reason.name(),
-        "duration_s": receipt.duration.as_secs_f64(),
+        "duration_s": milliseconds(receipt.duration).round() / 1e3,
         "mode": receipt.mode.map(|mode| mode.to_string()),
         "chat_sent": receipt.chat_sent, "chat_received": receipt.chat_received,
         "sas": match receipt.sas {
@@ -257,7 +270,7 @@ impl Event {
                 address,
                 rtt,
             } => {
-                json!({"event": "relay", "relay": relay, "address": address, "rtt_ms": rtt.as_secs_f64() * 1e3})
+                json!({"event": "relay", "relay": relay, "address": address, "rtt_ms": milliseconds(*rtt)})
             }
             Self::Code { code, valid } => {
                 json!({"event": "code", "code": code, "valid_s": seconds(*valid)})
@@ -290,6 +303,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_time_is_said_as_precisely_as_somebody_can_use_it() {
+        for (us, ms, words) in [
+            (0, 0.0, "<1 ms"),
+            (499, 0.499, "<1 ms"),
+            (500, 0.5, "1 ms"),
+            (31_400, 31.4, "31 ms"),
+            (1_234_567, 1234.567, "1235 ms"),
+        ] {
+            let duration = Duration::from_micros(us);
+            assert_eq!(
+                json!(milliseconds(duration)).to_string(),
+                json!(ms).to_string()
+            );
+            assert_eq!(about(duration), words);
+        }
+        let uneven = Duration::from_nanos(646_264);
+        assert_eq!(json!(milliseconds(uneven)).to_string(), "0.646");
+    }
+
+    #[test]
     fn why_nothing_goes_directly_is_that_udp_does_not_unless_it_is_not_wanted() {
         let relayed = |why_relayed| PathSnapshot {
             relay: "fra-1".to_owned(),
@@ -297,7 +330,7 @@ mod tests {
             ..PathSnapshot::default()
         };
         let path = relayed(Some(WhyRelayed::Probing)).reached(true);
-        assert_eq!(path.badge(), "relayed via fra-1 over TCP (0 ms)");
+        assert_eq!(path.badge(), "relayed via fra-1 over TCP (<1 ms)");
         let json = path.json();
         assert_eq!(
             (&json["transport"], &json["why_relayed"]),

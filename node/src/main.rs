@@ -123,6 +123,7 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
     if args.relays.is_empty() {
         return Ok(Exit::Ok);
     }
+    let saved = file.relays(&[]).unwrap_or_default();
     file.set_relays(&args.relays);
     let typed = args.profile;
     let old = std::mem::take(&mut file.profile);
@@ -138,16 +139,26 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
         Node::at_nearest(&args.relays, Options::default()),
         unreached_by_tcp(&args.relays)
     );
+    let kept = with_saved_tls(&args.relays, &saved, &by_tcp);
+    let note = match &kept {
+        Some(kept) => {
+            file.set_relays(kept);
+            file.save(named)?;
+            " The /TLS that was saved with this key before is kept: without it nothing is reached by TCP."
+        }
+        None => "",
+    };
     match node {
         Ok(node) => {
-            let but = by_tcp.map(|failure| {
+            let by_tcp = by_tcp.into_iter().flatten().next();
+            let but = by_tcp.filter(|_| kept.is_none()).map(|failure| {
                 format!(
                     " But where UDP is blocked it would not help: {}.",
                     failure.line
                 )
             });
             say(&format!(
-                "Saved to {path}; the relay answers.{} Give help with `remora invite`, get help with `remora join`.",
+                "Saved to {path}; the relay answers.{note}{} Give help with `remora invite`, get help with `remora join`.",
                 but.unwrap_or_default()
             ));
             node.close().await;
@@ -155,7 +166,7 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
         }
         Err(failure) if failure.exit == Exit::Offline => {
             say(&format!(
-                "Saved to {path}, but the relay was not reached. {}: {}",
+                "Saved to {path}, but the relay was not reached. {}: {}{note}",
                 failure.code, failure.line
             ));
             Ok(Exit::Ok)
@@ -167,22 +178,48 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
     }
 }
 
-/// What is wrong with the first of these that is not reached by TCP; where UDP does not go, an address has to be good for that.
-async fn unreached_by_tcp(relays: &[RelayAddr]) -> Option<Failure> {
+/// What is wrong with each of these by TCP, if anything is; where UDP does not go, an address has to be good for that.
+async fn unreached_by_tcp(relays: &[RelayAddr]) -> Vec<Option<Failure>> {
     let mut trying = JoinSet::new();
-    for relay in relays {
+    for (number, relay) in relays.iter().enumerate() {
         let relay = relay.clone();
         trying.spawn(async move {
-            match Node::connect(&relay, Options::tcp_only()).await {
+            let failure = match Node::connect(&relay, Options::tcp_only()).await {
                 Ok(node) => {
                     node.close().await;
                     None
                 }
                 Err(failure) => Some(failure),
-            }
+            };
+            (number, failure)
         });
     }
-    trying.join_all().await.into_iter().flatten().next()
+    let mut tried = trying.join_all().await;
+    tried.sort_by_key(|(number, _)| *number);
+    tried.into_iter().map(|(_, failure)| failure).collect()
+}
+
+/// The same relays, but for those that were typed without the `/TLS` that was saved with the same key, and are not reached by TCP
+/// without it: it was cut off, or nobody can say. `None` when there are none.
+fn with_saved_tls(
+    typed: &[RelayAddr],
+    saved: &[RelayAddr],
+    by_tcp: &[Option<Failure>],
+) -> Option<Vec<RelayAddr>> {
+    let kept: Vec<_> = typed
+        .iter()
+        .zip(by_tcp)
+        .map(|(relay, failure)| {
+            let before = saved.iter().find(|saved| saved.id == relay.id);
+            let before = before.filter(|_| failure.is_some() && relay.tls.is_none());
+            let tls = before.map_or(relay.tls, |before| before.tls);
+            RelayAddr {
+                tls,
+                ..relay.clone()
+            }
+        })
+        .collect();
+    (kept != typed).then_some(kept)
 }
 
 fn wants_json(command: &Command) -> bool {

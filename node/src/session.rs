@@ -91,6 +91,8 @@ pub struct Relays {
     pub said: mpsc::Receiver<Body>,
     /// Another relay carries the session.
     pub moved: mpsc::Receiver<()>,
+    /// How long the way through the relay takes, there and back, as last measured; `None`: not yet, or packets go another way.
+    pub taken: watch::Sender<Option<Duration>>,
 }
 
 impl Relays {
@@ -248,7 +250,7 @@ pub async fn run(
             () = until(session.poll_timeout()) => session.handle_timeout(Instant::now()),
             message = controls.recv(), if !controls_over => match message {
                 Some(Ok(message)) => match message.body {
-                    Some(body @ (Body::Relays(_) | Body::Moving(_))) => relays.hear(body),
+                    Some(body @ (Body::Relays(_) | Body::Measured(_) | Body::Moving(_))) => relays.hear(body),
                     _ => warn_of(session.handle_control(message, Instant::now())),
                 },
                 Some(Err(_)) => session.handle_malformed(Instant::now()),
@@ -300,6 +302,7 @@ pub async fn run(
             }
             Some(()) = relays.moved.recv() => if route.get().direct.is_none() {
                 rtt = None;
+                relays.taken.send_replace(None);
                 measure.reset_immediately();
                 tell_move(snapshot(rtt), &channels.path, &channels.events, &beside).await;
             },
@@ -309,6 +312,7 @@ pub async fn run(
                     Moved::Direct { rtt, .. } => Some(rtt),
                     Moved::Relayed => None,
                 };
+                relays.taken.send_replace(None);
                 measure.reset_immediately();
                 tell_move(snapshot(rtt), &channels.path, &channels.events, &beside).await;
             }
@@ -321,6 +325,7 @@ pub async fn run(
             }
             Some(taken) = measured.recv() => {
                 rtt = Some(taken);
+                relays.taken.send_replace(rtt.filter(|_| route.get().direct.is_none()));
                 let path = snapshot(rtt);
                 for asked in waiting.drain(..) {
                     // Whoever has gone meanwhile need not know.

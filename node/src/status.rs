@@ -16,6 +16,7 @@ use crate::{
     config::File,
     control::unix_ms,
     error::{Exit, Failure},
+    event::milliseconds,
     netcheck::{self, Listed, is_own},
     node::Node,
     path::survey,
@@ -33,17 +34,21 @@ pub async fn run(file: &File, args: cli::Status) -> Result<Exit, Failure> {
     let (sessions, mut near) = (sessions(), Vec::new());
     let report = match &node {
         Ok(node) => {
-            let nat = survey::nat(&survey::observers(node.control())).await.nat();
+            let is_asked = !args.common.tcp.tcp_only;
+            let nat = match is_asked {
+                true => Some(survey::nat(&survey::observers(node.control())).await.nat()),
+                false => None,
+            };
             let (control, welcome) = (node.control(), &node.control().welcome);
             let is_own = welcome.observed_address.parse().is_ok_and(is_own);
             near = Listed::of(node);
             json!({
                 "v": 1, "relay": {
                     "address": node.relay().host_port, "name": welcome.relay_name, "reachable": true,
-                    "rtt_ms": control.rtt().as_secs_f64() * 1e3, "observed_address": welcome.observed_address,
+                    "rtt_ms": milliseconds(control.rtt()), "observed_address": welcome.observed_address,
                     "transport": if node.is_by_tcp() { "tcp" } else { "udp" },
-                    "realm": welcome.realm, "protocol": welcome.protocol, "udp": !node.is_by_tcp(),
-                    "nat": netcheck::nat_name(&nat, is_own),
+                    "realm": welcome.realm, "protocol": welcome.protocol, "udp": is_asked.then(|| !node.is_by_tcp()),
+                    "nat": nat.map(|nat| netcheck::nat_name(&nat, is_own)),
                 }, "relays": near.iter().map(Listed::json).collect::<Vec<_>>(), "sessions": sessions,
             })
         }
@@ -132,7 +137,7 @@ fn print_report(report: &Value, near: &[Listed], failure: Option<&Failure>) -> R
                 "tcp" => "by tcp",
                 _ => "udp ok",
             },
-            text(relay, "nat"),
+            relay["nat"].as_str().unwrap_or("not asked"),
             text(relay, "observed_address"),
             text(relay, "realm"),
         ))?,

@@ -210,7 +210,7 @@ fn an_empty_variable_is_none_and_a_switch_is_said_in_any_of_the_usual_words() {
     }
     for word in ["0", "false"] {
         let command = with(&[("REMORA_TCP_ONLY", word)], &args);
-        fails(command, 5, &["by UDP", "nor by TCP"]);
+        fails(command, 5, &["by UDP", "is the address right? Nor by TCP"]);
     }
     let command = with(&[("REMORA_TCP_ONLY", "maybe")], &args);
     fails(
@@ -355,6 +355,32 @@ fn setup_says_that_an_address_was_cut_off() {
         "copy the whole line",
     ] {
         assert!(setup.line().contains(text), "{setup:?}");
+    }
+}
+
+#[test]
+fn setup_keeps_what_was_cut_off_if_it_knows_it_whether_the_relay_is_there_or_not() {
+    let relay = RelayProcess::start(&[]);
+    let home = Home::new();
+    let (whole, cut) = (
+        relay.address.clone(),
+        format!("{}/{}", relay.host_port(), relay.key()),
+    );
+    let saved = || {
+        let path = home.path().join("config/remora/config.toml");
+        fs::read_to_string(path).expect("saved")
+    };
+    assert_eq!(run(home.remora(&["setup", &whole])).code, Some(0));
+    let mut relay = Some(relay);
+    for said in ["the relay answers", "not reached"] {
+        let setup = run(home.remora(&["setup", &cut]));
+        assert_eq!(setup.code, Some(0), "{setup:?}");
+        for text in [said, "/TLS that was saved with this key before is kept"] {
+            assert!(setup.line().contains(text), "{setup:?}");
+        }
+        assert!(!setup.line().contains("But"), "{setup:?}");
+        assert!(saved().contains(&whole), "{}", saved());
+        drop(relay.take());
     }
 }
 

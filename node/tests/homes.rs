@@ -4,9 +4,13 @@
     reason = "one event is waited for among many"
 )]
 
+#[path = "support/far.rs"]
+mod far;
 mod support;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
+
+use far::Far;
 
 use remora::{
     event::Event,
@@ -337,6 +341,49 @@ async fn a_move_to_another_relay_is_told_as_moves_are() {
     assert_eq!(moved(&mut helper).await, new);
     assert_eq!(moved(&mut sharer).await, new);
     part(helper, sharer).await;
+}
+
+#[tokio::test]
+async fn two_meet_at_a_relay_that_is_nearer_and_nothing_is_lost() {
+    // So much that a slow computer makes no difference.
+    let (near, far) = (Duration::ZERO, Duration::from_millis(60));
+    for is_bridged in [false, true] {
+        let [one, other] = match is_bridged {
+            true => fleet(["one", "other"]).await,
+            false => [named("one"), named("other")],
+        };
+        let to_one = Far::new(one.address(), near).await;
+        let to_other = Far::new(other.address(), far).await;
+        let known = [&to_one, &to_other].map(|far| far.relay.clone());
+        let helper = node(&known).await;
+        let (sharer_to_one, sharer_to_other) = match is_bridged {
+            true => (far, near),
+            false => (near, far),
+        };
+        let there = Far::new(one.address(), sharer_to_one).await;
+        let here = Far::new(other.address(), sharer_to_other).await;
+        let known = [&there, &here].map(|far| far.relay.clone());
+        let sharer = node(&known).await;
+        let (mut helper, mut sharer, carrier) = active_of([helper, sharer]).await;
+        assert_eq!(carrier, "one");
+        for (to, delay) in [
+            (&to_one, far),
+            (&there, far),
+            (&to_other, near),
+            (&here, near),
+        ] {
+            to.set(delay);
+        }
+        talk(&mut helper, &mut sharer).await;
+        assert_eq!(moved(&mut helper).await, "other");
+        talk(&mut sharer, &mut helper).await;
+        for person in [&mut helper, &mut sharer] {
+            let path = &mut person.running.path;
+            let shorter = path.wait_for(|path| path.relay == "other" && path.rtt < far);
+            within("a shorter way", shorter).await.expect("a session");
+        }
+        part(helper, sharer).await;
+    }
 }
 
 #[tokio::test]

@@ -430,6 +430,17 @@ fn status_shows_a_session_while_it_lives() {
         (&before["relay"]["udp"], &before["relay"]["nat"]),
         (&json!(true), &json!("none"))
     );
+    let args = ["status", "--json", "--relay", &scene.relay.address];
+    let mut by_tcp = scene.helper_home.remora(&args);
+    by_tcp.env("REMORA_TCP_ONLY", "1");
+    let by_tcp: Value = serde_json::from_str(&run(by_tcp).stdout[0]).expect("an object");
+    for (field, value) in [
+        ("udp", &Value::Null),
+        ("nat", &Value::Null),
+        ("transport", &json!("tcp")),
+    ] {
+        assert_eq!(&by_tcp["relay"][field], value, "{field} in {by_tcp}");
+    }
     let at = &before["relays"][0];
     assert_eq!((&at["name"], &at["home"]), (&json!("relay"), &json!(true)));
     assert_eq!(before["sessions"], json!([]));
@@ -509,6 +520,12 @@ fn ping_says_which_way_a_session_goes_and_why_until_it_has_said_so_often_enough(
             && line.ends_with(" ms (POLICY_RELAY_ONLY)"),
         "{line}"
     );
+    // Nobody looks for a direct path, so nobody waits for one.
+    let said = ping(&[]);
+    assert_eq!((said.code, said.stdout.len()), (Some(0), 2), "{said:?}");
+    let why = "no direct path is looked for (POLICY_RELAY_ONLY); `--count N` measures on";
+    assert_eq!(said.stdout[1], why);
+    assert_eq!(ping(&["--json"]).stdout.len(), 1);
     let pongs = ping(&["--count", "2", "--json"]);
     assert_eq!(pongs.stdout.len(), 2, "{pongs:?}");
     for (number, line) in (1..).zip(&pongs.stdout) {
@@ -536,7 +553,8 @@ fn ping_says_which_way_a_session_goes_and_why_until_it_has_said_so_often_enough(
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.line().contains("NO_SESSION"), "{unknown:?}");
 
-    let mut longer = Script::start(scene.helper_home.remora(&["ping", "--json"]));
+    let args = ["ping", "--json", "--count", "1000"];
+    let mut longer = Script::start(scene.helper_home.remora(&args));
     longer.expect("pong");
     helper.say("/leave");
     assert_eq!(helper.end(PATIENCE).code, Some(0));

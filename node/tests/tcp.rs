@@ -183,7 +183,7 @@ async fn a_relay_that_neither_reaches_is_said_to_be_so_for_both() {
     let relay = relay();
     let front = Front::new(relay.address(), false, false).await;
     for (options, says) in [
-        (Options::default(), &["by UDP", "nor by TCP: no answer"][..]),
+        (Options::default(), &["by UDP", "Nor by TCP: no answer"][..]),
         (Options::tcp_only(), &["by TCP: no answer"]),
     ] {
         let failure = node(&front.relay, options).await.expect_err("nothing goes");

@@ -8,7 +8,7 @@ import { peerName } from '/state.js';
 import { Input } from '/viewer/input.js';
 import { Overlay } from '/viewer/overlay.js';
 import { Surface } from '/viewer/surface.js';
-import { bytes, clock, t } from '/words.js';
+import { aboutMs, bytes, clock, t } from '/words.js';
 
 const COLOURS = { red: '#e5484d', amber: '#f5a524', green: '#30a46c', blue: '#3b82f6' };
 const GAP = 8;
@@ -273,7 +273,7 @@ export function viewerScreen(app) {
     const { fps, rate, decode } = meter.shown;
     const rows = [
       ['stats.path', state.path ?? t('tool.path.none')],
-      ['stats.rtt', state.rtt === null ? '–' : `${state.rtt.toFixed(0)} ms`],
+      ['stats.rtt', state.rtt === null ? '–' : aboutMs(state.rtt)],
       ['stats.size', size.width ? `${size.width} × ${size.height}` : '–'],
       ['stats.fps', fps.toFixed(0)],
       ['stats.decode', `${decode.toFixed(1)} ms`],
@@ -373,7 +373,7 @@ export function viewerScreen(app) {
       talkTool.pressed(String(chatOpen));
 
       say(pathText, state.path ?? t('tool.path.none'));
-      say(pathShort, state.rtt === null ? '–' : `${state.rtt.toFixed(0)} ms`);
+      say(pathShort, state.rtt === null ? '–' : aboutMs(state.rtt));
       measure(now);
       if (statsPanel.matches(':popover-open')) statistics(state);
 

@@ -46,6 +46,11 @@ export function clock(ms) {
   return `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, '0')}:${rest}`;
 }
 
+/** Whole milliseconds; nothing takes none. */
+export function aboutMs(ms) {
+  return ms < 0.5 ? '<1 ms' : `${Math.round(ms)} ms`;
+}
+
 export function bytes(count) {
   const units = ['B', 'kB', 'MB', 'GB'];
   let value = count;

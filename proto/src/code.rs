@@ -13,7 +13,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{
     random::Random,
-    record::{EPOCH_MS, LOCATOR_LEN, LocatorKey},
+    record::{EPOCH_MS, LOCATOR_LEN, RecordKey},
 };
 
 /// Symbols in a code.
@@ -76,16 +76,16 @@ impl Code {
     }
 
     /// Where its record is kept at `unix_ms`.
-    pub fn locator_key(&self, realm: &str, unix_ms: u64) -> LocatorKey {
-        LocatorKey::new(self.locator(), realm, unix_ms / EPOCH_MS)
+    pub fn locator_key(&self, realm: &str, unix_ms: u64) -> RecordKey {
+        RecordKey::of_locator(self.locator(), realm, unix_ms / EPOCH_MS)
     }
 
     /// Where to look for its record: a code lives 600 s, so it may have been published in the epoch
     /// before; and the host's clock may be a little ahead.
-    pub fn lookup_keys(&self, realm: &str, unix_ms: u64) -> [LocatorKey; 3] {
+    pub fn lookup_keys(&self, realm: &str, unix_ms: u64) -> [RecordKey; 3] {
         let epoch = unix_ms / EPOCH_MS;
         [epoch, epoch.saturating_sub(1), epoch + 1]
-            .map(|epoch| LocatorKey::new(self.locator(), realm, epoch))
+            .map(|epoch| RecordKey::of_locator(self.locator(), realm, epoch))
     }
 
     fn symbols(&self) -> &str {

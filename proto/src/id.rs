@@ -70,6 +70,10 @@ key_id! {
     OrgId, 32
 }
 key_id! {
+    /// A device: its Ed25519 key, which signs that it is there.
+    DeviceId, 32
+}
+key_id! {
     /// The key of a certificate that nobody vouches for: the first half of SHA-256 over its SubjectPublicKeyInfo (RFC 5280
     /// §4.1.2.7), as RFC 7469 pins them. It tells the relay from who pretends to be it before TLS says anything; who the relay
     /// is, its [`RelayId`] alone proves.
@@ -125,6 +129,9 @@ impl Side {
     }
 }
 
+/// Longest `host:port`: a name of 253 bytes, as DNS has them, and a port.
+pub const MAX_HOST_PORT_BYTES: usize = 260;
+
 /// Where a relay answers, by UDP and TCP, and which key it must prove: `host:port/KEY`, or `host:port/KEY/TLS`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelayAddr {
@@ -162,7 +169,8 @@ impl FromStr for RelayAddr {
 
     fn from_str(text: &str) -> Result<Self, InvalidRelayAddr> {
         let (host_port, key) = text.trim().split_once('/').ok_or(InvalidRelayAddr::NoKey)?;
-        if host_port.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        let is_no_place = |c: char| c.is_control() || c.is_whitespace();
+        if host_port.len() > MAX_HOST_PORT_BYTES || host_port.contains(is_no_place) {
             return Err(InvalidRelayAddr::Host);
         }
         let valid = host_port.rsplit_once(':').is_some_and(|(host, port)| {
@@ -244,7 +252,7 @@ mod tests {
             parse(&format!(":4433/{key}")),
             Err(InvalidRelayAddr::Port(_))
         ));
-        for host in ["a\r\nb", "a b", "\u{1b}[2Ja"] {
+        for host in ["a\r\nb", "a b", "\u{1b}[2Ja", &"a".repeat(300)] {
             let parsed = parse(&format!("{host}:1/{key}"));
             assert_eq!(parsed, Err(InvalidRelayAddr::Host));
         }

@@ -34,6 +34,9 @@ mod detour;
 /// The machine.
 #[cfg(feature = "end-to-end")]
 pub mod machine;
+/// At which relay two nodes meet.
+#[cfg(feature = "end-to-end")]
+pub mod meeting;
 /// What a node's NAT does.
 #[cfg(feature = "end-to-end")]
 pub mod nat;

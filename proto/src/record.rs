@@ -1,42 +1,64 @@
-//! The record under which a host can be found (`NOISE-QUIC` part 4.4): public, signed, short-lived.
+//! What a node publishes so that others find it (`NOISE-QUIC` part 4.4): public, signed, short-lived.
 //!
-//! A relay stores a record only when `Record::decode_signed` accepts it; a joiner believes it only
-//! then, too. Nothing in it says who the host is, and nothing in it depends on the code's secret.
+//! | record of | is kept under | signed by |
+//! |---|---|---|
+//! | a host that waits for a joiner | a hash of the code's locator | a key made for this code alone |
+//! | a device that is there | a hash of the device's key | the device's key |
+//!
+//! A relay stores a record only when `Record::decode_signed` accepts it; whoever looks for it believes it only then, too. Nothing in
+//! a host's says who it is, and nothing in it depends on the code's secret; a device's says how many people's agents it has, and
+//! not whose.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use prost::Message;
 
-use crate::wire::message::record as schema;
+use crate::{
+    id::{DeviceId, RelayId},
+    wire::message::record as schema,
+};
 
 /// Symbols of a code that locate it; the rest is secret.
 pub const LOCATOR_LEN: usize = 3;
 /// Locators live under a key that moves every epoch, so nobody can settle next to one.
 pub const EPOCH_MS: u64 = 600_000;
-/// Longest life of a record, hence of a code.
+/// Longest life of a record, hence of a code, and of what a device has said once.
 pub const MAX_LIFETIME_MS: u64 = 600_000;
 /// Largest encoded [`SignedRecord`](schema::SignedRecord).
 pub const MAX_RECORD_BYTES: usize = 512;
 /// How far apart two honest clocks may be.
 pub const CLOCK_TOLERANCE_MS: u64 = 120_000;
+/// Most agents of one device: people at it at once.
+pub const MAX_AGENTS: u32 = 1000;
 
 const VERSION: u32 = 1;
 const SIGNATURE_CONTEXT: &[u8] = b"remora record 1";
 
-/// Where a record is kept: a hash of locator, realm and epoch.
+/// Where a record is kept: a hash of what it is found by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LocatorKey(pub [u8; 32]);
+pub struct RecordKey(pub [u8; 32]);
 
-impl LocatorKey {
-    /// The key of `locator` in `realm` and `epoch` (number of [`EPOCH_MS`] since 1970).
-    pub fn new(locator: &[u8; LOCATOR_LEN], realm: &str, epoch: u64) -> Self {
+impl RecordKey {
+    /// Of the host with `locator` in `realm` and `epoch` (number of [`EPOCH_MS`] since 1970).
+    pub fn of_locator(locator: &[u8; LOCATOR_LEN], realm: &str, epoch: u64) -> Self {
+        Self::hash(b"mnq1 locator", realm, &[&epoch.to_be_bytes(), locator])
+    }
+
+    /// Of `device` in `realm`. Nobody else can settle there: it is the hash of the key that the record is signed with.
+    pub fn of_device(device: DeviceId, realm: &str) -> Self {
+        Self::hash(b"remora device 1", realm, &[&device.0])
+    }
+
+    /// `domain` is no beginning of another one.
+    fn hash(domain: &[u8], realm: &str, parts: &[&[u8]]) -> Self {
         let mut hash = Context::new(&SHA256);
-        hash.update(b"mnq1 locator");
+        hash.update(domain);
         hash.update(&(realm.len() as u64).to_be_bytes());
         hash.update(realm.as_bytes());
-        hash.update(&epoch.to_be_bytes());
-        hash.update(locator);
+        for part in parts {
+            hash.update(part);
+        }
         Self(hash.finish().as_ref().try_into().expect("SHA-256"))
     }
 
@@ -45,13 +67,13 @@ impl LocatorKey {
     /// # Errors
     /// [`InvalidRecord::Field`] unless it has 32 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidRecord> {
-        Ok(Self(array(bytes, "locator_key")?))
+        Ok(Self(array(bytes, "key")?))
     }
 }
 
-impl std::fmt::Debug for LocatorKey {
+impl std::fmt::Debug for RecordKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "LocatorKey({:02x}{:02x}…)", self.0[0], self.0[1])
+        write!(f, "RecordKey({:02x}{:02x}…)", self.0[0], self.0[1])
     }
 }
 
@@ -64,25 +86,71 @@ pub enum HostRole {
     Sharer,
 }
 
+/// A host waits for a joiner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The host's half of the PAKE's session id.
+    pub nonce: [u8; 16],
+    /// Its role.
+    pub role: HostRole,
+}
+
+/// A device is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// At which relay: no other can pass it off as its own.
+    pub relay: RelayId,
+    /// How many people at it can be asked, 1 to [`MAX_AGENTS`].
+    pub agents: u32,
+}
+
+/// What kind of record it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A host's.
+    Host,
+    /// A device's.
+    Device,
+}
+
+/// What a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Of a host.
+    Waiting(Waiting),
+    /// Of a device.
+    Present(Present),
+}
+
+impl From<Waiting> for Subject {
+    fn from(waiting: Waiting) -> Self {
+        Self::Waiting(waiting)
+    }
+}
+
+impl From<Present> for Subject {
+    fn from(present: Present) -> Self {
+        Self::Present(present)
+    }
+}
+
 /// A record whose signature and limits have been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Name space of the locator.
+pub struct Record<S = Subject> {
+    /// Name space of what it is found by.
     pub realm: String,
     /// Where it is kept.
-    pub locator_key: LocatorKey,
-    /// Ed25519 key made for this code alone; also in the PAKE's channel identifier.
-    pub session_key: [u8; 32],
-    /// The host's half of the PAKE's session id.
-    pub host_nonce: [u8; 16],
-    /// Role of whoever published.
-    pub host_role: HostRole,
+    pub key: RecordKey,
+    /// Ed25519. A host's is made for its code alone, and also in the PAKE's channel identifier; a device's is its [`DeviceId`].
+    pub publisher: [u8; 32],
+    /// What it says.
+    pub subject: S,
     /// Start of its life, milliseconds since 1970.
     pub not_before_ms: u64,
     /// End of its life, milliseconds since 1970.
     pub expiry_ms: u64,
-    /// Orders the records of one session key.
-    pub sequence: u32,
+    /// Orders the records of one publisher.
+    pub sequence: u64,
 }
 
 /// Why bytes are not an acceptable record.
@@ -113,31 +181,55 @@ fn signed_bytes(record: &[u8]) -> Vec<u8> {
     [SIGNATURE_CONTEXT, record].concat()
 }
 
-impl Record {
-    /// Encodes and signs the record; `key` must be the secret of `session_key`.
+impl<S: Copy + Into<Subject>> Record<S> {
+    /// Encodes and signs the record; `key` must be the secret of `publisher`.
     pub fn encode_signed(&self, key: &SigningKey) -> Bytes {
-        let record: Bytes = schema::Record {
+        let mut raw = schema::Record {
             version: VERSION,
             realm: self.realm.clone(),
-            locator_key: Bytes::copy_from_slice(&self.locator_key.0),
-            session_key: Bytes::copy_from_slice(&self.session_key),
-            host_nonce: Bytes::copy_from_slice(&self.host_nonce),
-            host_role: match self.host_role {
-                HostRole::Helper => 1,
-                HostRole::Sharer => 2,
-            },
+            locator_key: Bytes::copy_from_slice(&self.key.0),
+            session_key: Bytes::copy_from_slice(&self.publisher),
             not_before_ms: self.not_before_ms,
             expiry_ms: self.expiry_ms,
             sequence: self.sequence,
+            ..schema::Record::default()
+        };
+        match self.subject.into() {
+            Subject::Waiting(waiting) => {
+                raw.host_nonce = Bytes::copy_from_slice(&waiting.nonce);
+                raw.host_role = match waiting.role {
+                    HostRole::Helper => 1,
+                    HostRole::Sharer => 2,
+                };
+            }
+            Subject::Present(present) => {
+                raw.device = Some(schema::Device {
+                    relay: Bytes::copy_from_slice(&present.relay.0),
+                    agents: present.agents,
+                });
+            }
         }
-        .encode_to_vec()
-        .into();
+        let record: Bytes = raw.encode_to_vec().into();
         let signature = Bytes::copy_from_slice(&key.sign(&signed_bytes(&record)).to_bytes());
         schema::SignedRecord { record, signature }
             .encode_to_vec()
             .into()
     }
 
+    fn with<T>(self, subject: T) -> Record<T> {
+        Record {
+            realm: self.realm,
+            key: self.key,
+            publisher: self.publisher,
+            subject,
+            not_before_ms: self.not_before_ms,
+            expiry_ms: self.expiry_ms,
+            sequence: self.sequence,
+        }
+    }
+}
+
+impl Record {
     /// Decodes a record and checks everything about it but whose locator it is.
     ///
     /// # Errors
@@ -162,7 +254,7 @@ impl Record {
         let raw =
             schema::Record::decode(&signed.record[..]).map_err(|_| InvalidRecord::Malformed)?;
         let record = Self::from_schema(raw)?;
-        let key = VerifyingKey::from_bytes(&record.session_key)
+        let key = VerifyingKey::from_bytes(&record.publisher)
             .map_err(|_| InvalidRecord::Field("session_key"))?;
         let signature = Signature::from_bytes(&array(&signed.signature, "signature")?);
         key.verify_strict(&signed_bytes(&signed.record), &signature)
@@ -173,11 +265,39 @@ impl Record {
         Ok(record)
     }
 
-    /// Where bytes say that they are to be kept; whether they are a record is another question.
-    pub fn key_of(bytes: &[u8]) -> Option<LocatorKey> {
+    /// What bytes say that they are, and where they are to be kept; whether they are a record is another question.
+    pub fn peek(bytes: &[u8]) -> Option<(RecordKey, Kind)> {
         let signed = schema::SignedRecord::decode(bytes).ok()?;
         let raw = schema::Record::decode(&signed.record[..]).ok()?;
-        LocatorKey::from_bytes(&raw.locator_key).ok()
+        let kind = match raw.device {
+            None => Kind::Host,
+            Some(_) => Kind::Device,
+        };
+        Some((RecordKey::from_bytes(&raw.locator_key).ok()?, kind))
+    }
+
+    /// Which kind it is.
+    pub fn kind(&self) -> Kind {
+        match self.subject {
+            Subject::Waiting(_) => Kind::Host,
+            Subject::Present(_) => Kind::Device,
+        }
+    }
+
+    /// The same, if it is a host's.
+    pub fn waiting(self) -> Option<Record<Waiting>> {
+        match self.subject {
+            Subject::Waiting(waiting) => Some(self.with(waiting)),
+            Subject::Present(_) => None,
+        }
+    }
+
+    /// The same, if it is a device's.
+    pub fn present(self) -> Option<Record<Present>> {
+        match self.subject {
+            Subject::Present(present) => Some(self.with(present)),
+            Subject::Waiting(_) => None,
+        }
     }
 
     fn from_schema(raw: schema::Record) -> Result<Self, InvalidRecord> {
@@ -191,21 +311,49 @@ impl Record {
         if !lifetime.is_some_and(|lifetime| (1..=MAX_LIFETIME_MS).contains(&lifetime)) {
             return Err(InvalidRecord::Field("expiry_ms"));
         }
+        let key = RecordKey::from_bytes(&raw.locator_key)?;
+        let publisher = array(&raw.session_key, "session_key")?;
+        let subject = match &raw.device {
+            None => waiting(&raw)?.into(),
+            Some(device) => present(&raw, device)?.into(),
+        };
+        if raw.device.is_some() && key != RecordKey::of_device(DeviceId(publisher), &raw.realm) {
+            return Err(InvalidRecord::Field("locator_key"));
+        }
         Ok(Self {
-            locator_key: LocatorKey::from_bytes(&raw.locator_key)?,
-            session_key: array(&raw.session_key, "session_key")?,
-            host_nonce: array(&raw.host_nonce, "host_nonce")?,
-            host_role: match raw.host_role {
-                1 => HostRole::Helper,
-                2 => HostRole::Sharer,
-                _ => return Err(InvalidRecord::Field("host_role")),
-            },
+            key,
+            publisher,
+            subject,
             realm: raw.realm,
             not_before_ms: raw.not_before_ms,
             expiry_ms: raw.expiry_ms,
             sequence: raw.sequence,
         })
     }
+}
+
+fn waiting(raw: &schema::Record) -> Result<Waiting, InvalidRecord> {
+    Ok(Waiting {
+        nonce: array(&raw.host_nonce, "host_nonce")?,
+        role: match raw.host_role {
+            1 => HostRole::Helper,
+            2 => HostRole::Sharer,
+            _ => return Err(InvalidRecord::Field("host_role")),
+        },
+    })
+}
+
+fn present(raw: &schema::Record, device: &schema::Device) -> Result<Present, InvalidRecord> {
+    if !raw.host_nonce.is_empty() || raw.host_role != 0 {
+        return Err(InvalidRecord::Field("device"));
+    }
+    if !(1..=MAX_AGENTS).contains(&device.agents) {
+        return Err(InvalidRecord::Field("agents"));
+    }
+    Ok(Present {
+        relay: RelayId(array(&device.relay, "relay")?),
+        agents: device.agents,
+    })
 }
 
 #[cfg(test)]
@@ -218,10 +366,12 @@ mod tests {
         let key = SigningKey::from_bytes(&[3; 32]);
         let mut record = Record {
             realm: "default".into(),
-            locator_key: LocatorKey::new(b"406", "default", NOW / EPOCH_MS),
-            session_key: key.verifying_key().to_bytes(),
-            host_nonce: [5; 16],
-            host_role: HostRole::Helper,
+            key: RecordKey::of_locator(b"406", "default", NOW / EPOCH_MS),
+            publisher: key.verifying_key().to_bytes(),
+            subject: Subject::Waiting(Waiting {
+                nonce: [5; 16],
+                role: HostRole::Helper,
+            }),
             not_before_ms: NOW,
             expiry_ms: NOW + MAX_LIFETIME_MS,
             sequence: 1,
@@ -250,23 +400,67 @@ mod tests {
             Record::decode_ended(&bytes, early),
             Err(InvalidRecord::Time)
         );
-        assert_eq!(
-            Record::key_of(&bytes),
-            Some(LocatorKey::new(b"406", "default", NOW / EPOCH_MS))
-        );
+        let key = RecordKey::of_locator(b"406", "default", NOW / EPOCH_MS);
+        assert_eq!(Record::peek(&bytes), Some((key, Kind::Host)));
+    }
+
+    fn device(edit: impl FnOnce(&mut Record)) -> Bytes {
+        signed(|record| {
+            record.key = RecordKey::of_device(DeviceId(record.publisher), &record.realm);
+            record.subject = Subject::Present(Present {
+                relay: RelayId([8; 32]),
+                agents: 2,
+            });
+            record.sequence = NOW;
+            edit(record);
+        })
+    }
+
+    #[test]
+    fn a_device_says_where_it_is_under_its_own_key_alone() {
+        let bytes = device(|_| {});
+        assert!(bytes.len() <= MAX_RECORD_BYTES);
+        let record = Record::decode_signed(&bytes, NOW).expect("valid");
+        let key = RecordKey::of_device(DeviceId(record.publisher), "default");
+        assert_eq!(Record::peek(&bytes), Some((key, Kind::Device)));
+        assert_eq!((record.key, record.sequence), (key, NOW));
+        assert_eq!(record.clone().waiting(), None);
+        let present = record.present().expect("a device's").subject;
+        assert_eq!((present.relay, present.agents), (RelayId([8; 32]), 2));
+        let longest = device(|record| {
+            record.realm = "r".repeat(64);
+            record.key = RecordKey::of_device(DeviceId(record.publisher), &record.realm);
+        });
+        assert!(Record::decode_signed(&longest, NOW).is_ok());
+
+        let refused = |bytes: &[u8]| Record::decode_signed(bytes, NOW).expect_err("impossible");
+        let elsewhere = device(|record| record.key = RecordKey([1; 32]));
+        assert_eq!(refused(&elsewhere), InvalidRecord::Field("locator_key"));
+        let realm = device(|record| record.realm = "other".into());
+        assert_eq!(refused(&realm), InvalidRecord::Field("locator_key"));
+        for none_or_many in [0, MAX_AGENTS + 1] {
+            let bytes = device(|record| {
+                record.subject = Subject::Present(Present {
+                    relay: RelayId([8; 32]),
+                    agents: none_or_many,
+                });
+            });
+            assert_eq!(refused(&bytes), InvalidRecord::Field("agents"));
+        }
     }
 
     #[test]
     fn a_changed_record_is_refused() {
-        let bytes = signed(|_| {});
-        for at in 0..bytes.len() {
-            for bit in 0..8 {
-                let mut bad = bytes.to_vec();
-                bad[at] ^= 1 << bit;
-                assert!(
-                    Record::decode_signed(&bad, NOW).is_err(),
-                    "byte {at} bit {bit}"
-                );
+        for bytes in [signed(|_| {}), device(|_| {})] {
+            for at in 0..bytes.len() {
+                for bit in 0..8 {
+                    let mut bad = bytes.to_vec();
+                    bad[at] ^= 1 << bit;
+                    assert!(
+                        Record::decode_signed(&bad, NOW).is_err(),
+                        "byte {at} bit {bit}"
+                    );
+                }
             }
         }
     }
@@ -280,7 +474,7 @@ mod tests {
         assert_eq!(refused(&backwards), InvalidRecord::Field("expiry_ms"));
         let realm = signed(|record| record.realm = "x".repeat(65));
         assert_eq!(refused(&realm), InvalidRecord::Field("realm"));
-        let other_key = signed(|record| record.session_key = [9; 32]);
+        let other_key = signed(|record| record.publisher = [9; 32]);
         assert!(matches!(
             refused(&other_key),
             InvalidRecord::Signature | InvalidRecord::Field(_)

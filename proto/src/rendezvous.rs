@@ -25,7 +25,7 @@ pub use joiner::{JoinFailure, Joiner, JoinerEvent, JoinerTransmit, T_JOIN};
 
 use crate::{
     pake::{Inputs, Keys, lv_cat},
-    record::{HostRole, Record},
+    record::{HostRole, Record, Waiting},
     wire::message::session::{self as schema, rendezvous::Body},
 };
 
@@ -40,7 +40,7 @@ pub struct InnerKeys {
 }
 
 impl InnerKeys {
-    fn new(keys: &Keys, record: &Record) -> Self {
+    fn new(keys: &Keys, record: &Record<Waiting>) -> Self {
         Self {
             psk_id: keys.psk_id(),
             psk: keys.psk(),
@@ -56,8 +56,8 @@ impl std::fmt::Debug for InnerKeys {
 }
 
 /// CPace's channel identifier: a record moved to another realm, role or key is another channel.
-fn channel(record: &Record) -> Vec<u8> {
-    let (host, joiner): (&[u8], &[u8]) = match record.host_role {
+fn channel(record: &Record<Waiting>) -> Vec<u8> {
+    let (host, joiner): (&[u8], &[u8]) = match record.subject.role {
         HostRole::Helper => (b"host=helper", b"joiner=sharer"),
         HostRole::Sharer => (b"host=sharer", b"joiner=helper"),
     };
@@ -66,14 +66,14 @@ fn channel(record: &Record) -> Vec<u8> {
         record.realm.as_bytes(),
         host,
         joiner,
-        &record.session_key,
+        &record.publisher,
     ])
 }
 
-fn inputs(record: &Record, joiner_nonce: &[u8; 16]) -> Inputs {
+fn inputs(record: &Record<Waiting>, joiner_nonce: &[u8; 16]) -> Inputs {
     Inputs {
         channel: channel(record),
-        session: [record.host_nonce, *joiner_nonce].concat(),
+        session: [record.subject.nonce, *joiner_nonce].concat(),
     }
 }
 

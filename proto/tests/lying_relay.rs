@@ -24,7 +24,7 @@ use remora_proto::{
     noise::Profile as Noise,
     pake::{Inputs, Responder, lv_cat},
     random::Random,
-    record::{HostRole, Record},
+    record::{HostRole, Record, Waiting},
     rendezvous::JoinFailure,
     sas::{Nonce, Words},
     session::{Command, Event, Mode},
@@ -123,7 +123,7 @@ fn meeting(lie: Lie, seed: u64, now: Instant) -> Met {
 
 /// Plays the host towards the joiner: with a record of its own under the right locator, and a guess for the code.
 struct Impostor {
-    record: Record,
+    record: Record<Waiting>,
     signed: Vec<u8>,
     guess: &'static [u8],
     random: Random,
@@ -135,10 +135,12 @@ impl Impostor {
         let key = SigningKey::from_bytes(&random.bytes());
         let record = Record {
             realm: REALM.into(),
-            locator_key: code.locator_key(REALM, UNIX_MS),
-            session_key: key.verifying_key().to_bytes(),
-            host_nonce: random.bytes(),
-            host_role: HostRole::Helper,
+            key: code.locator_key(REALM, UNIX_MS),
+            publisher: key.verifying_key().to_bytes(),
+            subject: Waiting {
+                nonce: random.bytes(),
+                role: HostRole::Helper,
+            },
             not_before_ms: UNIX_MS,
             expiry_ms: UNIX_MS + 600_000,
             sequence: 9,
@@ -163,11 +165,11 @@ impl Impostor {
             REALM.as_bytes(),
             b"host=helper",
             b"joiner=sharer",
-            &self.record.session_key,
+            &self.record.publisher,
         ]);
         Inputs {
             channel,
-            session: [&self.record.host_nonce[..], nonce].concat(),
+            session: [&self.record.subject.nonce[..], nonce].concat(),
         }
     }
 

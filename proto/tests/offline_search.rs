@@ -19,7 +19,7 @@ use remora_proto::{
     code::Code,
     pake::{Initiator, Inputs, lv_cat},
     random::Random,
-    record::Record,
+    record::{Record, Waiting},
 };
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -100,12 +100,13 @@ fn search(
         .collect()
 }
 
-fn record_a_meeting() -> (Code, Vec<Vec<u8>>, Record) {
+fn record_a_meeting() -> (Code, Vec<Vec<u8>>, Record<Waiting>) {
     let now = epoch();
     let mut host = host(1, now);
     let code = host.code().clone();
     let mut messages = vec![code.locator_key(people::REALM, people::UNIX_MS).0.to_vec()];
     let record = Record::decode_signed(&host.signed_record(), people::UNIX_MS).unwrap();
+    let record = record.waiting().unwrap();
     let met = meet(
         &mut host,
         &mut joiner(code.clone(), 2, now),
@@ -126,7 +127,7 @@ fn no_secret_matches_what_the_relay_saw() {
     let locator = *right.locator();
     let found: Vec<_> = thread::scope(|scope| {
         let halves = [0..SECRETS / 2, SECRETS / 2..SECRETS].map(|range| {
-            let (recording, nonce) = (&recording, &record.host_nonce);
+            let (recording, nonce) = (&recording, &record.subject.nonce);
             scope.spawn(move || search(recording, &locator, nonce, range))
         });
         halves
@@ -148,7 +149,7 @@ fn the_search_finds_a_leak_where_there_is_one() {
     let (right, messages, record) = record_a_meeting();
     let text = right.to_string().replace('-', "");
     let bytes: [u8; 8] = text.as_bytes().try_into().unwrap();
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &record.host_nonce);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &record.subject.nonce);
     let secret = &bytes[3..];
     let plants: [Vec<u8>; 5] = [
         digest(&SHA256, &bytes).as_ref().to_vec(),

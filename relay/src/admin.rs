@@ -21,6 +21,7 @@ use axum::{
     routing,
 };
 use prometheus::{Registry, TextEncoder};
+use remora_proto::record::Kind;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +38,7 @@ pub struct Admin {
     pub registry: Registry,
     /// To set what is measured only when somebody asks.
     pub metrics: Arc<Metrics>,
-    /// For the number of codes.
+    /// For the number of codes and devices.
     pub rendezvous: Arc<dyn Rendezvous>,
     /// Where the relay is in its life; `None` while it starts.
     pub life: watch::Receiver<Option<drain::State>>,
@@ -170,10 +171,15 @@ async fn drained(State(admin): State<Admin>, headers: HeaderMap) -> Told {
 async fn metrics(
     State(admin): State<Admin>,
 ) -> Result<([(&'static str, &'static str); 1], String), StatusCode> {
-    let locators = i64::try_from(admin.rendezvous.live_records()).unwrap_or(i64::MAX);
-    admin.metrics.locators.set(locators);
-    let kept = i64::try_from(admin.rendezvous.kept_records()).unwrap_or(i64::MAX);
-    admin.metrics.dht_records.set(kept);
+    let (rendezvous, metrics) = (&admin.rendezvous, &admin.metrics);
+    for (gauge, count) in [
+        (&metrics.locators, rendezvous.live_records(Kind::Host)),
+        (&metrics.devices, rendezvous.live_records(Kind::Device)),
+        (&metrics.dht_records, rendezvous.kept_records(Kind::Host)),
+        (&metrics.dht_devices, rendezvous.kept_records(Kind::Device)),
+    ] {
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
     let text = TextEncoder::new().encode_to_string(&admin.registry.gather());
     let text = text.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(([("content-type", prometheus::TEXT_FORMAT)], text))

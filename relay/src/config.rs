@@ -440,6 +440,12 @@ impl Config {
             tls,
         }
     }
+
+    /// The same for a node that came by whatever name; none when neither flag says where that would be.
+    pub fn own_address(&self, bound: SocketAddr, tls: Option<TlsPin>) -> Option<RelayAddr> {
+        let is_known = self.advertise.is_some() || !bound.ip().is_unspecified();
+        is_known.then(|| self.address(bound, tls))
+    }
 }
 
 /// The key's public half shows, the other never.
@@ -638,13 +644,19 @@ mod tests {
             config.address(bound, None).to_string(),
             format!("127.0.0.1:4433/{id}")
         );
-        let everywhere = config.address(SocketAddr::from(([0, 0, 0, 0], 4433)), None);
+        let own = config.own_address(bound, None);
+        assert_eq!(own, Some(config.address(bound, None)));
+        let open = SocketAddr::from(([0, 0, 0, 0], 4433));
+        let everywhere = config.address(open, None);
         assert!(!everywhere.host_port.starts_with("0.0.0.0"), "{everywhere}");
+        assert_eq!(config.own_address(open, None), None, "no more than a guess");
         config.advertise = Some("relay.example.org:443".into());
         assert_eq!(
             config.address(bound, None).to_string(),
             format!("relay.example.org:443/{id}")
         );
+        let own = config.own_address(open, None);
+        assert_eq!(own, Some(config.address(open, None)));
     }
 
     #[test]

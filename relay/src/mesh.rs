@@ -32,7 +32,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use remora_proto::{
     id::RelayId,
     noise::{StaticKey, link::FleetKey},
-    record::LocatorKey,
+    record::RecordKey,
     wire::message::mesh::{
         self as wire, Reason, Refused, Request, request::Body as Ask, response::Body as Answer,
     },
@@ -119,7 +119,7 @@ enum Command {
         answer: oneshot::Sender<Result<Answer, AskError>>,
     },
     Closest {
-        key: LocatorKey,
+        key: RecordKey,
         is_exact: bool,
         answer: oneshot::Sender<Vec<RelayId>>,
     },
@@ -224,7 +224,7 @@ impl Mesh {
 
     /// The relays that keep what stands under `key`, this one among them if it is one: as far as is known here, or as Kademlia
     /// finds out.
-    pub async fn closest(&self, key: LocatorKey, is_exact: bool) -> Vec<RelayId> {
+    pub async fn closest(&self, key: RecordKey, is_exact: bool) -> Vec<RelayId> {
         let (answer, answered) = oneshot::channel();
         let command = Command::Closest {
             key,

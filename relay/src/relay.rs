@@ -189,6 +189,7 @@ impl Relay {
         let bound = Bound::new(&config)?;
         let (certificate, pin) = certificate(&config)?;
         let address = config.address(bound.local_addr, pin);
+        let own_address = config.own_address(bound.local_addr, pin);
         let peers = Arc::new(Peers::new(peers::Limits {
             all: config.max_streams,
             network: config.max_nodes_per_network,
@@ -251,6 +252,7 @@ impl Relay {
             registry(&config, Arc::clone(&table), Arc::clone(&metrics)),
             Desk::new(
                 me,
+                config.name.clone(),
                 config.realm.clone(),
                 config.lookup_rate,
                 LOOKUP_SOURCES,
@@ -263,6 +265,7 @@ impl Relay {
                 max_nodes: config.max_nodes,
                 max_nodes_per_network: config.max_nodes_per_network,
                 observers: bound.observed_from.clone(),
+                own_address: own_address.map_or_else(String::new, |own| own.to_string()),
             },
         );
         let admin = Admin {

@@ -51,8 +51,26 @@ async fn a_node_is_welcomed_and_told_where_it_is_seen() {
         node.port.io.local_addr().expect("bound").to_string()
     );
     assert!(welcome.unix_ms.abs_diff(unix_ms()) < 60_000);
+    assert_eq!(welcome.own_address, relay.address().to_string());
     relay.shutdown().await;
     assert_eq!(node.closed().await, connection::CLOSED_DRAINED.into_inner());
+}
+
+#[tokio::test]
+async fn a_node_that_came_by_another_name_is_told_which_relay_it_has_found() {
+    for (listen, advertise) in [
+        ("127.0.0.1:0", Some("fra-1.example.org:443")),
+        ("[::]:0", None),
+    ] {
+        let relay = relay_with(|config| {
+            config.listen = listen.parse().expect("an address");
+            config.advertise = advertise.map(str::to_owned);
+        });
+        let at = SocketAddr::from(([127, 0, 0, 1], relay.local_addr().port()));
+        let (_, welcome) = Node::welcomed_at(at, relay.id().0).await;
+        let said = advertise.map_or_else(String::new, |_| relay.address().to_string());
+        assert_eq!(welcome.own_address, said);
+    }
 }
 
 #[tokio::test]
@@ -318,7 +336,7 @@ async fn a_record_that_is_not_in_order_is_refused() {
     let code = code(5);
     host.done(code.publish()).await;
     host.done(code.publish()).await;
-    let same_place = code_with(6, |record| record.locator_key = code.key);
+    let same_place = code_with(6, |record| record.key = code.key);
     assert_eq!(other.refused(same_place.publish()).await, Reason::Taken);
     assert_eq!(
         other.refused(code.publish()).await,

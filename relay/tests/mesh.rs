@@ -212,7 +212,7 @@ async fn a_locator_belongs_to_whoever_came_first_and_to_nobody_afterwards() {
         nodes.push(Node::new(relay).await);
     }
     let first = code(1);
-    let mut second = code_with(2, |record| record.locator_key = first.key);
+    let mut second = code_with(2, |record| record.key = first.key);
     second.key = first.key;
     nodes[0].done(first.publish()).await;
     assert_eq!(nodes[1].refused(second.publish()).await, Reason::Taken);
@@ -288,10 +288,7 @@ async fn of_two_codes_under_one_locator_one_stays_when_their_relays_meet_and_the
  {
     let (one, other) = (member(Vec::new(), |_| {}), member(Vec::new(), |_| {}));
     let (mut first, mut second) = (Node::new(&one).await, Node::new(&other).await);
-    let codes = [
-        code(1),
-        code_with(2, |record| record.locator_key = code(1).key),
-    ];
+    let codes = [code(1), code_with(2, |record| record.key = code(1).key)];
     first.done(codes[0].publish()).await;
     second.done(codes[1].publish()).await;
     let seeds = [seed(&one), seed(&other)].concat();

@@ -21,7 +21,7 @@ use relays::{Hostile, fleet, lookup, meet, member, seed, settings, talk, test_re
 use remora_proto::{
     id::{SessionId, Side},
     noise::{StaticKey, link::FleetKey},
-    record::{LocatorKey, MAX_RECORD_BYTES},
+    record::{MAX_RECORD_BYTES, RecordKey},
     wire::message::{
         control::{
             Gone, Reason, ReleaseCause, node_to_relay::Body as Request,
@@ -249,7 +249,7 @@ async fn a_flood_of_locators_by_one_relay_takes_nobodys_place() {
         .map(|n| {
             let mut key = [0xee; 32];
             key[..4].copy_from_slice(&n.to_be_bytes());
-            code_with(9, |record| record.locator_key = LocatorKey(key))
+            code_with(9, |record| record.key = RecordKey(key))
         })
         .collect();
     let all = flood
@@ -288,7 +288,7 @@ async fn a_relay_that_lies_is_not_believed() {
         (record.not_before_ms, record.expiry_ms) = (now - 500_000, now - 1);
     });
     let realm = code_with(4, |record| record.realm = "other".into());
-    let colliding = code_with(5, |record| record.locator_key = honest.key);
+    let colliding = code_with(5, |record| record.key = honest.key);
     for (record, reason) in [
         (forged.into(), RelayReason::BadRecord),
         (expired.record, RelayReason::BadRecord),

@@ -38,6 +38,8 @@ const HOME: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24);
 const ELSEWHERE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 2, 0), 24);
 /// Between homes and a carrier's NAT (RFC 6598).
 const CARRIER: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 24);
+/// Of the bridge where routers meet: one that is nobody's (bit 1 of the first byte).
+const EXCHANGE_MAC: &str = "02:00:00:00:00:01";
 /// Two nodes' places, and what is between them.
 pub struct Network {
     /// What the nodes are behind.
@@ -125,6 +127,7 @@ impl Network {
     pub async fn new(pair: Pair, loss: f64, seed: u64) -> anyhow::Result<Self> {
         let lab = Lab::builder().outdir_from_env().label(pair.to_string());
         let lab = lab.build().await.context("no network namespaces")?;
+        fix_exchange(&lab)?;
         let core = lab.add_router("core").nat(Nat::None);
         let core = core.ip_support(if pair.is_v6() {
             IpSupport::DualStack
@@ -218,6 +221,21 @@ pub fn address(device: &Device) -> anyhow::Result<IpAddr> {
 /// Its IPv6 address, which others see, too.
 pub fn v6_address(device: &Device) -> Option<IpAddr> {
     device.ip6().map(IpAddr::V6)
+}
+
+/// The bridge that all routers meet at keeps its hardware address when another router comes: else it is that of the port with the
+/// lowest, and those who have learned it send to nobody until they ask again.
+fn fix_exchange(lab: &Lab) -> anyhow::Result<()> {
+    let ip = |args: &[&str]| {
+        let spawn = |command| lab.ix().spawn_command_sync(command);
+        tool::run(spawn, "ip", args, "")
+    };
+    // `2: br-p1230-1: <BROADCAST,…`
+    let bridges = ip(&["-oneline", "link", "show", "type", "bridge"])?;
+    let mut bridge = bridges.split([':', ' ']).filter(|word| !word.is_empty());
+    let bridge = bridge.nth(1).context("a lab without a bridge")?;
+    ip(&["link", "set", bridge, "address", EXCHANGE_MAC])?;
+    Ok(())
 }
 
 /// A host behind `router`, and its link.

@@ -84,12 +84,17 @@ impl Wire {
             .context("a router without an address")?;
         let prefix = network.prefix_len();
         // Neither end of the wire may answer in the host's place.
-        let mut commands = format!(
+        let mut cable = format!(
             "address flush dev {uplink}\n\
              link set {uplink} arp off addrgenmode none\n\
              link add {eth} type veth peer name {wire}\n\
-             link set {wire} arp off addrgenmode none up\n\
-             address add {address}/{prefix} dev {eth}\n\
+             link set {wire} arp off addrgenmode none up\n"
+        );
+        if !link.has_trains {
+            cable += &format!("link set {eth} gso_max_segs 1\n");
+        }
+        let mut host = format!(
+            "address add {address}/{prefix} dev {eth}\n\
              link set {eth} up\n\
              route replace default via {gateway}\n"
         );
@@ -98,18 +103,21 @@ impl Wire {
             let prefix = network
                 .context("a router without an IPv6 network")?
                 .prefix_len();
-            commands += &format!(
+            host += &format!(
                 "address add {address}/{prefix} dev {eth} nodad\n\
                  route replace default via {gateway}\n"
             );
         }
-        if !link.has_trains {
-            commands += &format!("link set {eth} gso_max_segs 1\n");
-        }
-        let spawn = |command| device.spawn_command_sync(command);
-        tool::run(spawn, "ip", &["-batch", "-"], &commands)?;
+        let ip = |commands: &str| {
+            let spawn = |command| device.spawn_command_sync(command);
+            tool::run(spawn, "ip", &["-batch", "-"], commands)
+        };
+        ip(&cable)?;
         let ports = device.run_sync(move || Ok([port::open(&wire)?, port::open(&uplink)?]));
         let ports = ports.context("no packet sockets")?;
+        // From now on nothing is lost: the host sends as soon as it has an address, and whom it asks for its router's hardware
+        // address it does not ask again for a second.
+        ip(&host)?;
         let (stop, stopped) = UnixStream::pair()?;
         let thread = thread::Builder::new().name("wire".to_owned());
         let thread = thread.spawn(move || {

@@ -119,13 +119,13 @@ async fn measure(args: &Churn, fleet: &mut Fleet, bench: &Bench) -> anyhow::Resu
     let realm = first.realm.clone();
     first.leave().await;
     let fill = Fill::new(args, fleet, &crowds, &realm, bench).await?;
-    let lasts = Duration::from_secs(args.seconds);
+    let [warm_up, lasts] = [args.warm_up, args.seconds].map(Duration::from_secs);
     let world = Arc::new(World {
         changes: crowds.iter().map(|_| AtomicU64::new(0)).collect(),
         crowds,
         realm,
         sizes: Sizes::of_a_real_exchange()?,
-        ends: Instant::now() + lasts,
+        ends: Instant::now() + warm_up + lasts,
     });
     let mut random = StdRng::seed_from_u64(args.seed);
     let mut people = JoinSet::new();
@@ -136,12 +136,17 @@ async fn measure(args: &Churn, fleet: &mut Fleet, bench: &Bench) -> anyhow::Resu
     let mut memory = Memory::new(args.relays);
     let mut restarts = 0;
     let between = lasts / (args.restarts + 1);
-    let mut restart_at = Instant::now() + between;
+    let measured_at = Instant::now() + warm_up;
+    let (mut restart_at, mut is_warm) = (measured_at + between, false);
     let mut ticks = interval(SAMPLE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while Instant::now() < world.ends {
         ticks.tick().await;
         interrupt::check()?;
+        if !is_warm && measured_at <= Instant::now() {
+            memory.warm();
+            is_warm = true;
+        }
         memory.sample(fleet);
         let left = world.ends.saturating_duration_since(Instant::now());
         bench
@@ -275,6 +280,7 @@ impl Found {
             json!({
                 "relays": args.relays,
                 "sessions": args.sessions,
+                "warm_up": args.warm_up,
                 "seconds": args.seconds,
                 "restarts": self.restarts,
                 "codes_left_alone": tally.left_alone,

@@ -252,7 +252,8 @@ fn notice(body: Answer) -> Option<Notice> {
         | Answer::Found(_)
         | Answer::Started(_)
         | Answer::PolicyPart(_)
-        | Answer::PolicyChanged(_) => {
+        | Answer::PolicyChanged(_)
+        | Answer::Sighted(_) => {
             return None;
         }
     })

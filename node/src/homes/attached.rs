@@ -94,12 +94,15 @@ impl Attached {
         let started = started
             .map_err(|failure| unreached(failure, relay, tcp_only, trouble.borrow().as_deref()));
         let Started {
-            control,
+            mut control,
             notices,
             task,
         } = started?;
         let mut talking = JoinSet::new();
         talking.spawn(task);
+        if socket.is_by_stream() {
+            control.measure().await;
+        }
         let mut policing = JoinSet::new();
         if let Some(member) = &options.member {
             policing.spawn(policing::keep(control.clone(), Arc::clone(member)));
@@ -205,7 +208,12 @@ fn unreached(
         let at = &relay.host_port;
         format!("cannot reach the relay at {at} by TCP: {trouble}")
     } else {
-        format!("{}; nor by TCP: {trouble}", failure.line)
+        let nor = if failure.line.ends_with('?') {
+            " Nor"
+        } else {
+            "; nor"
+        };
+        format!("{}{nor} by TCP: {trouble}", failure.line)
     };
     Failure { line, ..failure }
 }

@@ -1,14 +1,16 @@
-//! While a session runs: a second relay is kept warm, and when the one that carries the session stops, both nodes meet at another. Drives
-//! the machine that decides (`proto::path::carriers`).
+//! While a session runs: a second relay is kept warm, and when the one that carries the session stops, or another is clearly nearer to
+//! both, the two nodes meet there. Drives the machines that decide (`proto::path::{carriers, meeting}`).
 //!
 //! ```text
 //!  relays ── draining, lost, allocated ──▶ ┌──────────┐ ─▶ connect, leave, present a key, release
 //!  the other node ── what it can use ────▶ │ Carriers │ ─▶ carrier: by which packets go
 //!  silence ──────────────────────────────▶ └──────────┘ ─▶ people
+//!                                             ▲ nearer
+//!  how far away relays are, from both ───▶ Meeting
 //! ```
 #![expect(
     clippy::wildcard_enum_match_arm,
-    reason = "the two messages that are about relays, among many"
+    reason = "the few messages that are about relays, among many"
 )]
 
 use std::{
@@ -27,7 +29,10 @@ use bytes::Bytes;
 use quinn::Connection;
 use remora_proto::{
     id::{RelayId, SessionId, Side},
-    path::carriers::{self, Carriers, Command, Leg, MAX_RELAYS, Usable},
+    path::{
+        carriers::{self, Carriers, Command, Leg, MAX_RELAYS, Usable},
+        meeting::{self, Meeting},
+    },
     random::Random,
     wire::{
         frame::Header,
@@ -38,14 +43,15 @@ use remora_proto::{
     },
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
-    Homes,
+    Homes, Near,
     attached::{Attached, FAREWELL},
+    measure,
 };
 use crate::{
     control::{Allocation, Notice, RequestError},
@@ -107,6 +113,7 @@ pub(crate) struct Keeping {
     homes: Homes,
     session: Session,
     carriers: Carriers,
+    meeting: Meeting,
     usable: Vec<Usable>,
     at: BTreeMap<RelayId, Attached>,
     legs: BTreeMap<Leg, Open>,
@@ -116,6 +123,7 @@ pub(crate) struct Keeping {
     origin: Arc<MagicSocket>,
     connecting: JoinSet<(RelayId, Result<Attached, Failure>)>,
     presenting: JoinSet<(Leg, Result<Option<Allocation>, RequestError>)>,
+    measuring: JoinSet<Vec<Usable>>,
     pulse: JoinSet<(RelayId, bool)>,
     missed: u32,
     /// Of the origin's socket, when its relay has been left.
@@ -124,6 +132,7 @@ pub(crate) struct Keeping {
     heard: mpsc::Receiver<Body>,
     say: mpsc::Sender<Body>,
     moved: mpsc::Sender<()>,
+    taken: watch::Receiver<Option<Duration>>,
 }
 
 impl Keeping {
@@ -132,6 +141,7 @@ impl Keeping {
         let (hear, heard) = mpsc::channel(QUEUE_WORDS);
         let (say, said) = mpsc::channel(QUEUE_WORDS);
         let (moved, moves) = mpsc::channel(QUEUE_WORDS);
+        let (take, taken) = watch::channel(None);
         let began = Leg {
             relay: home.id(),
             number: 0,
@@ -142,6 +152,7 @@ impl Keeping {
         };
         let keeping = Self {
             carriers: Carriers::new(home.id(), Random::system(), Instant::now()),
+            meeting: Meeting::new(session.side, home.id(), Instant::now()),
             usable: usable(&homes, &home),
             homes,
             session,
@@ -151,6 +162,7 @@ impl Keeping {
             presented: BTreeMap::new(),
             connecting: JoinSet::new(),
             presenting: JoinSet::new(),
+            measuring: JoinSet::new(),
             pulse: JoinSet::new(),
             missed: 0,
             receiving: JoinSet::new(),
@@ -158,11 +170,13 @@ impl Keeping {
             heard,
             say,
             moved,
+            taken,
         };
         let relays = Relays {
             heard: hear,
             said,
             moved: moves,
+            taken: take,
         };
         (keeping, relays)
     }
@@ -180,7 +194,11 @@ impl Keeping {
             while let Some(command) = self.carriers.poll_command() {
                 self.carry_out(command);
             }
-            let due = self.carriers.poll_timeout();
+            while let Some(command) = self.meeting.poll_command() {
+                self.see_about(command);
+            }
+            let due = [self.carriers.poll_timeout(), self.meeting.poll_timeout()];
+            let due = due.into_iter().flatten().min();
             tokio::select! { biased;
                 (relay, notice) = next_notice(&mut self.at) => match notice {
                     Some(notice) => self.handle_notice(relay, notice).await,
@@ -196,7 +214,18 @@ impl Keeping {
                 Some(Ok((relay, is_there))) = self.pulse.join_next() => {
                     self.handle_pulse(relay, is_there);
                 }
-                () = until(due) => self.carriers.handle_timeout(Instant::now()),
+                Some(Ok(measured)) = self.measuring.join_next() => {
+                    self.meeting.handle_measured(&measured, Instant::now());
+                }
+                Ok(()) = self.taken.changed() => {
+                    if let Some(rtt) = *self.taken.borrow_and_update() {
+                        self.meeting.handle_path(rtt);
+                    }
+                }
+                () = until(due) => {
+                    self.carriers.handle_timeout(Instant::now());
+                    self.meeting.handle_timeout(Instant::now());
+                }
                 _ = look.tick() => self.look(),
                 _ = pulse.tick() => self.feel(),
             }
@@ -213,12 +242,13 @@ impl Keeping {
             mut leaving,
             connecting,
             presenting,
+            measuring,
             pulse,
             ..
         } = self;
         origin.close_route(session.id);
         // Whoever holds a handle keeps the connection, and whoever could send an event the person waiting.
-        drop((session, connecting, presenting, pulse));
+        drop((session, connecting, presenting, measuring, pulse));
         for (leg, open) in legs {
             let release = Request::Release(Release {
                 session: open.session.0,
@@ -283,9 +313,15 @@ impl Keeping {
                 let [ours, others] = [&self.usable, &theirs].map(|usable| usable.first());
                 let is_bridged = ours.map(|our| our.relay) != others.map(|their| their.relay);
                 tracing::debug!(?order, is_bridged, "relays that both can use");
+                self.meeting
+                    .handle_agreed(order.clone(), &theirs, is_bridged);
                 self.carriers.handle_agreed(order, is_bridged, now);
             }
-            Body::Moving(moving) => self.carriers.handle_moving(moving.number, now),
+            Body::Measured(theirs) => self.meeting.handle_told(&carriers::decode(theirs)),
+            Body::Moving(moving) => {
+                let nearer = moving.nearer[..].try_into().ok().map(RelayId);
+                self.carriers.handle_moving(moving.number, nearer, now);
+            }
             _ => {}
         }
     }
@@ -335,6 +371,8 @@ impl Keeping {
     fn look(&mut self) {
         let now = Instant::now();
         let is_relayed = self.session.route.get().direct.is_none();
+        let by_stream = self.session.carrier.leg().socket.is_by_stream();
+        self.meeting.handle_relayed(is_relayed && !by_stream, now);
         let patience = SILENT + 3 * self.session.connection.rtt();
         let is_silent = is_relayed && self.session.carrier.is_silent(patience, now);
         self.carriers.handle_silence(is_silent, now);
@@ -392,7 +430,27 @@ impl Keeping {
             Command::Present(leg) => self.present(leg),
             Command::Use(leg) => self.switch(leg),
             Command::Release(leg) => self.release(leg),
-            Command::Tell(number) => self.tell_peer(Body::Moving(schema::Moving { number })),
+            Command::Tell { number, nearer } => {
+                let nearer = nearer.map(|relay| Bytes::copy_from_slice(&relay.0));
+                let nearer = nearer.unwrap_or_default();
+                self.tell_peer(Body::Moving(schema::Moving { number, nearer }));
+            }
+        }
+    }
+
+    fn see_about(&mut self, command: meeting::Command) {
+        match command {
+            meeting::Command::Measure => {
+                let usable: Vec<_> = self.usable.iter().map(|usable| usable.relay).collect();
+                self.measuring.spawn(measured(self.homes.clone(), usable));
+            }
+            meeting::Command::Tell(usable) => {
+                self.tell_peer(Body::Measured(carriers::encode(&usable)));
+            }
+            meeting::Command::Meet(relay) => {
+                tracing::info!(session = %self.session.id, ?relay, "nearer to both");
+                self.carriers.handle_nearer(relay, Instant::now());
+            }
         }
     }
 
@@ -436,6 +494,7 @@ impl Keeping {
         });
         self.presented.retain(|_, other| other.number >= leg.number);
         self.missed = 0;
+        self.meeting.handle_moved(leg.relay, Instant::now());
         if self.moved.try_send(()).is_err() {
             tracing::debug!("the session has ended");
         }
@@ -492,6 +551,25 @@ async fn next_notice(at: &mut BTreeMap<RelayId, Attached>) -> (RelayId, Option<N
         Poll::Pending
     })
     .await
+}
+
+/// How far away these are now, each by the address that answers first.
+async fn measured(homes: Homes, relays: Vec<RelayId>) -> Vec<Usable> {
+    let wanted = |near: &&Near| relays.contains(&near.relay.id);
+    let mut all: Vec<_> = homes.all().filter(wanted).cloned().collect();
+    measure::measure(&mut all).await;
+    all.sort_by_key(Near::rank);
+    let mut usable: Vec<Usable> = Vec::new();
+    for near in all {
+        let relay = near.relay.id;
+        if usable.iter().all(|usable| usable.relay != relay) {
+            usable.push(Usable {
+                relay,
+                rtt: near.rtt,
+            });
+        }
+    }
+    usable
 }
 
 /// The relays that this node can use, first the one that it is at.

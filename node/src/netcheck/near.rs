@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     control::{Control, RELAY_UNREACHABLE},
     error::Failure,
+    event::milliseconds,
     homes::Near,
     node::Node,
 };
@@ -92,7 +93,7 @@ impl Listed {
 
     /// For scripts.
     pub(crate) fn json(&self) -> Value {
-        let rtt_ms = self.rtt.map(|rtt| rtt.as_secs_f64() * 1e3);
+        let rtt_ms = self.rtt.map(milliseconds);
         json!({
             "name": self.name, "address": self.relay.host_port, "rtt_ms": rtt_ms, "state": self.state, "home": self.is_home,
         })

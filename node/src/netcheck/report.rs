@@ -225,6 +225,7 @@ impl Report {
     fn port_mapping_words(&self) -> String {
         match &self.port_mapping {
             Ok((protocol, external)) => format!("{} gives {external}", protocol.name()),
+            Err(error @ Unmapped::NotAsked) => error.to_string(),
             Err(error) => format!("none: {error}"),
         }
     }
@@ -394,5 +395,8 @@ mod tests {
         ] {
             assert!(lines.contains(part), "{part}: {lines}");
         }
+        report.port_mapping = Err(Unmapped::NotAsked);
+        let line = "port mapping  not asked: nobody needs one to this computer alone, or by TCP";
+        assert!(report.lines().contains(&line.to_owned()));
     }
 }

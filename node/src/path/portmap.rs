@@ -71,7 +71,7 @@ impl Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unmapped {
     /// It would be of no use: all is on this computer, or UDP is not wanted.
-    #[error("not asked for, it would be of no use")]
+    #[error("not asked: nobody needs one to this computer alone, or by TCP")]
     NotAsked,
     /// The system knows none, or not how to find out.
     #[error("no gateway is known")]

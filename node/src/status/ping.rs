@@ -1,8 +1,9 @@
 //! `remora ping`: the way and the round trip of a running session on this computer, measured for each line, a line a second until
-//! packets go directly.
+//! packets go directly, or it is clear that they will not.
 
 use std::time::Duration;
 
+use remora_proto::path::machine::WhyRelayed;
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -10,6 +11,7 @@ use super::{answer::ask, board::sessions, text};
 use crate::{
     cli,
     error::{Exit, Failure},
+    event::about,
     terminal::console::print_data,
 };
 
@@ -40,7 +42,19 @@ pub async fn run(args: cli::Ping) -> Result<Exit, Failure> {
         } else {
             line(&session, way.as_ref())
         })?;
-        if way.is_some_and(|way| way["path"] == "direct") {
+        let Some(way) = way else { continue };
+        if way["path"] == "direct" {
+            return Ok(Exit::Ok);
+        }
+        if args.count.is_none()
+            && let Some(why) = in_vain(&way)
+        {
+            if !args.json {
+                print_data(&format!(
+                    "no direct path is looked for ({}); `--count N` measures on",
+                    why.name()
+                ))?;
+            }
             return Ok(Exit::Ok);
         }
     }
@@ -91,6 +105,20 @@ fn pid(session: &Value) -> Result<u32, Failure> {
     pid.ok_or_else(|| Failure::internal("the session's file", "no process"))
 }
 
+/// Why nobody has to wait for a direct path, if that is so.
+fn in_vain(way: &Value) -> Option<WhyRelayed> {
+    let settled = [
+        WhyRelayed::PolicyRelayOnly,
+        WhyRelayed::PeerRelayOnly,
+        WhyRelayed::UdpBlocked,
+        WhyRelayed::PeerUdpBlocked,
+        WhyRelayed::BothSymmetric,
+    ];
+    settled
+        .into_iter()
+        .find(|why| way["why_relayed"] == why.name())
+}
+
 /// `pong from Maria Lopez via relay(fra-1) in 31 ms (PROBING)`
 fn line(session: &Value, way: Option<&Value>) -> String {
     let peer = text(session, "peer");
@@ -104,8 +132,9 @@ fn line(session: &Value, way: Option<&Value>) -> String {
     };
     let why = way["why_relayed"].as_str();
     let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-    let rtt_ms = way["rtt_ms"].as_f64().unwrap_or_default();
-    format!("pong from {peer} via {via} in {rtt_ms:.0} ms{why}")
+    let seconds = way["rtt_ms"].as_f64().unwrap_or_default() / 1e3;
+    let rtt = about(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    format!("pong from {peer} via {via} in {rtt}{why}")
 }
 
 fn object(session: &Value, way: Option<&Value>, number: u64) -> Value {
@@ -155,6 +184,27 @@ mod tests {
             none,
             json!({"v": 1, "event": "no_pong", "number": 2, "peer": "Maria Lopez", "pid": 71})
         );
+    }
+
+    #[test]
+    fn nobody_waits_for_a_direct_path_that_nobody_looks_for() {
+        let way = |why_relayed| {
+            let path = PathSnapshot {
+                why_relayed,
+                ..PathSnapshot::default()
+            };
+            path.json()
+        };
+        let why = WhyRelayed::PeerRelayOnly;
+        assert_eq!(in_vain(&way(Some(why))), Some(why));
+        for may_change in [
+            WhyRelayed::Probing,
+            WhyRelayed::WentDark,
+            WhyRelayed::Unreachable,
+        ] {
+            assert_eq!(in_vain(&way(Some(may_change))), None);
+        }
+        assert_eq!(in_vain(&way(None)), None);
     }
 
     #[test]

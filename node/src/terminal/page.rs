@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     error::{Exit, Failure},
-    event::{Event, Input, PathSnapshot},
+    event::{Event, Input, PathSnapshot, milliseconds},
     ui::{Colour, FromPage, InputEvent, PageSender, Ui},
 };
 
@@ -136,7 +136,7 @@ impl Page {
     pub fn path(&self, path: &PathSnapshot) {
         self.to
             .transient(json!({"event": "path", "text": path.badge(),
-                                 "rtt_ms": path.rtt.as_secs_f64() * 1e3, "bytes": path.bytes}));
+                                 "rtt_ms": milliseconds(path.rtt), "bytes": path.bytes}));
     }
 
     /// The next wish. Cancel-safe; waits for ever once the page's server has ended.

@@ -16,7 +16,7 @@ use remora_proto::{
 use serde_json::Value;
 
 use super::style::Style;
-use crate::event::{Event, Input, PathSnapshot};
+use crate::event::{Event, Input, PathSnapshot, about};
 
 /// Where in a session the person is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,8 +135,7 @@ impl Screen {
         let style = self.style;
         let lines = match event {
             Event::Home { relay, rtt, .. } => {
-                let ms = rtt.as_secs_f64() * 1e3;
-                vec![style.dim(&format!("Relay · {relay} ({ms:.0} ms)"))]
+                vec![style.dim(&format!("Relay · {relay} ({})", about(*rtt)))]
             }
             Event::Code { code, valid } => {
                 self.stage = Stage::Waiting;

@@ -14,7 +14,7 @@ use remora_proto::{
     park::{Datagram, Grant, Saying},
     path::candidate::{Candidate, Kind, Named},
     random::Random,
-    record::{EPOCH_MS, HostRole, LocatorKey, MAX_LIFETIME_MS, Record},
+    record::{EPOCH_MS, HostRole, RecordKey, MAX_LIFETIME_MS, Record, Waiting},
     sas::Nonce,
     wire::{
         frame::Header,
@@ -93,10 +93,12 @@ fn signed_record() -> Bytes {
     let key = SigningKey::from_bytes(&RECORD_KEY);
     Record {
         realm: "default".into(),
-        locator_key: LocatorKey::new(b"406", "default", UNIX_MS / EPOCH_MS),
-        session_key: key.verifying_key().to_bytes(),
-        host_nonce: [5; 16],
-        host_role: HostRole::Helper,
+        key: RecordKey::of_locator(b"406", "default", UNIX_MS / EPOCH_MS),
+        publisher: key.verifying_key().to_bytes(),
+        subject: Waiting {
+            nonce: [5; 16],
+            role: HostRole::Helper,
+        },
         not_before_ms: UNIX_MS,
         expiry_ms: UNIX_MS + MAX_LIFETIME_MS,
         sequence: 1,

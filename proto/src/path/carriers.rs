@@ -15,6 +15,9 @@
 //! A session may begin with each of the two at another relay of a fleet, which bridges it. Then it is only one side's relay that stops,
 //! and the other's is as good as any to meet at: whoever moves presents its key where it is, too.
 //!
+//! Nothing has to be wrong for a move: where the two would be nearer to each other (`meeting`) they go in the same way. Only that the one who
+//! decides names the relay, and that both stay where they are if nothing comes of it.
+//!
 //! The number of a move counts on when frames of the other have come by its relay, and is the same again until then: whoever has
 //! heard nothing cannot know whether the other has ever been there.
 
@@ -44,6 +47,8 @@ const RTT_STEP: Duration = Duration::from_millis(16);
 const RTT_UNKNOWN: Duration = Duration::from_secs(1);
 /// For the other to come to a relay where this one waits, before it waits at the next, too.
 const STAGGER: Duration = Duration::from_secs(1);
+/// For both to come to a nearer relay: to connect by TCP takes a while, and nobody is in need.
+const NEARER: Duration = Duration::from_secs(6);
 /// A relay forgets who waits there after ten seconds; until then all of the list have been tried, and are tried again.
 const AGAIN: Duration = Duration::from_secs(3);
 /// What the other has sent by the old relay has arrived so long after it was heard by the new one.
@@ -166,8 +171,13 @@ pub enum Command {
     Use(Leg),
     /// Packets do not go there any more, and do not come from there.
     Release(Leg),
-    /// The other side is to know that this move has begun.
-    Tell(u32),
+    /// The other side is to know that the move of this number has begun; and if nothing is wrong with the relay of now, where it goes.
+    Tell {
+        /// Of the move.
+        number: u32,
+        /// `None`: wherever both can.
+        nearer: Option<RelayId>,
+    },
 }
 
 /// What the node has at a relay.
@@ -185,6 +195,8 @@ enum Place {
 /// Why the session moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
+    /// They are nearer to each other there. If nothing comes of it, it stays where it is.
+    Nearer(RelayId),
     /// Nothing comes. If that ends, it stays where it is.
     Silence,
     /// The other side has its reasons.
@@ -205,6 +217,14 @@ struct Attempt {
 impl Attempt {
     fn has_begun(&self) -> bool {
         self.is_told || !self.presented.is_empty()
+    }
+
+    /// The only relay that it goes to.
+    fn nearer(&self) -> Option<RelayId> {
+        match self.why {
+            Why::Nearer(relay) => Some(relay),
+            Why::Silence | Why::Told | Why::Gone => None,
+        }
     }
 }
 
@@ -323,10 +343,18 @@ impl Carriers {
         }
     }
 
-    /// The other side has begun this move.
-    pub fn handle_moving(&mut self, number: u32, now: Instant) {
+    /// The two are nearer to each other at that relay. Nothing comes of it while something else is the matter.
+    pub fn handle_nearer(&mut self, relay: RelayId, now: Instant) {
+        self.go_nearer(relay, false, now);
+    }
+
+    /// The other side has begun this move; to a relay that is `nearer`, or to wherever both can.
+    pub fn handle_moving(&mut self, number: u32, nearer: Option<RelayId>, now: Instant) {
         if number == self.number() {
-            self.begin(Why::Told, now);
+            match nearer {
+                Some(relay) => self.go_nearer(relay, true, now),
+                None => self.begin(Why::Told, now),
+            }
         }
     }
 
@@ -347,7 +375,8 @@ impl Carriers {
         }
         let attempt = self.attempt.take();
         let is_other = leg.relay != self.current.relay;
-        let is_doubted = is_other && attempt.is_some_and(|attempt| attempt.why != Why::Gone);
+        let is_doubted = is_other
+            && attempt.is_some_and(|attempt| matches!(attempt.why, Why::Silence | Why::Told));
         if is_doubted {
             let until = now + RETRY + self.some_of(RETRY / 2);
             self.places
@@ -435,7 +464,25 @@ impl Carriers {
         self.begin_at(why, now, now);
     }
 
+    fn go_nearer(&mut self, relay: RelayId, is_told: bool, now: Instant) {
+        let is_elsewhere = relay != self.current.relay || self.may_stay();
+        let is_calm = self.is_heard && self.attempt.is_none();
+        if is_calm && is_elsewhere && self.order.contains(&relay) && self.may_be_reached(relay, now)
+        {
+            self.attempt = Some(Attempt {
+                why: Why::Nearer(relay),
+                is_told,
+                presented: Vec::new(),
+                next_at: now,
+            });
+            self.advance(now);
+        }
+    }
+
     fn begin_at(&mut self, why: Why, at: Instant, now: Instant) {
+        // What is needed goes before what would be nice.
+        self.attempt
+            .take_if(|attempt| matches!(attempt.why, Why::Nearer(_)));
         match &mut self.attempt {
             Some(attempt) => {
                 if why == Why::Gone {
@@ -469,15 +516,22 @@ impl Carriers {
 
     /// Presents at the next relay, if it is time.
     fn advance(&mut self, now: Instant) {
-        let presented = match &self.attempt {
-            Some(attempt) if attempt.next_at <= now => &attempt.presented,
-            _ => return,
+        let Some(attempt) = self
+            .attempt
+            .as_ref()
+            .filter(|attempt| attempt.next_at <= now)
+        else {
+            return;
         };
-        let next: Vec<_> = self
-            .own(presented)
-            .into_iter()
-            .chain(self.candidate(presented, now))
-            .collect();
+        let (presented, nearer) = (&attempt.presented, attempt.nearer());
+        let next: Vec<_> = match nearer {
+            Some(relay) => (!presented.contains(&relay))
+                .then_some(relay)
+                .into_iter()
+                .collect(),
+            None => self.next(presented, now),
+        };
+        let number = self.number();
         let Some(attempt) = &mut self.attempt else {
             return;
         };
@@ -488,10 +542,9 @@ impl Carriers {
             return;
         }
         attempt.presented.extend(&next);
-        attempt.next_at = now + STAGGER;
+        attempt.next_at = now + nearer.map_or(STAGGER, |_| NEARER);
         if !std::mem::replace(&mut attempt.is_told, true) {
-            let number = self.number();
-            self.commands.push_back(Command::Tell(number));
+            self.commands.push_back(Command::Tell { number, nearer });
         }
         for relay in next {
             if self.places.get(&relay) == Some(&Place::Here) {
@@ -502,28 +555,56 @@ impl Carriers {
         }
     }
 
+    /// Where the other may come to.
+    fn next(&self, but: &[RelayId], now: Instant) -> Vec<RelayId> {
+        let own = self.own(but).into_iter();
+        let mut next: Vec<_> = own.chain(self.candidate(but, now)).collect();
+        // The other may keep another one warm, and wait there: whoever has no first one in common meets there at once, too.
+        let mut reached = self
+            .elsewhere(&[])
+            .filter(|relay| self.may_be_reached(*relay, now));
+        if but.is_empty()
+            && let Some(first) = reached.next()
+            && !next.contains(&first)
+        {
+            next.push(first);
+        }
+        next
+    }
+
     /// This side's own relay, where the other is not yet.
     fn own(&self, but: &[RelayId]) -> Option<RelayId> {
-        let Leg { relay, number } = self.current;
+        let relay = self.current.relay;
         let is_here = self.places.get(&relay) == Some(&Place::Here);
-        (self.is_bridged && number == 0 && is_here && !but.contains(&relay)).then_some(relay)
+        (self.may_stay() && is_here && !but.contains(&relay)).then_some(relay)
+    }
+
+    /// Whether it is another way when both are where this side is.
+    fn may_stay(&self) -> bool {
+        self.is_bridged && self.current.number == 0
+    }
+
+    fn may_be_reached(&self, relay: RelayId, now: Instant) -> bool {
+        match self.places.get(&relay) {
+            None | Some(Place::Here | Place::Connecting) => true,
+            Some(Place::Leaving) => false,
+            Some(Place::Away { until }) => *until <= now,
+        }
     }
 
     /// The best relay that might carry the session, and is none of these: one where the node is already, if there is one.
     fn candidate(&self, but: &[RelayId], now: Instant) -> Option<RelayId> {
-        let others = || {
-            let order = self.order.iter().copied();
-            order.filter(|relay| *relay != self.current.relay && !but.contains(relay))
-        };
         let is_here = |relay: &RelayId| self.places.get(relay) == Some(&Place::Here);
-        let may_be_reached = |relay: &RelayId| match self.places.get(relay) {
-            None | Some(Place::Here | Place::Connecting) => true,
-            Some(Place::Leaving) => false,
-            Some(Place::Away { until }) => *until <= now,
-        };
-        others()
-            .find(is_here)
-            .or_else(|| others().find(may_be_reached))
+        let mut reached = self
+            .elsewhere(but)
+            .filter(|relay| self.may_be_reached(*relay, now));
+        self.elsewhere(but).find(is_here).or_else(|| reached.next())
+    }
+
+    /// All but the one of now and these, in order.
+    fn elsewhere<'a>(&'a self, but: &'a [RelayId]) -> impl Iterator<Item = RelayId> + 'a {
+        let order = self.order.iter().copied();
+        order.filter(|relay| *relay != self.current.relay && !but.contains(relay))
     }
 
     fn present(&mut self, relay: RelayId) {

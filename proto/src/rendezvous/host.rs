@@ -14,7 +14,7 @@ use crate::{
     id::ExchangeId,
     pake::Responder,
     random::Random,
-    record::{HostRole, LocatorKey, MAX_LIFETIME_MS, Record},
+    record::{HostRole, MAX_LIFETIME_MS, Record, RecordKey, Waiting},
     wire::message::session::{self as schema, RejectReason, rendezvous::Body},
 };
 
@@ -68,7 +68,7 @@ pub enum HostTransmit {
         wrong_secret: bool,
     },
     /// Nobody may join any more.
-    Withdraw(LocatorKey, CodeEnd),
+    Withdraw(RecordKey, CodeEnd),
 }
 
 /// What the host's person should know.
@@ -89,7 +89,7 @@ pub enum HostEvent {
 #[derive(Debug)]
 pub struct Host {
     code: Code,
-    record: Record,
+    record: Record<Waiting>,
     key: SigningKey,
     signed: Bytes,
     expires: Instant,
@@ -118,10 +118,12 @@ impl Host {
         let key = SigningKey::from_bytes(&random.bytes());
         let record = Record {
             realm: realm.to_owned(),
-            locator_key: code.locator_key(realm, unix_ms),
-            session_key: key.verifying_key().to_bytes(),
-            host_nonce: random.bytes(),
-            host_role: role,
+            key: code.locator_key(realm, unix_ms),
+            publisher: key.verifying_key().to_bytes(),
+            subject: Waiting {
+                nonce: random.bytes(),
+                role,
+            },
             not_before_ms: unix_ms,
             expiry_ms: unix_ms
                 .saturating_add(u64::try_from(lifetime.as_millis()).unwrap_or(MAX_LIFETIME_MS)),
@@ -276,7 +278,7 @@ impl Host {
             self.reject(exchange, end.reject_reason(), false);
         }
         self.transmits
-            .push_back(HostTransmit::Withdraw(self.record.locator_key, end));
+            .push_back(HostTransmit::Withdraw(self.record.key, end));
         self.events.push_back(HostEvent::Ended(end));
     }
 

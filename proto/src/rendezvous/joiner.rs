@@ -17,7 +17,7 @@ use crate::{
     id::ExchangeId,
     pake::{Initiator, Unconfirmed},
     random::Random,
-    record::{HostRole, LocatorKey, Record},
+    record::{HostRole, Record, RecordKey, Waiting},
     wire::message::{
         control::Reason,
         session::{self as schema, RejectReason, rendezvous::Body},
@@ -31,9 +31,9 @@ pub const T_JOIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub enum JoinerTransmit {
     /// Who waits under one of these?
-    Lookup([LocatorKey; 3]),
+    Lookup([RecordKey; 3]),
     /// Open an exchange with the host under this key.
-    Join(LocatorKey, Bytes),
+    Join(RecordKey, Bytes),
     /// Pass on to the host.
     Signal(ExchangeId, Bytes),
 }
@@ -110,9 +110,9 @@ fn advice(tries_left: u32) -> &'static str {
 
 enum State {
     LookingUp(Code),
-    Joining(Box<Record>, Initiator),
-    Exchanging(Box<Record>, ExchangeId, Initiator),
-    Confirming(Box<Record>, ExchangeId, Unconfirmed),
+    Joining(Box<Record<Waiting>>, Initiator),
+    Exchanging(Box<Record<Waiting>>, ExchangeId, Initiator),
+    Confirming(Box<Record<Waiting>>, ExchangeId, Unconfirmed),
     Done,
 }
 
@@ -133,7 +133,7 @@ impl std::fmt::Debug for State {
 pub struct Joiner {
     state: State,
     host_role: HostRole,
-    keys: [LocatorKey; 3],
+    keys: [RecordKey; 3],
     deadline: Instant,
     decided: bool,
     random: Random,
@@ -170,10 +170,10 @@ impl Joiner {
             State::LookingUp(code) => code,
             other => return self.state = other,
         };
-        let record = match Record::decode_signed(record, unix_ms) {
-            Ok(record)
-                if self.keys.contains(&record.locator_key)
-                    && record.host_role == self.host_role =>
+        let record = Record::decode_signed(record, unix_ms).ok();
+        let record = match record.and_then(Record::waiting) {
+            Some(record)
+                if self.keys.contains(&record.key) && record.subject.role == self.host_role =>
             {
                 record
             }
@@ -186,10 +186,8 @@ impl Joiner {
             point: Bytes::copy_from_slice(&initiator.share()),
             nonce: Bytes::copy_from_slice(&nonce),
         };
-        self.transmits.push_back(JoinerTransmit::Join(
-            record.locator_key,
-            encode(Body::Share(share)),
-        ));
+        self.transmits
+            .push_back(JoinerTransmit::Join(record.key, encode(Body::Share(share))));
         self.state = State::Joining(Box::new(record), initiator);
     }
 

@@ -36,6 +36,8 @@ pub struct Metrics {
     control_request_seconds: HistogramVec,
     /// Records that can be joined; set when somebody asks.
     pub locators: IntGauge,
+    /// Devices that are there, as far as is kept here; set when somebody asks.
+    pub devices: IntGauge,
     locator_lookups: IntCounterVec,
     code_burns: IntCounterVec,
     introductions: IntCounterVec,
@@ -63,6 +65,8 @@ pub struct Metrics {
     mesh_refused: IntCounterVec,
     /// Records and tombstones kept here; set when somebody asks.
     pub dht_records: IntGauge,
+    /// Devices, also those that have gone, of which something is kept here; set when somebody asks.
+    pub dht_devices: IntGauge,
     dht_queries: IntCounterVec,
     dht_query_seconds: HistogramVec,
     rpc: IntCounterVec,
@@ -120,6 +124,7 @@ impl Metrics {
                 &["kind"],
             )?,
             locators: on.gauge("locators", "Codes that can be joined.")?,
+            devices: on.gauge("devices", "Devices that are there.")?,
             locator_lookups: on.counters(
                 "locator_lookups_total",
                 "Look-ups of codes.",
@@ -193,6 +198,10 @@ impl Metrics {
             dht_records: on.gauge(
                 "dht_records",
                 "Records and tombstones kept here, for nodes of all relays.",
+            )?,
+            dht_devices: on.gauge(
+                "dht_devices",
+                "Devices, also those that have gone, of which something is kept here, for nodes of all relays.",
             )?,
             dht_queries: on.counters(
                 "dht_queries_total",

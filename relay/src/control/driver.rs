@@ -19,7 +19,7 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Inco
 use quinn_udp as udp;
 use remora_proto::{
     id::ExchangeId,
-    record::LocatorKey,
+    record::RecordKey,
     wire::{
         self,
         message::{
@@ -82,6 +82,8 @@ pub struct Settings {
     pub max_nodes_per_network: usize,
     /// Where else nodes may ask how they are seen, as `Welcome` says it.
     pub observers: Vec<String>,
+    /// Where this relay is, as `Welcome` says it.
+    pub own_address: String,
 }
 
 /// The sides on which the driver touches the world.
@@ -104,7 +106,7 @@ pub struct Ports {
     /// What they ask.
     pub asked: mpsc::Receiver<mesh::Asked>,
     /// Locators that are other hosts'.
-    pub taken: mpsc::Receiver<LocatorKey>,
+    pub taken: mpsc::Receiver<RecordKey>,
 }
 
 /// The task.
@@ -694,6 +696,7 @@ impl Office {
                 observers: self.settings.observers.clone(),
                 others: self.registry.others(node.number),
                 load: self.registry.load().to_byte().into(),
+                own_address: self.settings.own_address.clone(),
                 is_draining: self.registry.state() != State::Serving,
             })
         });

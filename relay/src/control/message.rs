@@ -67,6 +67,7 @@ pub fn kind(request: &Request) -> &'static str {
         Request::Rejoin(_) => "rejoin",
         Request::FetchPolicy(_) => "fetch_policy",
         Request::PutPolicy(_) => "put_policy",
+        Request::Seek(_) => "seek",
     }
 }
 

@@ -33,7 +33,7 @@ use bytes::Bytes;
 use remora_proto::{
     id::{ExchangeId, NodeId, RelayAddr, RelayId, SessionId, Side},
     random::Random,
-    record::LocatorKey,
+    record::{Kind, RecordKey},
     wire::{
         message::control::{Draining, Taken},
         reflect::Load,
@@ -137,22 +137,24 @@ pub struct Limits {
 /// What a node asks of the registry; checked as far as that goes without knowing the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Demand {
-    /// Its record was put: joiners of `key` are to be sent here.
+    /// Its record was put: joiners of `key` are to be sent here, and when it goes the record is let go.
     Host {
-        /// The locator.
-        key: LocatorKey,
+        /// The locator, or the device's key.
+        key: RecordKey,
+        /// Which of the two: nobody joins a device.
+        kind: Kind,
         /// How long.
         live_for: Duration,
     },
     /// Its record was withdrawn.
     Unhost {
         /// The locator.
-        key: LocatorKey,
+        key: RecordKey,
     },
     /// See `control.proto`, as all that follow.
     Join {
         /// The locator.
-        key: LocatorKey,
+        key: RecordKey,
         /// Where the host is.
         relay: RelayId,
         /// For the host.
@@ -199,7 +201,7 @@ pub enum Demand {
 struct Node {
     id: NodeId,
     leg: Leg,
-    locators: BTreeSet<LocatorKey>,
+    locators: BTreeSet<RecordKey>,
     /// As host or joiner.
     exchanges: BTreeSet<ExchangeId>,
     sessions: BTreeSet<SessionId>,
@@ -209,13 +211,14 @@ struct Node {
 #[derive(Debug)]
 struct Hosting {
     host: ConnectionNumber,
+    kind: Kind,
     until: Instant,
     exchanges: BTreeSet<ExchangeId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
-    Hosting(LocatorKey),
+    Hosting(RecordKey),
     Exchange(ExchangeId),
     Allocation(SessionId),
     Rejoin(RejoinKey),
@@ -231,7 +234,7 @@ pub struct Registry {
     metrics: Arc<Metrics>,
     drain: Drain,
     nodes: BTreeMap<ConnectionNumber, Node>,
-    hosting_by_locator: BTreeMap<LocatorKey, Hosting>,
+    hosting_by_locator: BTreeMap<RecordKey, Hosting>,
     exchanges: BTreeMap<ExchangeId, Exchange>,
     over: Over,
     allocations: BTreeMap<SessionId, Allocation>,
@@ -245,7 +248,7 @@ pub struct Registry {
     /// Answers to requests that waited for another relay.
     settled: VecDeque<(ExchangeId, ConnectionNumber, Answer)>,
     /// Locators whose host went without a word.
-    let_go: VecDeque<LocatorKey>,
+    let_go: VecDeque<RecordKey>,
 }
 
 const PEER_GONE: Refusal =
@@ -404,8 +407,12 @@ impl Registry {
             return CONNECTION_OVER.into();
         }
         let done = match demand {
-            Demand::Host { key, live_for } => {
-                self.host(number, key, now + live_for);
+            Demand::Host {
+                key,
+                kind,
+                live_for,
+            } => {
+                self.host(number, key, kind, now + live_for);
                 Ok(done())
             }
             Demand::Unhost { key } => {
@@ -451,7 +458,7 @@ impl Registry {
     }
 
     /// Another host has that locator: this relay's, if it has one, is told.
-    pub fn displace(&mut self, key: LocatorKey) {
+    pub fn displace(&mut self, key: RecordKey) {
         let Some(host) = self.hosting_by_locator.get(&key).map(|one| one.host) else {
             return;
         };
@@ -473,7 +480,7 @@ impl Registry {
     }
 
     /// A locator whose host went without a word; call until `None`.
-    pub fn poll_let_go(&mut self) -> Option<LocatorKey> {
+    pub fn poll_let_go(&mut self) -> Option<RecordKey> {
         self.let_go.pop_front()
     }
 
@@ -562,6 +569,11 @@ impl Registry {
         .collect()
     }
 
+    /// The name of another relay, if it is in touch.
+    pub fn name_of(&self, relay: RelayId) -> Option<&str> {
+        self.neighbours.0.get(&relay).map(|is| is.name.as_str())
+    }
+
     /// Sessions with an allocation.
     pub fn sessions(&self) -> usize {
         self.allocations.len()
@@ -584,12 +596,13 @@ impl Registry {
         Some(Reply::Draining(Draining { deadline_ms }))
     }
 
-    fn host(&mut self, number: ConnectionNumber, key: LocatorKey, until: Instant) {
+    fn host(&mut self, number: ConnectionNumber, key: RecordKey, kind: Kind, until: Instant) {
         self.forget_hosting(key);
         self.hosting_by_locator.insert(
             key,
             Hosting {
                 host: number,
+                kind,
                 until,
                 exchanges: BTreeSet::new(),
             },
@@ -600,7 +613,7 @@ impl Registry {
         }
     }
 
-    fn unhost(&mut self, number: ConnectionNumber, key: LocatorKey) {
+    fn unhost(&mut self, number: ConnectionNumber, key: RecordKey) {
         if self
             .hosting_by_locator
             .get(&key)
@@ -610,7 +623,7 @@ impl Registry {
         }
     }
 
-    fn forget_hosting(&mut self, key: LocatorKey) {
+    fn forget_hosting(&mut self, key: RecordKey) {
         let Some(hosting) = self.hosting_by_locator.remove(&key) else {
             return;
         };

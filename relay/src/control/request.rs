@@ -14,11 +14,11 @@ use std::{
 use bytes::Bytes;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use remora_proto::{
-    id::{ExchangeId, NodeId, RelayId, SessionId},
-    record::{InvalidRecord, LocatorKey, Record},
+    id::{DeviceId, ExchangeId, NodeId, RelayId, SessionId},
+    record::{InvalidRecord, Kind, Record, RecordKey},
     wire::message::{
         MAX_SIGNAL_BYTES,
-        control::{Found as FoundReply, Withdraw},
+        control::{Found as FoundReply, Sighted, Withdraw},
     },
 };
 
@@ -32,17 +32,24 @@ use crate::{
     drain,
     rate::{Rate, SourceLimiter, TokenBucket},
     rendezvous::{
-        Ended, Found, Publication, PutRefused, Rendezvous, WithdrawRefused, shelf::ended,
+        Ended, Found, Publication, PutRefused, Rendezvous, Sighting, WithdrawRefused,
+        shelf::{ended, is_at},
     },
 };
 
 /// Requests of one node: an introduction takes six; a node that needs more than this is broken.
 const REQUEST_RATE: Rate = Rate::per_second(50, 100);
+/// Devices that one source may ask for: a page of them at once, and each again every minute. There is nothing to guess.
+const SEEK_RATE: Rate = Rate::per_second(5, 300);
 /// Keys in one look-up, as `control.proto` allows: the epochs before, of and after now.
 const MAX_LOOKUP_KEYS: usize = 3;
 
 /// By then a relay that does not answer is known to be gone.
 const QUORUM_RETRY: Duration = Duration::from_secs(5);
+
+const TOO_MANY_CODES: &str = "too many codes tried from this address; wait a moment";
+const TOO_MANY_DEVICES: &str = "too many devices asked for from this address; wait a moment";
+const NO_DEVICE: Refusal = Refusal::new(Reason::Malformed, "a device's key has 32 bytes");
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -84,10 +91,12 @@ impl From<Outcome> for Step {
 pub enum Question {
     /// To keep a record.
     Put(Publication),
+    /// What it knows of a device.
+    Seek(RecordKey),
     /// To end one.
     Withdraw {
         /// Which.
-        key: LocatorKey,
+        key: RecordKey,
         /// Who asks.
         owner: NodeId,
         /// Why.
@@ -96,7 +105,7 @@ pub enum Question {
     /// What it keeps.
     Find {
         /// Under which keys.
-        keys: Vec<LocatorKey>,
+        keys: Vec<RecordKey>,
         /// Why somebody wants to know.
         purpose: Purpose,
     },
@@ -117,12 +126,14 @@ pub enum Purpose {
 /// What rendezvous said.
 #[derive(Debug)]
 pub enum Finding {
-    /// Whether it keeps the record, under this key, for so long.
-    Put(Result<(), PutRefused>, LocatorKey, Duration),
+    /// Whether it keeps the record of this kind, under this key, for so long.
+    Put(Result<(), PutRefused>, RecordKey, Kind, Duration),
+    /// What it knows of the device.
+    Sought(Option<Sighting>),
     /// Whether it ended the record.
-    Withdrawn(Result<(), WithdrawRefused>, LocatorKey, Ended),
+    Withdrawn(Result<(), WithdrawRefused>, RecordKey, Ended),
     /// What it keeps, key by key.
-    Found(Vec<(LocatorKey, Found)>, Purpose),
+    Found(Vec<(RecordKey, Found)>, Purpose),
 }
 
 impl Question {
@@ -130,10 +141,12 @@ impl Question {
     pub async fn ask(self, rendezvous: Arc<dyn Rendezvous>) -> Finding {
         match self {
             Self::Put(publication) => {
-                let (key, live_for) = (publication.key(), publication.live_for());
+                let (key, kind) = (publication.key(), publication.kind());
+                let live_for = publication.live_for();
                 let put = rendezvous.put_if_absent(publication).await;
-                Finding::Put(put, key, live_for)
+                Finding::Put(put, key, kind, live_for)
             }
+            Self::Seek(key) => Finding::Sought(rendezvous.seek(key).await),
             Self::Withdraw { key, owner, why } => {
                 let withdrawn = rendezvous.withdraw(key, owner, why).await;
                 Finding::Withdrawn(withdrawn, key, why)
@@ -166,11 +179,15 @@ impl Question {
 #[derive(Debug)]
 pub struct Desk {
     me: RelayId,
+    /// For people.
+    name: String,
     realm: String,
     /// Look-ups of each source.
     lookups: SourceLimiter,
     /// Joins of each source: they tell as much as a look-up, and cost a host one of its tries.
     joins: SourceLimiter,
+    /// Devices that each source asks for.
+    seeks: SourceLimiter,
     metrics: Arc<Metrics>,
 }
 
@@ -178,6 +195,7 @@ impl Desk {
     /// A desk of the relay `me` at which each source may look up so often, and join as often; so many sources are remembered.
     pub fn new(
         me: RelayId,
+        name: String,
         realm: String,
         rate: Rate,
         sources: usize,
@@ -185,9 +203,11 @@ impl Desk {
     ) -> Self {
         Self {
             me,
+            name,
             realm,
             lookups: SourceLimiter::new(rate, sources),
             joins: SourceLimiter::new(rate, sources),
+            seeks: SourceLimiter::new(SEEK_RATE, sources),
             metrics,
         }
     }
@@ -225,9 +245,16 @@ impl Desk {
         now: Instant,
     ) -> Outcome {
         let demand = match finding {
-            Finding::Put(put, key, live_for) => put
-                .map_err(not_put)
-                .map(|()| Demand::Host { key, live_for }),
+            Finding::Put(put, key, kind, live_for) => put
+                .map_err(|refused| not_put(refused, kind))
+                .map(|()| Demand::Host {
+                    key,
+                    kind,
+                    live_for,
+                }),
+            Finding::Sought(sighting) => {
+                return self.sighted(registry, sighting, unix_ms()).into();
+            }
             Finding::Withdrawn(withdrawn, key, why) => withdrawn.map_err(not_withdrawn).map(|()| {
                 self.metrics.code_ended(label(why));
                 Demand::Unhost { key }
@@ -279,7 +306,7 @@ impl Desk {
             }
             Request::Join(join) => {
                 let (key, payload) = (locator_key(&join.locator_key)?, payload(join.payload)?);
-                take(&mut self.joins, asker.source, now)?;
+                take(&mut self.joins, asker.source, TOO_MANY_CODES, now)?;
                 return Ok(Step::Ask(Question::Find {
                     keys: vec![key],
                     purpose: Purpose::Join { payload },
@@ -305,6 +332,12 @@ impl Desk {
                 return Ok(Step::Policy(policies::Question::Fetch(fetch)));
             }
             Request::PutPolicy(put) => return Ok(Step::Policy(policies::Question::Put(put))),
+            Request::Seek(seek) => {
+                let device = <[u8; 32]>::try_from(&seek.device[..]).map_err(|_| NO_DEVICE)?;
+                take(&mut self.seeks, asker.source, TOO_MANY_DEVICES, now)?;
+                let key = RecordKey::of_device(DeviceId(device), &self.realm);
+                return Ok(Step::Ask(Question::Seek(key)));
+            }
             Request::Rejoin(rejoin) => {
                 let (key, side) = RejoinKey::parse(&rejoin)?;
                 Demand::Rejoin { key, side }
@@ -314,6 +347,26 @@ impl Desk {
             },
         };
         Ok(registry.handle(asker.number, demand, now).into())
+    }
+
+    /// What a node is told of a device.
+    fn sighted(&self, registry: &Registry, sighting: Option<Sighting>, unix_ms: u64) -> Reply {
+        let Some(sighting) = sighting else {
+            return Reply::Sighted(Sighted::default());
+        };
+        let name = if sighting.relay == self.me {
+            Some(self.name.as_str())
+        } else {
+            registry.name_of(sighting.relay)
+        };
+        let gone = sighting.gone_unix_ms;
+        Reply::Sighted(Sighted {
+            is_online: gone.is_none(),
+            seen_ms_ago: Some(gone.map_or(0, |seen| unix_ms.saturating_sub(seen))),
+            agents: sighting.agents,
+            relay: Bytes::copy_from_slice(&sighting.relay.0),
+            relay_name: name.unwrap_or_default().to_owned(),
+        })
     }
 
     fn publish(&self, life: drain::State, owner: NodeId, bytes: Bytes) -> Result<Step, Refusal> {
@@ -331,6 +384,12 @@ impl Desk {
                 "the record is for another realm than this relay's",
             ));
         }
+        if !is_at(&record, self.me) {
+            return Err(Refusal::new(
+                Reason::BadRecord,
+                "the record says that the device is at another relay than this one",
+            ));
+        }
         let publication = Publication::of_node(&record, bytes, owner, self.me, unix_ms);
         Ok(Step::Ask(Question::Put(publication)))
     }
@@ -346,7 +405,7 @@ impl Desk {
             .iter()
             .map(|key| locator_key(key))
             .collect::<Result<_, _>>()?;
-        take(&mut self.lookups, source, now)?;
+        take(&mut self.lookups, source, TOO_MANY_CODES, now)?;
         Ok(Step::Ask(Question::Find {
             keys,
             purpose: Purpose::Lookup,
@@ -364,38 +423,40 @@ fn withdraw(owner: NodeId, request: &Withdraw) -> Result<Step, Refusal> {
 }
 
 /// Takes one of what this source may do.
-fn take(limiter: &mut SourceLimiter, source: IpAddr, now: Instant) -> Result<(), Refusal> {
+fn take(
+    limiter: &mut SourceLimiter,
+    source: IpAddr,
+    too_many: &'static str,
+    now: Instant,
+) -> Result<(), Refusal> {
     limiter.take(source, now).map_err(|wait| Refusal {
         retry_after: Some(wait),
-        ..Refusal::new(
-            Reason::RateLimited,
-            "too many codes tried from this address; wait a moment",
-        )
+        ..Refusal::new(Reason::RateLimited, too_many)
     })
 }
 
 /// A record that can be joined.
 struct Live {
-    key: LocatorKey,
+    key: RecordKey,
     record: Bytes,
     relay: RelayId,
 }
 
 /// A live record before a dead one, a dead one before none.
-fn live(all: Vec<(LocatorKey, Found)>) -> Result<Live, Refusal> {
+fn live(all: Vec<(RecordKey, Found)>) -> Result<Live, Refusal> {
     let mut refusal = Refusal::new(Reason::UnknownCode, "nobody waits under this code");
     for (key, found) in all {
         match found {
             Found::Live { record, relay } => return Ok(Live { key, record, relay }),
             Found::Ended(why) => refusal = code_ended(why),
-            Found::Absent => {}
+            Found::Device { .. } | Found::Absent => {}
         }
     }
     Err(refusal)
 }
 
-fn locator_key(bytes: &[u8]) -> Result<LocatorKey, Refusal> {
-    LocatorKey::from_bytes(bytes)
+fn locator_key(bytes: &[u8]) -> Result<RecordKey, Refusal> {
+    RecordKey::from_bytes(bytes)
         .map_err(|_| Refusal::new(Reason::Malformed, "a locator key has 32 bytes"))
 }
 
@@ -417,17 +478,26 @@ fn bad_record(invalid: InvalidRecord) -> Refusal {
     Refusal::new(Reason::BadRecord, text)
 }
 
-fn not_put(refused: PutRefused) -> Refusal {
-    match refused {
-        PutRefused::Taken => Refusal::new(Reason::Taken, "the code is taken; draw another"),
-        PutRefused::NodeFull => {
+fn not_put(refused: PutRefused, kind: Kind) -> Refusal {
+    match (refused, kind) {
+        (PutRefused::Taken, Kind::Host) => {
+            Refusal::new(Reason::Taken, "the code is taken; draw another")
+        }
+        (PutRefused::Taken, Kind::Device) => {
+            Refusal::new(Reason::Taken, "the device has said something later")
+        }
+        (PutRefused::NodeFull, Kind::Host) => {
             Refusal::new(Reason::Full, "too many live codes; withdraw one first")
         }
-        PutRefused::Full => Refusal::new(
+        (PutRefused::NodeFull, Kind::Device) => Refusal::new(
             Reason::Full,
-            "this relay keeps as many codes as it may; try another",
+            "a node is one device, and this is another one",
         ),
-        PutRefused::NoQuorum => Refusal {
+        (PutRefused::Full, _) => Refusal::new(
+            Reason::Full,
+            "this relay keeps as many codes, or devices, as it may; try another",
+        ),
+        (PutRefused::NoQuorum, _) => Refusal {
             retry_after: Some(QUORUM_RETRY),
             ..Refusal::new(
                 Reason::Full,
@@ -488,7 +558,7 @@ mod tests {
             Box::pin(pending())
         }
 
-        fn find(&self, key: LocatorKey) -> Pending<'_, Found> {
+        fn find(&self, key: RecordKey) -> Pending<'_, Found> {
             match key.0[0] {
                 1 => Box::pin(ready(Found::Live {
                     record: Bytes::from_static(b"live"),
@@ -501,27 +571,31 @@ mod tests {
 
         fn withdraw(
             &self,
-            _: LocatorKey,
+            _: RecordKey,
             _: NodeId,
             _: Ended,
         ) -> Pending<'_, Result<(), WithdrawRefused>> {
             Box::pin(pending())
         }
 
-        fn let_go(&self, _: LocatorKey) {}
+        fn seek(&self, _: RecordKey) -> Pending<'_, Option<Sighting>> {
+            Box::pin(pending())
+        }
 
-        fn live_records(&self) -> usize {
+        fn let_go(&self, _: RecordKey) {}
+
+        fn live_records(&self, _: Kind) -> usize {
             1
         }
 
-        fn kept_records(&self) -> usize {
+        fn kept_records(&self, _: Kind) -> usize {
             1
         }
     }
 
     async fn found(keys: [u8; 3]) -> Vec<u8> {
         let question = Question::Find {
-            keys: keys.map(|key| LocatorKey([key; 32])).to_vec(),
+            keys: keys.map(|key| RecordKey([key; 32])).to_vec(),
             purpose: Purpose::Lookup,
         };
         let Finding::Found(all, _) = question.ask(Arc::new(Slow)).await else {

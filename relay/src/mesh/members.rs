@@ -63,6 +63,8 @@ pub struct Neighbour {
     pub run: u64,
     /// Where nodes reach it, if it knows: `host:port`.
     pub advertised: Option<String>,
+    /// For people.
+    pub name: String,
 }
 
 impl Neighbour {
@@ -412,6 +414,7 @@ impl Members {
                 met: present.met,
                 run: present.member.run,
                 advertised: present.member.advertised.clone(),
+                name: present.member.name.clone(),
             };
             (relay, neighbour)
         });

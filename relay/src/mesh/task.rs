@@ -29,7 +29,7 @@ use libp2p::{
 use remora_proto::{
     id::RelayId,
     random::Random,
-    record::LocatorKey,
+    record::RecordKey,
     wire::message::mesh::{
         Reason, Request, Response, request::Body as Ask, response::Body as Answer,
     },
@@ -112,7 +112,7 @@ enum Open {
 #[derive(Debug)]
 enum Query {
     Closest {
-        key: LocatorKey,
+        key: RecordKey,
         since: Instant,
         answer: oneshot::Sender<Vec<RelayId>>,
     },
@@ -409,7 +409,7 @@ impl Task {
     }
 
     /// By the distance to `key`, nearest first, this relay among them.
-    fn closest_known(&mut self, key: LocatorKey) -> Vec<RelayId> {
+    fn closest_known(&mut self, key: RecordKey) -> Vec<RelayId> {
         let target = KBucketKey::new(key.0.to_vec());
         let kademlia = &mut self.swarm.behaviour_mut().kademlia;
         let others = kademlia.get_closest_local_peers(&target);
@@ -420,7 +420,7 @@ impl Task {
         self.nearest(key, others)
     }
 
-    fn nearest(&self, key: LocatorKey, others: Vec<PeerId>) -> Vec<RelayId> {
+    fn nearest(&self, key: RecordKey, others: Vec<PeerId>) -> Vec<RelayId> {
         let target = KBucketKey::new(key.0.to_vec());
         let mut all = others;
         all.push(peer_id(self.me));

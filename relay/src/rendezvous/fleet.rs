@@ -4,11 +4,15 @@
 //! put       here ─▶ Keep to the 5 closest, at once ─▶ a majority keeps it, at most one says that it has another: done
 //! find      here ─▶ the 5 closest that are known ─▶ the 5 closest that Kademlia finds ─▶ two agree, or all were asked
 //! withdraw  here ─▶ the tombstone to whoever has the record
+//! seek      here ─▶ the closest, as find ─▶ the relay that the newest record names: its word counts
 //! ```
 //!
 //! Whenever relays come or go, those that are now among the closest get what this relay has published. Where they have another's
 //! record, as when two publish under one key while the fleet is cut in two, the one that more of them have stays; of as many, the
 //! first. The other's relay takes it back, and tells its host.
+
+// Whether a device is there.
+mod seek;
 
 use std::{
     cmp::Ordering,
@@ -22,17 +26,20 @@ use bytes::Bytes;
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use remora_proto::{
     id::{NodeId, RelayId},
-    record::{LocatorKey, Record},
+    record::{Kind, Record, RecordKey},
     wire::message::{
         control::Gone,
         mesh::{Find, Forget, Keep, Reason, request::Body as Ask, response::Body as Answer},
     },
 };
-use tokio::{sync::mpsc, time};
+use tokio::{
+    sync::{Notify, mpsc},
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ended, Found, Pending, Publication, PutRefused, Rendezvous, Shelf, WithdrawRefused,
+    Ended, Found, Pending, Publication, PutRefused, Rendezvous, Shelf, Sighting, WithdrawRefused,
     shelf::{ended, gone},
     store::Account,
 };
@@ -59,6 +66,8 @@ const SETTLE: Duration = Duration::from_millis(300);
 const REPUBLISH_EVERY: Duration = Duration::from_secs(30);
 /// The same when a record of this relay is not the only one under its key: soon the other is gone.
 const CONTESTED_EVERY: Duration = Duration::from_secs(3);
+/// How long it is tried to tell others that a device has gone: they find out without, if later.
+const TELL_GONE_FOR: Duration = Duration::from_secs(60);
 /// Records that are handed out at once.
 const REPUBLISH_AT_ONCE: usize = 32;
 
@@ -67,6 +76,8 @@ const REPUBLISH_AT_ONCE: usize = 32;
 struct Own {
     publication: Publication,
     ended: Option<Ended>,
+    /// Of a device that has ended: when it was there last.
+    seen_unix_ms: u64,
     /// Its node is gone, and may have moved: nothing is done for it any more, unless it is for its end.
     is_let_go: bool,
     /// Who keeps it; a relay that was away since has forgotten it.
@@ -82,9 +93,12 @@ pub struct Fleet {
     shelf: Arc<Shelf>,
     mesh: Mesh,
     /// Where to say which locators are others'.
-    lost: mpsc::Sender<LocatorKey>,
+    lost: mpsc::Sender<RecordKey>,
     metrics: Arc<Metrics>,
-    own: Mutex<BTreeMap<LocatorKey, Own>>,
+    own: Mutex<BTreeMap<RecordKey, Own>>,
+    /// Devices of this relay that have gone and whose keepers are to be told.
+    gone: Mutex<BTreeSet<RecordKey>>,
+    has_gone: Notify,
 }
 
 impl Fleet {
@@ -92,7 +106,7 @@ impl Fleet {
     pub fn new(
         shelf: Arc<Shelf>,
         mesh: Mesh,
-        lost: mpsc::Sender<LocatorKey>,
+        lost: mpsc::Sender<RecordKey>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -101,34 +115,48 @@ impl Fleet {
             lost,
             metrics,
             own: Mutex::default(),
+            gone: Mutex::default(),
+            has_gone: Notify::new(),
         }
     }
 
     /// Keeps records where they belong, until `closing`.
     pub async fn run(self: Arc<Self>, closing: CancellationToken) {
+        closing.run_until_cancelled(self.keep_in_place()).await;
+    }
+
+    async fn keep_in_place(&self) {
         let mut neighbours = self.mesh.neighbours();
-        let mut pause = REPUBLISH_EVERY;
+        let mut look_at = time::Instant::now() + REPUBLISH_EVERY;
         loop {
             tokio::select! { biased;
-                () = closing.cancelled() => return,
-                changed = time::timeout(pause, neighbours.changed()) => {
-                    if let Ok(Err(_)) = changed {
-                        return;
-                    }
+                () = self.has_gone.notified() => {
+                    self.tell_gone().await;
+                    continue;
                 }
+                changed = neighbours.changed() => if changed.is_err() { return },
+                () = time::sleep_until(look_at) => {}
             }
-            tokio::select! { biased;
-                () = closing.cancelled() => return,
-                () = time::sleep(SETTLE) => {}
-            }
+            time::sleep(SETTLE).await;
             let now = neighbours.borrow_and_update().clone();
-            tokio::select! { biased;
-                () = closing.cancelled() => return,
-                is_contested = self.republish(&now) => {
-                    pause = if is_contested { CONTESTED_EVERY } else { REPUBLISH_EVERY };
-                }
-            }
+            let is_contested = self.republish(&now).await;
+            let pause = if is_contested {
+                CONTESTED_EVERY
+            } else {
+                REPUBLISH_EVERY
+            };
+            look_at = time::Instant::now() + pause;
         }
+    }
+
+    /// Tells whoever keeps them that devices have gone.
+    async fn tell_gone(&self) {
+        let gone = std::mem::take(&mut *lock(&self.gone));
+        let all = gone
+            .into_iter()
+            .map(|key| self.tell_ended(key, Ended::Cancelled));
+        let all = stream::iter(all).buffer_unordered(REPUBLISH_AT_ONCE);
+        all.collect::<()>().await;
     }
 
     /// Whether a key of this relay's records has another, too.
@@ -152,7 +180,7 @@ impl Fleet {
     }
 
     /// Gives a record to those of the closest relays that do not have it; true when some of them have another.
-    async fn replace(&self, key: LocatorKey, neighbours: &Neighbours) -> bool {
+    async fn replace(&self, key: RecordKey, neighbours: &Neighbours) -> bool {
         let mut closest = self.mesh.closest(key, false).await;
         let all = closest.len();
         closest.retain(|&relay| relay != self.shelf.relay());
@@ -177,6 +205,7 @@ impl Fleet {
         held += closest.len() - missing.len();
         let votes = self.hand_out(&missing, &keep).await;
         held += votes.kept.len();
+        self.forget_told(key, &votes);
         self.placed(key, votes.kept, neighbours);
         let is_contested = !votes.taken.is_empty() && keep.ended() == Gone::Unspecified;
         if is_contested && self.has_lost(key, &keep.record, held, &votes.taken).await {
@@ -189,11 +218,14 @@ impl Fleet {
     /// Whether the other record under the key stays, and not this one: both relays decide alike.
     async fn has_lost(
         &self,
-        key: LocatorKey,
+        key: RecordKey,
         record: &Bytes,
         held: usize,
         taken: &[RelayId],
     ) -> bool {
+        if let Some((_, Kind::Device)) = Record::peek(record) {
+            return self.has_newer(key, record, taken).await;
+        }
         // One that lies decides nothing, unless there is nobody else.
         let is_word = taken.len() > LIARS || held + taken.len() <= 2;
         match taken.len().cmp(&held) {
@@ -213,7 +245,7 @@ impl Fleet {
                 };
                 let first = |bytes: &Bytes| {
                     let record = Record::decode_ended(bytes, unix_ms()).ok()?;
-                    Some((record.not_before_ms, record.session_key))
+                    Some((record.not_before_ms, record.publisher))
                 };
                 first(&theirs) < first(record)
             }
@@ -221,7 +253,7 @@ impl Fleet {
     }
 
     /// The key is another's.
-    async fn lose(&self, key: LocatorKey) {
+    async fn lose(&self, key: RecordKey) {
         let Some(own) = self.own().remove(&key) else {
             return;
         };
@@ -253,7 +285,7 @@ impl Fleet {
         votes
     }
 
-    fn placed(&self, key: LocatorKey, relays: Vec<RelayId>, neighbours: &Neighbours) {
+    fn placed(&self, key: RecordKey, relays: Vec<RelayId>, neighbours: &Neighbours) {
         if let Some(own) = self.own().get_mut(&key) {
             let placed = relays
                 .into_iter()
@@ -262,15 +294,24 @@ impl Fleet {
         }
     }
 
+    /// A device that has gone is nothing to care for any more when somebody has been told, or knows better.
+    fn forget_told(&self, key: RecordKey, votes: &Votes) {
+        let mut own = self.own();
+        let has_gone = own.get(&key).is_some_and(Own::has_gone);
+        if has_gone && !(votes.kept.is_empty() && votes.taken.is_empty()) {
+            own.remove(&key);
+        }
+    }
+
     /// The closest relays but this one.
-    async fn others(&self, key: LocatorKey, is_exact: bool) -> Vec<RelayId> {
+    async fn others(&self, key: RecordKey, is_exact: bool) -> Vec<RelayId> {
         let mut closest = self.mesh.closest(key, is_exact).await;
         closest.retain(|&relay| relay != self.shelf.relay());
         closest
     }
 
-    fn own(&self) -> MutexGuard<'_, BTreeMap<LocatorKey, Own>> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    fn own(&self) -> MutexGuard<'_, BTreeMap<RecordKey, Own>> {
+        lock(&self.own)
     }
 
     async fn put(&self, publication: Publication) -> Result<(), PutRefused> {
@@ -302,7 +343,7 @@ impl Fleet {
         })
     }
 
-    async fn take_back(&self, key: LocatorKey, account: Account, relays: &[RelayId]) {
+    async fn take_back(&self, key: RecordKey, account: Account, relays: &[RelayId]) {
         self.shelf.forget(key, account);
         let forget = Forget {
             locator_key: Bytes::copy_from_slice(&key.0),
@@ -314,9 +355,9 @@ impl Fleet {
         all.map(drop).collect::<()>().await;
     }
 
-    async fn look(&self, key: LocatorKey) -> Found {
+    async fn look(&self, key: RecordKey) -> Found {
         let here = self.shelf.look(key);
-        if here != Found::Absent {
+        if let Found::Live { .. } | Found::Ended(_) = here {
             return here;
         }
         let mut tally = Tally::default();
@@ -326,7 +367,7 @@ impl Fleet {
         tally.found()
     }
 
-    async fn look_elsewhere(&self, key: LocatorKey, tally: &mut Tally) {
+    async fn look_elsewhere(&self, key: RecordKey, tally: &mut Tally) {
         let mut asked = BTreeSet::new();
         for is_exact in [false, true] {
             let relays = self.others(key, is_exact).await;
@@ -342,7 +383,7 @@ impl Fleet {
     }
 
     /// Until enough agree.
-    async fn ask_all(&self, key: LocatorKey, relays: &[RelayId], tally: &mut Tally) {
+    async fn ask_all(&self, key: RecordKey, relays: &[RelayId], tally: &mut Tally) {
         let find = Find {
             locator_key: Bytes::copy_from_slice(&key.0),
         };
@@ -364,16 +405,19 @@ impl Fleet {
     }
 
     /// What another relay has found, as far as it can be believed.
-    fn checked(&self, key: LocatorKey, found: &remora_proto::wire::message::mesh::Found) -> Found {
-        if let Some(why) = ended(found.ended()) {
-            return Found::Ended(why);
+    fn checked(&self, key: RecordKey, found: &remora_proto::wire::message::mesh::Found) -> Found {
+        match ended(found.ended()) {
+            Some(why) if found.record.is_empty() => return Found::Ended(why),
+            // A device's.
+            Some(_) => return Found::Absent,
+            None => {}
         }
         let relay = <[u8; 32]>::try_from(&found.relay[..]).map(RelayId);
-        let (Ok(relay), Ok(record)) = (relay, Record::decode_signed(&found.record, unix_ms()))
-        else {
+        let record = Record::decode_signed(&found.record, unix_ms()).ok();
+        let (Ok(relay), Some(record)) = (relay, record.and_then(Record::waiting)) else {
             return Found::Absent;
         };
-        if record.locator_key != key || record.realm != self.shelf.realm() {
+        if record.key != key || record.realm != self.shelf.realm() {
             return Found::Absent;
         }
         Found::Live {
@@ -382,7 +426,7 @@ impl Fleet {
         }
     }
 
-    async fn tell_ended(&self, key: LocatorKey, why: Ended) {
+    async fn tell_ended(&self, key: RecordKey, why: Ended) {
         let told = {
             let mut own = self.own();
             let Some(own) = own.get_mut(&key) else { return };
@@ -398,6 +442,7 @@ impl Fleet {
             }
         }
         let votes = self.hand_out(&relays, &keep).await;
+        self.forget_told(key, &votes);
         self.placed(key, votes.kept, &neighbours);
     }
 
@@ -427,18 +472,18 @@ impl Rendezvous for Fleet {
         Box::pin(self.measured("put", result, self.put(publication)))
     }
 
-    fn find(&self, key: LocatorKey) -> Pending<'_, Found> {
+    fn find(&self, key: RecordKey) -> Pending<'_, Found> {
         let result = |found: &Found| match found {
             Found::Live { .. } => "live",
             Found::Ended(_) => "ended",
-            Found::Absent => "absent",
+            Found::Device { .. } | Found::Absent => "absent",
         };
         Box::pin(self.measured("find", result, self.look(key)))
     }
 
     fn withdraw(
         &self,
-        key: LocatorKey,
+        key: RecordKey,
         owner: NodeId,
         why: Ended,
     ) -> Pending<'_, Result<(), WithdrawRefused>> {
@@ -450,19 +495,41 @@ impl Rendezvous for Fleet {
         })
     }
 
-    fn let_go(&self, key: LocatorKey) {
-        if let Some(own) = self.own().get_mut(&key) {
-            own.is_let_go = true;
+    fn seek(&self, key: RecordKey) -> Pending<'_, Option<Sighting>> {
+        let result = |sighting: &Option<Sighting>| match sighting {
+            Some(sighting) if sighting.gone_unix_ms.is_none() => "live",
+            Some(_) => "ended",
+            None => "absent",
+        };
+        Box::pin(self.measured("seek", result, self.sight(key)))
+    }
+
+    fn let_go(&self, key: RecordKey) {
+        let seen_unix_ms = unix_ms();
+        self.shelf.leave(key, seen_unix_ms);
+        let mut all = self.own();
+        let Some(own) = all.get_mut(&key) else { return };
+        match own.publication.kind() {
+            Kind::Host => own.is_let_go = true,
+            Kind::Device => {
+                own.go(seen_unix_ms);
+                lock(&self.gone).insert(key);
+                self.has_gone.notify_one();
+            }
         }
     }
 
-    fn live_records(&self) -> usize {
-        self.shelf.live_records()
+    fn live_records(&self, kind: Kind) -> usize {
+        self.shelf.live_records(kind)
     }
 
-    fn kept_records(&self) -> usize {
-        self.shelf.len()
+    fn kept_records(&self, kind: Kind) -> usize {
+        self.shelf.len(kind)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn within<T>(asked: impl Future<Output = Result<T, AskError>>) -> Result<T, AskError> {
@@ -473,9 +540,14 @@ async fn within<T>(asked: impl Future<Output = Result<T, AskError>>) -> Result<T
 impl Own {
     fn new(publication: Publication) -> Self {
         let now = Instant::now();
+        let expires = now + publication.live_for();
         Self {
-            expires: now + publication.live_for(),
-            until: now + publication.kept_for(),
+            expires,
+            until: match publication.kind() {
+                Kind::Host => now + publication.kept_for(),
+                Kind::Device => expires + TELL_GONE_FOR,
+            },
+            seen_unix_ms: publication.signed_unix_ms(),
             publication,
             ended: None,
             is_let_go: false,
@@ -483,10 +555,26 @@ impl Own {
         }
     }
 
+    /// Of a device: it has gone.
+    fn go(&mut self, seen_unix_ms: u64) {
+        self.ended = Some(Ended::Cancelled);
+        self.seen_unix_ms = seen_unix_ms;
+        self.until = Instant::now() + TELL_GONE_FOR;
+    }
+
+    fn has_gone(&self) -> bool {
+        self.publication.kind() == Kind::Device && self.ended.is_some()
+    }
+
     fn keep(&self) -> Keep {
+        let (ended, seen_unix_ms) = match self.ended {
+            Some(why) => (gone(why), self.seen_unix_ms),
+            None => (Gone::Unspecified, 0),
+        };
         Keep {
             record: self.publication.bytes().clone(),
-            ended: self.ended.map_or(Gone::Unspecified, gone).into(),
+            ended: ended.into(),
+            seen_unix_ms,
         }
     }
 }
@@ -510,7 +598,7 @@ impl Tally {
         match found {
             Found::Live { record, relay } => self.live.push((record, relay)),
             Found::Ended(why) => self.ended.push(why),
-            Found::Absent => {}
+            Found::Device { .. } | Found::Absent => {}
         }
     }
 

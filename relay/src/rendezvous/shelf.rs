@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use remora_proto::{
     id::{NodeId, RelayId},
-    record::{LocatorKey, MAX_RECORD_BYTES, Record},
+    record::{Kind, MAX_RECORD_BYTES, Record, RecordKey, Subject},
     wire::message::{
         control::Gone,
         mesh::{self as wire, Find, Forget, Keep, Reason, response::Body as Answer},
@@ -17,7 +17,7 @@ use remora_proto::{
 };
 
 use super::{
-    Ended, Found, Pending, Publication, PutRefused, Rendezvous, Store, WithdrawRefused,
+    Ended, Found, Pending, Publication, PutRefused, Rendezvous, Sighting, Store, WithdrawRefused,
     store::Account,
 };
 use crate::{control::request::unix_ms, mesh};
@@ -74,31 +74,45 @@ impl Shelf {
     }
 
     /// What is kept here.
-    pub fn look(&self, key: LocatorKey) -> Found {
+    pub fn look(&self, key: RecordKey) -> Found {
         self.with(|store, now| store.find(key, now))
     }
 
-    /// As [`Rendezvous::withdraw`], here alone.
+    /// What is kept here of a device.
+    pub fn sight(&self, key: RecordKey) -> Option<Sighting> {
+        match self.look(key) {
+            // It was verified when it was put.
+            Found::Device { record, gone } => Sighting::new(key, &record, gone, unix_ms()),
+            Found::Live { .. } | Found::Ended(_) | Found::Absent => None,
+        }
+    }
+
+    /// As [`Rendezvous::withdraw`], here alone; now.
     ///
     /// # Errors
     /// Why not.
-    pub fn end(&self, key: LocatorKey, owner: NodeId, why: Ended) -> Result<(), WithdrawRefused> {
-        self.with(|store, now| store.withdraw(key, Account::Node(owner), why, now))
+    pub fn end(&self, key: RecordKey, owner: NodeId, why: Ended) -> Result<(), WithdrawRefused> {
+        self.with(|store, now| store.withdraw(key, Account::Node(owner), why, unix_ms(), now))
+    }
+
+    /// A device of this relay has gone, and was there until `seen_unix_ms`.
+    pub fn leave(&self, key: RecordKey, seen_unix_ms: u64) {
+        self.with(|store, now| store.leave(key, seen_unix_ms, now));
     }
 
     /// Forgets what was put under `key` on that account.
-    pub fn forget(&self, key: LocatorKey, account: Account) {
+    pub fn forget(&self, key: RecordKey, account: Account) {
         self.with(|store, _| store.forget(key, account));
     }
 
-    /// Records and tombstones.
-    pub fn len(&self) -> usize {
-        self.with(|store, _| store.len())
+    /// Records and tombstones, or devices and when they were there last.
+    pub fn len(&self, kind: Kind) -> usize {
+        self.with(|store, _| store.len(kind))
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.with(|store, _| store.is_empty())
     }
 
     /// Another relay asks to keep a record of a node of its own, or its tombstone.
@@ -115,32 +129,34 @@ impl Shelf {
         if keep.record.len() > MAX_RECORD_BYTES {
             return Err(Reason::BadRecord);
         }
-        let key = Record::key_of(&keep.record).ok_or(Reason::BadRecord)?;
+        let (key, kind) = Record::peek(&keep.record).ok_or(Reason::BadRecord)?;
         // Before anything is verified for it: a flood costs no more than this.
-        let room = self.with(|store, now| store.check_room(key, Account::Relay(from), now));
+        let room = self.with(|store, now| store.check_room(key, Account::Relay(from), kind, now));
         room.map_err(|_| Reason::Full)?;
         let record = match ended {
             None => Record::decode_signed(&keep.record, unix_ms),
             Some(_) => Record::decode_ended(&keep.record, unix_ms),
         };
         let record = record.map_err(|_| Reason::BadRecord)?;
-        if record.realm != self.realm {
+        if record.realm != self.realm || !is_at(&record, from) {
             return Err(Reason::BadRecord);
         }
+        // Not before it has said so itself, and not after now.
+        let seen_unix_ms = keep.seen_unix_ms.min(unix_ms).max(record.not_before_ms);
         let publication = Publication::of_relay(&record, keep.record, from, unix_ms);
         if publication.kept_for().is_zero() {
             return Err(Reason::BadRecord);
         }
         let kept = self.with(|store, now| match ended {
             None => store.put_if_absent(publication, now),
-            Some(why) => store.bury(publication, why, now),
+            Some(why) => store.bury(publication, why, seen_unix_ms, now),
         });
         kept.map_err(reason)
     }
 
     /// Another relay takes back what it asked to keep.
     pub fn forget_for(&self, from: RelayId, forget: &Forget) -> Answer {
-        match LocatorKey::from_bytes(&forget.locator_key) {
+        match RecordKey::from_bytes(&forget.locator_key) {
             Ok(key) => {
                 self.forget(key, Account::Relay(from));
                 mesh::done()
@@ -151,7 +167,7 @@ impl Shelf {
 
     /// Another relay wants to know what is kept here.
     pub fn find_for(&self, find: &Find) -> Answer {
-        let Ok(key) = LocatorKey::from_bytes(&find.locator_key) else {
+        let Ok(key) = RecordKey::from_bytes(&find.locator_key) else {
             return mesh::refused(Reason::Malformed);
         };
         let mut found = wire::Found::default();
@@ -161,6 +177,12 @@ impl Shelf {
                 found.relay = Bytes::copy_from_slice(&relay.0);
             }
             Found::Ended(why) => found.ended = gone(why).into(),
+            Found::Device { record, gone: went } => {
+                found.record = record;
+                if let Some((why, seen_unix_ms)) = went {
+                    (found.ended, found.seen_unix_ms) = (gone(why).into(), seen_unix_ms);
+                }
+            }
             Found::Absent => {}
         }
         Answer::Found(found)
@@ -172,27 +194,41 @@ impl Rendezvous for Shelf {
         Box::pin(async move { self.put(publication) })
     }
 
-    fn find(&self, key: LocatorKey) -> Pending<'_, Found> {
+    fn find(&self, key: RecordKey) -> Pending<'_, Found> {
         Box::pin(async move { self.look(key) })
     }
 
     fn withdraw(
         &self,
-        key: LocatorKey,
+        key: RecordKey,
         owner: NodeId,
         why: Ended,
     ) -> Pending<'_, Result<(), WithdrawRefused>> {
         Box::pin(async move { self.end(key, owner, why) })
     }
 
-    fn let_go(&self, _: LocatorKey) {}
-
-    fn live_records(&self) -> usize {
-        self.with(Store::live_records)
+    fn seek(&self, key: RecordKey) -> Pending<'_, Option<Sighting>> {
+        Box::pin(async move { self.sight(key) })
     }
 
-    fn kept_records(&self) -> usize {
-        self.len()
+    fn let_go(&self, key: RecordKey) {
+        self.leave(key, unix_ms());
+    }
+
+    fn live_records(&self, kind: Kind) -> usize {
+        self.with(|store, now| store.live_records(kind, now))
+    }
+
+    fn kept_records(&self, kind: Kind) -> usize {
+        self.len(kind)
+    }
+}
+
+/// Whether it may be a record of a node at that relay, as far as the record says.
+pub(crate) fn is_at(record: &Record, relay: RelayId) -> bool {
+    match record.subject {
+        Subject::Waiting(_) => true,
+        Subject::Present(present) => present.relay == relay,
     }
 }
 

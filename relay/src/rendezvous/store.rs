@@ -1,11 +1,14 @@
-//! Records under their locator keys. Pure.
+//! Records under their keys. Pure.
 //!
 //! ```text
-//! absent ── put ──▶ live ── withdrawn, or its time is over ──▶ tombstone(why) ── nobody asks any more ──▶ absent
+//! host    absent ── put ──▶ live ── withdrawn, or its time is over ──▶ tombstone(why) ── nobody asks any more ──▶ absent
+//! device  absent ── put ──▶ live ── gone, or its time is over ──▶ last seen ── seven days, or no room ──▶ absent
+//!                            ▲ ◀── put, later ──────────────────────┘
 //! ```
 //!
-//! A tombstone keeps the key: whoever types a dead code learns why it is dead, and nobody else can settle under
-//! it (`NOISE-QUIC` part 4.4). Deadlines wait in a queue; nothing is ever scanned.
+//! A host's tombstone keeps the key: whoever types a dead code learns why it is dead, and nobody else can settle under
+//! it (`NOISE-QUIC` part 4.4). A device's key is nobody else's anyhow; it comes and goes. Deadlines wait in a queue; nothing is ever
+//! scanned.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -15,34 +18,64 @@ use std::{
 use bytes::Bytes;
 use remora_proto::{
     id::{NodeId, RelayId},
-    record::{CLOCK_TOLERANCE_MS, EPOCH_MS, LocatorKey, Record},
+    record::{CLOCK_TOLERANCE_MS, EPOCH_MS, Kind, Record, RecordKey},
 };
 
-/// Live records of one node: a person gives one code at a time, a second and third window included.
+/// Live host records of one node: a person gives one code at a time, a second and third window included.
 pub const MAX_LIVE_PER_NODE: usize = 4;
-/// Records and tombstones kept for one other relay: half the locators of a realm in an epoch. However many it sends, those of
+/// Live device records of one node: it is one device.
+pub const MAX_DEVICES_PER_NODE: usize = 1;
+/// Host records and tombstones kept for one other relay: half the locators of a realm in an epoch. However many it sends, those of
 /// the others stay.
 pub const MAX_PER_RELAY: usize = 1 << 14;
+/// Device records kept for one other relay, those of devices that have gone included: as many as it has nodes by default, half of
+/// them once more.
+pub const MAX_DEVICES_PER_RELAY: usize = 1 << 15;
+/// How long it is known when a device was there last, unless there is no room; the oldest falls out first.
+pub const LAST_SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// On whose account a record is kept: whose it is, as far as this relay can know. Another relay answers for its nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Account {
-    /// A node of this relay, which has [`MAX_LIVE_PER_NODE`].
+    /// A node of this relay, which has [`MAX_LIVE_PER_NODE`], or [`MAX_DEVICES_PER_NODE`].
     Node(NodeId),
-    /// Another relay, which has [`MAX_PER_RELAY`].
+    /// Another relay, which has [`MAX_PER_RELAY`], or [`MAX_DEVICES_PER_RELAY`].
     Relay(RelayId),
+}
+
+impl Account {
+    /// The relay that answers for it; none for this one.
+    fn relay(self) -> Option<RelayId> {
+        match self {
+            Self::Node(_) => None,
+            Self::Relay(relay) => Some(relay),
+        }
+    }
+
+    /// How many it may have, and what it is told when it has them.
+    fn most(self, kind: Kind) -> (usize, PutRefused) {
+        match (self, kind) {
+            (Self::Node(_), Kind::Host) => (MAX_LIVE_PER_NODE, PutRefused::NodeFull),
+            (Self::Node(_), Kind::Device) => (MAX_DEVICES_PER_NODE, PutRefused::NodeFull),
+            (Self::Relay(_), Kind::Host) => (MAX_PER_RELAY, PutRefused::Full),
+            (Self::Relay(_), Kind::Device) => (MAX_DEVICES_PER_RELAY, PutRefused::Full),
+        }
+    }
 }
 
 /// A record to keep, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
-    key: LocatorKey,
-    session_key: [u8; 32],
-    sequence: u32,
+    key: RecordKey,
+    kind: Kind,
+    publisher: [u8; 32],
+    sequence: u64,
     account: Account,
     /// Where its publisher is.
     relay: RelayId,
     bytes: Bytes,
+    /// When its publisher signed it, by its clock: it was there.
+    signed_unix_ms: u64,
     live_for: Duration,
     kept_for: Duration,
 }
@@ -66,27 +99,44 @@ impl Publication {
 
     fn new(record: &Record, bytes: Bytes, account: Account, relay: RelayId, unix_ms: u64) -> Self {
         let from_now = |moment_ms: u64| Duration::from_millis(moment_ms.saturating_sub(unix_ms));
-        // A joiner asks for this key until the epoch after its own is over, by a clock that may be late.
-        let asked_until_ms = (record.not_before_ms / EPOCH_MS + 2) * EPOCH_MS + CLOCK_TOLERANCE_MS;
         let live_for = from_now(record.expiry_ms);
+        let kept_for = match record.kind() {
+            Kind::Host => {
+                // A joiner asks for this key until the epoch after its own is over, by a clock that may be late.
+                let asked_until_ms =
+                    (record.not_before_ms / EPOCH_MS + 2) * EPOCH_MS + CLOCK_TOLERANCE_MS;
+                from_now(asked_until_ms).max(live_for)
+            }
+            Kind::Device => {
+                let gone_for = Duration::from_millis(unix_ms.saturating_sub(record.expiry_ms));
+                live_for + LAST_SEEN_FOR.saturating_sub(gone_for)
+            }
+        };
         Self {
-            key: record.locator_key,
-            session_key: record.session_key,
+            key: record.key,
+            kind: record.kind(),
+            publisher: record.publisher,
             sequence: record.sequence,
             account,
             relay,
             bytes,
+            signed_unix_ms: record.not_before_ms,
             live_for,
-            kept_for: from_now(asked_until_ms).max(live_for),
+            kept_for,
         }
     }
 
     /// Where it is to be kept.
-    pub fn key(&self) -> LocatorKey {
+    pub fn key(&self) -> RecordKey {
         self.key
     }
 
-    /// How long it can be joined.
+    /// Whose record it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// How long it can be joined, or its device is believed to be there.
     pub fn live_for(&self) -> Duration {
         self.live_for
     }
@@ -96,7 +146,7 @@ impl Publication {
         self.kept_for
     }
 
-    /// Whose it is.
+    /// On whose account it is kept.
     pub fn account(&self) -> Account {
         self.account
     }
@@ -105,9 +155,14 @@ impl Publication {
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
+
+    /// When its publisher signed it, by its clock.
+    pub fn signed_unix_ms(&self) -> u64 {
+        self.signed_unix_ms
+    }
 }
 
-/// Why a code can no longer be used.
+/// Why a code can no longer be used; of a device, whether it went or was heard no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It let somebody in.
@@ -132,6 +187,13 @@ pub enum Found {
     },
     /// One that could.
     Ended(Ended),
+    /// A device's.
+    Device {
+        /// As it was signed.
+        record: Bytes,
+        /// How it went and when it was there last, milliseconds since 1970; none while it is there.
+        gone: Option<(Ended, u64)>,
+    },
     /// Nothing.
     Absent,
 }
@@ -142,7 +204,7 @@ pub enum PutRefused {
     /// By another record, or what is left of one.
     #[error("the key is held")]
     Taken,
-    /// The node has [`MAX_LIVE_PER_NODE`] already.
+    /// The node has as many live records as it may.
     #[error("the node has too many live records")]
     NodeFull,
     /// The store has no room, or not for this relay.
@@ -168,6 +230,8 @@ pub enum WithdrawRefused {
 struct Kept {
     publication: Publication,
     ended: Option<Ended>,
+    /// Of a device that has ended: when it was there last.
+    seen_unix_ms: u64,
     /// End of its life while live, of its tombstone afterwards.
     due: Instant,
     kept_until: Instant,
@@ -177,27 +241,33 @@ struct Kept {
 #[derive(Debug)]
 pub struct Store {
     capacity: usize,
-    kept_by_key: HashMap<LocatorKey, Kept>,
-    deadlines: BTreeSet<(Instant, LocatorKey)>,
-    live: usize,
+    kept_by_key: HashMap<RecordKey, Kept>,
+    deadlines: BTreeSet<(Instant, RecordKey)>,
+    /// By [`Kind`].
+    live: [usize; 2],
+    all: [usize; 2],
     /// Live records of nodes, all records of relays.
-    held_by_account: HashMap<Account, usize>,
+    held_by_account: HashMap<(Account, Kind), usize>,
+    /// Devices that have gone, the oldest first: those of this relay's nodes together, those of each other relay for themselves.
+    gone_by_relay: HashMap<Option<RelayId>, BTreeSet<(Instant, RecordKey)>>,
 }
 
 impl Store {
-    /// An empty store of at most `capacity` records and tombstones.
+    /// An empty store of at most `capacity` records and tombstones of hosts, and as many of devices.
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
             kept_by_key: HashMap::new(),
             deadlines: BTreeSet::new(),
-            live: 0,
+            live: [0; 2],
+            all: [0; 2],
             held_by_account: HashMap::new(),
+            gone_by_relay: HashMap::new(),
         }
     }
 
-    /// Puts a record where nothing is, or in place of an older one of the same session key: only its node can sign that, and so
-    /// moves to another relay.
+    /// Puts a record where nothing is, or in place of an older one of the same publisher: only its node can sign that, and so
+    /// moves to another relay. A device takes its key from whoever has settled there.
     ///
     /// The same bytes are accepted again on the same account: so a node whose connection broke comes back.
     ///
@@ -209,20 +279,23 @@ impl Store {
         now: Instant,
     ) -> Result<(), PutRefused> {
         self.handle_deadlines(now);
-        let (key, account) = (publication.key, publication.account);
+        let (key, account, kind) = (publication.key, publication.account, publication.kind);
         let kept = self.kept_by_key.get(&key);
         if kept.is_some_and(|kept| !kept.gives_way_to(&publication)) {
             return Err(PutRefused::Taken);
         }
-        self.check_room(key, account, now)?;
+        self.check_room(key, account, kind, now)?;
         self.remove(key);
+        self.make_room(account, kind);
         let (due, kept_until) = (now + publication.live_for, now + publication.kept_for);
-        self.live += 1;
-        *self.held_by_account.entry(account).or_default() += 1;
+        self.live[kind as usize] += 1;
+        self.all[kind as usize] += 1;
+        *self.held_by_account.entry((account, kind)).or_default() += 1;
         self.deadlines.insert((due, key));
         self.kept_by_key.insert(
             key,
             Kept {
+                seen_unix_ms: publication.signed_unix_ms,
                 publication,
                 ended: None,
                 due,
@@ -233,37 +306,62 @@ impl Store {
     }
 
     /// Whether something may be kept under `key` on this account: more, unless it stands there already. Other relays leave a
-    /// quarter of the store to the nodes of this one: there may be any number of them.
+    /// quarter of the store to the nodes of this one: there may be any number of them. A device that is there has the place of one that
+    /// has gone, of the same relay.
     ///
     /// # Errors
     /// Why not.
     pub fn check_room(
         &mut self,
-        key: LocatorKey,
+        key: RecordKey,
         account: Account,
+        kind: Kind,
         now: Instant,
     ) -> Result<(), PutRefused> {
         self.handle_deadlines(now);
         let kept = self.kept_by_key.get(&key);
-        if kept.is_some_and(|kept| kept.publication.account == account) {
+        let is_kept = kept.is_some_and(|kept| kept.publication.kind == kind);
+        if is_kept && kept.is_some_and(|kept| kept.publication.account == account) {
             return Ok(());
         }
-        let held = self.held_by_account.get(&account).copied();
-        let (most, most_in_all, refused) = match account {
-            Account::Node(_) => (MAX_LIVE_PER_NODE, self.capacity, PutRefused::NodeFull),
-            Account::Relay(_) => (
-                MAX_PER_RELAY,
-                self.capacity - self.capacity / 4,
-                PutRefused::Full,
-            ),
-        };
-        if held.unwrap_or(0) >= most {
-            return Err(refused);
+        let can_make_room = kind == Kind::Device && self.oldest_gone(account).is_some();
+        if self.has_its_share(account, kind)
+            && !(can_make_room && matches!(account, Account::Relay(_)))
+        {
+            return Err(account.most(kind).1);
         }
-        if kept.is_none() && self.kept_by_key.len() >= most_in_all {
+        if !is_kept && self.is_full_for(account, kind) && !can_make_room {
             return Err(PutRefused::Full);
         }
         Ok(())
+    }
+
+    fn has_its_share(&self, account: Account, kind: Kind) -> bool {
+        let held = self.held_by_account.get(&(account, kind)).copied();
+        held.unwrap_or(0) >= account.most(kind).0
+    }
+
+    fn is_full_for(&self, account: Account, kind: Kind) -> bool {
+        let most = match account {
+            Account::Node(_) => self.capacity,
+            Account::Relay(_) => self.capacity - self.capacity / 4,
+        };
+        self.all[kind as usize] >= most
+    }
+
+    fn oldest_gone(&self, account: Account) -> Option<RecordKey> {
+        let gone = self.gone_by_relay.get(&account.relay())?;
+        gone.first().map(|&(_, key)| key)
+    }
+
+    /// As [`Self::check_room`] has found that it can be.
+    fn make_room(&mut self, account: Account, kind: Kind) {
+        if kind == Kind::Device
+            && (self.has_its_share(account, kind) || self.is_full_for(account, kind))
+            && let Some(oldest) = self.oldest_gone(account)
+        {
+            self.remove(oldest);
+        }
     }
 
     /// Whether this very record is kept, on its account, and can be joined.
@@ -274,21 +372,27 @@ impl Store {
     }
 
     /// What is kept under `key`.
-    pub fn find(&mut self, key: LocatorKey, now: Instant) -> Found {
+    pub fn find(&mut self, key: RecordKey, now: Instant) -> Found {
         self.handle_deadlines(now);
-        match self.kept_by_key.get(&key) {
-            None => Found::Absent,
-            Some(Kept {
-                ended: Some(why), ..
-            }) => Found::Ended(*why),
-            Some(kept) => Found::Live {
-                record: kept.publication.bytes.clone(),
+        let Some(kept) = self.kept_by_key.get(&key) else {
+            return Found::Absent;
+        };
+        let record = kept.publication.bytes.clone();
+        match (kept.publication.kind, kept.ended) {
+            (Kind::Device, ended) => Found::Device {
+                record,
+                gone: ended.map(|why| (why, kept.seen_unix_ms)),
+            },
+            (Kind::Host, Some(why)) => Found::Ended(why),
+            (Kind::Host, None) => Found::Live {
+                record,
                 relay: kept.publication.relay,
             },
         }
     }
 
-    /// Puts what is left of a record, be the record itself here or not; a newer one, or another, stays as it is.
+    /// Puts what is left of a record, be the record itself here or not; a newer one, or another, stays as it is. A device was there last
+    /// at `seen_unix_ms`.
     ///
     /// # Errors
     /// Why not.
@@ -296,6 +400,7 @@ impl Store {
         &mut self,
         publication: Publication,
         why: Ended,
+        seen_unix_ms: u64,
         now: Instant,
     ) -> Result<(), PutRefused> {
         let key = publication.key;
@@ -305,19 +410,20 @@ impl Store {
         if !kept.is_some_and(|kept| kept.is_ended_by(&publication)) {
             return Err(put.err().unwrap_or(PutRefused::Taken));
         }
-        self.end(key, why);
+        self.end(key, why, seen_unix_ms);
         Ok(())
     }
 
-    /// Ends a record of `account`; one that has ended stays as it ended.
+    /// Ends a record of `account`, of a device that was there until `seen_unix_ms`; one that has ended stays as it ended.
     ///
     /// # Errors
     /// Why not.
     pub fn withdraw(
         &mut self,
-        key: LocatorKey,
+        key: RecordKey,
         account: Account,
         why: Ended,
+        seen_unix_ms: u64,
         now: Instant,
     ) -> Result<(), WithdrawRefused> {
         self.handle_deadlines(now);
@@ -325,29 +431,41 @@ impl Store {
             None => Err(WithdrawRefused::Absent),
             Some(kept) if kept.publication.account != account => Err(WithdrawRefused::NotYours),
             Some(_) => {
-                self.end(key, why);
+                self.end(key, why, seen_unix_ms);
                 Ok(())
             }
         }
     }
 
+    /// A device of this relay has gone, and was there until `seen_unix_ms`. What a host has put stays as it is: it may have moved.
+    pub fn leave(&mut self, key: RecordKey, seen_unix_ms: u64, now: Instant) {
+        self.handle_deadlines(now);
+        let kept = self.kept_by_key.get(&key).map(|kept| &kept.publication);
+        let is_ours = |kept: &Publication| {
+            kept.kind == Kind::Device && matches!(kept.account, Account::Node(_))
+        };
+        if kept.is_some_and(is_ours) {
+            self.end(key, Ended::Cancelled, seen_unix_ms);
+        }
+    }
+
     /// Forgets a live record of `account`, as if it had not been put.
-    pub fn forget(&mut self, key: LocatorKey, account: Account) {
+    pub fn forget(&mut self, key: RecordKey, account: Account) {
         let kept = self.kept_by_key.get(&key);
         if kept.is_some_and(|kept| kept.ended.is_none() && kept.publication.account == account) {
             self.remove(key);
         }
     }
 
-    /// Records that can be joined.
-    pub fn live_records(&mut self, now: Instant) -> usize {
+    /// Records that can be joined, or devices that are there.
+    pub fn live_records(&mut self, kind: Kind, now: Instant) -> usize {
         self.handle_deadlines(now);
-        self.live
+        self.live[kind as usize]
     }
 
-    /// Records and tombstones.
-    pub fn len(&self) -> usize {
-        self.kept_by_key.len()
+    /// Records and tombstones, or devices and when they were there last.
+    pub fn len(&self, kind: Kind) -> usize {
+        self.all[kind as usize]
     }
 
     /// Whether there is none.
@@ -359,12 +477,12 @@ impl Store {
         while let Some(&(due, key)) = self.deadlines.first()
             && due <= now
         {
-            let is_live = self
-                .kept_by_key
-                .get(&key)
-                .is_some_and(|kept| kept.ended.is_none());
-            if is_live {
-                self.end(key, Ended::Expired);
+            let kept = self.kept_by_key.get(&key);
+            let last_said = kept
+                .filter(|kept| kept.ended.is_none())
+                .map(|kept| kept.publication.signed_unix_ms);
+            if let Some(last_said) = last_said {
+                self.end(key, Ended::Expired, last_said);
             }
             let is_over = self
                 .kept_by_key
@@ -378,7 +496,7 @@ impl Store {
     }
 
     /// Turns a live record into its tombstone.
-    fn end(&mut self, key: LocatorKey, why: Ended) {
+    fn end(&mut self, key: RecordKey, why: Ended, seen_unix_ms: u64) {
         let Some(kept) = self
             .kept_by_key
             .get_mut(&key)
@@ -389,33 +507,54 @@ impl Store {
         self.deadlines.remove(&(kept.due, key));
         kept.ended = Some(why);
         kept.due = kept.kept_until;
-        // Nobody needs the record itself any more.
-        kept.publication.bytes = Bytes::new();
+        let (account, kind) = (kept.publication.account, kept.publication.kind);
+        match kind {
+            // Nobody needs the record itself any more.
+            Kind::Host => kept.publication.bytes = Bytes::new(),
+            Kind::Device => {
+                kept.seen_unix_ms = seen_unix_ms;
+                let gone = self.gone_by_relay.entry(account.relay()).or_default();
+                gone.insert((kept.due, key));
+            }
+        }
         self.deadlines.insert((kept.due, key));
-        let account = kept.publication.account;
-        self.live -= 1;
+        self.live[kind as usize] -= 1;
         if matches!(account, Account::Node(_)) {
-            self.count_down(account);
+            self.count_down(account, kind);
         }
     }
 
-    fn remove(&mut self, key: LocatorKey) {
+    fn remove(&mut self, key: RecordKey) {
         let Some(kept) = self.kept_by_key.remove(&key) else {
             return;
         };
         self.deadlines.remove(&(kept.due, key));
-        let (account, is_live) = (kept.publication.account, kept.ended.is_none());
-        self.live -= usize::from(is_live);
+        let (account, kind) = (kept.publication.account, kept.publication.kind);
+        let is_live = kept.ended.is_none();
+        self.live[kind as usize] -= usize::from(is_live);
+        self.all[kind as usize] -= 1;
+        if !is_live && kind == Kind::Device {
+            self.forget_gone(account.relay(), (kept.due, key));
+        }
         if is_live || matches!(account, Account::Relay(_)) {
-            self.count_down(account);
+            self.count_down(account, kind);
         }
     }
 
-    fn count_down(&mut self, account: Account) {
-        if let Some(held) = self.held_by_account.get_mut(&account) {
+    fn forget_gone(&mut self, relay: Option<RelayId>, which: (Instant, RecordKey)) {
+        if let Some(gone) = self.gone_by_relay.get_mut(&relay) {
+            gone.remove(&which);
+            if gone.is_empty() {
+                self.gone_by_relay.remove(&relay);
+            }
+        }
+    }
+
+    fn count_down(&mut self, account: Account, kind: Kind) {
+        if let Some(held) = self.held_by_account.get_mut(&(account, kind)) {
             *held -= 1;
             if *held == 0 {
-                self.held_by_account.remove(&account);
+                self.held_by_account.remove(&(account, kind));
             }
         }
     }
@@ -424,15 +563,22 @@ impl Store {
 impl Kept {
     fn gives_way_to(&self, new: &Publication) -> bool {
         let old = &self.publication;
-        let is_newer = old.session_key == new.session_key && old.sequence < new.sequence;
-        self.ended.is_none() && (is_newer || self.is(new))
+        let is_newer = old.publisher == new.publisher && old.sequence < new.sequence;
+        let is_live = self.ended.is_none();
+        match (old.kind, new.kind) {
+            (Kind::Host, Kind::Host) => is_live && (is_newer || self.is(new)),
+            (Kind::Device, Kind::Device) => is_newer || is_live && self.is(new),
+            // Its key is its own, which no host's is.
+            (Kind::Host, Kind::Device) => true,
+            (Kind::Device, Kind::Host) => false,
+        }
     }
 
     /// The end of what was published before, or has been put in its place with the same words, is not the end of this one.
     fn is_ended_by(&self, end: &Publication) -> bool {
         let kept = &self.publication;
         kept.account == end.account
-            && kept.session_key == end.session_key
+            && kept.publisher == end.publisher
             && kept.sequence <= end.sequence
     }
 
@@ -444,6 +590,8 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use remora_proto::record::{HostRole, Subject, Waiting};
+
     use super::*;
 
     const HERE: RelayId = RelayId([0xa; 32]);
@@ -454,19 +602,21 @@ mod tests {
 
     fn publication(key: u8, node: u8) -> Publication {
         Publication {
-            key: LocatorKey([key; 32]),
-            session_key: [key; 32],
+            key: RecordKey([key; 32]),
+            kind: Kind::Host,
+            publisher: [key; 32],
             sequence: 1,
             account: self::node(node),
             relay: HERE,
             bytes: Bytes::from(vec![key, node]),
+            signed_unix_ms: 0,
             live_for: secs(600),
             kept_for: secs(900),
         }
     }
 
-    fn key(key: u8) -> LocatorKey {
-        LocatorKey([key; 32])
+    fn key(key: u8) -> RecordKey {
+        RecordKey([key; 32])
     }
 
     fn secs(secs: u64) -> Duration {
@@ -484,12 +634,12 @@ mod tests {
             relay: HERE,
         };
         assert_eq!(store.find(key(1), start + secs(599)), live);
-        assert_eq!(store.live_records(start + secs(599)), 1);
+        assert_eq!(store.live_records(Kind::Host, start + secs(599)), 1);
         assert_eq!(
             store.find(key(1), start + secs(600)),
             Found::Ended(Ended::Expired)
         );
-        assert_eq!(store.live_records(start + secs(600)), 0);
+        assert_eq!(store.live_records(Kind::Host, start + secs(600)), 0);
         assert_eq!(store.find(key(1), start + secs(900)), Found::Absent);
         assert!(
             store.kept_by_key.is_empty()
@@ -503,10 +653,12 @@ mod tests {
     fn life_and_memory_follow_the_record() {
         let record = Record {
             realm: String::new(),
-            locator_key: key(1),
-            session_key: [1; 32],
-            host_nonce: [0; 16],
-            host_role: remora_proto::record::HostRole::Helper,
+            key: key(1),
+            publisher: [1; 32],
+            subject: Subject::Waiting(Waiting {
+                nonce: [0; 16],
+                role: HostRole::Helper,
+            }),
             not_before_ms: 5 * EPOCH_MS + 1000,
             expiry_ms: 6 * EPOCH_MS + 1000,
             sequence: 1,
@@ -532,12 +684,12 @@ mod tests {
             let n = u8::try_from(n).expect("four");
             store.put_if_absent(publication(n, 1), start).expect("put");
             assert_eq!(
-                store.withdraw(key(n), node(2), why, start),
+                store.withdraw(key(n), node(2), why, 0, start),
                 Err(WithdrawRefused::NotYours)
             );
-            assert_eq!(store.withdraw(key(n), node(1), why, start), Ok(()));
+            assert_eq!(store.withdraw(key(n), node(1), why, 0, start), Ok(()));
             assert_eq!(
-                store.withdraw(key(n), node(1), Ended::Used, start),
+                store.withdraw(key(n), node(1), Ended::Used, 0, start),
                 Ok(()),
                 "again is no error"
             );
@@ -549,7 +701,7 @@ mod tests {
             assert_eq!(store.put_if_absent(again, start), Err(PutRefused::Taken));
         }
         assert_eq!(
-            store.withdraw(key(9), node(1), Ended::Used, start),
+            store.withdraw(key(9), node(1), Ended::Used, 0, start),
             Err(WithdrawRefused::Absent)
         );
         assert_eq!(store.find(key(1), start + secs(900)), Found::Absent);
@@ -561,7 +713,7 @@ mod tests {
         let mut store = Store::new(10);
         store.put_if_absent(publication(1, 1), start).expect("put");
         let other = Publication {
-            session_key: [9; 32],
+            publisher: [9; 32],
             sequence: 7,
             ..publication(1, 2)
         };
@@ -593,7 +745,7 @@ mod tests {
                 relay: HERE
             }
         );
-        assert_eq!(store.live_records(start), 1);
+        assert_eq!(store.live_records(Kind::Host, start), 1);
     }
 
     #[test]
@@ -608,7 +760,7 @@ mod tests {
             Err(PutRefused::NodeFull)
         );
         store
-            .withdraw(key(0), node(1), Ended::Cancelled, start)
+            .withdraw(key(0), node(1), Ended::Cancelled, 0, start)
             .expect("withdrawn");
         assert_eq!(store.put_if_absent(publication(4, 1), start), Ok(()));
         assert_eq!(store.put_if_absent(publication(5, 2), start), Ok(()));
@@ -648,7 +800,7 @@ mod tests {
             store.put_if_absent(copy.clone(), start),
             Err(PutRefused::Taken)
         );
-        let buried = store.bury(copy, Ended::Used, start);
+        let buried = store.bury(copy, Ended::Used, 0, start);
         assert_eq!(buried, Err(PutRefused::Taken));
         // What only its node can have signed.
         assert_eq!(store.put_if_absent(as_of(there, 2), start), Ok(()));
@@ -656,15 +808,19 @@ mod tests {
             panic!("gone")
         };
         assert_eq!(relay, elsewhere);
-        let replayed = store.bury(as_of(nowhere, 2), Ended::Used, start);
+        let replayed = store.bury(as_of(nowhere, 2), Ended::Used, 0, start);
         assert_eq!(replayed, Err(PutRefused::Taken));
-        let late = store.withdraw(key(1), node(1), Ended::Used, start);
+        let late = store.withdraw(key(1), node(1), Ended::Used, 0, start);
         assert_eq!(late, Err(WithdrawRefused::NotYours));
         store.forget(key(1), node(1));
-        assert_eq!(store.live_records(start), 1, "only who put it may");
+        assert_eq!(
+            store.live_records(Kind::Host, start),
+            1,
+            "only who put it may"
+        );
         // Who did not have the last one learns of its end all the same.
         for _ in 0..2 {
-            assert_eq!(store.bury(as_of(there, 3), Ended::Used, start), Ok(()));
+            assert_eq!(store.bury(as_of(there, 3), Ended::Used, 0, start), Ok(()));
             assert_eq!(store.find(key(1), start), Found::Ended(Ended::Used));
         }
         assert_eq!(store.find(key(1), start + secs(900)), Found::Absent);
@@ -677,11 +833,11 @@ mod tests {
     #[test]
     fn what_is_said_again_or_late_changes_nothing_that_is_newer() {
         let (start, there) = (Instant::now(), Account::Relay(RelayId([0xb; 32])));
-        let of = |sequence, session_key| Publication {
+        let of = |sequence, publisher| Publication {
             account: there,
-            session_key: [session_key; 32],
+            publisher: [publisher; 32],
             sequence,
-            bytes: Bytes::from(vec![u8::try_from(sequence).expect("small"), session_key]),
+            bytes: Bytes::from(vec![u8::try_from(sequence).expect("small"), publisher]),
             ..publication(1, 1)
         };
         let mut store = Store::new(10);
@@ -690,15 +846,15 @@ mod tests {
         let taken = Err(PutRefused::Taken);
         for late in [of(1, 1), of(2, 1), of(9, 2)] {
             assert_eq!(store.put_if_absent(late.clone(), start), taken);
-            assert_eq!(store.bury(late, Ended::Cancelled, start), taken);
+            assert_eq!(store.bury(late, Ended::Cancelled, 0, start), taken);
         }
         assert_eq!(store.put_if_absent(of(3, 1), start), Ok(()), "again");
-        assert_eq!(store.live_records(start), 1);
+        assert_eq!(store.live_records(Kind::Host, start), 1);
         for _ in 0..2 {
-            assert_eq!(store.bury(of(3, 1), Ended::Used, start), Ok(()));
+            assert_eq!(store.bury(of(3, 1), Ended::Used, 0, start), Ok(()));
         }
         // Not how it ended first, nor that it was there.
-        assert_eq!(store.bury(of(3, 1), Ended::Expired, start), Ok(()));
+        assert_eq!(store.bury(of(3, 1), Ended::Expired, 0, start), Ok(()));
         assert_eq!(store.put_if_absent(of(3, 1), start), taken);
         assert_eq!(store.find(key(1), start), Found::Ended(Ended::Used));
     }
@@ -711,7 +867,7 @@ mod tests {
             let mut key = [relay; 32];
             key[..4].copy_from_slice(&n.to_be_bytes());
             Publication {
-                key: LocatorKey(key),
+                key: RecordKey(key),
                 account: Account::Relay(RelayId([relay; 32])),
                 relay: RelayId([relay; 32]),
                 ..publication(1, 1)
@@ -725,19 +881,173 @@ mod tests {
         assert_eq!(store.put_if_absent(flood(1, 1), start), Ok(()));
         assert_eq!(store.put_if_absent(publication(9, 9), start), Ok(()));
         // What has ended still has its place.
-        let ended = store.withdraw(flood(0, 2).key, flood(0, 2).account, Ended::Used, start);
+        let ended = store.withdraw(flood(0, 2).key, flood(0, 2).account, Ended::Used, 0, start);
         assert_eq!(ended, Ok(()));
         let more = store.put_if_absent(flood(100_000, 2), start);
         assert_eq!(more, Err(PutRefused::Full));
         // However many relays there are, this one's nodes have room.
         let put = (0..100_000).filter(|&n| store.put_if_absent(flood(n, 3), start).is_ok());
         assert!(put.count() < MAX_PER_RELAY);
-        assert_eq!(store.len(), 2 * MAX_PER_RELAY * 3 / 4);
+        assert_eq!(store.len(Kind::Host), 2 * MAX_PER_RELAY * 3 / 4);
         assert_eq!(
             store.put_if_absent(flood(0, 1), start),
             Ok(()),
             "it has its place"
         );
         assert_eq!(store.put_if_absent(publication(8, 8), start), Ok(()));
+    }
+
+    /// Of the device with that key, signed at `sequence` seconds.
+    fn device(key: u32, sequence: u64, account: Account) -> Publication {
+        let mut bytes = [0xd; 32];
+        bytes[..4].copy_from_slice(&key.to_be_bytes());
+        Publication {
+            key: RecordKey(bytes),
+            kind: Kind::Device,
+            publisher: bytes,
+            sequence,
+            account,
+            relay: account.relay().unwrap_or(HERE),
+            bytes: Bytes::from([&key.to_be_bytes()[..], &sequence.to_be_bytes()].concat()),
+            signed_unix_ms: sequence * 1000,
+            live_for: secs(600),
+            kept_for: secs(600) + LAST_SEEN_FOR,
+        }
+    }
+
+    fn seen(publication: &Publication, gone: Option<(Ended, u64)>) -> Found {
+        Found::Device {
+            record: publication.bytes.clone(),
+            gone,
+        }
+    }
+
+    #[test]
+    fn a_device_comes_and_goes_and_it_is_known_for_a_week_when_it_was_there_last() {
+        let start = Instant::now();
+        let mut store = Store::new(10);
+        let (first, second) = (device(1, 1, node(1)), device(1, 2, node(1)));
+        let key = first.key;
+        assert_eq!(store.put_if_absent(first.clone(), start), Ok(()));
+        assert_eq!(store.find(key, start), seen(&first, None));
+        assert_eq!(store.put_if_absent(second.clone(), start), Ok(()));
+        let replayed = store.put_if_absent(first.clone(), start);
+        assert_eq!(replayed, Err(PutRefused::Taken));
+        let left = store.withdraw(key, node(1), Ended::Cancelled, 7000, start + secs(5));
+        assert_eq!(left, Ok(()));
+        let gone = seen(&second, Some((Ended::Cancelled, 7000)));
+        assert_eq!(store.find(key, start + secs(5)), gone);
+        for old in [first, second] {
+            let again = store.put_if_absent(old, start + secs(6));
+            assert_eq!(again, Err(PutRefused::Taken), "that is over");
+        }
+        // It is back, and then is heard no more.
+        let third = device(1, 10, node(2));
+        assert_eq!(store.put_if_absent(third.clone(), start + secs(10)), Ok(()));
+        assert_eq!(store.live_records(Kind::Device, start + secs(609)), 1);
+        let silent = seen(&third, Some((Ended::Expired, 10_000)));
+        let end = start + secs(610) + LAST_SEEN_FOR;
+        assert_eq!(store.find(key, start + secs(610)), silent);
+        assert_eq!(store.find(key, end - secs(1)), silent);
+        assert_eq!(store.find(key, end), Found::Absent);
+        let is_empty = store.deadlines.is_empty()
+            && store.held_by_account.is_empty()
+            && store.gone_by_relay.is_empty();
+        assert!(is_empty && (store.live, store.all) == ([0; 2], [0; 2]));
+    }
+
+    #[test]
+    fn a_device_takes_its_key_from_whoever_settled_there() {
+        let start = Instant::now();
+        let mut store = Store::new(10);
+        let device = device(1, 1, node(2));
+        let squatter = Publication {
+            key: device.key,
+            sequence: 99,
+            ..publication(1, 1)
+        };
+        assert_eq!(store.put_if_absent(squatter.clone(), start), Ok(()));
+        let ended = store.withdraw(device.key, node(1), Ended::Used, 0, start);
+        assert_eq!(ended, Ok(()));
+        assert_eq!(store.put_if_absent(device.clone(), start), Ok(()));
+        let back = store.put_if_absent(squatter, start);
+        assert_eq!(back, Err(PutRefused::Taken));
+        assert_eq!(store.find(device.key, start), seen(&device, None));
+    }
+
+    #[test]
+    fn devices_that_are_there_have_the_place_of_those_that_have_gone_at_the_same_relay() {
+        let (start, cap) = (
+            Instant::now(),
+            u32::try_from(MAX_DEVICES_PER_RELAY).expect("fits"),
+        );
+        let mut store = Store::new(4 * MAX_DEVICES_PER_RELAY);
+        let [one, other] = [1, 2].map(|relay| Account::Relay(RelayId([relay; 32])));
+        for n in 0..cap {
+            let put = store.put_if_absent(device(n, 1, one), start);
+            assert_eq!(put, Ok(()));
+        }
+        let theirs = device(cap, 1, other);
+        assert_eq!(store.put_if_absent(theirs.clone(), start), Ok(()));
+        let left = store.withdraw(theirs.key, other, Ended::Cancelled, 0, start);
+        assert_eq!(left, Ok(()));
+        let more = device(cap + 1, 1, one);
+        let full = Err(PutRefused::Full);
+        assert_eq!(
+            store.put_if_absent(more.clone(), start),
+            full,
+            "all are there"
+        );
+        for (n, later) in [(5, 1), (3, 2)] {
+            let newer = device(n, later, one);
+            assert_eq!(
+                store.bury(newer, Ended::Cancelled, 0, start + secs(later)),
+                Ok(())
+            );
+        }
+        let now = start + secs(3);
+        assert_eq!(store.put_if_absent(more.clone(), now), Ok(()));
+        assert_eq!(
+            store.find(device(5, 1, one).key, now),
+            Found::Absent,
+            "the first"
+        );
+        assert!(matches!(
+            store.find(device(3, 1, one).key, now),
+            Found::Device { gone: Some(_), .. }
+        ));
+        assert_eq!(store.find(more.key, now), seen(&more, None));
+        assert!(matches!(
+            store.find(theirs.key, now),
+            Found::Device { gone: Some(_), .. }
+        ));
+        // Codes have a place of their own.
+        assert_eq!(store.put_if_absent(publication(9, 9), now), Ok(()));
+    }
+
+    #[test]
+    fn a_node_is_one_device_and_nodes_push_out_the_oldest_that_has_gone() {
+        let start = Instant::now();
+        let mut store = Store::new(3);
+        let leave = |store: &mut Store, device: &Publication, at| {
+            let left = store.withdraw(device.key, device.account, Ended::Cancelled, 0, at);
+            assert_eq!(left, Ok(()));
+        };
+        let first = device(0, 1, node(0));
+        assert_eq!(store.put_if_absent(first.clone(), start), Ok(()));
+        let second = store.put_if_absent(device(1, 1, node(0)), start);
+        assert_eq!(second, Err(PutRefused::NodeFull));
+        leave(&mut store, &first, start);
+        for n in 1..10 {
+            let now = start + secs(n.into());
+            let next = device(n.into(), 1, node(n));
+            assert_eq!(store.put_if_absent(next.clone(), now), Ok(()));
+            leave(&mut store, &next, now);
+            assert!(store.len(Kind::Device) <= 3);
+        }
+        let now = start + secs(10);
+        let left =
+            [6, 7, 8, 9].map(|n| store.find(device(n, 1, node(0)).key, now) != Found::Absent);
+        assert_eq!(left, [false, true, true, true]);
     }
 }

@@ -28,7 +28,7 @@ use remora_proto::{
     noise::{ClientConfig, Profile, StaticKey, endpoint_config},
     park::{Grant, Saying},
     random::Random,
-    record::{EPOCH_MS, HostRole, LocatorKey, Record},
+    record::{EPOCH_MS, HostRole, Record, RecordKey, Subject, Waiting},
     wire::{
         frame::Header,
         message::{
@@ -548,7 +548,7 @@ pub fn unix_ms() -> u64 {
 
 /// A code's public half.
 pub struct Code {
-    pub key: LocatorKey,
+    pub key: RecordKey,
     pub record: Bytes,
 }
 
@@ -558,17 +558,19 @@ pub fn code_with(seed: u8, change: impl FnOnce(&mut Record)) -> Code {
     let now = unix_ms();
     let mut record = Record {
         realm: "default".into(),
-        locator_key: LocatorKey::new(&[b'4', b'0', seed], "default", now / EPOCH_MS),
-        session_key: signing.verifying_key().to_bytes(),
-        host_nonce: [seed; 16],
-        host_role: HostRole::Helper,
+        key: RecordKey::of_locator(&[b'4', b'0', seed], "default", now / EPOCH_MS),
+        publisher: signing.verifying_key().to_bytes(),
+        subject: Subject::Waiting(Waiting {
+            nonce: [seed; 16],
+            role: HostRole::Helper,
+        }),
         not_before_ms: now - 1000,
         expiry_ms: now + 500_000,
         sequence: 1,
     };
     change(&mut record);
     Code {
-        key: record.locator_key,
+        key: record.key,
         record: record.encode_signed(&signing),
     }
 }

@@ -153,8 +153,11 @@ impl Hostile {
     }
 
     pub async fn keep(&self, victim: &Relay, record: Bytes, ended: Gone) -> Option<RelayReason> {
-        let ended = ended.into();
-        let keep = Ask::Keep(Keep { record, ended });
+        let keep = Ask::Keep(Keep {
+            record,
+            ended: ended.into(),
+            ..Keep::default()
+        });
         match self.mesh.insist(victim.id(), keep).await {
             Ok(_) => None,
             Err(AskError::Refused(reason)) => Some(reason),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use remora::control::unix_ms;
 use remora_proto::{
-    record::{HostRole, LocatorKey, MAX_LIFETIME_MS, Record},
+    record::{HostRole, MAX_LIFETIME_MS, Record, RecordKey, Waiting},
     wire::message::control::{Publish, node_to_relay::Body as Request},
 };
 use remora_relay::rendezvous::store::{MAX_LIVE_PER_NODE, MAX_PER_RELAY};
@@ -217,10 +217,12 @@ fn record(realm: &str) -> Bytes {
     let now_ms = unix_ms();
     let record = Record {
         realm: realm.to_owned(),
-        locator_key: LocatorKey(rand::random()),
-        session_key: key.verifying_key().to_bytes(),
-        host_nonce: rand::random(),
-        host_role: HostRole::Helper,
+        key: RecordKey(rand::random()),
+        publisher: key.verifying_key().to_bytes(),
+        subject: Waiting {
+            nonce: rand::random(),
+            role: HostRole::Helper,
+        },
         not_before_ms: now_ms,
         expiry_ms: now_ms + MAX_LIFETIME_MS,
         sequence: 1,

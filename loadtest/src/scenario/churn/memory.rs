@@ -14,8 +14,11 @@ use crate::{
 const PRINTED: usize = 12;
 /// Of the samples since a relay's start, the first that are left out: what people bring with them is there by then.
 const WARM_UP: usize = 5;
-/// So many are needed to say anything.
-const FEWEST: usize = 10;
+/// A line is drawn through so many averages of neighbouring samples: single ones follow each other too closely to say how sure
+/// it is (method of batch means: Law and Kelton, Simulation Modeling and Analysis, §9.5.3).
+const BATCHES: usize = 12;
+/// Student's t for 95 %, two-sided, with two degrees of freedom fewer than averages.
+const T: f64 = 2.228;
 
 /// One look.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +33,7 @@ struct Sample {
 pub(super) struct Memory {
     began: Instant,
     by_relay: Vec<Vec<Sample>>,
-    /// From which sample on it is the process that runs now.
+    /// From which sample on it is measured: the process that runs now, in use for a while.
     since: Vec<usize>,
 }
 
@@ -38,7 +41,7 @@ pub(super) struct Memory {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Slope {
     bytes_per_hour: f64,
-    /// Two standard errors.
+    /// Within this it may be none: half the width of its 95 % confidence interval.
     noise: f64,
 }
 
@@ -62,6 +65,13 @@ impl Memory {
                 rss_bytes,
                 records: fleet.records(number).unwrap_or_default(),
             });
+        }
+    }
+
+    /// What comes from now on is measured.
+    pub(super) fn warm(&mut self) {
+        for number in 0..self.since.len() {
+            self.restart(number);
         }
     }
 
@@ -150,31 +160,44 @@ fn printed(samples: &[Sample]) -> impl Iterator<Item = &Sample> {
     samples.iter().skip(skipped).step_by(every)
 }
 
-/// The line with the least squares.
+/// The line with the least squares, through averages.
 fn slope(samples: &[Sample]) -> Option<Slope> {
-    if samples.len() < FEWEST {
+    let size = samples.len() / BATCHES;
+    if size == 0 {
         return None;
     }
-    let count = float(samples.len() as u64);
-    let hours = |sample: &Sample| sample.at.as_secs_f64() / 3600.0;
-    let bytes = |sample: &Sample| float(sample.rss_bytes);
-    let mean_hours = samples.iter().map(hours).sum::<f64>() / count;
-    let mean_bytes = samples.iter().map(bytes).sum::<f64>() / count;
+    let mean = |values: &mut dyn Iterator<Item = f64>| {
+        let (count, sum) =
+            values.fold((0.0, 0.0), |(count, sum), value| (count + 1.0, sum + value));
+        sum / count
+    };
+    let averages: Vec<_> = samples
+        .rchunks_exact(size)
+        .take(BATCHES)
+        .map(|batch| {
+            let hours = batch.iter().map(|sample| sample.at.as_secs_f64() / 3600.0);
+            let bytes = batch.iter().map(|sample| float(sample.rss_bytes));
+            (mean(&mut { hours }), mean(&mut { bytes }))
+        })
+        .collect();
+    let mean_hours = mean(&mut averages.iter().map(|(hours, _)| *hours));
+    let mean_bytes = mean(&mut averages.iter().map(|(_, bytes)| *bytes));
     let (mut across, mut along) = (0.0, 0.0);
-    for sample in samples {
-        let hours = hours(sample) - mean_hours;
-        across += hours * (bytes(sample) - mean_bytes);
+    for (hours, bytes) in &averages {
+        let hours = hours - mean_hours;
+        across += hours * (bytes - mean_bytes);
         along += hours * hours;
     }
     let bytes_per_hour = across / along;
-    let off = |sample: &Sample| {
-        let line = mean_bytes + bytes_per_hour * (hours(sample) - mean_hours);
-        (bytes(sample) - line).powi(2)
+    let off = |(hours, bytes): &(f64, f64)| {
+        let line = mean_bytes + bytes_per_hour * (hours - mean_hours);
+        (bytes - line).powi(2)
     };
-    let off: f64 = samples.iter().map(off).sum();
+    let off: f64 = averages.iter().map(off).sum();
+    let freedom = float(averages.len() as u64) - 2.0;
     Some(Slope {
         bytes_per_hour,
-        noise: 2.0 * (off / (count - 2.0) / along).sqrt(),
+        noise: T * (off / freedom / along).sqrt(),
     })
 }
 
@@ -196,9 +219,9 @@ mod tests {
         let grows = slope(&samples(|second| 1000 + 10 * second)).expect("enough");
         assert!((grows.bytes_per_hour - 36_000.0).abs() < 1.0, "{grows:?}");
         assert!(grows.noise < 1.0, "{grows:?}");
-        let wavers = slope(&samples(|second| 1000 + 500 * (second % 2))).expect("enough");
+        let wavers = slope(&samples(|second| 1000 + 500 * (second / 16 % 2))).expect("enough");
         assert!(wavers.bytes_per_hour.abs() < wavers.noise, "{wavers:?}");
-        assert_eq!(slope(&samples(|_| 1)[..FEWEST - 1]), None);
+        assert_eq!(slope(&samples(|_| 1)[..BATCHES - 1]), None);
     }
 
     #[test]

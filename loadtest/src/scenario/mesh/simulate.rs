@@ -19,7 +19,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use remora::control::unix_ms;
 use remora_proto::{
     id::{NodeId, RelayId},
-    record::{EPOCH_MS, HostRole, LocatorKey, MAX_LIFETIME_MS, Record},
+    record::{EPOCH_MS, HostRole, Kind, MAX_LIFETIME_MS, Record, RecordKey, Subject, Waiting},
 };
 use remora_relay::rendezvous::{Found as Kept, Publication, Store};
 use serde_json::{Value, json};
@@ -113,7 +113,7 @@ fn work_out(args: &Mesh, bench: &Bench) -> anyhow::Result<Found> {
     found.records = world
         .stores
         .iter()
-        .map(|store| store.len() as u64)
+        .map(|store| store.len(Kind::Host) as u64)
         .collect();
     world.tables.forget_load();
     for number in 0..args.lookups {
@@ -133,31 +133,33 @@ fn work_out(args: &Mesh, bench: &Bench) -> anyhow::Result<Found> {
 
 impl World {
     /// The keys that a code of that number may have: its own, and those of the epochs around it.
-    fn keys(&self, number: usize) -> [LocatorKey; 3] {
+    fn keys(&self, number: usize) -> [RecordKey; 3] {
         let realm = format!("realm-{}", number / LOCATORS);
         let symbol = |place: u32| SYMBOLS[number / SYMBOLS.len().pow(place) % SYMBOLS.len()];
         let locator = [2, 1, 0].map(symbol);
         let epoch = self.unix_ms / EPOCH_MS;
-        [epoch, epoch - 1, epoch + 1].map(|epoch| LocatorKey::new(&locator, &realm, epoch))
+        [epoch, epoch - 1, epoch + 1].map(|epoch| RecordKey::of_locator(&locator, &realm, epoch))
     }
 
     /// Somebody at that relay shows the code.
     fn show(&mut self, number: usize, host: usize, found: &mut Found) -> anyhow::Result<()> {
         let [key, ..] = self.keys(number);
         // Each of a node of its own: what a node may have is not what is looked at here.
-        let mut session_key = [0; 32];
-        session_key[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        let mut publisher = [0; 32];
+        publisher[..8].copy_from_slice(&(number as u64).to_be_bytes());
         let record = Record {
             realm: String::new(),
-            locator_key: key,
-            session_key,
-            host_nonce: [0; 16],
-            host_role: HostRole::Helper,
+            key,
+            publisher,
+            subject: Subject::Waiting(Waiting {
+                nonce: [0; 16],
+                role: HostRole::Helper,
+            }),
             not_before_ms: self.unix_ms,
             expiry_ms: self.unix_ms + MAX_LIFETIME_MS,
             sequence: 1,
         };
-        let (node, relay, ms) = (NodeId(session_key), self.relays[host], self.unix_ms);
+        let (node, relay, ms) = (NodeId(publisher), self.relays[host], self.unix_ms);
         // What only takes room is left out.
         let here = Publication::of_node(&record, Bytes::new(), node, relay, ms);
         if self.stores[host].put_if_absent(here, self.now).is_err() {
@@ -202,7 +204,7 @@ impl World {
     }
 
     /// As `rendezvous::fleet` does: here, then the closest that are known, then the closest that Kademlia finds.
-    fn find(&mut self, at: usize, key: LocatorKey) -> Looked {
+    fn find(&mut self, at: usize, key: RecordKey) -> Looked {
         let mut looked = Looked::default();
         if self.has(at, key) {
             looked.is_found = true;
@@ -229,7 +231,7 @@ impl World {
         looked
     }
 
-    fn ask(&mut self, at: usize, key: LocatorKey, relays: &[usize], looked: &mut Looked) {
+    fn ask(&mut self, at: usize, key: RecordKey, relays: &[usize], looked: &mut Looked) {
         let others: Vec<_> = relays.iter().filter(|&&relay| relay != at).collect();
         looked.hops += u64::from(!others.is_empty());
         for &&relay in &others {
@@ -239,7 +241,7 @@ impl World {
         }
     }
 
-    fn has(&mut self, relay: usize, key: LocatorKey) -> bool {
+    fn has(&mut self, relay: usize, key: RecordKey) -> bool {
         matches!(self.stores[relay].find(key, self.now), Kept::Live { .. })
     }
 }
@@ -253,7 +255,7 @@ struct Looked {
 }
 
 /// Where a key stands, as relays hash it.
-fn hash(key: &LocatorKey) -> u128 {
+fn hash(key: &RecordKey) -> u128 {
     tables::first(KBucketKey::new(key.0.to_vec()).hashed_bytes())
 }
 

@@ -15,7 +15,7 @@ const WAITS: Duration = Duration::from_secs(10);
 /// A relay lets its sessions have so long.
 const DRAIN: Duration = Duration::from_secs(60);
 /// What may happen to relays happens so often.
-const BETWEEN: Duration = Duration::from_secs(25);
+const BETWEEN: Duration = Duration::from_secs(30);
 
 fn relay(number: u8) -> RelayId {
     RelayId([number; 32])
@@ -29,6 +29,12 @@ enum Happening {
     CutOff(usize),
     /// Both lose theirs, and the one that is warm.
     TwoKilled,
+    /// The first finds another nearer.
+    Nearer,
+    /// And it is not there.
+    NearerKilled,
+    /// And on the way there the one of now goes.
+    NearerInNeed,
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -37,6 +43,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         Just(Happening::Drained),
         (0..2usize).prop_map(Happening::CutOff),
         Just(Happening::TwoKilled),
+        Just(Happening::Nearer),
+        Just(Happening::NearerKilled),
+        Just(Happening::NearerInNeed),
     ]
 }
 
@@ -51,7 +60,7 @@ enum Event {
     Refused(usize, RelayId),
     Draining(usize, RelayId),
     Lost(usize, RelayId),
-    Moving(usize, u32),
+    Moving(usize, u32, Option<RelayId>),
     Restart(RelayId),
 }
 
@@ -162,10 +171,10 @@ impl World {
                     self.stop_if_empty(leg.relay);
                 }
                 // It arrives when the relay between them works.
-                Command::Tell(number) => {
+                Command::Tell { number, nearer } => {
                     let leg = self.nodes[node].current();
                     if self.forwards(leg, node) {
-                        self.soon(Event::Moving(1 - node, number));
+                        self.soon(Event::Moving(1 - node, number, nearer));
                     }
                 }
             }
@@ -201,20 +210,41 @@ impl World {
         }
     }
 
+    fn kill(&mut self, relay: RelayId) {
+        self.relay(relay).is_dead = true;
+        self.later(Duration::from_secs(22), Event::Restart(relay));
+    }
+
+    /// One that carries neither of them.
+    fn other(&self) -> RelayId {
+        let current = self.nodes.each_ref().map(|node| node.current().relay);
+        let mut relays = self.relays.keys().copied();
+        relays
+            .find(|relay| !current.contains(relay))
+            .expect("several")
+    }
+
     fn happen(&mut self, happening: Happening) {
         let current = self.nodes[0].current().relay;
+        let other = self.other();
         let restart = Duration::from_secs(22);
         match happening {
-            Happening::Killed => {
-                self.relay(current).is_dead = true;
-                self.later(restart, Event::Restart(current));
-            }
+            Happening::Killed => self.kill(current),
             Happening::TwoKilled => {
                 let mut relays = self.relays.keys().copied();
                 let other = relays.find(|relay| *relay != current).expect("several");
-                for killed in [current, other] {
-                    self.relay(killed).is_dead = true;
-                    self.later(restart, Event::Restart(killed));
+                self.kill(current);
+                self.kill(other);
+            }
+            Happening::Nearer | Happening::NearerKilled | Happening::NearerInNeed => {
+                if let Happening::NearerKilled = happening {
+                    self.kill(other);
+                }
+                self.nodes[0].handle_nearer(other, self.now);
+                self.follow(0);
+                if let Happening::NearerInNeed = happening {
+                    self.run(Duration::from_millis(30));
+                    self.kill(current);
                 }
             }
             Happening::CutOff(node) => {
@@ -280,8 +310,8 @@ impl World {
                 self.nodes[node].handle_lost(relay, now);
                 node
             }
-            Event::Moving(node, number) => {
-                self.nodes[node].handle_moving(number, now);
+            Event::Moving(node, number, nearer) => {
+                self.nodes[node].handle_moving(number, nearer, now);
                 node
             }
             Event::Allocated(node, _) => node,
@@ -359,16 +389,23 @@ proptest! {
         world.run(Duration::from_secs(12));
         for happening in happenings {
             world.longest_gap = Duration::ZERO;
-            let before = world.nodes[0].current();
+            let (before, nearer) = (world.nodes[0].current(), world.other());
             world.happen(happening);
             world.run(BETWEEN);
             let [one, other] = world.nodes.each_ref().map(Carriers::current);
-            prop_assert_eq!(one, other);
-            prop_assert_ne!(before, one, "{:?}", happening);
+            if let Happening::NearerKilled = happening {
+                prop_assert_eq!(before, one, "it stays where it is");
+            } else {
+                prop_assert_eq!(one, other);
+                prop_assert_ne!(before, one, "{:?}", happening);
+            }
+            if let Happening::Nearer = happening {
+                prop_assert_eq!(one.relay, nearer);
+            }
             prop_assert!(world.nodes.iter().all(|node| node.is_heard));
             let limit = Duration::from_millis(match happening {
-                Happening::Drained => 250,
-                Happening::Killed | Happening::CutOff(_) => 2000,
+                Happening::Drained | Happening::Nearer | Happening::NearerKilled => 250,
+                Happening::Killed | Happening::CutOff(_) | Happening::NearerInNeed => 2000,
                 Happening::TwoKilled => 5000,
             });
             prop_assert!(world.longest_gap <= limit, "{:?} after {:?}", world.longest_gap, happening);

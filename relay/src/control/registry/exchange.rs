@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use remora_proto::{
     id::{ExchangeId, RelayId, SessionId, Side},
-    record::LocatorKey,
+    record::{Kind, RecordKey},
     wire::message::control::{Dismiss, Offer, Signal, Started},
 };
 
@@ -32,7 +32,7 @@ pub(super) const HOST_GONE: Refusal = Refusal::new(
 
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) key: LocatorKey,
+    pub(super) key: RecordKey,
     pub(super) host: Party,
     pub(super) joiner: Party,
     pub(super) until: Instant,
@@ -74,7 +74,7 @@ pub(super) enum Awaited {
 }
 
 impl Exchange {
-    pub(super) fn new(key: LocatorKey, [host, joiner]: [Party; 2], now: Instant) -> Self {
+    pub(super) fn new(key: RecordKey, [host, joiner]: [Party; 2], now: Instant) -> Self {
         Self {
             key,
             host,
@@ -125,7 +125,7 @@ impl Registry {
     pub(super) fn join(
         &mut self,
         number: ConnectionNumber,
-        key: LocatorKey,
+        key: RecordKey,
         relay: RelayId,
         payload: Bytes,
         now: Instant,
@@ -142,7 +142,7 @@ impl Registry {
     fn join_here(
         &mut self,
         number: ConnectionNumber,
-        key: LocatorKey,
+        key: RecordKey,
         payload: Bytes,
         now: Instant,
     ) -> Result<Reply, Refusal> {
@@ -172,7 +172,7 @@ impl Registry {
     pub(super) fn open(
         &mut self,
         exchange: ExchangeId,
-        key: LocatorKey,
+        key: RecordKey,
         parties: [Party; 2],
         now: Instant,
     ) {
@@ -197,7 +197,7 @@ impl Registry {
         &mut self,
         exchange: ExchangeId,
         host: ConnectionNumber,
-        key: LocatorKey,
+        key: RecordKey,
         payload: Bytes,
     ) {
         let locator_key = Bytes::copy_from_slice(&key.0);
@@ -212,8 +212,10 @@ impl Registry {
     }
 
     /// The host that waits here under `key`, if somebody more may try.
-    pub(super) fn check_host(&self, key: LocatorKey) -> Result<ConnectionNumber, Refusal> {
-        let hosting = self.hosting_by_locator.get(&key).ok_or(HOST_GONE)?;
+    pub(super) fn check_host(&self, key: RecordKey) -> Result<ConnectionNumber, Refusal> {
+        let hosting = self.hosting_by_locator.get(&key);
+        let hosting = hosting.filter(|hosting| hosting.kind == Kind::Host);
+        let hosting = hosting.ok_or(HOST_GONE)?;
         if hosting.exchanges.len() >= MAX_PER_RECORD {
             return Err(Refusal::new(
                 Reason::Full,

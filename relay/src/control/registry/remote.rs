@@ -17,7 +17,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use remora_proto::{
     id::{ExchangeId, RelayId, SessionId, Side},
-    record::LocatorKey,
+    record::RecordKey,
     wire::message::{
         MAX_SIGNAL_BYTES,
         control::Signal as SignalNotice,
@@ -60,7 +60,7 @@ impl Registry {
     pub(super) fn join_at(
         &mut self,
         number: ConnectionNumber,
-        key: LocatorKey,
+        key: RecordKey,
         relay: RelayId,
         payload: Bytes,
         now: Instant,
@@ -252,7 +252,7 @@ impl Registry {
 
     fn offer_from(&mut self, from: RelayId, offer: Offer, now: Instant) -> Result<(), RelayReason> {
         let exchange = ExchangeId(offer.exchange);
-        let key = LocatorKey::from_bytes(&offer.locator_key);
+        let key = RecordKey::from_bytes(&offer.locator_key);
         let key = key.map_err(|_| RelayReason::Malformed)?;
         let payload = payload(offer.payload)?;
         if exchange.0 == 0 {

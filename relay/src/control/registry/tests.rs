@@ -23,7 +23,7 @@ const JOINER: ConnectionNumber = ConnectionNumber(2);
 const STRANGER: ConnectionNumber = ConnectionNumber(3);
 const ME: RelayId = RelayId([0xa; 32]);
 const OTHER: RelayId = RelayId([0xb; 32]);
-const KEY: LocatorKey = LocatorKey([7; 32]);
+const KEY: RecordKey = RecordKey([7; 32]);
 const DRAIN: Duration = Duration::from_secs(60);
 
 /// A registry with its table, and `now`.
@@ -85,6 +85,7 @@ impl Bench {
                 HOST,
                 Demand::Host {
                     key: KEY,
+                    kind: Kind::Host,
                     live_for: Duration::from_secs(600),
                 },
             )
@@ -119,6 +120,7 @@ impl Bench {
             met,
             run,
             advertised: None,
+            name: "other".into(),
         };
         let all = [(OTHER, neighbour)].into();
         self.registry.meet(Neighbours(all));
@@ -542,6 +544,7 @@ fn tries_have_caps() {
             HOST,
             Demand::Host {
                 key: KEY,
+                kind: Kind::Host,
                 live_for: Duration::from_secs(600),
             },
         )
@@ -575,6 +578,7 @@ fn nodes_and_sessions_have_caps() {
             HOST,
             Demand::Host {
                 key: KEY,
+                kind: Kind::Host,
                 live_for: Duration::from_secs(600),
             },
         )
@@ -637,6 +641,7 @@ fn a_code_that_moved_to_another_connection_is_not_lost_with_the_old_one() {
             STRANGER,
             Demand::Host {
                 key: KEY,
+                kind: Kind::Host,
                 live_for: Duration::from_secs(600),
             },
         )
@@ -902,7 +907,7 @@ fn a_host_whose_locator_is_anothers_is_told_and_nobody_is_sent_to_it() {
     let mut bench = Bench::three();
     let exchange = bench.join(JOINER);
     bench.notices();
-    bench.registry.displace(LocatorKey([8; 32]));
+    bench.registry.displace(RecordKey([8; 32]));
     bench.registry.displace(KEY);
     bench.registry.displace(KEY);
     let locator_key = Bytes::copy_from_slice(&KEY.0);
@@ -923,8 +928,12 @@ fn a_host_that_goes_while_its_record_is_put_is_let_go() {
     let mut bench = Bench::three();
     let live_for = Duration::from_secs(600);
     bench.registry.detach(JOINER);
-    for (key, let_go) in [(LocatorKey([8; 32]), true), (KEY, false)] {
-        let demand = Demand::Host { key, live_for };
+    for (key, let_go) in [(RecordKey([8; 32]), true), (KEY, false)] {
+        let demand = Demand::Host {
+            key,
+            kind: Kind::Host,
+            live_for,
+        };
         assert_eq!(bench.refused(JOINER, demand), Reason::BadState);
         // Another one hosts it meanwhile, or nobody does.
         assert_eq!(bench.registry.poll_let_go(), let_go.then_some(key));
@@ -1092,10 +1101,10 @@ proptest! {
                     let exchange = pick(&exchanges, which).unwrap_or(ExchangeId(1));
                     let sessions: Vec<_> = bench.registry.allocations.keys().copied().collect();
                     let session = pick(&sessions, which).unwrap_or(SessionId(1));
-                    let key = LocatorKey([u8::try_from(which % 3).expect("small"); 32]);
+                    let key = RecordKey([u8::try_from(which % 3).expect("small"); 32]);
                     let payload = Bytes::new();
                     let demand = match what {
-                        0 => Demand::Host { key, live_for: Duration::from_secs(100) },
+                        0 => Demand::Host { key, kind: Kind::Host, live_for: Duration::from_secs(100) },
                         1 => Demand::Unhost { key },
                         2 => Demand::Join { key, relay: ME, payload },
                         3 => Demand::Join { key, relay: OTHER, payload },

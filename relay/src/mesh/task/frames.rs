@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use quinn_udp::Transmit;
 use remora_proto::{
-    id::{RelayId, may_be_relay},
+    id::{MAX_HOST_PORT_BYTES, RelayId, may_be_relay},
     path::check,
 };
 
@@ -13,9 +13,6 @@ use crate::{
     datapath::{QuicPacket, leg::Leg},
     mesh::identity::peer_id,
 };
-
-/// Longest `host:port`: a name of 253 bytes, as DNS has them.
-const MAX_HOST_PORT_BYTES: usize = 260;
 
 impl Task {
     /// Asks a relay where its frames come from, or whether they still do.

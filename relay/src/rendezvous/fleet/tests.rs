@@ -2,7 +2,10 @@ use std::sync::atomic::{AtomicUsize, Ordering as Atomically};
 
 use ed25519_dalek::SigningKey;
 use prometheus::Registry;
-use remora_proto::{record::HostRole, wire::message::mesh as wire};
+use remora_proto::{
+    record::{HostRole, Subject, Waiting},
+    wire::message::mesh as wire,
+};
 
 use super::*;
 use crate::{
@@ -51,10 +54,12 @@ fn publication(live_for_ms: u64) -> Publication {
     let (signing, now) = (SigningKey::from_bytes(&[3; 32]), unix_ms());
     let record = Record {
         realm: "default".into(),
-        locator_key: LocatorKey([4; 32]),
-        session_key: signing.verifying_key().to_bytes(),
-        host_nonce: [5; 16],
-        host_role: HostRole::Helper,
+        key: RecordKey([4; 32]),
+        publisher: signing.verifying_key().to_bytes(),
+        subject: Subject::Waiting(Waiting {
+            nonce: [5; 16],
+            role: HostRole::Helper,
+        }),
         not_before_ms: now - 1000,
         expiry_ms: now + live_for_ms,
         sequence: 1,
@@ -127,7 +132,7 @@ async fn contested(held: u8, taken: u8, later_ms: i64) -> (bool, bool) {
         let signing = SigningKey::from_bytes(&[9; 32]);
         let record = Record::decode_ended(ours.bytes(), unix_ms()).expect("valid");
         let record = Record {
-            session_key: signing.verifying_key().to_bytes(),
+            publisher: signing.verifying_key().to_bytes(),
             not_before_ms: (record.not_before_ms)
                 .checked_add_signed(later_ms)
                 .expect("a time"),
@@ -136,7 +141,7 @@ async fn contested(held: u8, taken: u8, later_ms: i64) -> (bool, bool) {
         wire::Found {
             record: record.encode_signed(&signing),
             relay: Bytes::copy_from_slice(&[9; 32]),
-            ended: 0,
+            ..wire::Found::default()
         }
     };
     let others: Vec<_> = (2..2 + held + taken).map(|n| RelayId([n; 32])).collect();
@@ -224,7 +229,7 @@ async fn what_was_heard_counts_when_the_others_take_too_long() {
     let found = wire::Found {
         record: publication.bytes().clone(),
         relay: Bytes::copy_from_slice(&[2; 32]),
-        ended: 0,
+        ..wire::Found::default()
     };
     let relays = (2..=4).map(|n| RelayId([n; 32])).collect();
     // One answers, the others never do.
