@@ -14,7 +14,7 @@ use remora_proto::{
     park::{Datagram, Grant, Saying},
     path::candidate::{Candidate, Kind, Named},
     random::Random,
-    record::{EPOCH_MS, HostRole, RecordKey, MAX_LIFETIME_MS, Record, Waiting},
+    record::{EPOCH_MS, HostRole, MAX_LIFETIME_MS, Record, RecordKey, Waiting},
     sas::Nonce,
     wire::{
         frame::Header,
