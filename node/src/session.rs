@@ -24,6 +24,7 @@ use bytes::Bytes;
 use prost::Message;
 use quinn::{Connection, RecvStream, SendStream};
 use remora_proto::{
+    org::verdict::{self, Verdict},
     path::{candidate::Policy, machine::Moved},
     session::{
         Act, Command, Event as SessionEvent, Phase, Receipt, Refusal, Rights, Session, Setup,
@@ -48,6 +49,7 @@ use crate::{
     deadline::until,
     event::{Event, Input, PathSnapshot},
     help::incoming,
+    identity::Identity,
     path::{congestion::WayNumber, mover},
     share::sharing::{self, Sharing, ToScreen, ToSession},
 };
@@ -120,10 +122,30 @@ pub enum Picture {
     Screen(Box<Sharing>),
 }
 
+/// What this side thinks of the other, for as long as the session lasts.
+#[derive(Debug)]
+pub struct Judge {
+    /// This side's.
+    pub identity: Identity,
+    /// The other.
+    pub peer: inner::Peer,
+}
+
+impl Judge {
+    /// With the papers and the policy of the moment, at the time of the moment.
+    fn verdict(&self) -> Result<Verdict, verdict::Refusal> {
+        if let Some(member) = &self.identity.member {
+            member.refresh();
+        }
+        self.identity.judge(&self.peer.introduction, self.peer.node)
+    }
+}
+
 /// Runs a session until it has ended; nothing is left running afterwards.
 pub async fn run(
     inner: Inner,
     setup: Setup,
+    judge: Judge,
     policy: Policy,
     mut channels: Channels,
     mut relays: Relays,
@@ -185,6 +207,7 @@ pub async fn run(
         }
     };
 
+    let mut verdict = setup.verdict.clone();
     let mut session = Session::new(setup, Instant::now());
     let snapshot = |rtt: Option<Duration>| {
         let (direct, why_relayed) = route.explain();
@@ -374,6 +397,11 @@ pub async fn run(
                 let path = snapshot(rtt);
                 beside.tell(ToScreen::Path(path.kind().to_owned()));
                 channels.path.send_replace(path);
+                let now = judge.verdict();
+                if now != verdict {
+                    warn_of(session.handle_verdict(now.clone(), Instant::now()));
+                    verdict = now;
+                }
             }
         }
     };
