@@ -490,7 +490,11 @@ async fn publish(
                 published.acts.push(*act);
                 continue;
             }
-            SessionEvent::Starting { .. } => beside.tell(ToScreen::Open),
+            // For people it begins when there is something to see.
+            SessionEvent::Starting { .. } => {
+                beside.tell(ToScreen::Open);
+                continue;
+            }
             SessionEvent::Ended(ended) => published.receipt = Some(ended.clone()),
             SessionEvent::Media(_)
             | SessionEvent::PeerCheckedSas(_)
