@@ -527,7 +527,6 @@ impl Screen {
             (EndReason::SharerLeftSignedOut, Role::Sharer) => "You left, and are signed out".into(),
             (EndReason::SharerLeftSignedOut, Role::Helper) => format!("{peer} left, and is signed out"),
             (EndReason::Reclaimed, _) => "The computer was taken back by somebody there".into(),
-            (EndReason::AdminEnded, _) => "An administrator ended the session".into(),
             (EndReason::Reconfirm | EndReason::MaxDuration | EndReason::Idle, _) => {
                 "Nobody said that the session is to go on".into()
             }
