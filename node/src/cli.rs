@@ -1,5 +1,8 @@
 //! Commands and flags. No secret is ever needed here: arguments stand in `ps` for everybody to read.
 
+/// An organisation's.
+pub mod org;
+
 use std::{env, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
@@ -121,7 +124,7 @@ pub struct PageArgs {
     pub page_port: u16,
 }
 
-/// Who you are; shown to the other person as UNVERIFIED.
+/// Who you are; shown to the other person as UNVERIFIED, unless your organisation has signed it.
 #[derive(Debug, Default, Args)]
 pub struct ProfileArgs {
     /// Your full name [default: from the settings file, else your login name]
@@ -145,9 +148,18 @@ pub struct Setup {
     #[arg(
         value_name = "HOST:PORT/KEY[/TLS]",
         value_delimiter = ',',
-        required = true
+        required_unless_present_any = ["request", "credential", "leave_organisation"]
     )]
     pub relays: Vec<RelayAddr>,
+    /// Print a line to send to your administrator, who vouches for you
+    #[arg(long, conflicts_with_all = ["credential", "leave_organisation"])]
+    pub request: bool,
+    /// Take what your administrator has signed: the file that came back
+    #[arg(long, value_name = "FILE", conflicts_with = "leave_organisation")]
+    pub credential: Option<PathBuf>,
+    /// Belong to no organisation any more
+    #[arg(long)]
+    pub leave_organisation: bool,
     /// Who you are.
     #[command(flatten)]
     pub profile: ProfileArgs,
@@ -284,6 +296,8 @@ pub struct Admin {
 pub enum AdminCommand {
     /// Have a relay's sessions move to others, and the relay end when it is empty
     Drain(Drain),
+    /// An organisation's people, devices and policy
+    Org(Box<org::Org>),
 }
 
 /// `remora admin drain`

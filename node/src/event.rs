@@ -4,6 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use remora_proto::{
     identity::{Profile, Role},
+    org::{
+        permission::Permission,
+        verdict::{Limit, Verdict, Warning},
+    },
     path::machine::WhyRelayed,
     rendezvous::CodeEnd,
     session::{
@@ -174,10 +178,20 @@ fn seconds(duration: Duration) -> u64 {
     duration.as_secs()
 }
 
-fn card(profile: &Profile) -> Value {
+fn card(profile: &Profile, verdict: &Verdict) -> Value {
     json!({
         "full_name": profile.full_name, "job_title": profile.job_title,
-        "company": profile.company, "domain": profile.domain, "verified": false,
+        "company": profile.company, "domain": profile.domain, "verified": verdict.verified,
+    })
+}
+
+/// What the helper may do with this sharer; `limit` says why that is nothing.
+fn permitted(verdict: &Verdict) -> Value {
+    let permissions = verdict.permissions.iter().map(Permission::name);
+    let mode = verdict.permitted().map(|mode| mode.to_string());
+    json!({
+        "permissions": permissions.collect::<Vec<_>>(), "mode": mode,
+        "limit": verdict.limit.map(Limit::name), "text": verdict.limit.map(|limit| limit.to_string()),
     })
 }
 
@@ -208,8 +222,18 @@ pub fn receipt_json(receipt: &Receipt) -> Value {
 fn session_json(event: &SessionEvent) -> Value {
     let mode_json = |name: &str, mode: &Mode| json!({"event": name, "mode": mode.to_string()});
     match event {
-        SessionEvent::Trust { peer, words } => {
-            json!({"event": "trust", "peer": card(peer), "words": words.words()})
+        SessionEvent::Trust {
+            peer,
+            verdict,
+            words,
+        } => {
+            let warning =
+                |warning: &Warning| json!({"code": warning.name(), "text": warning.to_string()});
+            let warnings: Vec<_> = verdict.warnings.iter().map(warning).collect();
+            json!({
+                "event": "trust", "peer": card(peer, verdict), "words": words.words(),
+                "permitted": permitted(verdict), "warnings": warnings,
+            })
         }
         SessionEvent::PeerCheckedSas(same) => json!({"event": "peer_checked_words", "same": same}),
         SessionEvent::ConsentPrompt {

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use prost::Message;
 use quinn::{Connection, RecvStream, SendStream};
 use remora_proto::{
+    org::verdict::{self, Verdict},
     path::{candidate::Policy, machine::Moved},
     session::{
         Act, Command, Event as SessionEvent, Phase, Receipt, Refusal, Rights, Session, Setup,
@@ -48,6 +49,7 @@ use crate::{
     deadline::until,
     event::{Event, Input, PathSnapshot},
     help::incoming,
+    identity::Identity,
     path::{congestion::WayNumber, mover},
     share::sharing::{self, Sharing, ToScreen, ToSession},
 };
@@ -68,6 +70,8 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the way is measured. QUIC measures by what it has acknowledged, and who mostly receives sends next to nothing of that
 /// kind: it would show the handshake's round trip for half a minute.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often one looks whether anything was heard; so late at most is a silence noticed.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(250);
 /// Who waits for a measurement; of more, those who came first are told nothing.
 const MAX_WAITING: usize = 8;
 
@@ -118,10 +122,30 @@ pub enum Picture {
     Screen(Box<Sharing>),
 }
 
+/// What this side thinks of the other, for as long as the session lasts.
+#[derive(Debug)]
+pub struct Judge {
+    /// This side's.
+    pub identity: Identity,
+    /// The other.
+    pub peer: inner::Peer,
+}
+
+impl Judge {
+    /// With the papers and the policy of the moment, at the time of the moment.
+    fn verdict(&self) -> Result<Verdict, verdict::Refusal> {
+        if let Some(member) = &self.identity.member {
+            member.refresh();
+        }
+        self.identity.judge(&self.peer.introduction, self.peer.node)
+    }
+}
+
 /// Runs a session until it has ended; nothing is left running afterwards.
 pub async fn run(
     inner: Inner,
     setup: Setup,
+    judge: Judge,
     policy: Policy,
     mut channels: Channels,
     mut relays: Relays,
@@ -183,6 +207,7 @@ pub async fn run(
         }
     };
 
+    let mut verdict = setup.verdict.clone();
     let mut session = Session::new(setup, Instant::now());
     let snapshot = |rtt: Option<Duration>| {
         let (direct, why_relayed) = route.explain();
@@ -203,12 +228,14 @@ pub async fn run(
     let mut rtt = None;
     let mut waiting: Vec<oneshot::Sender<PathSnapshot>> = Vec::new();
     channels.path.send_replace(snapshot(rtt));
-    let [mut renewal, mut measure] = [SNAPSHOT_INTERVAL, MEASURE_INTERVAL].map(interval);
-    for ticks in [&mut renewal, &mut measure] {
+    let [mut renewal, mut measure, mut listen] =
+        [SNAPSHOT_INTERVAL, MEASURE_INTERVAL, LISTEN_INTERVAL].map(interval);
+    for ticks in [&mut renewal, &mut measure, &mut listen] {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let (mut controls_over, mut chats_over) = (false, false);
     let mut sign_out = false;
+    let mut heard = 0;
     let receipt = loop {
         // A stream ends with the connection. What still waits on the other one is heard first.
         if controls_over && (chats_over || !session.accepts_chat()) {
@@ -282,8 +309,10 @@ pub async fn run(
                         continue;
                     }
                     Some(Input::Keys(events)) => {
-                        // Full: the network is behind, and old keys are worse than none but a release.
-                        if input_tx.try_send(encode(&schema::InputBatch { events })).is_err() {
+                        // Full: the network is behind, and old keys are worse than none but a release. So are those that nobody
+                        // sees the effect of: they would all be pressed when the other side is back.
+                        let is_interrupted = session.phase() == Phase::Interrupted;
+                        if is_interrupted || input_tx.try_send(encode(&schema::InputBatch { events })).is_err() {
                             tracing::debug!("input dropped");
                         }
                         continue;
@@ -356,12 +385,23 @@ pub async fn run(
             _ = measure.tick() => if ping.try_send(()).is_err() {
                 tracing::debug!("the path is behind");
             },
+            _ = listen.tick(), if session.phase() != Phase::Ended => {
+                let so_far = frames_heard(&connection);
+                if std::mem::replace(&mut heard, so_far) != so_far {
+                    warn_of(session.handle_heard(Instant::now()));
+                }
+            }
             // There is room again.
             _ = chat_tx.reserve(), if !may_command => {}
             _ = renewal.tick() => {
                 let path = snapshot(rtt);
                 beside.tell(ToScreen::Path(path.kind().to_owned()));
                 channels.path.send_replace(path);
+                let now = judge.verdict();
+                if now != verdict {
+                    warn_of(session.handle_verdict(now.clone(), Instant::now()));
+                    verdict = now;
+                }
             }
         }
     };
@@ -379,6 +419,12 @@ pub async fn run(
         tracing::debug!("the inner connection did not drain in time");
     }
     receipt
+}
+
+/// QUIC frames of the other side so far, of those that an idle connection has, too. Only authentic packets have any.
+fn frames_heard(connection: &Connection) -> u64 {
+    let frames = connection.stats().frame_rx;
+    frames.acks + frames.ping + frames.stream
 }
 
 /// Packets go another way now: all who show it know it at once.
@@ -444,7 +490,11 @@ async fn publish(
                 published.acts.push(*act);
                 continue;
             }
-            SessionEvent::Starting { .. } => beside.tell(ToScreen::Open),
+            // For people it begins when there is something to see.
+            SessionEvent::Starting { .. } => {
+                beside.tell(ToScreen::Open);
+                continue;
+            }
             SessionEvent::Ended(ended) => published.receipt = Some(ended.clone()),
             SessionEvent::Media(_)
             | SessionEvent::PeerCheckedSas(_)

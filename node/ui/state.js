@@ -8,6 +8,8 @@ export function initial() {
     code: null,
     error: null,
     peer: null,
+    permitted: null,
+    warnings: [],
     words: null,
     mine: null,
     theirs: null,
@@ -68,7 +70,7 @@ const EVENTS = {
     state.rtt = event.rtt_ms;
   },
   trust(state, event, at) {
-    Object.assign(state, { stage: 'trust', peer: event.peer, words: event.words, trustAt: at });
+    Object.assign(state, { stage: 'trust', peer: event.peer, permitted: event.permitted ?? null, warnings: event.warnings ?? [], words: event.words, trustAt: at });
   },
   peer_checked_words(state, event) {
     state.theirs = event.same;

@@ -55,6 +55,7 @@ use self::{
 use crate::{
     id::Side,
     identity::{Introduction, Role},
+    org::verdict::{self, Verdict},
     sas::Nonce,
     wire::message::{
         MAX_CHAT_TEXT_BYTES,
@@ -73,6 +74,8 @@ pub struct Setup {
     pub nonce: Nonce,
     /// What the other side said in it.
     pub peer: Introduction,
+    /// What is to be thought of that: see [`verdict::judge`].
+    pub verdict: Result<Verdict, verdict::Refusal>,
     /// Final Noise handshake hash.
     pub handshake_hash: [u8; 32],
     /// What may become of it.
@@ -96,10 +99,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins: reveals this side's nonce and waits for the other's.
+    /// Begins: reveals this side's nonce and waits for the other's; or ends, when there can be no session with the other side.
     pub fn new(setup: Setup, now: Instant) -> Self {
         let nonce = Bytes::copy_from_slice(setup.nonce.as_bytes());
         let lenient = setup.role == Role::Helper;
+        let refusal = setup.verdict.as_ref().err().copied();
         let mut timers = Running::new(setup.terms.durations.clone(), lenient);
         timers.start(Timer::Join, now);
         timers.start(Timer::Lost, now);
@@ -114,7 +118,10 @@ impl Session {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         };
-        session.tell(&Word::Reveal(nonce));
+        match refusal {
+            Some(refusal) => session.end(refusal.end_reason(), now), // 10
+            None => session.tell(&Word::Reveal(nonce)),
+        }
         session
     }
 
@@ -404,6 +411,19 @@ impl Session {
 
     fn world(&mut self, what: World, now: Instant) -> Result<(), Refusal> {
         self.happen(Happening::World(what), now)
+    }
+
+    /// The organisation thinks otherwise now. What is not permitted any more ends at once, at both sides.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the session is over.
+    pub fn handle_verdict(
+        &mut self,
+        verdict: Result<Verdict, verdict::Refusal>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        self.setup.verdict = verdict;
+        self.world(World::Judged, now)
     }
 
     /// Acts on the deadlines that have come.

@@ -17,6 +17,7 @@ use remora_proto::{
     code::Code,
     id::{ExchangeId, Side},
     identity::{Introduction, Role},
+    org::verdict::Verdict,
     path::candidate::Named,
     random::Random,
     rendezvous::{
@@ -273,7 +274,9 @@ impl World {
                 role,
                 side,
                 nonce: nonces[index(role)].clone(),
+                verdict: Ok(Verdict::unmanaged()),
                 peer: Introduction {
+                    papers: None,
                     role: peer,
                     profile: profile(peer),
                     commitment,

@@ -20,7 +20,7 @@ use remora_proto::{
 };
 
 #[test]
-fn chat_arrives_in_order_with_every_script() {
+fn d_1_chat_arrives_in_order_with_every_script() {
     let mut two = Two::active(attended(), Mode::View);
     let texts = ["plain", "نص عربي", "漢字かな", "👩‍💻🏳️‍🌈", "a\u{301}\u{0}", ""];
     for text in texts {

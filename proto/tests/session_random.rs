@@ -17,11 +17,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pair::{able, ms, side};
+use pair::{able, ms, permitted, side};
 use people::epoch;
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use remora_proto::{
     identity::Role,
+    org::permission::Permissions,
     random::Random,
     sas::Nonce,
     session::{
@@ -151,7 +152,7 @@ impl Watched {
     }
 
     /// Takes what came of it; gives what goes to the other side.
-    fn drain(&mut self, terms: &Terms) -> Vec<Transmit> {
+    fn drain(&mut self, terms: &Terms, caps: [Option<Mode>; 2]) -> Vec<Transmit> {
         let mut said = vec![];
         while let Some(transmit) = self.session.poll_transmit() {
             assert!(!self.said_end, "12: a word after the end");
@@ -175,12 +176,12 @@ impl Watched {
                 _ => {}
             }
         }
-        self.check(terms);
+        self.check(terms, caps);
         said
     }
 
     /// What must be true of a side at any time.
-    fn check(&self, terms: &Terms) {
+    fn check(&self, terms: &Terms, caps: [Option<Mode>; 2]) {
         let session = &self.session;
         let (phase, mode, elevation, rights) = picture(session);
         let live = matches!(phase, Phase::Active | Phase::Interrupted | Phase::Ending);
@@ -197,7 +198,7 @@ impl Watched {
             assert!(!rights.interrupted, "11");
         }
         if self.role == Role::Sharer {
-            self.check_sharer(terms);
+            self.check_sharer(terms, caps[0]);
         }
         if let Some(receipt) = &self.receipt {
             assert_eq!(phase, Phase::Ended, "10");
@@ -206,7 +207,7 @@ impl Watched {
                 (None, Elevation::None),
                 "11, 12"
             );
-            assert!(receipt.mode <= terms.cap(), "3");
+            assert!(receipt.mode <= caps[1], "3");
         } else {
             // The last chat may still be under way.
             let flushes = session.poll_timeout().is_some();
@@ -217,7 +218,7 @@ impl Watched {
         }
     }
 
-    fn check_sharer(&self, terms: &Terms) {
+    fn check_sharer(&self, terms: &Terms, cap: Option<Mode>) {
         let session = &self.session;
         if session.mode().is_some() {
             let yes = match terms.kind {
@@ -226,7 +227,7 @@ impl Watched {
             };
             assert!(yes, "2: an attended session without a yes");
             assert!(session.mode() <= self.asked, "3: more than was asked");
-            assert!(session.mode() <= terms.cap(), "3: more than is permitted");
+            assert!(session.mode() <= cap, "3: more than is permitted");
             if terms.kind == Kind::Attended {
                 assert!(session.mode() <= self.allowed, "3: more than was allowed");
             }
@@ -265,13 +266,6 @@ fn terms(random: &mut StdRng) -> Terms {
             true => Entry::Link,
             false => Entry::Code,
         },
-        permitted: [
-            None,
-            Some(Mode::View),
-            Some(Mode::Control),
-            Some(Mode::Control),
-        ][random.random_range(0..4)],
-        may_elevate: random.random_bool(0.9),
         elevation_blocked: random.random_bool(0.1),
         multi_user: random.random_bool(0.1),
         local_end: match random.random_bool(0.5) {
@@ -289,6 +283,27 @@ fn terms(random: &mut StdRng) -> Terms {
         },
         ..Terms::default()
     }
+}
+
+fn permissions(random: &mut StdRng) -> Permissions {
+    let guest = Permissions::GUEST;
+    let all = [
+        Permissions::NONE,
+        guest,
+        Permissions::ATTENDED,
+        Permissions::ALL,
+        Permissions::ALL,
+    ];
+    all.choose(random).copied().unwrap_or(guest)
+}
+
+fn cap(permissions: Permissions, terms: &Terms) -> Option<Mode> {
+    let link = match terms.entry {
+        Entry::Link => Mode::View,
+        Entry::Code | Entry::Notify | Entry::Request => Mode::Control,
+    };
+    let verdict = permitted(permissions).ok()?;
+    verdict.permitted().map(|mode| mode.min(link))
 }
 
 /// Mostly what the phase makes likely, so that long sessions come about; now and then anything.
@@ -433,6 +448,9 @@ fn media(random: &mut StdRng) -> Body {
 
 struct World {
     now: Instant,
+    /// The most that the helper may, by verdict and terms; and has been allowed to at any time.
+    cap: Option<Mode>,
+    most: Option<Mode>,
     terms: Terms,
     sides: [Watched; 2],
     nonces: [Nonce; 2],
@@ -442,15 +460,26 @@ struct World {
 impl World {
     fn new(random: &mut StdRng) -> Self {
         let (now, terms) = (epoch(), terms(random));
+        let permissions = permissions(random);
+        let cap = cap(permissions, &terms);
+        let verdict = || permitted(permissions);
         let mut seeded = Random::seeded(random.next_u64());
         let nonces = [Nonce::generate(&mut seeded), Nonce::generate(&mut seeded)];
         let [a, b] = &nonces;
         let sides = [
-            Watched::new(Role::Helper, side(Role::Helper, [a, b], terms.clone(), now)),
-            Watched::new(Role::Sharer, side(Role::Sharer, [b, a], terms.clone(), now)),
+            Watched::new(
+                Role::Helper,
+                side(Role::Helper, [a, b], verdict(), terms.clone(), now),
+            ),
+            Watched::new(
+                Role::Sharer,
+                side(Role::Sharer, [b, a], verdict(), terms.clone(), now),
+            ),
         ];
         Self {
             now,
+            cap,
+            most: cap,
             terms,
             sides,
             nonces,
@@ -509,7 +538,7 @@ impl World {
     fn collect(&mut self, honest: bool) {
         self.events += 1;
         for from in 0..2 {
-            for said in self.sides[from].drain(&self.terms) {
+            for said in self.sides[from].drain(&self.terms, [self.cap, self.most]) {
                 let other = &mut self.sides[1 - from];
                 match said {
                     _ if !honest => {}
@@ -542,10 +571,23 @@ impl World {
             }
             _ => match random.random_range(0..99u32) {
                 what if what % 9 == 4 && honest => self.resume(),
+                5 => self.judge(random),
                 what => self.sides[at].world(what, now),
             },
         }
         self.collect(honest);
+    }
+
+    /// The organisation thinks otherwise.
+    fn judge(&mut self, random: &mut StdRng) {
+        let permissions = permissions(random);
+        self.cap = cap(permissions, &self.terms);
+        self.most = self.most.max(self.cap);
+        for side in &mut self.sides {
+            side.session
+                .handle_verdict(permitted(permissions), self.now)
+                .ok();
+        }
     }
 
     /// An honest restart: what was said has arrived, and both are back at once.

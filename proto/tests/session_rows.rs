@@ -10,10 +10,15 @@ mod people;
 
 use std::time::Duration;
 
-use pair::{Two, attended, ms, unattended};
+use pair::{Two, attended, ms, permitted, unattended};
 use people::profile;
 use remora_proto::{
     identity::Role,
+    org::{
+        permission::{Permission, Permissions},
+        setting::{Setting, Settings},
+        verdict,
+    },
     session::{
         Act, Cause, Check, Command, Durations, Elevation, EndReason, Entry, Event, LocalEnd,
         Method, Mode, Phase, Refusal, SasState, SecurePrompt, Shield, T_ANSWER, T_CONSENT, T_ELEV,
@@ -39,7 +44,7 @@ fn t_09_both_see_each_other_and_the_same_words() {
     let mut two = Two::connected(attended());
     two.settle();
     let trust = |side: usize| match &two.heard[side][..] {
-        [Event::Trust { peer, words }] => (peer.clone(), *words),
+        [Event::Trust { peer, words, .. }] => (peer.clone(), *words),
         other => panic!("{other:?}"),
     };
     let ((sharer, a), (helper, b)) = (trust(0), trust(1));
@@ -72,6 +77,29 @@ fn t_10_a_join_takes_30_s_at_most() {
     assert!(
         matches!(&end[..], [Event::Ended(receipt)] if receipt.reason == EndReason::JoinTimeout)
     );
+}
+
+#[test]
+fn t_10_with_whom_there_can_be_no_session_it_ends_before_a_nonce_is_shown() {
+    for (refusal, reason) in [
+        (verdict::Refusal::OrgMismatch, EndReason::OrgMismatch),
+        (
+            verdict::Refusal::UnenrolledNotAllowed,
+            EndReason::UnenrolledNotAllowed,
+        ),
+        (verdict::Refusal::Revoked, EndReason::AuthFailed),
+        (verdict::Refusal::NotTheirs, EndReason::AuthFailed),
+    ] {
+        let mut two = Two::judged(attended(), [permitted(Permissions::ALL), Err(refusal)]);
+        let said: Vec<_> = std::iter::from_fn(|| two.sharer.poll_transmit()).collect();
+        assert!(matches!(said[..], [Transmit::Control(Body::Ended(_))]));
+        pair::deliver(&mut two.helper, said, two.now);
+        while two.helper.poll_transmit().is_some() {}
+        two.settle();
+        two.assert_ended(reason);
+        let known = |event: &Event| matches!(event, Event::Trust { .. });
+        assert!(!two.heard.iter().flatten().any(known), "{refusal}");
+    }
 }
 
 #[test]
@@ -108,23 +136,34 @@ fn t_11_the_helper_asks_and_the_sharer_is_asked() {
 
 #[test]
 fn t_11_what_is_not_permitted_is_not_even_asked() {
-    let terms = Terms {
-        permitted: Some(Mode::View),
-        ..attended()
-    };
-    let mut two = Two::trusting(terms.clone());
+    let guest = || permitted(Permissions::GUEST);
+    let mut two = Two::judged(attended(), [guest(), guest()]).settled();
     let refused = two.helper_does(Command::AskMode(Mode::Control));
     assert_eq!(refused.unwrap_err(), Refusal::ModeNotPermitted);
     assert_eq!(refused.unwrap_err().code(), "MODE_NOT_PERMITTED");
     assert_eq!(two.phases(), [Phase::Trust; 2]);
-    // Nor does it help to ask from a program that does not look.
-    let mut two = Two::between(attended(), terms);
-    two.settle();
+}
+
+/// The sharer's person is not even asked.
+#[test]
+fn t_11_a_modified_helper_gets_no_more_than_the_sharer_knows_it_to_be_permitted() {
+    let all = || permitted(Permissions::ALL);
+    let mut two = Two::judged(attended(), [all(), permitted(Permissions::GUEST)]).settled();
     two.helper_does(Command::AskMode(Mode::Control)).unwrap();
     assert!(two.heard[0].contains(&Event::Refused(Refusal::ModeNotPermitted)));
+    let is_prompt = |event: &Event| matches!(event, Event::ConsentPrompt { .. });
+    assert!(!two.heard[1].iter().any(is_prompt));
     assert_eq!(two.phases(), [Phase::Trust; 2], "and may ask for less");
     two.helper_does(Command::AskMode(Mode::View)).unwrap();
-    assert_eq!(two.phases(), [Phase::Consent; 2]);
+    assert!(two.sharer_does(Command::Allow(Mode::Control)).is_err());
+    two.sharer_does(Command::Allow(Mode::View)).unwrap();
+    two.sharer_does(Command::CaptureUp).unwrap();
+    assert_eq!(two.forge(ask_control()), Err(Refusal::ModeNotPermitted));
+    assert_eq!(two.sharer.mode(), Some(Mode::View));
+
+    let mut two = Two::judged(attended(), [all(), permitted(Permissions::NONE)]).settled();
+    two.helper_does(Command::AskMode(Mode::View)).unwrap();
+    assert!(two.heard[0].contains(&Event::Refused(Refusal::ModeNotPermitted)));
 }
 
 #[test]
@@ -636,6 +675,38 @@ fn t_32_an_administrator_ends_it() {
     }
 }
 
+#[test]
+fn t_32_what_is_not_permitted_any_more_ends_at_once() {
+    let judge = |two: &mut Two, verdict| {
+        two.sharer.handle_verdict(verdict, two.now).unwrap();
+        two.settle();
+    };
+    let mut lower = Two::elevated();
+    judge(&mut lower, permitted(Permissions::GUEST));
+    assert_eq!(lower.modes(), [Some(Mode::View); 2]);
+    assert_eq!(lower.acts(), [Act::Elevate, Act::Unelevate]);
+    for verdict in [permitted(Permissions::NONE), Err(verdict::Refusal::Revoked)] {
+        for state in [Two::elevated, || Two::asked(attended(), Mode::View)] {
+            let mut two = state();
+            judge(&mut two, verdict.clone());
+            two.assert_ended(EndReason::AdminEnded);
+        }
+    }
+    let mut asked = Two::asked(attended(), Mode::Control);
+    judge(&mut asked, permitted(Permissions::GUEST));
+    asked.assert_ended(EndReason::AdminEnded);
+    // More than before changes nothing by itself.
+    let mut more = Two::elevated();
+    judge(&mut more, permitted(Permissions::ALL));
+    assert_eq!(more.modes(), [Some(Mode::Control); 2]);
+    // Nor does it reach back: what was asked before cannot be allowed afterwards.
+    let mut late = Two::active(attended(), Mode::View);
+    late.helper_does(Command::AskMode(Mode::Control)).unwrap();
+    judge(&mut late, permitted(Permissions::GUEST));
+    assert!(late.heard[0].contains(&Event::UpgradeDeclined));
+    assert!(late.sharer_does(Command::Allow(Mode::Control)).is_err());
+}
+
 // ---- 33–36: interrupted ----------------------------------------------------------------------
 
 #[test]
@@ -1054,11 +1125,11 @@ fn d_3_a_policy_blocks_elevation() {
 
 #[test]
 fn d_4_control_does_not_bring_elevation() {
-    let without = Terms {
-        may_elevate: false,
-        ..attended()
-    };
-    let mut two = Two::active(without, Mode::Control);
+    let control = || permitted(Permissions::GUEST.or([Permission::Control].into_iter().collect()));
+    let mut two = Two::judged(attended(), [permitted(Permissions::ALL), control()]).settled();
+    two.helper_does(Command::AskMode(Mode::Control)).unwrap();
+    two.sharer_does(Command::Allow(Mode::Control)).unwrap();
+    two.sharer_does(Command::CaptureUp).unwrap();
     two.helper_does(Command::AskElevation).unwrap();
     assert_eq!(
         two.heard[0].last(),
@@ -1204,4 +1275,40 @@ fn u_6_nobody_there_can_end_it() {
         two.helper_does(Command::Leave).unwrap();
         two.assert_ended(EndReason::HelperLeft);
     }
+}
+
+#[test]
+fn u_8_unattended_help_is_a_permission_of_its_own() {
+    let attended_only = || permitted(Permissions::ATTENDED);
+    let verdicts = [permitted(Permissions::ALL), attended_only()];
+    let mut two = Two::judged(unattended(), verdicts).settled();
+    two.helper_does(Command::AskMode(Mode::View)).unwrap();
+    assert!(two.heard[0].contains(&Event::Refused(Refusal::NoPermission)));
+    assert_eq!(two.phases(), [Phase::Trust; 2]);
+}
+
+/// What an organisation has set is what a session at its device begins with.
+#[test]
+fn t_37_an_organisation_sets_the_times() {
+    let mut settings = Settings::default();
+    for text in [
+        "max-seconds=600",
+        "consent-seconds=30",
+        "block-elevation=on",
+        "unattended-reclaim=on",
+    ] {
+        let (setting, value) = Setting::parse(text).unwrap();
+        settings.set(setting, value);
+    }
+    let terms = Terms::of_policy(&settings, true);
+    assert_eq!(terms.durations.max, Some(Duration::from_secs(600)));
+    assert_eq!(terms.durations.idle, None);
+    assert_eq!(terms.durations.consent, Duration::from_secs(30));
+    assert_eq!(terms.durations.freeze, T_FREEZE);
+    assert!(terms.elevation_blocked && terms.multi_user);
+    assert_eq!(terms.local_end, LocalEnd::Reclaim);
+    assert_eq!(
+        Terms::of_policy(&Settings::default(), false),
+        Terms::default()
+    );
 }

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    Asked, Notice, client_config,
+    Asked, Notify, client_config,
     failure::{HelloError, connect_failure, hello_failure},
     stream::{End, Stream},
 };
@@ -126,7 +126,7 @@ impl Link {
         mut self,
         mut stream: Stream,
         mut asked: mpsc::Receiver<Asked>,
-        notify: mpsc::Sender<Notice>,
+        notify: Notify,
         connection: watch::Sender<Connection>,
     ) {
         while stream.talk(&mut asked, &notify, self.park_after).await == End::Parked {

@@ -99,8 +99,12 @@ pub struct Sharing {
     text: BarText,
     /// Counts pauses and beginnings: frames of an earlier epoch are thrown away.
     epoch: u32,
-    /// Nothing is shown at present: the sharer's pause, silence, a prompt of the system.
+    /// Nothing is shown at present: the sharer's pause, a prompt of the system.
     halted: bool,
+    /// Nothing is heard of the helper.
+    interrupted: bool,
+    /// A viewer has asked.
+    begun: bool,
     field: watch::Sender<Field>,
     stroke: u32,
     way: WayNumber,
@@ -143,6 +147,8 @@ impl Sharing {
             },
             epoch: 0,
             halted: false,
+            interrupted: false,
+            begun: false,
             field: watch::Sender::default(),
             stroke: 0,
             way: WayNumber::default(),
@@ -244,14 +250,23 @@ impl Sharing {
 
     /// What the session allows now.
     fn obey(&mut self, rights: Rights, outgoing: &mut Outgoing) {
-        if rights.is_halted() != self.halted {
-            self.halted = rights.is_halted();
+        let halted = rights.paused || rights.prompt.is_some();
+        if halted != self.halted {
+            self.halted = halted;
             self.epoch = self.epoch.wrapping_add(1);
             outgoing.give_up_all();
             self.tell(ToProjector::Pause {
                 paused: self.halted,
                 epoch: self.epoch,
             });
+        }
+        // What was sent into the silence is as old as that.
+        if std::mem::replace(&mut self.interrupted, rights.interrupted)
+            && rights.may_show()
+            && self.begun
+        {
+            outgoing.give_up_all();
+            self.begin_anew();
         }
         self.text.control = rights.mode == Some(Mode::Control);
         self.text.paused = rights.paused;
@@ -337,9 +352,14 @@ impl Sharing {
         if self.open().is_err() {
             return Some(Command::CaptureFailed);
         }
+        self.begun = true;
+        self.begin_anew();
+        None
+    }
+
+    fn begin_anew(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
         self.tell(ToProjector::Begin { epoch: self.epoch });
-        None
     }
 
     fn seen(&self, sequence: u32, drawing: Duration, outgoing: &mut Outgoing) {

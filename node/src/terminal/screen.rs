@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use remora_proto::{
     identity::{Profile, Role, is_unsafe_in_line},
+    org::{permission::Permissions, verdict::Verdict},
     rendezvous::CodeEnd,
     session::{Cause, Check, Command, EndReason, Event as SessionEvent, Mode, Receipt, Shield},
 };
@@ -63,6 +64,8 @@ pub struct Screen {
     deadline: Option<Instant>,
     started: Option<Instant>,
     wanted: Option<Mode>,
+    /// The most that the helper may ask for.
+    permitted: Option<Mode>,
     /// Whether the person has said that the words are the same, or that they differ.
     checked: bool,
     path: Option<PathSnapshot>,
@@ -109,6 +112,7 @@ impl Screen {
             deadline: None,
             started: None,
             wanted,
+            permitted: None,
             checked: false,
             path: None,
             peer_wants_relay: false,
@@ -233,7 +237,11 @@ impl Screen {
     ) -> (Vec<String>, Option<Input>) {
         let style = self.style;
         let lines = match event {
-            SessionEvent::Trust { peer, words } => return self.trust(peer, &words.to_string()),
+            SessionEvent::Trust {
+                peer,
+                verdict,
+                words,
+            } => return self.trust(peer, verdict, &words.to_string()),
             SessionEvent::PeerCheckedSas(true) => {
                 vec![style.good(&format!("{} says the words are the same.", self.peer))]
             }
@@ -442,7 +450,12 @@ impl Screen {
             .warn(&format!("{why} It ends in {}. {how}", clock(within)))
     }
 
-    fn trust(&mut self, peer: &Profile, words: &str) -> (Vec<String>, Option<Input>) {
+    fn trust(
+        &mut self,
+        peer: &Profile,
+        verdict: &Verdict,
+        words: &str,
+    ) -> (Vec<String>, Option<Input>) {
         let style = self.style;
         self.peer = format!("\u{2068}{}\u{2069}", peer.full_name);
         self.stage = Stage::Trust;
@@ -455,15 +468,26 @@ impl Screen {
             .map(|text| fenced(text))
             .collect();
         let card = [vec![style.strong(&self.peer)], rest].concat().join(" · ");
-        let mut lines = vec![
-            String::new(),
-            format!(
-                "{card}   {}",
-                style.bad("UNVERIFIED: nobody vouches for this yet")
-            ),
-            format!("Read these words to each other:  {}", style.strong(words)),
-        ];
-        let wanted = self.wanted.filter(|_| self.role == Role::Helper);
+        let badge = match verdict.verified {
+            true => style.good("✔ verified"),
+            false => style.bad("UNVERIFIED: nobody vouches for this yet"),
+        };
+        let mut lines = vec![String::new(), format!("{card}   {badge}")];
+        let warnings = verdict.warnings.iter();
+        lines.extend(warnings.map(|warning| style.warn(&format!("! {warning}"))));
+        if self.role == Role::Helper && !verdict.permissions.covers(Permissions::ATTENDED) {
+            let why = verdict.limit.map(|limit| format!(" ({limit})"));
+            let why = why.unwrap_or_default();
+            lines.push(style.warn(&format!("You are permitted: {}{why}", verdict.permissions)));
+        }
+        lines.push(format!(
+            "Read these words to each other:  {}",
+            style.strong(words)
+        ));
+        self.permitted = verdict.permitted();
+        let wanted = self
+            .wanted
+            .filter(|mode| self.role == Role::Helper && Some(*mode) <= self.permitted);
         if let Some(mode) = wanted {
             self.stage = Stage::Asked;
             lines.push(style.dim(&format!("Asking for {mode}…")));
@@ -503,7 +527,6 @@ impl Screen {
             (EndReason::SharerLeftSignedOut, Role::Sharer) => "You left, and are signed out".into(),
             (EndReason::SharerLeftSignedOut, Role::Helper) => format!("{peer} left, and is signed out"),
             (EndReason::Reclaimed, _) => "The computer was taken back by somebody there".into(),
-            (EndReason::AdminEnded, _) => "An administrator ended the session".into(),
             (EndReason::Reconfirm | EndReason::MaxDuration | EndReason::Idle, _) => {
                 "Nobody said that the session is to go on".into()
             }
@@ -513,6 +536,13 @@ impl Screen {
             }
             (EndReason::CaptureFailed, Role::Helper) => format!("{peer}'s screen cannot be shown"),
             (EndReason::AuthFailed, _) => "The other side could not prove who it is".into(),
+            (EndReason::OrgMismatch, _) => {
+                "The two of you belong to organisations that do not trust each other, or one of you to none".into()
+            }
+            (EndReason::UnenrolledNotAllowed, _) => {
+                "The sharer's device is not enrolled, and the organisation does not allow that".into()
+            }
+            (EndReason::AdminEnded, _) => "The organisation does not permit this session any more".into(),
             (reason, _) => reason.to_string(),
         };
         let line = format!("{what} · {} · {}", receipt.reason, clock(receipt.duration));
@@ -539,9 +569,11 @@ impl Screen {
                 } else {
                     "Words the same? [y]es [n]o · "
                 };
-                let next = match role {
-                    Role::Helper => "ask for: [v]iew [c]ontrol",
-                    Role::Sharer => "waiting for what your helper asks",
+                let next = match (role, self.permitted) {
+                    (Role::Helper, Some(Mode::Control)) => "ask for: [v]iew [c]ontrol",
+                    (Role::Helper, Some(Mode::View)) => "ask for: [v]iew (control: not permitted)",
+                    (Role::Helper, None) => "nothing is permitted here; /leave",
+                    (Role::Sharer, _) => "waiting for what your helper asks",
                 };
                 format!("{words}{next} > ")
             }
@@ -681,7 +713,9 @@ impl Screen {
                     ),
                 });
             }
-            Input::Session(Command::AskMode(_)) if self.stage == Stage::Trust => {
+            Input::Session(Command::AskMode(mode))
+                if self.stage == Stage::Trust && Some(*mode) <= self.permitted =>
+            {
                 self.stage = Stage::Asked
             }
             Input::Session(Command::Allow(_)) | Input::Session(Command::Decline)

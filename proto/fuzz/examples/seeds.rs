@@ -14,7 +14,7 @@ use remora_proto::{
     park::{Datagram, Grant, Saying},
     path::candidate::{Candidate, Kind, Named},
     random::Random,
-    record::{EPOCH_MS, HostRole, RecordKey, MAX_LIFETIME_MS, Record, Waiting},
+    record::{EPOCH_MS, HostRole, MAX_LIFETIME_MS, Record, RecordKey, Waiting},
     sas::Nonce,
     wire::{
         frame::Header,
@@ -171,6 +171,7 @@ fn message() -> std::io::Result<()> {
             Profile::new("Sam Okafor", "会計", "Ünïcode GmbH", "contoso.com").expect("valid");
         let commitment = Nonce::generate(&mut Random::seeded(1)).commitment();
         let introduction = Introduction {
+            papers: None,
             role,
             profile,
             commitment,

@@ -11,6 +11,7 @@ use prost::Message;
 use remora_proto::{
     id::Side,
     identity::{Introduction, Profile, Role},
+    org::verdict::Verdict,
     path::candidate::Named,
     random::Random,
     sas::Nonce,
@@ -39,7 +40,9 @@ fuzz_target!(|data: &[u8]| {
         role,
         side,
         nonce: ours,
+        verdict: Ok(Verdict::unmanaged()),
         peer: Introduction {
+            papers: None,
             role: role.peer(),
             profile: Profile::new("Maria Lopez", "", "", "").expect("valid"),
             commitment: theirs.commitment(),

@@ -1,8 +1,12 @@
 //! Who may do what (SESSION.md §1.5): the terms a session begins with, and what they and its state allow at this moment.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Durations, Mode, Refusal, SecurePrompt};
+use super::{Durations, Mode, Refusal, SecurePrompt, Setup};
+use crate::org::{
+    permission::Permission,
+    setting::{Setting, Settings},
+};
 
 /// Whether somebody sits at the sharer's computer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,17 +75,14 @@ impl Default for Platform {
     }
 }
 
-/// What a session begins with. The sharer's are in force; the helper's only spare a question that would be refused.
+/// What a session begins with, beside what the helper is permitted ([`Verdict`](crate::org::verdict::Verdict)). The sharer's are in
+/// force; the helper's only spare a question that would be refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// Whether somebody sits there.
     pub kind: Kind,
     /// How the two came together.
     pub entry: Entry,
-    /// The most that the helper's permissions allow; `None`: nothing.
-    pub permitted: Option<Mode>,
-    /// Elevation is a permission of its own (guide, D-4).
-    pub may_elevate: bool,
     /// Policy of the device: elevation is blocked (guide, D-3).
     pub elevation_blocked: bool,
     /// Policy: no restarts.
@@ -106,8 +107,6 @@ impl Default for Terms {
         Self {
             kind: Kind::default(),
             entry: Entry::default(),
-            permitted: Some(Mode::Control),
-            may_elevate: true,
             elevation_blocked: false,
             restart_forbidden: false,
             multi_user: false,
@@ -120,18 +119,72 @@ impl Default for Terms {
     }
 }
 
-impl Terms {
+impl Setup {
     /// The most that may be asked for: min(permission, entry cap, platform cap), row 11; `None`: nothing.
     pub fn cap(&self) -> Option<Mode> {
-        let cap = self.entry.cap().min(self.platform.mode);
-        self.permitted.map(|permitted| permitted.min(cap))
+        let permitted = self.verdict.as_ref().ok()?.permitted()?;
+        Some(
+            permitted
+                .min(self.terms.entry.cap())
+                .min(self.terms.platform.mode),
+        )
+    }
+
+    fn has(&self, permission: Permission) -> bool {
+        let verdict = self.verdict.as_ref();
+        verdict.is_ok_and(|verdict| verdict.permissions.has(permission))
     }
 
     /// Rows 11 and 20.
     pub(super) fn may_ask(&self, mode: Mode) -> Result<(), Refusal> {
-        match self.cap().is_some_and(|cap| mode <= cap) {
-            true => Ok(()),
-            false => Err(Refusal::ModeNotPermitted),
+        if self.cap().is_none_or(|cap| mode > cap) {
+            return Err(Refusal::ModeNotPermitted);
+        }
+        match self.terms.kind {
+            Kind::Unattended if !self.has(Permission::Unattended) => Err(Refusal::NoPermission),
+            Kind::Attended | Kind::Unattended => Ok(()),
+        }
+    }
+
+    /// Row 23.
+    pub(super) fn may_elevate(&self) -> Result<(), Refusal> {
+        // A permission of its own (guide, D-4).
+        if !self.has(Permission::Elevation) {
+            Err(Refusal::NoPermission)
+        } else if self.terms.elevation_blocked {
+            Err(Refusal::ElevationBlocked)
+        } else if !self.terms.platform.elevates {
+            Err(Refusal::Unsupported)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Terms {
+    /// Of an attended session by code, at a device of an organisation that has set this.
+    pub fn of_policy(settings: &Settings, multi_user: bool) -> Self {
+        let time = |setting| Duration::from_secs(settings.value(setting).into());
+        let if_any = |setting| settings.is_on(setting).then(|| time(setting));
+        Self {
+            elevation_blocked: settings.is_on(Setting::BlockElevation),
+            restart_forbidden: settings.is_on(Setting::BlockRestart),
+            multi_user,
+            local_end: match settings.is_on(Setting::UnattendedReclaim) {
+                true => LocalEnd::Reclaim,
+                false => LocalEnd::Forbid,
+            },
+            skip_wait: settings.is_on(Setting::SkipWaitWhenNoUser),
+            durations: Durations {
+                consent: time(Setting::ConsentSeconds),
+                unattended: time(Setting::UnattendedSeconds),
+                freeze: time(Setting::FreezeSeconds),
+                reconfirm: if_any(Setting::ReconfirmSeconds),
+                max: if_any(Setting::MaxSeconds),
+                idle: if_any(Setting::IdleSeconds),
+                ..Durations::default()
+            },
+            ..Self::default()
         }
     }
 
@@ -140,19 +193,6 @@ impl Terms {
         match self.kind {
             Kind::Unattended if !self.platform.shields => Err(Refusal::PrerequisiteMissing),
             Kind::Attended | Kind::Unattended => Ok(()),
-        }
-    }
-
-    /// Row 23.
-    pub(super) fn may_elevate(&self) -> Result<(), Refusal> {
-        if !self.may_elevate {
-            Err(Refusal::NoPermission)
-        } else if self.elevation_blocked {
-            Err(Refusal::ElevationBlocked)
-        } else if !self.platform.elevates {
-            Err(Refusal::Unsupported)
-        } else {
-            Ok(())
         }
     }
 

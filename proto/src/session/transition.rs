@@ -344,6 +344,7 @@ impl Session {
                 self.end(EndReason::HelperLeft, now);
             }
             (state, World(Wo::Kill)) if state.is_open() => self.end(EndReason::AdminEnded, now),
+            (state, World(Wo::Judged)) if state.is_open() => self.row_32(state, now),
             (state, World(Wo::Malformed)) if state.is_open() => self.end(EndReason::Internal, now),
             (state, World(Wo::Gone)) if state.is_open() => {
                 self.finish(EndReason::ConnectionLost, now);
@@ -407,6 +408,10 @@ impl Session {
         let Some(theirs) = nonce else {
             return self.end(EndReason::AuthFailed, now); // 10
         };
+        let verdict = match &self.setup.verdict {
+            Ok(verdict) => verdict.clone(),
+            Err(refusal) => return self.end(refusal.end_reason(), now), // 10
+        };
         let (host, joiner) = match self.setup.side {
             Side::Host => (&self.setup.nonce, &theirs),
             Side::Joiner => (&theirs, &self.setup.nonce),
@@ -417,13 +422,14 @@ impl Session {
         self.timers.start(T::Mode, now);
         self.events.push_back(Event::Trust {
             peer: self.setup.peer.profile.clone(),
+            verdict,
             words,
         });
     }
 
     fn row_11(&mut self, mode: Mode, now: Instant) -> Done {
+        self.setup.may_ask(mode)?;
         let terms = &self.setup.terms;
-        terms.may_ask(mode)?;
         if self.is_sharer() {
             terms.has_prerequisites()?;
         }
@@ -511,7 +517,7 @@ impl Session {
     // ---- modes ---------------------------------------------------------------------------
 
     fn row_20(&mut self, now: Instant) -> Done {
-        self.setup.terms.may_ask(Mode::Control)?;
+        self.setup.may_ask(Mode::Control)?;
         self.change(|live| live.ask = Some(Ask::Control));
         self.timers.start(T::Upgrade, now);
         if self.is_sharer() {
@@ -554,7 +560,7 @@ impl Session {
     fn row_23(&mut self, now: Instant) -> Done {
         // Only the sharer knows its system and its policy.
         if self.is_sharer() {
-            self.setup.terms.may_elevate()?;
+            self.setup.may_elevate()?;
             let within = self.prompted(T::Elevation);
             self.events.push_back(Event::ElevationPrompt { within });
         }
@@ -590,6 +596,20 @@ impl Session {
                 self.events.push_back(Event::ElevationReleased);
             }
         }
+    }
+
+    /// The other side is told that what was asked or granted is over.
+    fn withdraw_elevation(&mut self) {
+        let asked = self
+            .state
+            .live()
+            .is_some_and(|live| live.elevation == Elevation::Asked);
+        let no = match asked && self.is_sharer() {
+            true => W::DeclineElevation,
+            false => W::ReleaseElevation,
+        };
+        self.tell(&no);
+        self.drop_elevation();
     }
 
     /// Sharer: 18, 26.
@@ -647,12 +667,7 @@ impl Session {
             return;
         };
         if live.elevation != Elevation::None {
-            let no = match (live.elevation, self.setup.role) {
-                (Elevation::Asked, Sharer) => W::DeclineElevation,
-                _ => W::ReleaseElevation,
-            };
-            self.tell(&no);
-            self.drop_elevation(); // 25
+            self.withdraw_elevation(); // 25
         }
         let asked = self.state.live().and_then(|live| live.ask);
         if let Some(ask) = asked {
@@ -752,6 +767,38 @@ impl Session {
     pub(super) fn was_active(&mut self, now: Instant) {
         if self.timers.at(T::Idle).is_some() {
             self.timers.start(T::Idle, now);
+        }
+    }
+
+    // ---- 32 ------------------------------------------------------------------------------
+
+    /// What is not permitted any more is over; where less is still enough, that stays.
+    fn row_32(&mut self, state: S, now: Instant) {
+        let cap = self.setup.cap();
+        let most = match state {
+            S::Consent { asked } | S::Countdown { asked } => Some(asked),
+            S::Starting { granted } => Some(granted),
+            state => state.live().map(|live| live.mode),
+        };
+        let is_live = state.live().is_some();
+        if self.setup.verdict.is_err()
+            || most.is_some_and(|most| cap.is_none() || (Some(most) > cap && !is_live))
+        {
+            return self.end(EndReason::AdminEnded, now);
+        }
+        let Some(live) = state.live() else { return };
+        if Some(live.mode) > cap {
+            self.tell(&W::Drop);
+            self.drop_elevation(); // 21
+            self.set_mode(Mode::View, self.setup.role);
+        } else if live.elevation != Elevation::None && self.setup.may_elevate().is_err() {
+            self.withdraw_elevation(); // 25
+        }
+        // More than is permitted now cannot be allowed any more.
+        if self.is_sharer() && live.ask == Some(Ask::Control) && cap < Some(Mode::Control) {
+            self.tell(&Ask::Control.no());
+            self.answered(Ask::Control);
+            self.events.push_back(Event::UpgradeDeclined);
         }
     }
 

@@ -80,6 +80,8 @@ pub(super) enum World {
     Malformed,
     /// An administrator ended the session (C kill).
     Kill,
+    /// This side's organisation thinks otherwise of the other.
+    Judged,
     /// Sharer: somebody touched keyboard or mouse.
     LocalInput,
     /// Sharer: a secure prompt opened, or closed.
@@ -314,6 +316,7 @@ impl Word {
             | Body::PenStroke(_)
             | Body::PenClear(_)
             | Body::Relays(_)
+            | Body::Measured(_)
             | Body::Moving(_) => return None,
         })
     }

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use super::{Cause, Check, Receipt, SecurePrompt, Shield};
 use crate::{
     identity::{Profile, Role},
+    org::verdict::Verdict,
     sas::Words,
     wire::message::session as schema,
 };
@@ -159,6 +160,8 @@ pub enum Event {
     Trust {
         /// Who it says it is.
         peer: Profile,
+        /// What is to be thought of it.
+        verdict: Verdict,
         /// The short authentication string.
         words: Words,
     },

@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 use remora_proto::{
     id::Side,
     identity::{Introduction, Role},
+    org::{
+        permission::Permissions,
+        verdict::{self, Limit, Verdict},
+    },
     path::candidate::Named,
     random::Random,
     sas::Nonce,
@@ -62,10 +66,29 @@ pub(crate) fn unattended() -> Terms {
     }
 }
 
+pub(crate) type Judged = Result<Verdict, verdict::Refusal>;
+
+/// The helper may do this and no more.
+pub(crate) fn permitted(permissions: Permissions) -> Judged {
+    let limit = (permissions == Permissions::NONE).then_some(Limit::OutOfScope);
+    Ok(Verdict {
+        permissions,
+        limit,
+        ..Verdict::unmanaged()
+    })
+}
+
 /// One side, which has the other's commitment.
-pub(crate) fn side(role: Role, nonces: [&Nonce; 2], terms: Terms, now: Instant) -> Session {
+pub(crate) fn side(
+    role: Role,
+    nonces: [&Nonce; 2],
+    verdict: Judged,
+    terms: Terms,
+    now: Instant,
+) -> Session {
     let [own, theirs] = nonces;
     let peer = Introduction {
+        papers: None,
         role: role.peer(),
         profile: profile(role.peer()),
         commitment: theirs.commitment(),
@@ -80,6 +103,7 @@ pub(crate) fn side(role: Role, nonces: [&Nonce; 2], terms: Terms, now: Instant) 
         side,
         nonce: own.clone(),
         peer,
+        verdict,
         handshake_hash: [7; 32],
         terms,
     };
@@ -87,29 +111,35 @@ pub(crate) fn side(role: Role, nonces: [&Nonce; 2], terms: Terms, now: Instant) 
 }
 
 impl Two {
-    /// Both have the same terms, and have just connected.
+    /// Both have the same terms, and have just connected; the helper may do everything.
     pub(crate) fn connected(terms: Terms) -> Self {
-        Self::between(terms.clone(), terms)
+        let all = || permitted(Permissions::ALL);
+        Self::judged(terms, [all(), all()])
     }
 
-    /// The helper believes in other terms than are in force.
-    pub(crate) fn between(helpers: Terms, sharers: Terms) -> Self {
+    /// What the helper believes it may do, and what the sharer knows.
+    pub(crate) fn judged(terms: Terms, verdicts: [Judged; 2]) -> Self {
         let now = epoch();
+        let [helpers, sharers] = verdicts;
         let mut random = Random::seeded(1);
         let (a, b) = (Nonce::generate(&mut random), Nonce::generate(&mut random));
         Self {
             now,
-            helper: side(Role::Helper, [&a, &b], helpers, now),
-            sharer: side(Role::Sharer, [&b, &a], sharers, now),
+            helper: side(Role::Helper, [&a, &b], helpers, terms.clone(), now),
+            sharer: side(Role::Sharer, [&b, &a], sharers, terms, now),
             heard: [vec![], vec![]],
         }
     }
 
     /// TRUST
     pub(crate) fn trusting(terms: Terms) -> Self {
-        let mut two = Self::connected(terms);
-        two.settle();
-        two
+        Self::connected(terms).settled()
+    }
+
+    /// The same after everything has arrived.
+    pub(crate) fn settled(mut self) -> Self {
+        self.settle();
+        self
     }
 
     /// CONSENT or COUNTDOWN

@@ -23,6 +23,7 @@ use remora_proto::{
         ClientConfig, PeerInfo, Profile as Noise, Psk, PskId, PskStore, ServerConfig, StaticKey,
         endpoint_config,
     },
+    org::verdict::Verdict,
     path::candidate::Named,
     random::Random,
     record::HostRole,
@@ -234,6 +235,7 @@ impl Party {
     fn introduction(&self) -> Vec<u8> {
         let commitment = self.nonce.commitment();
         Introduction {
+            papers: None,
             role: self.role,
             profile: profile(self.role),
             commitment,
@@ -318,6 +320,7 @@ impl Person {
             role: party.role,
             side,
             nonce: party.nonce.clone(),
+            verdict: Ok(Verdict::unmanaged()),
             peer: introduction,
             handshake_hash: peer.handshake_hash,
             terms: Terms::default(),
