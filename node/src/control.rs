@@ -150,6 +150,8 @@ pub struct Control {
     policy: watch::Receiver<u64>,
     /// Round trip of one question, where the handshake says nothing of it.
     measured: Option<Duration>,
+    /// It is parked when it has been silent for so long.
+    pub(crate) park_after: Duration,
 }
 
 /// Where to say what the relay says unasked.
@@ -221,6 +223,7 @@ impl Control {
             relay: address,
             policy,
             measured: None,
+            park_after,
         };
         let task = link.run(stream, asked, notify, connection_tx);
         Ok(Started {

@@ -23,6 +23,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use remora_proto::{
     id::{RelayAddr, RelayId},
+    path::carriers::{MAX_RELAYS, Usable},
     wire::reflect::Load,
 };
 use tokio::task::JoinSet;
@@ -212,6 +213,40 @@ impl Homes {
         failures.sort_by_key(|(number, _)| *number);
         let first = failures.into_iter().next().map(|(_, failure)| failure);
         leaving.ok_or_else(|| first.unwrap_or_else(no_other))
+    }
+
+    /// The relays that this node can use, first the one that it is at.
+    fn usable(&self, home: &Attached) -> Vec<Usable> {
+        let rtt = Some(home.control.rtt());
+        let mut usable = vec![Usable {
+            relay: home.id(),
+            rtt,
+        }];
+        for near in self.own_first() {
+            let Near { rtt, .. } = *near;
+            let relay = near.relay.id;
+            if usable.iter().all(|usable| usable.relay != relay) {
+                usable.push(Usable { relay, rtt });
+            }
+        }
+        usable.truncate(MAX_RELAYS);
+        usable
+    }
+
+    /// How far away these are now, each by the address that answers first.
+    async fn measured(&self, relays: &[RelayId]) -> Vec<Usable> {
+        let known = self.own_first().into_iter();
+        let wanted = known.filter(|near| relays.contains(&near.relay.id));
+        let mut all: Vec<_> = wanted.cloned().collect();
+        measure::measure(&mut all).await;
+        all.sort_by_key(Near::rank);
+        let mut seen = BTreeSet::new();
+        all.retain(|near| seen.insert(near.relay.id));
+        let usable = all.into_iter().map(|near| Usable {
+            relay: near.relay.id,
+            rtt: near.rtt,
+        });
+        usable.collect()
     }
 
     /// A place at this relay.

@@ -33,7 +33,7 @@ use tokio::{
 };
 
 use crate::{
-    control::{Allocation, Control, Notice, PARK_AFTER, RequestError, relay_lost, unix_ms},
+    control::{Allocation, Control, Notice, RequestError, relay_lost, unix_ms},
     deadline::until,
     error::{Exit, Failure},
     event::{Event, Input},
@@ -193,7 +193,7 @@ pub async fn wait_without_relay(
 /// Ends when the relay does not answer any more, be it dead or its machine gone.
 async fn silence(control: &Control) {
     let (began, mut missed) = (Instant::now(), 0);
-    while began.elapsed() < PARK_AFTER {
+    while began.elapsed() < control.park_after {
         sleep(PULSE).await;
         let answered = timeout(PULSE_TIMEOUT, control.here()).await;
         let is_there = answered.is_ok_and(|answer| answer.is_ok());

@@ -30,7 +30,7 @@ use quinn::Connection;
 use remora_proto::{
     id::{RelayId, SessionId, Side},
     path::{
-        carriers::{self, Carriers, Command, Leg, MAX_RELAYS, Usable},
+        carriers::{self, Carriers, Command, Leg, Usable},
         meeting::{self, Meeting},
     },
     random::Random,
@@ -49,9 +49,8 @@ use tokio::{
 };
 
 use super::{
-    Homes, Near,
+    Homes,
     attached::{Attached, FAREWELL},
-    measure,
 };
 use crate::{
     control::{Allocation, Notice, RequestError},
@@ -153,7 +152,7 @@ impl Keeping {
         let keeping = Self {
             carriers: Carriers::new(home.id(), Random::system(), Instant::now()),
             meeting: Meeting::new(session.side, home.id(), Instant::now()),
-            usable: usable(&homes, &home),
+            usable: homes.usable(&home),
             homes,
             session,
             origin: Arc::clone(&home.socket),
@@ -446,7 +445,9 @@ impl Keeping {
         match command {
             meeting::Command::Measure => {
                 let usable: Vec<_> = self.usable.iter().map(|usable| usable.relay).collect();
-                self.measuring.spawn(measured(self.homes.clone(), usable));
+                let homes = self.homes.clone();
+                self.measuring
+                    .spawn(async move { homes.measured(&usable).await });
             }
             meeting::Command::Tell(usable) => {
                 self.tell_peer(Body::Measured(carriers::encode(&usable)));
@@ -555,42 +556,4 @@ async fn next_notice(at: &mut BTreeMap<RelayId, Attached>) -> (RelayId, Option<N
         Poll::Pending
     })
     .await
-}
-
-/// How far away these are now, each by the address that answers first.
-async fn measured(homes: Homes, relays: Vec<RelayId>) -> Vec<Usable> {
-    let known = homes.own_first().into_iter();
-    let wanted = known.filter(|near| relays.contains(&near.relay.id));
-    let mut all: Vec<_> = wanted.cloned().collect();
-    measure::measure(&mut all).await;
-    all.sort_by_key(Near::rank);
-    let mut usable: Vec<Usable> = Vec::new();
-    for near in all {
-        let relay = near.relay.id;
-        if usable.iter().all(|usable| usable.relay != relay) {
-            usable.push(Usable {
-                relay,
-                rtt: near.rtt,
-            });
-        }
-    }
-    usable
-}
-
-/// The relays that this node can use, first the one that it is at.
-fn usable(homes: &Homes, home: &Attached) -> Vec<Usable> {
-    let mut usable = vec![Usable {
-        relay: home.id(),
-        rtt: Some(home.control.rtt()),
-    }];
-    for near in homes.own_first() {
-        if usable.iter().all(|usable| usable.relay != near.relay.id) {
-            usable.push(Usable {
-                relay: near.relay.id,
-                rtt: near.rtt,
-            });
-        }
-    }
-    usable.truncate(MAX_RELAYS);
-    usable
 }

@@ -96,12 +96,7 @@ impl Homes {
 
     /// A place at a relay that is as near and has clearly less to do, or where we are.
     async fn share(&mut self, home: Attached) -> Attached {
-        // Those that there was a choice of were asked a moment ago.
-        for known in [&mut self.near, &mut self.learned] {
-            if known.iter().any(|near| !near.is_asked) {
-                measure::measure(known).await;
-            }
-        }
+        tokio::join!(ask_once(&mut self.near), ask_once(&mut self.learned));
         for known in [&mut self.near, &mut self.learned] {
             known.sort_by_key(Near::rank);
         }
@@ -127,6 +122,13 @@ impl Homes {
                 home
             }
         }
+    }
+}
+
+/// Those that there was a choice of were asked a moment ago.
+async fn ask_once(known: &mut [Near]) {
+    if known.iter().any(|near| !near.is_asked) {
+        measure::measure(known).await;
     }
 }
 

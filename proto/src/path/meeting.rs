@@ -21,8 +21,8 @@ use std::{
 use super::carriers::Usable;
 use crate::id::{RelayId, Side};
 
-/// Until relays are measured again, while nothing new is found.
-const EVERY: Duration = Duration::from_secs(20);
+/// Until relays are measured again, while nothing new is found: three small datagrams to each, from each side of each relayed session.
+const EVERY: Duration = Duration::from_secs(30);
 /// And while something is: a second look at what might be an accident.
 const SOON: Duration = Duration::from_secs(2);
 /// Rounds of which the least counts.
