@@ -195,6 +195,11 @@ fn permitted(verdict: &Verdict) -> Value {
     })
 }
 
+fn warnings(verdict: &Verdict) -> Vec<Value> {
+    let warning = |warning: &Warning| json!({"code": warning.name(), "text": warning.to_string()});
+    verdict.warnings.iter().map(warning).collect()
+}
+
 /// A role's stable name.
 pub fn role_name(role: Role) -> &'static str {
     match role {
@@ -227,14 +232,15 @@ fn session_json(event: &SessionEvent) -> Value {
             verdict,
             words,
         } => {
-            let warning =
-                |warning: &Warning| json!({"code": warning.name(), "text": warning.to_string()});
-            let warnings: Vec<_> = verdict.warnings.iter().map(warning).collect();
             json!({
                 "event": "trust", "peer": card(peer, verdict), "words": words.words(),
-                "permitted": permitted(verdict), "warnings": warnings,
+                "permitted": permitted(verdict), "warnings": warnings(verdict),
             })
         }
+        SessionEvent::Judged(verdict) => json!({
+            "event": "judged", "verified": verdict.verified,
+            "permitted": permitted(verdict), "warnings": warnings(verdict),
+        }),
         SessionEvent::PeerCheckedSas(same) => json!({"event": "peer_checked_words", "same": same}),
         SessionEvent::ConsentPrompt {
             mode,

@@ -7,7 +7,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use remora_proto::{
@@ -20,7 +20,6 @@ use remora_proto::{
         signed::Signed,
         verdict::{self, Refusal, Verdict},
     },
-    session::{Durations, Terms},
 };
 
 use crate::{
@@ -296,23 +295,6 @@ impl Identity {
             Some(member) => member.key().clone(),
             None => StaticKey::generate(),
         }
-    }
-
-    /// What a session is to begin with: what the policy says, and of `durations` what is shorter.
-    pub fn terms(&self, durations: &Durations) -> Terms {
-        let terms = self.member.as_deref().map(|member| {
-            let membership = member.membership();
-            let device = membership.papers().device.as_ref();
-            let multi_user = device.is_some_and(|device| device.multi_user);
-            Terms::of_policy(&membership.policy().settings, multi_user)
-        });
-        let mut terms = terms.unwrap_or_default();
-        let shorter = |ours: Option<Duration>, theirs| ours.into_iter().chain(theirs).min();
-        let policy = &mut terms.durations;
-        policy.reconfirm = shorter(policy.reconfirm, durations.reconfirm);
-        policy.max = shorter(policy.max, durations.max);
-        policy.idle = shorter(policy.idle, durations.idle);
-        terms
     }
 
     /// What is to be thought of the other side of a connection that proved `node`.

@@ -572,7 +572,8 @@ impl Node {
             handshake_hash: peer.handshake_hash,
             terms: Terms {
                 platform: channels.backends.platform(),
-                ..identity.terms(&self.durations)
+                durations: self.durations,
+                ..Terms::default()
             },
         };
         if let Err(refusal) = &setup.verdict {

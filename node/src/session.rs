@@ -497,6 +497,7 @@ async fn publish(
             }
             SessionEvent::Ended(ended) => published.receipt = Some(ended.clone()),
             SessionEvent::Media(_)
+            | SessionEvent::Judged(_)
             | SessionEvent::PeerCheckedSas(_)
             | SessionEvent::ConsentPrompt { .. }
             | SessionEvent::Countdown { .. }

@@ -72,6 +72,9 @@ const EVENTS = {
   trust(state, event, at) {
     Object.assign(state, { stage: 'trust', peer: event.peer, permitted: event.permitted ?? null, warnings: event.warnings ?? [], words: event.words, trustAt: at });
   },
+  judged(state, event) {
+    Object.assign(state, { permitted: event.permitted, warnings: event.warnings, peer: { ...state.peer, verified: event.verified } });
+  },
   peer_checked_words(state, event) {
     state.theirs = event.same;
   },
@@ -134,7 +137,9 @@ const EVENTS = {
   reconnected() {},
   check() {},
   goes_on() {},
-  refused(state) {
+  refused(state, event) {
+    // Nobody waits for an answer to that.
+    if (event.code === 'CHAT_BLOCKED_BY_POLICY') return;
     if (state.stage === 'asked') Object.assign(state, { stage: 'trust', asked: null });
     state.upgrade = null;
   },

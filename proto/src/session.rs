@@ -50,7 +50,7 @@ pub use words::{Act, Command, Event, Method, Mode, Refusal, Transmit};
 use self::{
     state::{Ask, State},
     timers::{Running, Timer},
-    word::{Happening, Word, World},
+    word::{Happening, Question, Word, World},
 };
 use crate::{
     id::Side,
@@ -78,7 +78,7 @@ pub struct Setup {
     pub verdict: Result<Verdict, verdict::Refusal>,
     /// Final Noise handshake hash.
     pub handshake_hash: [u8; 32],
-    /// What may become of it.
+    /// What may become of it, but for what the verdict says.
     pub terms: Terms,
 }
 
@@ -86,13 +86,15 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Session {
     setup: Setup,
+    /// The setup's before any verdict; there they are as they are in force.
+    terms: Terms,
     state: State,
     timers: Running,
     began: Instant,
     /// Sharer: what the helper was last told of a secure prompt.
     covered: Option<SecurePrompt>,
     /// Of the latest question of each kind: the helper's own, at the sharer the one heard.
-    numbers: [u32; 3],
+    numbers: [u32; 4],
     receipt: Receipt,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -100,20 +102,25 @@ pub struct Session {
 
 impl Session {
     /// Begins: reveals this side's nonce and waits for the other's; or ends, when there can be no session with the other side.
-    pub fn new(setup: Setup, now: Instant) -> Self {
+    pub fn new(mut setup: Setup, now: Instant) -> Self {
         let nonce = Bytes::copy_from_slice(setup.nonce.as_bytes());
         let lenient = setup.role == Role::Helper;
         let refusal = setup.verdict.as_ref().err().copied();
+        let terms = setup.terms.clone();
+        if let Ok(verdict) = &setup.verdict {
+            setup.terms = terms.under(verdict);
+        }
         let mut timers = Running::new(setup.terms.durations.clone(), lenient);
         timers.start(Timer::Join, now);
         timers.start(Timer::Lost, now);
         let mut session = Self {
             setup,
+            terms,
             state: State::Joining,
             timers,
             began: now,
             covered: None,
-            numbers: [0; 3],
+            numbers: [0; 4],
             receipt: Receipt::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -251,6 +258,7 @@ impl Session {
         if self.state.live().is_none() {
             return Err(Refusal::BadState("chat"));
         }
+        self.setup.terms.may_chat()?;
         if text.len() > MAX_CHAT_TEXT_BYTES {
             return Err(Refusal::BadState("a chat message over 16 KiB"));
         }
@@ -327,10 +335,17 @@ impl Session {
         }
         self.was_active(now);
         self.receipt.chat_received = chat.id;
-        self.events.push_back(Event::Chat {
-            id: chat.id,
-            text: chat.text,
-        });
+        match self.setup.terms.may_chat() {
+            Err(refusal) if self.setup.role == Role::Sharer && self.state.is_open() => {
+                self.tell(&Word::Refuse(Question::Chat, refusal));
+            }
+            Err(_) if self.setup.role == Role::Sharer => {}
+            // The sharer's terms are in force.
+            Ok(()) | Err(_) => self.events.push_back(Event::Chat {
+                id: chat.id,
+                text: chat.text,
+            }),
+        }
         if let State::Flushing { reason, chat_sent } = self.state
             && chat_sent <= self.receipt.chat_received
         {

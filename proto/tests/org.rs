@@ -5,6 +5,8 @@
     reason = "a test may fail anywhere"
 )]
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use prost::Message as _;
 use remora_proto::{
@@ -24,7 +26,7 @@ use remora_proto::{
     },
     path::candidate::Named,
     sas::Commitment,
-    session::Mode,
+    session::{Durations, LocalEnd, Mode, Terms},
     wire::message::{org as schema, session::HandshakePayload},
 };
 
@@ -398,6 +400,80 @@ fn u_8_nobody_works_unattended_at_a_device_that_is_not_the_organisations() {
     assert!(unattended(Some(device(&issuer))));
     assert!(!unattended(Some(personal)));
     assert!(!unattended(None));
+}
+
+// ---- what a session goes by --------------------------------------------------------------
+
+#[test]
+fn what_policy_and_device_say_is_what_a_session_goes_by() {
+    let terms = |set: &[(Setting, u32)]| {
+        let mut policy = policy();
+        for (setting, value) in set {
+            policy.settings.set(*setting, *value);
+        }
+        Terms::default().under(&at_sharer(policy, honest(), &contoso()).unwrap())
+    };
+    assert_eq!(terms(&[]), Terms::default());
+    let ms = Duration::from_millis;
+    let durations = Durations {
+        consent: ms(60_000),
+        unattended: ms(61_000),
+        freeze: ms(62_000),
+        reconfirm: Some(ms(63_000)),
+        max: Some(ms(64_000)),
+        idle: Some(ms(65_000)),
+        ..Durations::default()
+    };
+    let all = terms(&[
+        (Setting::BlockChat, 1),
+        (Setting::BlockElevation, 1),
+        (Setting::BlockRestart, 1),
+        (Setting::UnattendedReclaim, 1),
+        (Setting::SkipWaitWhenNoUser, 1),
+        (Setting::SignOutOnKill, 1),
+        (Setting::ConsentSeconds, 60),
+        (Setting::UnattendedSeconds, 61),
+        (Setting::FreezeSeconds, 62),
+        (Setting::ReconfirmSeconds, 63),
+        (Setting::MaxSeconds, 64),
+        (Setting::IdleSeconds, 65),
+    ]);
+    let expected = Terms {
+        chat_blocked: true,
+        elevation_blocked: true,
+        restart_forbidden: true,
+        local_end: LocalEnd::Reclaim,
+        skip_wait: true,
+        sign_out_on_kill: true,
+        durations,
+        ..Terms::default()
+    };
+    assert_eq!(all, expected);
+
+    // What the person has asked for is not given up for it.
+    let own = Terms {
+        durations: Durations {
+            max: Some(ms(30_000)),
+            idle: Some(ms(31_000)),
+            ..Durations::default()
+        },
+        ..Terms::default()
+    };
+    let mut lax = policy();
+    lax.settings.set(Setting::MaxSeconds, 60);
+    let verdict = at_sharer(lax, honest(), &contoso()).unwrap();
+    assert_eq!(own.under(&verdict), own);
+
+    let issuer = contoso();
+    let many = Device {
+        multi_user: true,
+        ..device(&issuer)
+    };
+    let credential = sharer_credential(&issuer, "contoso.com");
+    let own = Membership::new(papers(credential, Some(many), &issuer), sign(policy())).unwrap();
+    let shown = introduction(Role::Helper, Some(papers(honest(), None, &issuer)));
+    let verdict = judge(Some(&own), Role::Sharer, &shown, HELPER, NOW).unwrap();
+    assert!(Terms::default().under(&verdict).multi_user);
 }
 
 // ---- policy ------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ use std::time::Duration;
 use pair::{Two, attended, deliver};
 use remora_proto::{
     identity::Role,
-    session::{Command, EndReason, Event, Mode, Transmit},
+    session::{Command, EndReason, Event, Mode, Refusal, Terms, Transmit},
     wire::message::{
         MAX_CHAT_TEXT_BYTES,
         session::{self as schema, Chat, Control},
@@ -37,6 +37,33 @@ fn d_1_chat_arrives_in_order_with_every_script() {
             .collect();
         assert_eq!(heard, texts);
     }
+}
+
+#[test]
+fn d_1_where_policy_blocks_chat_it_is_not_shown_and_refused() {
+    let blocked = Terms {
+        chat_blocked: true,
+        ..attended()
+    };
+    let mut two = Two::active(blocked, Mode::View);
+    let hello = || Command::Chat("hello".into());
+    for refused in [two.helper_does(hello()), two.sharer_does(hello())] {
+        assert_eq!(refused, Err(Refusal::ChatBlocked));
+    }
+    // A helper's program that does not know, or care, is told each time.
+    for id in 1..3 {
+        let text = "hello".into();
+        two.sharer.handle_chat(Chat { id, text }, two.now).unwrap();
+        two.settle();
+        let told = |event: &&Event| **event == Event::Refused(Refusal::ChatBlocked);
+        assert_eq!(
+            two.heard[0].iter().filter(told).count(),
+            usize::try_from(id).unwrap()
+        );
+    }
+    let shown = |event: &Event| matches!(event, Event::Chat { .. });
+    assert!(!two.heard.iter().flatten().any(shown));
+    two.assert_goes_on();
 }
 
 #[test]

@@ -22,7 +22,11 @@ use people::epoch;
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use remora_proto::{
     identity::Role,
-    org::permission::Permissions,
+    org::{
+        permission::Permissions,
+        setting::{Setting, Settings},
+        verdict::Verdict,
+    },
     random::Random,
     sas::Nonce,
     session::{
@@ -583,10 +587,25 @@ impl World {
         let permissions = permissions(random);
         self.cap = cap(permissions, &self.terms);
         self.most = self.most.max(self.cap);
+        let mut settings = Settings::default();
+        for (setting, value) in [
+            (Setting::BlockElevation, 1),
+            (Setting::BlockRestart, 1),
+            (Setting::BlockChat, 1),
+            (Setting::MaxSeconds, 60),
+            (Setting::UnattendedReclaim, 1),
+        ] {
+            if random.random_bool(0.2) {
+                settings.set(setting, value);
+            }
+        }
+        let settings = Some(settings);
+        let verdict = permitted(permissions).map(|verdict| Verdict {
+            settings,
+            ..verdict
+        });
         for side in &mut self.sides {
-            side.session
-                .handle_verdict(permitted(permissions), self.now)
-                .ok();
+            side.session.handle_verdict(verdict.clone(), self.now).ok();
         }
     }
 

@@ -10,14 +10,14 @@ mod people;
 
 use std::time::Duration;
 
-use pair::{Two, attended, ms, permitted, unattended};
+use pair::{Judged, Two, attended, ms, permitted, unattended};
 use people::profile;
 use remora_proto::{
     identity::Role,
     org::{
         permission::{Permission, Permissions},
         setting::{Setting, Settings},
-        verdict,
+        verdict::{self, Verdict},
     },
     session::{
         Act, Cause, Check, Command, Durations, Elevation, EndReason, Entry, Event, LocalEnd,
@@ -707,6 +707,80 @@ fn t_32_what_is_not_permitted_any_more_ends_at_once() {
     assert!(late.sharer_does(Command::Allow(Mode::Control)).is_err());
 }
 
+/// Of a helper who may do everything, by an organisation that has set this.
+fn set(text: &str) -> Verdict {
+    let (setting, value) = Setting::parse(text).expect("a setting");
+    let mut settings = Settings::default();
+    settings.set(setting, value);
+    Verdict {
+        permissions: Permissions::ALL,
+        settings: Some(settings),
+        ..Verdict::unmanaged()
+    }
+}
+
+#[test]
+fn t_32_a_policy_that_changes_holds_in_the_session() {
+    let judge = |two: &mut Two, verdict: Judged| {
+        two.sharer
+            .handle_verdict(verdict.clone(), two.now)
+            .expect("open");
+        two.settle();
+        let told = verdict.map(Event::Judged).expect("goes on");
+        assert!(two.heard[1].contains(&told));
+        two.assert_goes_on();
+    };
+    let mut two = Two::elevated();
+    judge(&mut two, Ok(set("block-elevation=on")));
+    assert_eq!(two.acts(), [Act::Elevate, Act::Unelevate]);
+    assert_eq!(two.modes(), [Some(Mode::Control); 2]);
+    two.helper_does(Command::AskElevation).unwrap();
+    assert!(two.heard[0].contains(&Event::Refused(Refusal::ElevationBlocked)));
+    // What is allowed again may be asked for again.
+    judge(&mut two, permitted(Permissions::ALL));
+    two.helper_does(Command::AskElevation).unwrap();
+    two.sharer_does(Command::AllowElevation).unwrap();
+
+    let mut two = Two::elevated();
+    two.helper_does(Command::AskRestart).unwrap();
+    judge(&mut two, Ok(set("block-restart=on")));
+    assert!(two.heard[0].contains(&Event::RestartDeclined));
+    assert_eq!(two.helper.elevation(), Elevation::Granted);
+
+    let mut two = Two::active(attended(), Mode::View);
+    judge(&mut two, Ok(set("block-chat=on")));
+    let hello = Command::Chat("hello".into());
+    assert_eq!(two.sharer_does(hello.clone()), Err(Refusal::ChatBlocked));
+    two.helper_does(hello).unwrap();
+    assert!(two.heard[0].contains(&Event::Refused(Refusal::ChatBlocked)));
+
+    // While nothing is heard; both know of it afterwards.
+    let mut two = Two::active(attended(), Mode::Control);
+    two.silence(T_LOST);
+    judge(&mut two, permitted(Permissions::GUEST));
+    two.hear_again();
+    assert_eq!(two.modes(), [Some(Mode::View); 2]);
+
+    // While the sharer thinks about leaving.
+    let mut two = Two::elevated();
+    two.sharer_does(Command::Leave).unwrap();
+    judge(&mut two, permitted(Permissions::GUEST));
+    assert_eq!(two.phases(), [Phase::Active, Phase::Ending]);
+    assert_eq!(two.modes(), [Some(Mode::View); 2]);
+}
+
+#[test]
+fn t_32_where_policy_says_so_whoever_is_ended_after_elevation_is_signed_out() {
+    let mut two = Two::elevated();
+    two.sharer
+        .handle_verdict(Ok(set("sign-out-on-kill=on")), two.now)
+        .unwrap();
+    two.sharer.handle_kill(two.now).unwrap();
+    two.settle();
+    two.assert_ended(EndReason::AdminEnded);
+    assert_eq!(two.acts(), [Act::Elevate, Act::SignOut, Act::Unelevate]);
+}
+
 // ---- 33–36: interrupted ----------------------------------------------------------------------
 
 #[test]
@@ -904,6 +978,26 @@ fn t_37_a_session_that_nobody_confirms_ends() {
     let mut two = checked(Durations::default());
     two.wait(Duration::from_secs(100_000));
     two.assert_goes_on();
+}
+
+#[test]
+fn t_37_a_limit_that_is_set_in_a_session_counts_from_then() {
+    let mut two = Two::active(attended(), Mode::View);
+    two.wait(Duration::from_secs(7200));
+    two.sharer
+        .handle_verdict(Ok(set("max-seconds=60")), two.now)
+        .unwrap();
+    let asked = |two: &Two| {
+        let check = |event: &Event| match event {
+            Event::Check { check, .. } => *check == Check::MaxDuration,
+            _ => false,
+        };
+        two.heard.each_ref().map(|heard| heard.iter().any(check))
+    };
+    two.wait(Duration::from_secs(60) - MS);
+    assert_eq!(asked(&two), [false; 2]);
+    two.wait(MS);
+    assert_eq!(asked(&two), [true; 2]);
 }
 
 #[test]
@@ -1285,30 +1379,4 @@ fn u_8_unattended_help_is_a_permission_of_its_own() {
     two.helper_does(Command::AskMode(Mode::View)).unwrap();
     assert!(two.heard[0].contains(&Event::Refused(Refusal::NoPermission)));
     assert_eq!(two.phases(), [Phase::Trust; 2]);
-}
-
-/// What an organisation has set is what a session at its device begins with.
-#[test]
-fn t_37_an_organisation_sets_the_times() {
-    let mut settings = Settings::default();
-    for text in [
-        "max-seconds=600",
-        "consent-seconds=30",
-        "block-elevation=on",
-        "unattended-reclaim=on",
-    ] {
-        let (setting, value) = Setting::parse(text).unwrap();
-        settings.set(setting, value);
-    }
-    let terms = Terms::of_policy(&settings, true);
-    assert_eq!(terms.durations.max, Some(Duration::from_secs(600)));
-    assert_eq!(terms.durations.idle, None);
-    assert_eq!(terms.durations.consent, Duration::from_secs(30));
-    assert_eq!(terms.durations.freeze, T_FREEZE);
-    assert!(terms.elevation_blocked && terms.multi_user);
-    assert_eq!(terms.local_end, LocalEnd::Reclaim);
-    assert_eq!(
-        Terms::of_policy(&Settings::default(), false),
-        Terms::default()
-    );
 }

@@ -242,6 +242,10 @@ impl Screen {
                 verdict,
                 words,
             } => return self.trust(peer, verdict, &words.to_string()),
+            SessionEvent::Judged(verdict) => {
+                let now = style.warn("Your organisation has changed what it permits.");
+                [vec![now], self.verdict(verdict)].concat()
+            }
             SessionEvent::PeerCheckedSas(true) => {
                 vec![style.good(&format!("{} says the words are the same.", self.peer))]
             }
@@ -450,6 +454,22 @@ impl Screen {
             .warn(&format!("{why} It ends in {}. {how}", clock(within)))
     }
 
+    /// What the person should know of what is permitted, and of the other side.
+    fn verdict(&mut self, verdict: &Verdict) -> Vec<String> {
+        let style = self.style;
+        self.permitted = verdict.permitted();
+        let warnings = verdict.warnings.iter();
+        let mut lines: Vec<_> = warnings
+            .map(|warning| style.warn(&format!("! {warning}")))
+            .collect();
+        if self.role == Role::Helper && !verdict.permissions.covers(Permissions::ATTENDED) {
+            let why = verdict.limit.map(|limit| format!(" ({limit})"));
+            let why = why.unwrap_or_default();
+            lines.push(style.warn(&format!("You are permitted: {}{why}", verdict.permissions)));
+        }
+        lines
+    }
+
     fn trust(
         &mut self,
         peer: &Profile,
@@ -473,18 +493,11 @@ impl Screen {
             false => style.bad("UNVERIFIED: nobody vouches for this yet"),
         };
         let mut lines = vec![String::new(), format!("{card}   {badge}")];
-        let warnings = verdict.warnings.iter();
-        lines.extend(warnings.map(|warning| style.warn(&format!("! {warning}"))));
-        if self.role == Role::Helper && !verdict.permissions.covers(Permissions::ATTENDED) {
-            let why = verdict.limit.map(|limit| format!(" ({limit})"));
-            let why = why.unwrap_or_default();
-            lines.push(style.warn(&format!("You are permitted: {}{why}", verdict.permissions)));
-        }
+        lines.extend(self.verdict(verdict));
         lines.push(format!(
             "Read these words to each other:  {}",
             style.strong(words)
         ));
-        self.permitted = verdict.permitted();
         let wanted = self
             .wanted
             .filter(|mode| self.role == Role::Helper && Some(*mode) <= self.permitted);

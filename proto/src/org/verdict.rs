@@ -13,14 +13,14 @@
 use std::fmt;
 
 use super::{
-    credential::Credential,
+    credential::{Credential, Device},
     label::Label,
     membership::{Membership, Papers, holds_at},
     permission::{Permission, Permissions},
     policy::{STALE_AFTER_S, Trust},
     scope::{Place, Scope},
-    setting::Setting,
-    signed::CLOCK_TOLERANCE_S,
+    setting::{Setting, Settings},
+    signed::{CLOCK_TOLERANCE_S, Signed},
 };
 use crate::{
     id::NodeId,
@@ -39,6 +39,10 @@ pub struct Verdict {
     pub limit: Option<Limit>,
     /// What this side's person should know; nothing of it is in the way.
     pub warnings: Vec<Warning>,
+    /// What this side's organisation has set; `None`: it has none.
+    pub settings: Option<Settings>,
+    /// Several people use the sharer's device at once, as its organisation says.
+    pub multi_user: bool,
 }
 
 /// Why a helper may do nothing here, although there is no doubt who it is.
@@ -180,6 +184,8 @@ impl Verdict {
             permissions: Permissions::ATTENDED,
             limit: None,
             warnings: Vec::new(),
+            settings: None,
+            multi_user: false,
         }
     }
 }
@@ -236,7 +242,11 @@ fn at_sharer(own: &Membership, helper: &Papers, unix_s: u64) -> Result<Verdict, 
         trust.map(|_| Warning::OtherOrganisation),
         is_stale(own, unix_s).then_some(Warning::PolicyStale),
     ];
-    Ok(verdict(own, true, allowed, warnings, unix_s))
+    let verdict = verdict(own, device, allowed, warnings, unix_s);
+    Ok(Verdict {
+        verified: true,
+        ..verdict
+    })
 }
 
 fn at_helper(own: &Membership, sharer: Option<&Papers>, unix_s: u64) -> Result<Verdict, Refusal> {
@@ -261,22 +271,29 @@ fn at_helper(own: &Membership, sharer: Option<&Papers>, unix_s: u64) -> Result<V
         noncompliant.map(|device| Warning::Noncompliant(device.failing.clone())),
         is_stale(own, unix_s).then_some(Warning::PolicyStale),
     ];
-    Ok(verdict(own, sharer.is_some(), allowed, warnings, unix_s))
+    let verdict = verdict(own, device, allowed, warnings, unix_s);
+    Ok(Verdict {
+        verified: sharer.is_some(),
+        ..verdict
+    })
 }
 
+/// Of somebody for whom nobody vouches yet; `device` is the sharer's.
 fn verdict<const N: usize>(
     own: &Membership,
-    verified: bool,
+    device: Option<&Signed<Device>>,
     allowed: Result<Permissions, Limit>,
     warnings: [Option<Warning>; N],
     unix_s: u64,
 ) -> Verdict {
     let allowed = own_limit(own, unix_s).map_or(allowed, Err);
     Verdict {
-        verified,
+        verified: false,
         permissions: allowed.unwrap_or(Permissions::NONE),
         limit: allowed.err(),
         warnings: warnings.into_iter().flatten().collect(),
+        settings: Some(own.policy().settings.clone()),
+        multi_user: device.is_some_and(|device| device.multi_user),
     }
 }
 

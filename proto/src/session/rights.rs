@@ -6,6 +6,7 @@ use super::{Durations, Mode, Refusal, SecurePrompt, Setup};
 use crate::org::{
     permission::Permission,
     setting::{Setting, Settings},
+    verdict::Verdict,
 };
 
 /// Whether somebody sits at the sharer's computer.
@@ -75,7 +76,7 @@ impl Default for Platform {
     }
 }
 
-/// What a session begins with, beside what the helper is permitted ([`Verdict`](crate::org::verdict::Verdict)). The sharer's are in
+/// What a session begins with, beside what the helper is permitted ([`Verdict`]). The sharer's are in
 /// force; the helper's only spare a question that would be refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
@@ -87,6 +88,10 @@ pub struct Terms {
     pub elevation_blocked: bool,
     /// Policy: no restarts.
     pub restart_forbidden: bool,
+    /// Policy: nothing is written.
+    pub chat_blocked: bool,
+    /// Policy: who is ended by an administrator after an administrator's rights were used is signed out.
+    pub sign_out_on_kill: bool,
     /// Several people use the device at once: no restarts (guide, E-13).
     pub multi_user: bool,
     /// Policy, of unattended sessions.
@@ -109,6 +114,8 @@ impl Default for Terms {
             entry: Entry::default(),
             elevation_blocked: false,
             restart_forbidden: false,
+            chat_blocked: false,
+            sign_out_on_kill: false,
             multi_user: false,
             local_end: LocalEnd::default(),
             skip_wait: false,
@@ -162,29 +169,41 @@ impl Setup {
 }
 
 impl Terms {
-    /// Of an attended session by code, at a device of an organisation that has set this.
-    pub fn of_policy(settings: &Settings, multi_user: bool) -> Self {
-        let time = |setting| Duration::from_secs(settings.value(setting).into());
-        let if_any = |setting| settings.is_on(setting).then(|| time(setting));
+    /// The same under what the organisation has set and knows of the device. Here, and nowhere else, a setting becomes what a session
+    /// goes by; limits that the person has set are never widened.
+    pub fn under(&self, verdict: &Verdict) -> Self {
+        let terms = Self {
+            multi_user: self.multi_user || verdict.multi_user,
+            ..self.clone()
+        };
+        match &verdict.settings {
+            Some(settings) => terms.with(settings),
+            None => terms,
+        }
+    }
+
+    fn with(self, settings: &Settings) -> Self {
+        let is_on = |setting| settings.is_on(setting);
         Self {
-            elevation_blocked: settings.is_on(Setting::BlockElevation),
-            restart_forbidden: settings.is_on(Setting::BlockRestart),
-            multi_user,
-            local_end: match settings.is_on(Setting::UnattendedReclaim) {
+            elevation_blocked: self.elevation_blocked || is_on(Setting::BlockElevation),
+            restart_forbidden: self.restart_forbidden || is_on(Setting::BlockRestart),
+            chat_blocked: self.chat_blocked || is_on(Setting::BlockChat),
+            sign_out_on_kill: self.sign_out_on_kill || is_on(Setting::SignOutOnKill),
+            local_end: match is_on(Setting::UnattendedReclaim) {
                 true => LocalEnd::Reclaim,
-                false => LocalEnd::Forbid,
+                false => self.local_end,
             },
-            skip_wait: settings.is_on(Setting::SkipWaitWhenNoUser),
-            durations: Durations {
-                consent: time(Setting::ConsentSeconds),
-                unattended: time(Setting::UnattendedSeconds),
-                freeze: time(Setting::FreezeSeconds),
-                reconfirm: if_any(Setting::ReconfirmSeconds),
-                max: if_any(Setting::MaxSeconds),
-                idle: if_any(Setting::IdleSeconds),
-                ..Durations::default()
-            },
-            ..Self::default()
+            skip_wait: self.skip_wait || is_on(Setting::SkipWaitWhenNoUser),
+            durations: limited(&self.durations, settings),
+            ..self
+        }
+    }
+
+    /// What an organisation has set (guide, D-1).
+    pub(super) fn may_chat(&self) -> Result<(), Refusal> {
+        match self.chat_blocked {
+            true => Err(Refusal::ChatBlocked),
+            false => Ok(()),
         }
     }
 
@@ -205,6 +224,23 @@ impl Terms {
         } else {
             Ok(())
         }
+    }
+}
+
+fn limited(durations: &Durations, settings: &Settings) -> Durations {
+    let time = |setting| Duration::from_secs(settings.value(setting).into());
+    let limit = |ours: Option<Duration>, setting| {
+        let theirs = Some(time(setting)).filter(|time| !time.is_zero());
+        ours.into_iter().chain(theirs).min()
+    };
+    Durations {
+        consent: time(Setting::ConsentSeconds),
+        unattended: time(Setting::UnattendedSeconds),
+        freeze: time(Setting::FreezeSeconds),
+        reconfirm: limit(durations.reconfirm, Setting::ReconfirmSeconds),
+        max: limit(durations.max, Setting::MaxSeconds),
+        idle: limit(durations.idle, Setting::IdleSeconds),
+        ..durations.clone()
     }
 }
 

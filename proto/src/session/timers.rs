@@ -199,12 +199,19 @@ impl Running {
     /// Starts a timer, or starts it again.
     pub(super) fn start(&mut self, timer: Timer, now: Instant) {
         if let Some(time) = self.durations.of(timer) {
-            let grace = match self.lenient && timer.waits_for_sharer() {
-                true => GRACE,
-                false => Duration::ZERO,
+            let patience = match (self.lenient, timer) {
+                // The sharer's organisation may have set another time than the helper's, and at most that.
+                (true, Timer::Consent | Timer::Unattended) => time.max(T_CONSENT) + GRACE,
+                (true, timer) if timer.waits_for_sharer() => time + GRACE,
+                (true | false, _) => time,
             };
-            self.due.insert(timer, now + time + grace);
+            self.due.insert(timer, now + patience);
         }
+    }
+
+    /// Of timers that start from now on.
+    pub(super) fn set_durations(&mut self, durations: Durations) {
+        self.durations = durations;
     }
 
     /// Lets one that is set, and does not run, be due at once.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Act, Cause, Check, Elevation, EndReason, Event, Kind, LocalEnd, Method, Mode, Pause, Refusal,
-    SasState, Session, Shield,
+    SasState, Session, Shield, T_CONSENT,
     state::{Ask, Before, Live, State as S},
     timers::Timer as T,
     word::{
@@ -343,7 +343,7 @@ impl Session {
             (state, Says(Helper, W::Leave)) if state.is_open() => {
                 self.end(EndReason::HelperLeft, now);
             }
-            (state, World(Wo::Kill)) if state.is_open() => self.end(EndReason::AdminEnded, now),
+            (state, World(Wo::Kill)) if state.is_open() => self.admin_ended(now),
             (state, World(Wo::Judged)) if state.is_open() => self.row_32(state, now),
             (state, World(Wo::Malformed)) if state.is_open() => self.end(EndReason::Internal, now),
             (state, World(Wo::Gone)) if state.is_open() => {
@@ -472,7 +472,7 @@ impl Session {
     }
 
     fn told_prompted(&mut self, within: Duration) {
-        let within = within.min(self.timers.length(T::Consent));
+        let within = within.min(T_CONSENT);
         self.events.push_back(Event::AwaitingConsent { within });
     }
 
@@ -547,6 +547,7 @@ impl Session {
         match question {
             Question::Mode => self.answered(Ask::Control),
             Question::Restart => self.answered(Ask::Restart),
+            Question::Chat => {}
             Question::Elevation => {
                 self.timers.stop(&[T::Elevation]);
                 self.change(|live| live.elevation = Elevation::None);
@@ -772,8 +773,23 @@ impl Session {
 
     // ---- 32 ------------------------------------------------------------------------------
 
+    /// Whether the sharer is signed out then is the policy's to say.
+    fn admin_ended(&mut self, now: Instant) {
+        if self.receipt.elevated && self.setup.terms.sign_out_on_kill {
+            self.act(Act::SignOut);
+        }
+        self.end(EndReason::AdminEnded, now);
+    }
+
     /// What is not permitted any more is over; where less is still enough, that stays.
     fn row_32(&mut self, state: S, now: Instant) {
+        let verdict = match &self.setup.verdict {
+            Ok(verdict) => verdict.clone(),
+            Err(_) => return self.admin_ended(now),
+        };
+        self.setup.terms = self.terms.under(&verdict);
+        self.check_anew(now);
+        self.events.push_back(Event::Judged(verdict));
         let cap = self.setup.cap();
         let most = match state {
             S::Consent { asked } | S::Countdown { asked } => Some(asked),
@@ -781,10 +797,10 @@ impl Session {
             state => state.live().map(|live| live.mode),
         };
         let is_live = state.live().is_some();
-        if self.setup.verdict.is_err()
-            || most.is_some_and(|most| cap.is_none() || (Some(most) > cap && !is_live))
-        {
-            return self.end(EndReason::AdminEnded, now);
+        if most.is_some_and(|most| {
+            self.setup.may_ask(Mode::View).is_err() || (Some(most) > cap && !is_live)
+        }) {
+            return self.admin_ended(now);
         }
         let Some(live) = state.live() else { return };
         if Some(live.mode) > cap {
@@ -795,10 +811,32 @@ impl Session {
             self.withdraw_elevation(); // 25
         }
         // More than is permitted now cannot be allowed any more.
-        if self.is_sharer() && live.ask == Some(Ask::Control) && cap < Some(Mode::Control) {
-            self.tell(&Ask::Control.no());
-            self.answered(Ask::Control);
-            self.events.push_back(Event::UpgradeDeclined);
+        let ask = self.state.live().and_then(|live| live.ask);
+        let over = match ask {
+            Some(Ask::Control) => self.setup.may_ask(Mode::Control).is_err(),
+            Some(Ask::Restart) => self.setup.terms.may_restart().is_err(),
+            None => false,
+        };
+        if let Some(ask) = ask.filter(|_| over && self.is_sharer()) {
+            self.tell(&ask.no());
+            self.answered(ask);
+            self.events.push_back(ask.declined());
+        }
+    }
+
+    /// Sharer: a limit that is set otherwise counts from now.
+    fn check_anew(&mut self, now: Instant) {
+        let before = T::CHECKS.map(|timer| self.timers.length(timer));
+        self.timers
+            .set_durations(self.setup.terms.durations.clone());
+        if !self.is_sharer() || self.state.live().is_none() {
+            return;
+        }
+        for (timer, before) in T::CHECKS.into_iter().zip(before) {
+            if self.timers.length(timer) != before {
+                self.timers.stop(&[timer]);
+                self.timers.start(timer, now);
+            }
         }
     }
 
@@ -889,6 +927,7 @@ impl Live {
             Question::Mode => self.ask == Some(Ask::Control),
             Question::Restart => self.ask == Some(Ask::Restart),
             Question::Elevation => self.elevation == Elevation::Asked,
+            Question::Chat => true,
         }
     }
 }

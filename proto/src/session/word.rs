@@ -27,12 +27,14 @@ pub(super) enum Happening {
     World(World),
 }
 
-/// What the helper asks for.
+/// What the helper asks for, or does unasked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
     Mode,
     Elevation,
     Restart,
+    /// Of no number: nobody waits for an answer.
+    Chat,
 }
 
 /// What one side says.
@@ -101,14 +103,30 @@ pub(super) fn number(body: &mut Body) -> Option<(Question, &mut u32)> {
         Body::RestartRequest(request) => Some((Question::Restart, &mut request.number)),
         Body::RestartAnswer(answer) => Some((Question::Restart, &mut answer.number)),
         Body::Refused(refused) => {
-            let question = match refused.question() {
-                schema::Question::ForMode => Question::Mode,
-                schema::Question::ForElevation => Question::Elevation,
-                schema::Question::ForRestart => Question::Restart,
-            };
+            let question = Question::from_schema(refused.question());
             Some((question, &mut refused.number))
         }
         _ => None,
+    }
+}
+
+impl Question {
+    fn to_schema(self) -> schema::Question {
+        match self {
+            Self::Mode => schema::Question::ForMode,
+            Self::Elevation => schema::Question::ForElevation,
+            Self::Restart => schema::Question::ForRestart,
+            Self::Chat => schema::Question::ForChat,
+        }
+    }
+
+    fn from_schema(question: schema::Question) -> Self {
+        match question {
+            schema::Question::ForMode => Self::Mode,
+            schema::Question::ForElevation => Self::Elevation,
+            schema::Question::ForRestart => Self::Restart,
+            schema::Question::ForChat => Self::Chat,
+        }
     }
 }
 
@@ -146,18 +164,11 @@ impl Word {
             Self::Drop => Body::ModeDropped(schema::ModeDropped {}),
             Self::Pause(paused) => Body::Paused(schema::Paused { paused: *paused }),
             Self::Started => Body::Started(schema::Started {}),
-            Self::Refuse(question, why) => {
-                let question = match question {
-                    Question::Mode => schema::Question::ForMode,
-                    Question::Elevation => schema::Question::ForElevation,
-                    Question::Restart => schema::Question::ForRestart,
-                };
-                Body::Refused(schema::Refused {
-                    question: question.into(),
-                    code: why.to_schema().into(),
-                    number: 0,
-                })
-            }
+            Self::Refuse(question, why) => Body::Refused(schema::Refused {
+                question: question.to_schema().into(),
+                code: why.to_schema().into(),
+                number: 0,
+            }),
             Self::AskElevation => Body::ElevationRequest(schema::ElevationRequest { number: 0 }),
             Self::AllowElevation => Body::ElevationAnswer(schema::ElevationAnswer {
                 allow: true,
@@ -233,14 +244,10 @@ impl Word {
             Body::ModeDropped(_) => Self::Drop,
             Body::Paused(paused) if sharers => Self::Pause(paused.paused),
             Body::Started(_) if sharers => Self::Started,
-            Body::Refused(refused) if sharers => {
-                let question = match refused.question() {
-                    schema::Question::ForMode => Question::Mode,
-                    schema::Question::ForElevation => Question::Elevation,
-                    schema::Question::ForRestart => Question::Restart,
-                };
-                Self::Refuse(question, Refusal::from_schema(refused.code()))
-            }
+            Body::Refused(refused) if sharers => Self::Refuse(
+                Question::from_schema(refused.question()),
+                Refusal::from_schema(refused.code()),
+            ),
             Body::ElevationRequest(_) if !sharers => Self::AskElevation,
             Body::ElevationAnswer(answer) if sharers => match answer.allow {
                 true => Self::AllowElevation,

@@ -165,6 +165,8 @@ pub enum Event {
         /// The short authentication string.
         words: Words,
     },
+    /// This side's organisation thinks otherwise of the other side now; what follows from that comes after.
+    Judged(Verdict),
     /// The other person compared the words.
     PeerCheckedSas(bool),
     /// Sharer: the helper asks.
@@ -333,6 +335,9 @@ pub enum Refusal {
     /// Several people use the computer, or policy forbids it.
     #[error("restarting is not available on this computer")]
     RestartUnavailable,
+    /// An organisation wants nothing written.
+    #[error("chat is blocked by an organisation's policy")]
+    ChatBlocked,
     /// Nobody at an unattended computer can end the session.
     #[error("only the helper can end a session with a computer that nobody attends")]
     NoLocalEnd,
@@ -349,6 +354,7 @@ impl Refusal {
             Self::Unsupported => "UNSUPPORTED",
             Self::PrerequisiteMissing => "PREREQ_MISSING",
             Self::RestartUnavailable => "RESTART_UNAVAILABLE",
+            Self::ChatBlocked => "CHAT_BLOCKED_BY_POLICY",
             Self::NoLocalEnd => "UNATTENDED_NO_LOCAL_END",
         }
     }
@@ -372,6 +378,7 @@ impl Refusal {
             Self::Unsupported => schema::RefusalCode::RefusalUnsupported,
             Self::PrerequisiteMissing => schema::RefusalCode::RefusalPrereqMissing,
             Self::RestartUnavailable => schema::RefusalCode::RefusalRestartUnavailable,
+            Self::ChatBlocked => schema::RefusalCode::RefusalChatBlockedByPolicy,
         }
     }
 
@@ -384,6 +391,7 @@ impl Refusal {
             schema::RefusalCode::RefusalUnsupported => Self::Unsupported,
             schema::RefusalCode::RefusalPrereqMissing => Self::PrerequisiteMissing,
             schema::RefusalCode::RefusalRestartUnavailable => Self::RestartUnavailable,
+            schema::RefusalCode::RefusalChatBlockedByPolicy => Self::ChatBlocked,
         }
     }
 }
