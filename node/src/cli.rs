@@ -6,7 +6,10 @@ pub mod org;
 use std::{env, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use remora_proto::{id::RelayAddr, session::Mode};
+use remora_proto::{
+    id::{DeviceId, RelayAddr},
+    session::Mode,
+};
 
 /// Give help and get help at a computer, by a code, with nobody in between able to look.
 #[derive(Debug, Parser)]
@@ -58,6 +61,10 @@ pub enum Command {
     Ping(Ping),
     /// Say what this network lets through, and with which others a direct path is likely
     Netcheck(Netcheck),
+    /// Be there as a device, for whoever asks, until this program ends
+    Agent(Agent),
+    /// Ask whether a device is there, and when it was last
+    Presence(Presence),
     /// Say what this computer lacks for sharing its screen, and how to mend it
     Preflight(Preflight),
     /// Play a whole session on this computer: relay, helper and sharer in one process
@@ -242,6 +249,37 @@ pub struct Netcheck {
     /// Again and again, with so much time between, until Ctrl-C
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub every: Option<u64>,
+}
+
+/// `remora agent`
+#[derive(Debug, Args)]
+pub struct Agent {
+    /// Which relay.
+    #[command(flatten)]
+    pub relays: Relays,
+    /// By TCP.
+    #[command(flatten)]
+    pub tcp: Tcp,
+    /// Print one JSON object a line on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `remora presence`
+#[derive(Debug, Args)]
+pub struct Presence {
+    /// The device's id, as `remora agent` says it there
+    #[arg(value_name = "DEVICE")]
+    pub device: DeviceId,
+    /// Which relay.
+    #[command(flatten)]
+    pub relays: Relays,
+    /// By TCP.
+    #[command(flatten)]
+    pub tcp: Tcp,
+    /// Print one JSON object on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `remora preflight`

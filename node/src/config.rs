@@ -52,8 +52,7 @@ pub struct FileProfile {
 /// # Errors
 /// There is no home folder.
 pub fn folder() -> Result<PathBuf, Failure> {
-    let path = default_path().ok_or_else(no_home)?;
-    Ok(path.with_file_name(""))
+    Ok(path(None)?.with_file_name(""))
 }
 
 fn no_home() -> Failure {
@@ -67,6 +66,17 @@ fn default_path() -> Option<PathBuf> {
         .map(PathBuf::from)
         .or_else(home)?;
     Some(base.join("remora").join("config.toml"))
+}
+
+/// The settings file `named` on the command line, or the default one; it need not be there.
+///
+/// # Errors
+/// There is no home folder.
+pub(crate) fn path(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    named
+        .map(Path::to_path_buf)
+        .or_else(default_path)
+        .ok_or_else(no_home)
 }
 
 fn usage(line: String) -> Failure {
@@ -152,10 +162,7 @@ impl File {
     /// # Errors
     /// What the system says.
     pub fn save(&self, named: Option<&Path>) -> Result<PathBuf, Failure> {
-        let path = named
-            .map(Path::to_path_buf)
-            .or_else(default_path)
-            .ok_or_else(no_home)?;
+        let path = path(named)?;
         let text = toml::to_string(self).map_err(|error| Failure::internal("settings", error))?;
         let write = || {
             if let Some(folder) = path.parent() {

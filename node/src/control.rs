@@ -29,13 +29,13 @@ use std::{
 use bytes::Bytes;
 use quinn::{AckFrequencyConfig, Connection, TransportConfig, VarInt};
 use remora_proto::{
-    id::{ExchangeId, OrgId, RelayAddr, SessionId, Side},
+    id::{DeviceId, ExchangeId, OrgId, RelayAddr, SessionId, Side},
     noise::{ClientConfig, INITIAL_RTT, Profile, StaticKey},
     org::signed::MAX_POLICY_BYTES,
     wire::message::{
         ALPN_RELAY, MAX_POLICY_PART_BYTES,
         control::{
-            self as schema, Reason, Refused, ReleaseCause, node_to_relay::Body as Request,
+            self as schema, Reason, Refused, ReleaseCause, Sighted, node_to_relay::Body as Request,
             relay_to_node::Body as Answer,
         },
     },
@@ -45,7 +45,7 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::failure::{RELAY_UNREACHABLE, relay_lost};
+pub use self::failure::{RELAY_KEY, RELAY_UNREACHABLE, relay_lost};
 use self::link::Link;
 use crate::{
     error::Failure,
@@ -85,6 +85,8 @@ pub enum Notice {
     Draining(Duration),
     /// The code is another's.
     Taken,
+    /// Said by nobody: the relay does not answer this parked node, which tries to come back, for as long as its place would be kept.
+    Silent,
 }
 
 /// A session on the relay.
@@ -389,6 +391,18 @@ impl Control {
     /// Told of policies.
     pub(crate) fn policies(&self) -> watch::Receiver<u64> {
         self.policy.clone()
+    }
+
+    /// Whether a device is there.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn seek(&self, device: DeviceId) -> Result<Sighted, RequestError> {
+        let device = Bytes::copy_from_slice(&device.0);
+        match self.request(Request::Seek(schema::Seek { device })).await? {
+            Answer::Sighted(sighted) => Ok(sighted),
+            _ => Err(unexpected()),
+        }
     }
 
     /// Says where we are, and hears that the relay is there.

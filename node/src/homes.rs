@@ -3,14 +3,18 @@
 //! ```text
 //!  relays of the settings ─▶ measure (address reflection) ─▶ nearest first ─▶ attached: socket, keeper, control connection
 //!                                    ▲                                                           │
-//!                                    └────────── learned: others of its fleet ◀── Welcome ───────┘
+//!                                    └── learned: its own address, others of its fleet ◀── Welcome ┘
 //! ```
+//!
+//! One name may lead to any of several relays, each of which has a key of its own: it is named with each. Nobody knows who answers, so
+//! it is tried until somebody does who has the key that was expected; what has to reach that very relay again, or one of the others,
+//! goes to its own address from then on, and by the name only when that is not known, or not good any more.
 
 /// A node's place at a relay.
 pub(crate) mod attached;
 /// The relays of a session.
 pub(crate) mod keep;
-/// Other relays of the fleet, which the one that a node is at names.
+/// Where the relay that a node is at is itself, and others of its fleet, as it says.
 mod learned;
 /// How far away relays are.
 mod measure;
@@ -25,6 +29,7 @@ use tokio::task::JoinSet;
 
 use self::attached::Attached;
 use crate::{
+    control::RELAY_KEY,
     error::{Exit, Failure},
     node::{Options, addresses},
     path::stream::proxy::Proxy,
@@ -32,6 +37,10 @@ use crate::{
 
 /// Relays that did not answer and are tried at once: where UDP does not go none has answered, and each takes its time.
 const MAX_TRIED_AT_ONCE: usize = 4;
+
+/// How often a name is tried that leads to any of several relays. Of as many keys as there are relays one fits, wherever it leads; of
+/// three, all of these fail once in a million times, if each time another one answers at random.
+const MAX_DRAWS: usize = 12;
 
 /// A relay at one of its addresses.
 #[derive(Clone, Debug)]
@@ -85,9 +94,12 @@ impl Homes {
         })
     }
 
-    /// Those that were named, nearest first.
-    pub(crate) fn near(&self) -> &[Near] {
-        &self.near
+    /// Those that were named, nearest first; where they are themselves, if that is known.
+    pub(crate) fn near(&self) -> Vec<Near> {
+        let named: BTreeSet<_> = self.near.iter().map(|near| near.relay.id).collect();
+        let mut known = self.own_first();
+        known.retain(|near| named.contains(&near.relay.id));
+        known.into_iter().cloned().collect()
     }
 
     /// All that may be gone to, those that were named first.
@@ -113,16 +125,48 @@ impl Homes {
         others
     }
 
+    /// Whether its name is that of other relays, too.
+    fn is_shared(&self, near: &Near) -> bool {
+        let relay = &near.relay;
+        let is_namesake =
+            |other: &Near| other.relay.host_port == relay.host_port && other.relay.id != relay.id;
+        self.near.iter().any(is_namesake)
+    }
+
+    /// All, those first that are at an address of their own.
+    fn own_first(&self) -> Vec<&Near> {
+        let mut all: Vec<_> = self.all().collect();
+        all.sort_by_key(|near| self.is_shared(near));
+        all
+    }
+
     /// A place at the nearest relay that takes us, and stays; but at none of `avoided`.
     ///
     /// # Errors
     /// What is wrong with the nearest of them.
     pub(crate) async fn settle(&self, avoided: &BTreeSet<RelayId>) -> Result<Attached, Failure> {
+        let mut wanted = self.own_first();
+        wanted.retain(|near| !avoided.contains(&near.relay.id));
+        let mut settled = self.settle_at(&wanted).await;
+        wanted.retain(|near| self.is_shared(near));
+        for _ in 1..MAX_DRAWS {
+            match &settled {
+                Err(failure) if failure.code == RELAY_KEY && !wanted.is_empty() => {
+                    // Who answers in turn would else always answer to the wrong one.
+                    wanted.rotate_left(1);
+                    settled = self.settle_at(&wanted).await;
+                }
+                _ => break,
+            }
+        }
+        settled
+    }
+
+    async fn settle_at(&self, wanted: &[&Near]) -> Result<Attached, Failure> {
         let mut first_failure = None;
         // One that is about to go is better than none.
         let mut leaving = None;
-        let wanted = self.all();
-        let wanted = wanted.filter(|near| !avoided.contains(&near.relay.id));
+        let wanted = wanted.iter().copied();
         let (answered, silent): (Vec<_>, Vec<_>) = wanted.partition(|near| near.rtt.is_some());
         for near in answered {
             match Attached::connect(near, &self.options).await {
@@ -175,9 +219,9 @@ impl Homes {
     /// # Errors
     /// It is none that we know, or does not take us.
     pub(crate) async fn attach(&self, relay: RelayId) -> Result<Attached, Failure> {
-        let mut of_relay = self.all().filter(|near| near.relay.id == relay);
-        let near = of_relay.next().ok_or_else(no_other)?;
-        Attached::connect(near, &self.options).await
+        let known = self.own_first();
+        let near = known.iter().find(|near| near.relay.id == relay);
+        Attached::connect(near.ok_or_else(no_other)?, &self.options).await
     }
 }
 

@@ -50,6 +50,10 @@ pub mod session;
 /// The sharer's screen: what of it is shown, and what may be done to it.
 pub mod share;
 
+// --- devices ---
+/// Says that this one is there, and asks whether another is.
+pub mod presence;
+
 // --- what operators do ---
 /// Orders to a relay's admin port; an organisation's key, people and policy.
 pub mod admin;

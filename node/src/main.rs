@@ -11,6 +11,7 @@ use remora::{
     error::{Exit, Failure},
     netcheck,
     node::{Node, Options},
+    presence,
     status::{self, ping},
     terminal::{self, console::print_data, style::Style},
 };
@@ -79,6 +80,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Status(args) => status::run(&File::load(named)?, args).await,
         Command::Ping(args) => ping::run(args).await,
         Command::Netcheck(args) => netcheck::run(&File::load(named)?, args).await,
+        Command::Agent(args) => presence::agent::run(&File::load(named)?, named, args).await,
+        Command::Presence(args) => presence::ask::run(&File::load(named)?, args).await,
         Command::Preflight(args) => status::preflight(&args),
         Command::Demo(args) => demo::run(args).await,
         Command::Admin(args) => admin::run(&File::load(named)?, args).await,
@@ -182,9 +185,13 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
 async fn unreached_by_tcp(relays: &[RelayAddr]) -> Vec<Option<Failure>> {
     let mut trying = JoinSet::new();
     for (number, relay) in relays.iter().enumerate() {
-        let relay = relay.clone();
+        // One name may be that of several.
+        let namesakes = relays
+            .iter()
+            .filter(|other| other.host_port == relay.host_port);
+        let namesakes: Vec<_> = namesakes.cloned().collect();
         trying.spawn(async move {
-            let failure = match Node::connect(&relay, Options::tcp_only()).await {
+            let failure = match Node::at_nearest(&namesakes, Options::tcp_only()).await {
                 Ok(node) => {
                     node.close().await;
                     None
@@ -229,6 +236,8 @@ fn wants_json(command: &Command) -> bool {
         Command::Status(args) => args.common.json,
         Command::Ping(args) => args.json,
         Command::Netcheck(args) => args.json,
+        Command::Agent(args) => args.json,
+        Command::Presence(args) => args.json,
         Command::Preflight(args) => args.json,
         Command::Demo(args) => args.json,
         Command::Admin(args) => match &args.command {
@@ -274,7 +283,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         say(
-            "remora: USAGE: say what to do: setup, invite, join, status, ping, netcheck, preflight, demo or admin; see `remora --help`",
+            "remora: USAGE: say what to do: setup, invite, join, status, ping, netcheck, agent, presence, preflight, demo or admin; see `remora --help`",
         );
         return ExitCode::from(Exit::Usage as u8);
     }

@@ -234,7 +234,7 @@ impl Node {
     }
 
     /// All relays that it knows, and how far away they are, nearest first.
-    pub fn near(&self) -> &[Near] {
+    pub fn near(&self) -> Vec<Near> {
         self.homes.near()
     }
 
@@ -615,7 +615,7 @@ impl Node {
 }
 
 /// A place at a relay that stays, and is none of `avoided` unless there is nothing else; however long it takes.
-async fn find_place(homes: &Homes, avoided: &mut BTreeSet<RelayId>) -> Attached {
+pub(crate) async fn find_place(homes: &Homes, avoided: &mut BTreeSet<RelayId>) -> Attached {
     loop {
         match homes.settle(avoided).await {
             Ok(place) if place.is_leaving() => place.close().await,

@@ -110,6 +110,8 @@ pub async fn wait(
 ) -> Result<Waited, Failure> {
     let mut silence = pin!(silence(control));
     let mut joined: Option<(ExchangeId, InnerKeys)> = None;
+    // When it goes, and how long the relay stays.
+    let mut leaving: Option<(Instant, Duration)> = None;
     loop {
         flush(control, host).await;
         while let Some(event) = host.poll_event() {
@@ -126,18 +128,28 @@ pub async fn wait(
             let allocation = await_allocation(notices, exchange).await?;
             return Ok(Waited::Introduced(Introduced { allocation, keys }));
         }
+        if let Some((at, within)) = leaving
+            && (!host.is_asked() || at <= Instant::now())
+        {
+            return Ok(Waited::Draining(within));
+        }
         tokio::select! { biased;
             notice = notices.recv() => match notice {
                 None => return Ok(Waited::Lost),
                 Some(Notice::Offer(exchange, payload)) => host.handle_offer(exchange, &payload, Instant::now()),
                 Some(Notice::Signal(exchange, payload)) => host.handle_signal(exchange, &payload, Instant::now()),
                 Some(Notice::Dismissed(exchange, _)) => host.handle_joiner_gone(exchange),
-                Some(Notice::Draining(within)) if can_move => return Ok(Waited::Draining(within)),
+                // Whoever is on the way is not turned away: a session that begins here moves as all do.
+                Some(Notice::Draining(within)) if can_move => {
+                    leaving = Some((Instant::now() + within / 4, within));
+                }
+                Some(Notice::Silent) if can_move => return Ok(Waited::Lost),
                 Some(Notice::Draining(within)) => tell(events, Event::RelayDraining(within)).await,
                 // Two relays of its fleet had given it away when they could not reach each other: the person has to read out a new one.
                 Some(Notice::Taken) => return Ok(Waited::NewCode),
-                Some(Notice::Allocated(_) | Notice::Released(..)) => {}
+                Some(Notice::Allocated(_) | Notice::Released(..) | Notice::Silent) => {}
             },
+            () = until(leaving.map(|(at, _)| at)) => {}
             wanted = input.recv() => match wanted {
                 None | Some(Input::Session(Command::Leave)) => host.cancel(),
                 Some(Input::NewCode) => {
@@ -365,7 +377,11 @@ async fn try_once(
                     joiner.handle_allocated(allocated.exchange, &allocated.payload);
                     allocation = Some(allocated);
                 }
-                Notice::Offer(..) | Notice::Released(..) | Notice::Draining(_) | Notice::Taken => {}
+                Notice::Offer(..)
+                | Notice::Released(..)
+                | Notice::Draining(_)
+                | Notice::Taken
+                | Notice::Silent => {}
             },
             () = until(joiner.poll_timeout()) => joiner.handle_timeout(Instant::now()),
         }

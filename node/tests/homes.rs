@@ -19,6 +19,7 @@ use remora::{
 use remora_proto::{
     id::{RelayAddr, RelayId},
     noise::{StaticKey, link::FleetKey},
+    path::candidate::Policy,
     rendezvous::LIFETIME,
     session::{Command, EndReason, Mode},
 };
@@ -28,6 +29,8 @@ use support::{
     process::RelayProcess,
 };
 
+/// Sessions leave a drained relay within three seconds, each at a moment of its own; a check by the relay comes every 25.
+const EMPTY_WITHIN: Duration = Duration::from_secs(15);
 /// Words that are said one after the other while relays come and go.
 const WORDS: usize = 60;
 
@@ -59,6 +62,29 @@ async fn fleet(names: [&str; 2]) -> [Relay; 2] {
         within("meeting", met).await.expect("running");
     }
     [one, other]
+}
+
+/// What a relay's metric of that name says, of all that have such a label, or of none.
+fn sum(relay: &Relay, name: &str, label: &str) -> f64 {
+    let families = relay.registry().gather();
+    let named = families.iter().filter(|family| family.name() == name);
+    let metrics = named.flat_map(|family| family.get_metric());
+    let meant = metrics.filter(|metric| {
+        let mut labels = metric.get_label().iter();
+        label.is_empty() || labels.any(|other| other.value() == label)
+    });
+    meant
+        .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
+        .sum()
+}
+
+async fn until(what: &str, done: impl Fn() -> bool) {
+    within(what, async {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 fn process(name: &str) -> RelayProcess {
@@ -206,6 +232,27 @@ async fn a_code_goes_on_working_when_its_relay_drains() {
 }
 
 #[tokio::test]
+async fn whoever_is_on_the_way_is_not_turned_away_by_a_relay_that_drains() {
+    let (old, new) = (named("old"), named("new"));
+    let relays = [&old, &new].map(|relay| relay.address().clone());
+    // For these two the relay stays a while: they know no other.
+    let others = active(&relays[..1]).await;
+    let (mut helper, code) = invites_with(node_at_first(&relays).await, "Sam", LIFETIME).await;
+    // Each word takes so long that a slow computer is in time.
+    let away = Far::new(old.address(), Duration::from_millis(200)).await;
+    let sharer = node(std::slice::from_ref(&away.relay)).await;
+    let joining = tokio::spawn(async move { joins_with(sharer, "Maria", &code).await });
+    until("somebody on the way", || {
+        sum(&old, "remora_relay_control_requests_total", "join") == 2.0
+    })
+    .await;
+    old.drain();
+    let mut sharer = joining.await.expect("no panic").expect("works");
+    assert_eq!(helper.trust().await.1, sharer.trust().await.1);
+    drop(others);
+}
+
+#[tokio::test]
 async fn a_code_is_not_taken_to_a_relay_that_stops_as_well() {
     let (old, mut other) = (named("old"), named("other"));
     let relays = [&old, &other].map(|relay| relay.address().clone());
@@ -234,6 +281,40 @@ async fn a_code_goes_on_working_when_its_relay_dies() {
     let relays = addresses(&processes);
     let (mut helper, code) = invites_with(node_at_first(&relays).await, "Sam", LIFETIME).await;
     drop(processes.remove(0));
+    let home = helper.until(|event| match event {
+        Event::Home { relay, .. } => Some(relay.clone()),
+        _ => None,
+    });
+    assert_eq!(home.await, "new");
+    let mut sharer = joins_with(node(&relays).await, "Maria", &code)
+        .await
+        .expect("the same code");
+    assert_eq!(helper.trust().await.1, sharer.trust().await.1);
+}
+
+#[tokio::test]
+async fn a_code_of_a_parked_node_goes_on_working_when_its_relay_dies() {
+    let (old, new) = (named("old"), named("new"));
+    let relays = [&old, &new].map(|relay| relay.address().clone());
+    let options = Options {
+        park_after: Duration::from_millis(20),
+        ..Options::relay_only()
+    };
+    let helper = loop {
+        let node = Node::at_nearest(&relays, options.clone());
+        let node = within("connecting", node).await.expect("a relay");
+        if node.relay() == &relays[0] {
+            break node;
+        }
+        node.close().await;
+    };
+    let (mut helper, code) = invites_with(helper, "Sam", LIFETIME).await;
+    until("a parked node", || {
+        sum(&old, "remora_relay_nodes_parked", "") == 1.0
+    })
+    .await;
+    // Without a word, as if it had been killed.
+    drop(old);
     let home = helper.until(|event| match event {
         Event::Home { relay, .. } => Some(relay.clone()),
         _ => None,
@@ -328,6 +409,36 @@ async fn of_two_relays_that_bridge_a_session_either_may_stop() {
 }
 
 #[tokio::test]
+async fn a_drained_relay_is_soon_empty_although_packets_go_directly() {
+    let (one, other) = (named("one"), named("other"));
+    let relays = [&one, &other].map(|relay| relay.address().clone());
+    let options = Options {
+        policy: Policy {
+            allow_loopback: true,
+            ..Policy::default()
+        },
+        ..Options::default()
+    };
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let node = Node::at_nearest(&relays, options.clone());
+        nodes.push(within("connecting", node).await.expect("a relay"));
+    }
+    let nodes = nodes.try_into().expect("two");
+    let (mut helper, mut sharer, carrier) = active_of(nodes).await;
+    for person in [&mut helper, &mut sharer] {
+        let direct = person.running.path.wait_for(|path| path.direct.is_some());
+        within("a direct path", direct).await.expect("alive");
+    }
+    let mut old = if carrier == "one" { one } else { other };
+    old.drain();
+    let drained = tokio::time::timeout(EMPTY_WITHIN, old.drained()).await;
+    drained.expect("in time").expect("it is empty");
+    talk(&mut helper, &mut sharer).await;
+    part(helper, sharer).await;
+}
+
+#[tokio::test]
 async fn a_move_to_another_relay_is_told_as_moves_are() {
     let (one, other) = (named("one"), named("other"));
     let relays = [&one, &other].map(|relay| relay.address().clone());
@@ -340,6 +451,37 @@ async fn a_move_to_another_relay_is_told_as_moves_are() {
     old.drain();
     assert_eq!(moved(&mut helper).await, new);
     assert_eq!(moved(&mut sharer).await, new);
+    part(helper, sharer).await;
+}
+
+#[tokio::test]
+async fn behind_one_name_a_node_finds_a_relay_and_reaches_it_and_the_others_again() {
+    let [mut one, other] = fleet(["one", "other"]).await;
+    let own = [&one, &other].map(|relay| relay.address().clone());
+    let name = Far::before(&[&own[0], &own[1]]).await;
+    // The same name with each key.
+    let known = own.clone().map(|relay| RelayAddr {
+        host_port: name.relay.host_port.clone(),
+        ..relay
+    });
+    let mut nodes = Vec::new();
+    while nodes.len() < 2 {
+        let node = node(&known).await;
+        assert!(own.contains(node.relay()), "at its own address: {node:?}");
+        if node.relay() == &own[0] {
+            nodes.push(node);
+        } else {
+            node.close().await;
+        }
+    }
+    let nodes = nodes.try_into().expect("two");
+    let (mut helper, mut sharer, carrier) = active_of(nodes).await;
+    assert_eq!(carrier, "one");
+    one.drain();
+    talk(&mut helper, &mut sharer).await;
+    within("drained", one.drained()).await.expect("it is empty");
+    assert_eq!(moved(&mut helper).await, "other");
+    talk(&mut sharer, &mut helper).await;
     part(helper, sharer).await;
 }
 

@@ -41,7 +41,9 @@ pub mod code;
 /// CPace: a short code becomes a strong key, with confirmation.
 #[cfg(feature = "end-to-end")]
 pub mod pake;
-/// The public, signed record under which a host can be found.
+/// What a device says, so that others learn whether it is there.
+pub mod presence;
+/// The public, signed record under which a host can be found, or a device.
 pub mod record;
 /// Machines: code → record → exchange → keys of the inner connection.
 #[cfg(feature = "end-to-end")]

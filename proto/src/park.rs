@@ -45,6 +45,9 @@ pub const CLOSE_CODE: u32 = 6;
 pub const LEN: usize = 34;
 /// How often a parked node says that it is there: NATs forget a mapping after 30 s (RFC 4787 §4.3 would have 2 minutes).
 pub const KEEP_INTERVAL: Duration = Duration::from_secs(20);
+/// The same of one for whom somebody may come at any moment: it has to hear soon that the relay is gone. Codes are few next to all nodes
+/// that are idle, and live for ten minutes.
+pub const ATTENTIVE_INTERVAL: Duration = Duration::from_secs(6);
 /// When a relay forgets a parked node that says nothing; two of three may be lost.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// A node asks again so long after a Keep that got no answer, then after twice as long, and so on.
@@ -248,6 +251,8 @@ pub struct Parked {
     grant: Grant,
     /// Of the last datagram sent.
     counter: u64,
+    /// Between two Keeps.
+    interval: Duration,
     phase: Phase,
 }
 
@@ -257,7 +262,16 @@ impl Parked {
         Self {
             grant,
             counter: 0,
+            interval: KEEP_INTERVAL,
             phase: asking(now),
+        }
+    }
+
+    /// The same, every [`ATTENTIVE_INTERVAL`].
+    pub fn attentive(self) -> Self {
+        Self {
+            interval: ATTENTIVE_INTERVAL,
+            ..self
         }
     }
 
@@ -286,7 +300,7 @@ impl Parked {
             (Saying::Unknown, Phase::Asking { .. }) if is_answer => Event::Wake,
             (Saying::Kept, Phase::Asking { .. }) if is_answer => {
                 self.grant.open(bytes)?;
-                let until = now + KEEP_INTERVAL;
+                let until = now + self.interval;
                 self.phase = Phase::Kept { until };
                 return None;
             }
@@ -410,6 +424,26 @@ mod tests {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &[1; 32]);
         let tag = hmac::sign(&key, &bytes[..HEAD_LEN]);
         assert_eq!(bytes[HEAD_LEN..], tag.as_ref()[..16]);
+    }
+
+    #[test]
+    fn whoever_is_waited_for_hears_within_a_quarter_of_a_minute_that_the_relay_is_gone() {
+        let now = start();
+        let mut parked = Parked::new(grant(7), now).attentive();
+        let counter = keep(&mut parked, now);
+        assert_eq!(
+            parked.handle(&grant(7).seal(Saying::Kept, counter), now),
+            None
+        );
+        let mut at = now;
+        while at < now + Duration::from_secs(15) {
+            at = parked.poll_timeout().expect("due");
+            if parked.handle_timeout(at) == Some(Event::Wake) {
+                return;
+            }
+            parked.poll_transmit(at);
+        }
+        panic!("{:?} later it has not noticed", at - now);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the one moment that is read")]
 
 use std::{
+    iter,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -356,6 +357,30 @@ fn an_idle_path_keeps_its_mappings_for_ten_minutes() {
     }
 }
 
+#[test]
+fn another_relay_is_asked_through_at_once_although_packets_go_directly() {
+    let home = Edge("EIM/APDF", vec![HOME]);
+    let asked = |is_another: bool| {
+        let mut world = World::new(&home, &home, 6);
+        assert!(world.run(Duration::from_secs(2), World::is_direct));
+        let (mut now, mut through_the_relay) = (world.now, 0);
+        let paths = &mut world.nodes[0].paths;
+        if is_another {
+            paths.handle_relay_changed(now);
+        }
+        // Not so long that a path counts as dark on which nothing is delivered here.
+        for _ in 0..14 {
+            paths.handle_timeout(now);
+            let sent = iter::from_fn(|| paths.poll_transmit());
+            through_the_relay += sent.filter(|transmit| transmit.to.is_none()).count();
+            now += Duration::from_millis(100);
+        }
+        through_the_relay
+    };
+    assert_eq!(asked(false), 0);
+    assert_eq!(asked(true), 5);
+}
+
 /// Sends on the chosen path, as a session does that is in use.
 fn use_paths(world: &mut World) {
     let now = world.now;
@@ -520,7 +545,7 @@ fn a_shorter_path_is_taken_when_it_stays_shorter() {
         }
     }
     assert_eq!(node.route().direct, Some(Way::main(near)));
-    let moves = std::iter::from_fn(|| node.poll_move()).count();
+    let moves = iter::from_fn(|| node.poll_move()).count();
     assert_eq!(moves, 2, "to one, and to the other");
 }
 
@@ -664,7 +689,7 @@ fn whoever_asks_hears_what_the_way_of_the_moment_takes() {
         let now = world.now;
         world.nodes[node].paths.handle_ping(now);
         world.run(Duration::from_millis(200), |_| false);
-        let pongs = std::iter::from_fn(|| world.nodes[node].paths.poll_pong());
+        let pongs = iter::from_fn(|| world.nodes[node].paths.poll_pong());
         pongs.collect::<Vec<_>>()
     };
     world.nodes[0].paths.handle_wish(true, world.epoch);

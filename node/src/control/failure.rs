@@ -35,6 +35,9 @@ pub fn relay_lost() -> Failure {
 /// No answer from the relay, or the network is in between.
 pub const RELAY_UNREACHABLE: &str = "RELAY_UNREACHABLE";
 
+/// Somebody else answers.
+pub const RELAY_KEY: &str = "RELAY_KEY";
+
 /// TLS alert numbers that Noise-QUIC uses, too.
 const ALERT_HANDSHAKE_FAILURE: u8 = 40;
 const ALERT_NO_APPLICATION_PROTOCOL: u8 = 120;
@@ -66,7 +69,7 @@ pub(super) fn connect_failure(relay: &RelayAddr, error: &ConnectionError) -> Fai
         _ if code == Some(alert(ALERT_NO_APPLICATION_PROTOCOL)) => version_failure(at),
         _ if code == Some(alert(ALERT_HANDSHAKE_FAILURE)) => Failure::new(
             Exit::Verification,
-            "RELAY_KEY",
+            RELAY_KEY,
             format!(
                 "whoever answers at {at} does not have the key in the relay's address: copy the address again from your operator; if it is the same, do not use this relay"
             ),

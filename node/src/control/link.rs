@@ -11,7 +11,7 @@ use quinn::{Connection, ConnectionError, Endpoint};
 use remora_proto::{
     id::RelayAddr,
     noise::{self, Profile},
-    park::{Event, FORGOTTEN_AFTER, Grant, Parked},
+    park::{Event, FORGOTTEN_AFTER, Parked},
     path::way::Way,
     wire::message::control::{Reason, Welcome},
 };
@@ -130,11 +130,15 @@ impl Link {
         connection: watch::Sender<Connection>,
     ) {
         while stream.talk(&mut asked, &notify, self.park_after).await == End::Parked {
+            let has_code = stream.has_code;
             let Some(grant) = stream.park() else { return };
-            let Some((next, first)) = self.rest(grant, &mut asked).await else {
+            let parked = Parked::new(grant, Instant::now());
+            let parked = if has_code { parked.attentive() } else { parked };
+            let Some((next, first)) = self.rest(parked, &mut asked, &notify).await else {
                 return;
             };
             stream = next;
+            stream.has_code = has_code;
             connection.send_replace(stream.connection().clone());
             if let Some(asked) = first {
                 // Whether it was said shows in what comes next.
@@ -148,11 +152,11 @@ impl Link {
     /// Parked, until there is something to say; that comes with the new connection. `None` when it is over.
     async fn rest(
         &mut self,
-        grant: Grant,
+        mut parked: Parked,
         asked: &mut mpsc::Receiver<Asked>,
+        notify: &mpsc::Sender<Notice>,
     ) -> Option<(Stream, Option<Asked>)> {
-        tracing::debug!(?grant, "parked");
-        let mut parked = Parked::new(grant, Instant::now());
+        tracing::debug!(ticket = parked.ticket(), "parked");
         let (mut first, mut is_leaving) = (None, false);
         loop {
             while let Some(datagram) = parked.poll_transmit(Instant::now()) {
@@ -172,7 +176,13 @@ impl Link {
                         None
                     }
                 },
-                () = sleep_until(due.into()) => parked.handle_timeout(Instant::now()),
+                () = sleep_until(due.into()) => {
+                    let event = parked.handle_timeout(Instant::now());
+                    if event == Some(Event::Wake) && notify.try_send(Notice::Silent).is_err() {
+                        tracing::debug!("nobody hears that the relay is silent");
+                    }
+                    event
+                }
             };
             match event {
                 Some(Event::Wake) => break,

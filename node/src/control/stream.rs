@@ -44,6 +44,8 @@ pub(super) struct Stream {
     inbox: Inbox,
     pending: BTreeMap<u64, oneshot::Sender<Answer>>,
     next_request: u64,
+    /// A code waits at the relay.
+    pub(super) has_code: bool,
 }
 
 impl Stream {
@@ -60,6 +62,7 @@ impl Stream {
             inbox: Inbox::new(MAX_CONTROL_BYTES),
             pending: BTreeMap::new(),
             next_request: 0,
+            has_code: false,
         };
         let hello = Request::Hello(schema::Hello {
             protocol: PROTOCOL,
@@ -199,6 +202,11 @@ impl Stream {
     }
 
     async fn say(&mut self, request: u64, body: Request) -> bool {
+        match &body {
+            Request::Publish(_) => self.has_code = true,
+            Request::Withdraw(_) => self.has_code = false,
+            _ => {}
+        }
         let body = Some(body);
         let message = encode(&NodeToRelay { request, body });
         self.send.write_all(&message).await.is_ok()

@@ -295,7 +295,11 @@ impl Keeping {
                     self.carriers.handle_released(leg, now);
                 }
             }
-            Notice::Offer(..) | Notice::Signal(..) | Notice::Dismissed(..) | Notice::Taken => {}
+            Notice::Offer(..)
+            | Notice::Signal(..)
+            | Notice::Dismissed(..)
+            | Notice::Taken
+            | Notice::Silent => {}
         }
     }
 
@@ -555,8 +559,9 @@ async fn next_notice(at: &mut BTreeMap<RelayId, Attached>) -> (RelayId, Option<N
 
 /// How far away these are now, each by the address that answers first.
 async fn measured(homes: Homes, relays: Vec<RelayId>) -> Vec<Usable> {
-    let wanted = |near: &&Near| relays.contains(&near.relay.id);
-    let mut all: Vec<_> = homes.all().filter(wanted).cloned().collect();
+    let known = homes.own_first().into_iter();
+    let wanted = known.filter(|near| relays.contains(&near.relay.id));
+    let mut all: Vec<_> = wanted.cloned().collect();
     measure::measure(&mut all).await;
     all.sort_by_key(Near::rank);
     let mut usable: Vec<Usable> = Vec::new();
@@ -578,7 +583,7 @@ fn usable(homes: &Homes, home: &Attached) -> Vec<Usable> {
         relay: home.id(),
         rtt: Some(home.control.rtt()),
     }];
-    for near in homes.all() {
+    for near in homes.own_first() {
         if usable.iter().all(|usable| usable.relay != near.relay.id) {
             usable.push(Usable {
                 relay: near.relay.id,

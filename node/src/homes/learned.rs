@@ -1,10 +1,11 @@
-//! Other relays of the fleet, which the one that a node is at names: one of them is gone to when this one has much more to do,
-//! and when it is gone. Nobody has to tell the nodes that there is one more.
+//! Where the relay that a node is at is itself, if it was reached by a name that leads to others, too. And other relays of its fleet, which
+//! it names: one of them is gone to when this one has much more to do, and when it is gone. Nobody has to tell the nodes that there is
+//! one more.
 
 use std::time::Duration;
 
 use remora_proto::{
-    id::{RelayAddr, may_be_relay},
+    id::{RelayAddr, RelayId, may_be_relay},
     random::Random,
     wire::reflect::Load,
 };
@@ -19,24 +20,41 @@ const MANY: usize = 64;
 const AS_NEAR: Duration = Duration::from_millis(10);
 
 impl Homes {
-    /// Who else there is, as the relay at `home` says; and a place at one of those, if that is better.
+    /// Who else there is, as the relay at `home` says; and a place at one of those, or at its own address, if that is better.
     pub(crate) async fn learn(&mut self, home: Attached) -> Attached {
-        if self.options.only_named {
-            return home;
-        }
         let is_here = home.socket.relay().ip().to_canonical().is_loopback();
-        let others = home.control.welcome.others.iter().take(MAX_LEARNED);
-        let others: Vec<RelayAddr> = others
-            .filter_map(|text| text.parse().ok())
-            .filter(|other: &RelayAddr| self.near.iter().all(|near| near.relay.id != other.id))
+        let welcome = &home.control.welcome;
+        // Nobody says where another one is.
+        let own = welcome.own_address.parse().ok();
+        let own = own.filter(|own: &RelayAddr| own.id == home.id());
+        let others = welcome.others.iter().take(MAX_LEARNED);
+        let others = others.filter_map(|text| text.parse::<RelayAddr>().ok());
+        let told: Vec<_> = own
+            .into_iter()
+            .chain(others.filter(|other| other.id != home.id()))
+            .filter(|told| self.is_worth_knowing(told.id))
             .collect();
         // Whoever cannot be found is nobody to go to.
-        let mut learned = resolve(&others, &self.options).await.unwrap_or_default();
+        let mut learned = resolve(&told, &self.options).await.unwrap_or_default();
         learned.retain(|near| {
             near.address
                 .is_some_and(|at| may_be_relay(at.ip(), is_here))
         });
+        let is_named = |near: &Near| {
+            self.near
+                .iter()
+                .any(|named| named.relay.id == near.relay.id)
+        };
+        if learned.iter().any(is_named) && !self.options.tcp_only {
+            // How far away the name is says nothing.
+            measure::measure(&mut learned).await;
+            learned.sort_by_key(Near::rank);
+        }
         self.learned = learned;
+        let home = self.at_its_own_address(home).await;
+        if self.options.only_named {
+            return home;
+        }
         let load = u8::try_from(home.control.welcome.load).map_or(Load::FULL, Load::from_byte);
         let has_little = load < Load::of_nodes(MANY);
         if has_little || self.options.tcp_only || home.socket.is_by_stream() {
@@ -45,21 +63,55 @@ impl Homes {
         self.share(home).await
     }
 
+    /// Whether it is news where that relay is: nobody has named it, or only by a name that leads to others, too.
+    fn is_worth_knowing(&self, relay: RelayId) -> bool {
+        let mut named = self.near.iter().filter(|near| near.relay.id == relay);
+        match self.options.only_named {
+            true => named.any(|near| self.is_shared(near)),
+            false => named.all(|near| self.is_shared(near)),
+        }
+    }
+
+    /// At the same relay, so that whatever has to reach it again does.
+    async fn at_its_own_address(&self, mut home: Attached) -> Attached {
+        let Some(own) = self.learned.iter().find(|near| near.relay.id == home.id()) else {
+            return home;
+        };
+        if own.address == Some(home.control.relay) {
+            home.relay = own.relay.clone();
+            return home;
+        }
+        match Attached::connect(own, &self.options).await {
+            Ok(direct) => {
+                tracing::debug!(relay = %own.relay.host_port, "at its own address");
+                home.close().await;
+                direct
+            }
+            Err(failure) => {
+                tracing::info!(relay = %own.relay.host_port, %failure, "not reached at its own address");
+                home
+            }
+        }
+    }
+
     /// A place at a relay that is as near and has clearly less to do, or where we are.
     async fn share(&mut self, home: Attached) -> Attached {
-        let named = self.near.len();
-        let mut all: Vec<Near> = self.all().cloned().collect();
-        measure::measure(&mut all).await;
-        self.learned = all.split_off(named);
-        self.near = all;
+        // Those that there was a choice of were asked a moment ago.
+        for known in [&mut self.near, &mut self.learned] {
+            if known.iter().any(|near| !near.is_asked) {
+                measure::measure(known).await;
+            }
+        }
         for known in [&mut self.near, &mut self.learned] {
             known.sort_by_key(Near::rank);
         }
         let at_home = |near: &&Near| near.relay.id == home.id() && near.rtt.is_some();
-        let Some(ours) = self.all().find(at_home) else {
+        let all = self.own_first();
+        let Some(ours) = all.iter().copied().find(at_home) else {
             return home;
         };
-        let less = self.all().filter(|near| is_better(near, ours)).collect();
+        let all = all.into_iter().filter(|near| !self.is_shared(near));
+        let less = all.filter(|near| is_better(near, ours)).collect();
         let Some(chosen) = less_of_two(less, &mut Random::system()) else {
             return home;
         };
@@ -100,8 +152,6 @@ fn less_of_two<'a>(mut among: Vec<&'a Near>, random: &mut Random) -> Option<&'a 
 
 #[cfg(test)]
 mod tests {
-    use remora_proto::id::RelayId;
-
     use super::*;
 
     fn near(number: u8, rtt_ms: Option<u64>, nodes: usize) -> Near {

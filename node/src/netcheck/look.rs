@@ -56,11 +56,16 @@ impl Looked {
 /// Looks, at the nearest of several relays.
 pub(super) async fn around(relays: &[RelayAddr], tcp_only: bool) -> Looked {
     let near = match Homes::find(relays, options(tcp_only)).await {
-        Ok(homes) => homes.near().to_vec(),
+        Ok(homes) => homes.near(),
         Err(_) => Vec::new(),
     };
     let relay = near.first().map_or(&relays[0], |near| &near.relay);
-    let mut looked = around_one(relay, tcp_only).await;
+    // One name may be that of several.
+    let namesakes = relays
+        .iter()
+        .filter(|other| other.host_port == relay.host_port);
+    let namesakes: Vec<_> = namesakes.cloned().collect();
+    let mut looked = around_one(&namesakes, tcp_only).await;
     looked.report.near = near;
     looked
 }
@@ -72,7 +77,9 @@ fn options(tcp_only: bool) -> Options {
     }
 }
 
-async fn around_one(relay: &RelayAddr, tcp_only: bool) -> Looked {
+/// At one, which has the key of any of these.
+async fn around_one(namesakes: &[RelayAddr], tcp_only: bool) -> Looked {
+    let relay = &namesakes[0];
     let mut addresses = Vec::new();
     if !tcp_only {
         // Where there are no names, there may be a proxy that knows them.
@@ -85,16 +92,21 @@ async fn around_one(relay: &RelayAddr, tcp_only: bool) -> Looked {
     let by_any = async {
         match tcp_only {
             true => None,
-            false => Some(connect(relay, tcp_only).await),
+            false => Some(connect(namesakes, tcp_only).await),
         }
     };
-    let (node, tcp, seen_v4, seen_v6, mapped) =
-        tokio::join!(by_any, connect(relay, true), seen(v4), seen(v6), async {
+    let (node, tcp, seen_v4, seen_v6, mapped) = tokio::join!(
+        by_any,
+        connect(namesakes, true),
+        seen(v4),
+        seen(v6),
+        async {
             match tcp_only {
                 true => Err(Unmapped::NotAsked),
                 false => port_mapping(&addresses).await,
             }
-        });
+        }
+    );
     let tcp_error = tcp.as_ref().err().map(|failure| failure.line.clone());
     let is_by_udp = matches!(&node, Some(Ok(node)) if !node.is_by_tcp());
     let udp = match (tcp_only, is_by_udp, seen_v4.or(seen_v6), &tcp_error) {
@@ -118,7 +130,7 @@ async fn around_one(relay: &RelayAddr, tcp_only: bool) -> Looked {
         Ok(_) | Err(_) => Nat::default(),
     };
     let (looked, node, failure) = match node {
-        Ok(node) => (Listed::home(relay, node.control()), Some(node), None),
+        Ok(node) => (Listed::home(node.relay(), node.control()), Some(node), None),
         Err(failure) => (Listed::unusable(relay, &failure), None, Some(failure)),
     };
     Looked {
@@ -137,10 +149,10 @@ async fn around_one(relay: &RelayAddr, tcp_only: bool) -> Looked {
     }
 }
 
-async fn connect(relay: &RelayAddr, tcp_only: bool) -> Result<Node, Failure> {
-    timeout(CONNECTING, Node::connect(relay, options(tcp_only)))
+async fn connect(namesakes: &[RelayAddr], tcp_only: bool) -> Result<Node, Failure> {
+    timeout(CONNECTING, Node::at_nearest(namesakes, options(tcp_only)))
         .await
-        .unwrap_or_else(|_| Err(too_slow(relay, tcp_only)))
+        .unwrap_or_else(|_| Err(too_slow(&namesakes[0], tcp_only)))
 }
 
 fn too_slow(relay: &RelayAddr, tcp_only: bool) -> Failure {

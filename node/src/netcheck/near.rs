@@ -88,7 +88,7 @@ impl Listed {
     /// All that a node knows.
     pub(crate) fn of(node: &Node) -> Vec<Self> {
         let home = Self::home(node.relay(), node.control());
-        Self::all(node.near(), &home, !node.is_by_tcp())
+        Self::all(&node.near(), &home, !node.is_by_tcp())
     }
 
     /// For scripts.

@@ -125,6 +125,7 @@ impl Mover {
             Instant::now(),
         );
         paths.handle_remote(&self.named, Instant::now());
+        let mut by_relay = self.carrier.leg().header.session;
         let (mut hosts, mut sent, mut is_open) = (gather::hosts(&self.socket.bases()), None, true);
         loop {
             let due = paths
@@ -181,6 +182,10 @@ impl Mover {
                 }
             }
             let now = Instant::now();
+            let session = self.carrier.leg().header.session;
+            if mem::replace(&mut by_relay, session) != session {
+                paths.handle_relay_changed(now);
+            }
             if may_move {
                 self.ask_the_relay_of_now(&mut seen);
             }

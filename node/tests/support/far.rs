@@ -1,4 +1,5 @@
-//! A network between one node and its relay that takes its time, and as much as a test wants.
+//! A network between nodes and a relay that takes its time, and as much as a test wants; or before several relays, of which each of a
+//! node's sockets is led to one, in turn.
 
 use std::{
     net::SocketAddr,
@@ -22,10 +23,10 @@ const MAX_DATAGRAM_BYTES: usize = 65_536;
 /// Datagrams on their way. What is more is lost, as on any network.
 const QUEUE_DATAGRAMS: usize = 4096;
 
-/// From one node to one relay and back.
+/// From nodes to relays and back.
 #[derive(Debug)]
 pub(crate) struct Far {
-    /// The relay, as the node has to know it.
+    /// The relay, as the node has to know it; of several, the first.
     pub(crate) relay: RelayAddr,
     /// Each way, in milliseconds.
     delay_ms: Arc<AtomicU64>,
@@ -35,21 +36,27 @@ pub(crate) struct Far {
 impl Far {
     /// In front of `relay`, so long each way.
     pub(crate) async fn new(relay: &RelayAddr, delay: Duration) -> Self {
-        let upstream: SocketAddr = relay.host_port.parse().expect("an address");
+        let far = Self::before(&[relay]).await;
+        far.set(delay);
+        far
+    }
+
+    /// In front of all of them.
+    pub(crate) async fn before(relays: &[&RelayAddr]) -> Self {
+        let place = |relay: &&RelayAddr| relay.host_port.parse().expect("an address");
+        let upstreams: Vec<SocketAddr> = relays.iter().map(place).collect();
         let inside = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a port"));
         let relay = RelayAddr {
             host_port: inside.local_addr().expect("bound").to_string(),
-            ..relay.clone()
+            ..relays[0].clone()
         };
         let (delay_ms, mut tasks) = (Arc::default(), JoinSet::new());
-        tasks.spawn(forward(inside, upstream, Arc::clone(&delay_ms)));
-        let far = Self {
+        tasks.spawn(forward(inside, upstreams, Arc::clone(&delay_ms)));
+        Self {
             relay,
             delay_ms,
             _tasks: tasks,
-        };
-        far.set(delay);
-        far
+        }
     }
 
     /// It takes so long from now on.
@@ -62,7 +69,7 @@ impl Far {
 type Sent = (Instant, Bytes, Option<SocketAddr>);
 
 /// Each of a node's sockets has one of its own here, for a relay knows nodes by their addresses.
-async fn forward(inside: Arc<UdpSocket>, upstream: SocketAddr, delay_ms: Arc<AtomicU64>) {
+async fn forward(inside: Arc<UdpSocket>, upstreams: Vec<SocketAddr>, delay_ms: Arc<AtomicU64>) {
     let mut tasks = JoinSet::new();
     let mut outside: Vec<(SocketAddr, mpsc::Sender<Sent>)> = Vec::new();
     let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
@@ -75,7 +82,10 @@ async fn forward(inside: Arc<UdpSocket>, upstream: SocketAddr, delay_ms: Arc<Ato
             Some(at) => at,
             None => {
                 let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a port"));
-                socket.connect(upstream).await.expect("an address");
+                socket
+                    .connect(upstreams[outside.len() % upstreams.len()])
+                    .await
+                    .expect("an address");
                 let (queue, queued) = mpsc::channel(QUEUE_DATAGRAMS);
                 tasks.spawn(deliver(Arc::clone(&socket), queued));
                 let (back, returning) = mpsc::channel::<Sent>(QUEUE_DATAGRAMS);

@@ -45,6 +45,9 @@ const KEPT: Duration = Duration::from_secs(40);
 /// The relay forgets a session that it carries nothing of for a minute, and NATs forget relays sooner; so often a check goes
 /// that way while packets do not.
 const KEEP_RELAYED: Duration = Duration::from_secs(25);
+/// To another relay: one question may be lost, and one may come before the other side is there.
+const RELAY_QUESTIONS: u32 = 5;
+const RELAY_ASKED_EVERY: Duration = Duration::from_millis(300);
 /// The other side's packets are taken from where its check came from, for so long after it.
 const TRUSTED: Duration = Duration::from_secs(60);
 
@@ -179,6 +182,8 @@ pub struct Paths {
     checks_sent: u64,
     /// While packets go directly: when the relay hears of us next.
     relayed_at: Instant,
+    /// So many more come soon: it is another relay.
+    relay_questions: u32,
     transmits: VecDeque<Transmit>,
     moves: VecDeque<Moved>,
 }
@@ -213,6 +218,7 @@ impl Paths {
             has_local: false,
             checks_sent: 0,
             relayed_at: now,
+            relay_questions: 0,
             transmits: VecDeque::new(),
             moves: VecDeque::new(),
         }
@@ -288,6 +294,12 @@ impl Paths {
         self.wants_relay = relayed;
         self.want_detour(now);
         self.settle(was_relayed, now);
+    }
+
+    /// Another relay carries the session. It is asked through at once, so that the one before is not needed for long although nothing else
+    /// goes by either.
+    pub fn handle_relay_changed(&mut self, now: Instant) {
+        (self.relay_questions, self.relayed_at) = (RELAY_QUESTIONS, now);
     }
 
     /// Whether not even the relay is reached by UDP: for the other side to know, paths are looked for all the same.
@@ -397,7 +409,7 @@ impl Paths {
         self.settle(was_relayed, now);
         self.select(None, now);
         if is_detour_asked || self.selected.is_some() && self.relayed_at <= now {
-            self.relayed_at = now + KEEP_RELAYED;
+            self.relayed_at = now + self.until_relay_is_asked();
             let (number, question) = self.keys.seal(Saying::Question);
             self.detour.asked(number, now);
             self.transmits.push_back(Transmit::short(None, question));
@@ -587,6 +599,16 @@ impl Paths {
     /// Whether a direct path is not wanted: never, or by one side for now.
     fn stays_relayed(&self) -> bool {
         self.policy.relay_only || self.detour.is_taken()
+    }
+
+    fn until_relay_is_asked(&mut self) -> Duration {
+        match self.relay_questions.checked_sub(1) {
+            Some(left) => {
+                self.relay_questions = left;
+                RELAY_ASKED_EVERY
+            }
+            None => KEEP_RELAYED,
+        }
     }
 
     fn want_detour(&mut self, now: Instant) {

@@ -161,6 +161,11 @@ impl Host {
         self.signed = self.record.encode_signed(&self.key);
     }
 
+    /// Whether a joiner is on the way.
+    pub fn is_asked(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// A joiner's first message.
     pub fn handle_offer(&mut self, exchange: ExchangeId, payload: &[u8], now: Instant) {
         self.handle_timeout(now);
