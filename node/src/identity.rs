@@ -7,7 +7,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use remora_proto::{
@@ -17,9 +17,11 @@ use remora_proto::{
     org::{
         membership::{InvalidPapers, Membership, Papers, Request},
         policy::Policy,
+        setting::Setting,
         signed::Signed,
         verdict::{self, Refusal, Verdict},
     },
+    rendezvous::LIFETIME,
 };
 
 use crate::{
@@ -286,6 +288,17 @@ impl Identity {
                     format!("you may help nobody: {limit}; ask your administrator at {domain}");
                 Err(Failure::new(Exit::NotPermitted, limit.name(), line))
             }
+        }
+    }
+
+    /// How long its organisation lets a code be good.
+    pub fn code_lifetime(&self) -> Duration {
+        match &self.member {
+            Some(member) => {
+                let seconds = member.policy().settings.value(Setting::CodeSeconds);
+                Duration::from_secs(seconds.into())
+            }
+            None => LIFETIME,
         }
     }
 

@@ -56,11 +56,12 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Helper)?;
+    let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
     let node = Node::at_nearest(&relays, of_member(&args.common, &identity)).await?;
     // Not before: until then, Ctrl-C is the system's business.
     let mut console = Console::open(args.common.json)?;
     let page = open_page(&args.page, args.common.json, &mut console, Role::Helper)?;
-    let running = node.invite(identity, Duration::from_secs(args.valid));
+    let running = node.invite(identity, valid);
     let mode = args.mode.map(Mode::from);
     Terminal::new(console, page, Role::Helper, mode, args.common.json)?
         .run(running)

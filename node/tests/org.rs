@@ -210,6 +210,11 @@ fn c_8_a_device_that_fails_policy_is_warned_of() {
 #[test]
 fn a_3_help_is_off_until_it_is_switched_on() {
     let scene = Scene::enrolled("help-desk-operator");
+    done(scene.org(&["policy", "code-seconds=60"]));
+    scene.enrol(&scene.sam, "Sam Okafor", &["--role", "help-desk-operator"]);
+    let mut helper = scene.start(&scene.sam, "invite", &[]);
+    assert_eq!(helper.expect("code")["valid_s"], 60, "the policy's");
+    drop(helper);
     done(scene.org(&["policy", "enabled=off"]));
     scene.enrol(&scene.sam, "Sam Okafor", &["--role", "help-desk-operator"]);
     let refused = run(scene

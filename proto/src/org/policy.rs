@@ -117,7 +117,7 @@ impl Policy {
         }
     }
 
-    /// What the subject may do there, by all of its roles; whether it may do anything anywhere is [`Policy::roles_of`]'s answer.
+    /// What the subject may do there, by all of its roles; what it may do anywhere, [`Policy::granted_somewhere`] says.
     pub fn granted(&self, subject: &Label, place: &Place) -> Permissions {
         let there = |scopes: &[Scope]| scopes.iter().any(|scope| scope.contains(place, self));
         self.assigned(subject)
