@@ -328,6 +328,9 @@ impl Carriers {
         if relay == self.current.relay {
             let spread = self.some_of(SPREAD.min(within / 4));
             self.begin_at(Why::Gone, now + spread, now);
+        } else {
+            // It was warm for many, who would all connect to another in the same moment.
+            self.warm_up(now);
         }
         self.go_on(relay, now);
         self.handle_timeout(now);

@@ -453,3 +453,25 @@ fn the_shorter_way_comes_first_and_equals_by_lot() {
     }
     assert_eq!(firsts.len(), 2);
 }
+
+#[test]
+fn a_warm_relay_that_drains_is_replaced_at_a_moment_of_each_ones_own() {
+    let now = epoch();
+    let mut moments = BTreeSet::new();
+    for seed in 0..32 {
+        let mut carriers = Carriers::new(relay(1), Random::seeded(seed), now);
+        carriers.handle_agreed(vec![relay(1), relay(2), relay(3)], false, now);
+        carriers.handle_timeout(now + WARM + WARM_SPREAD);
+        assert_eq!(carriers.poll_command(), Some(Command::Connect(relay(2))));
+        let drained = now + Duration::from_secs(60);
+        carriers.handle_attached(relay(2), false, drained);
+        carriers.handle_draining(relay(2), DRAIN, drained);
+        assert_eq!(carriers.poll_command(), None);
+        let at = carriers.poll_timeout().expect("another is wanted");
+        assert!(at >= drained + WARM && at <= drained + WARM + WARM_SPREAD);
+        carriers.handle_timeout(at);
+        assert_eq!(carriers.poll_command(), Some(Command::Connect(relay(3))));
+        moments.insert(at);
+    }
+    assert!(moments.len() > 16);
+}
