@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    Asked, Notify, client_config,
+    Asked, Notice, Notify, client_config,
     failure::{HelloError, connect_failure, hello_failure},
     stream::{End, Stream},
 };
@@ -154,7 +154,7 @@ impl Link {
         &mut self,
         mut parked: Parked,
         asked: &mut mpsc::Receiver<Asked>,
-        notify: &mpsc::Sender<Notice>,
+        notify: &Notify,
     ) -> Option<(Stream, Option<Asked>)> {
         tracing::debug!(ticket = parked.ticket(), "parked");
         let (mut first, mut is_leaving) = (None, false);
@@ -178,7 +178,7 @@ impl Link {
                 },
                 () = sleep_until(due.into()) => {
                     let event = parked.handle_timeout(Instant::now());
-                    if event == Some(Event::Wake) && notify.try_send(Notice::Silent).is_err() {
+                    if event == Some(Event::Wake) && notify.notices.try_send(Notice::Silent).is_err() {
                         tracing::debug!("nobody hears that the relay is silent");
                     }
                     event
