@@ -178,9 +178,7 @@ impl Link {
                 },
                 () = sleep_until(due.into()) => {
                     let event = parked.handle_timeout(Instant::now());
-                    if event == Some(Event::Wake)
-                        && notify.notices.try_send(Notice::Silent).is_err()
-                    {
+                    if event == Some(Event::Wake) && notify.notices.try_send(Notice::Silent).is_err() {
                         tracing::debug!("nobody hears that the relay is silent");
                     }
                     event
