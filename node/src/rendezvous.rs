@@ -193,7 +193,8 @@ pub async fn wait_without_relay(
 /// Ends when the relay does not answer any more, be it dead or its machine gone.
 async fn silence(control: &Control) {
     let (began, mut missed) = (Instant::now(), 0);
-    while began.elapsed() < control.park_after {
+    // It is parked then, and asks by itself whether the relay is there.
+    while began.elapsed() + PULSE < control.park_after {
         sleep(PULSE).await;
         let answered = timeout(PULSE_TIMEOUT, control.here()).await;
         let is_there = answered.is_ok_and(|answer| answer.is_ok());

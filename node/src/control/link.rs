@@ -178,8 +178,8 @@ impl Link {
                 },
                 () = sleep_until(due.into()) => {
                     let event = parked.handle_timeout(Instant::now());
-                    if event == Some(Event::Wake) && notify.notices.try_send(Notice::Silent).is_err() {
-                        tracing::debug!("nobody hears that the relay is silent");
+                    if event == Some(Event::Wake) {
+                        tell_silence(notify);
                     }
                     event
                 }
@@ -200,7 +200,7 @@ impl Link {
             }
         };
         let stream = tokio::select! { biased;
-            stream = self.come_back(ticket) => stream,
+            stream = self.come_back(ticket, notify) => stream,
             () = gone => None,
         };
         self.parked = datagrams;
@@ -208,7 +208,7 @@ impl Link {
     }
 
     /// Connects again, for as long as the relay keeps the place.
-    async fn come_back(&self, ticket: u64) -> Option<Stream> {
+    async fn come_back(&self, ticket: u64, notify: &Notify) -> Option<Stream> {
         let until = Instant::now() + FORGOTTEN_AFTER;
         loop {
             // Without connection ids there is one connection at a time, also of those that are closing.
@@ -221,10 +221,17 @@ impl Link {
                 }
                 Err(NotConnected { failure, .. }) => {
                     tracing::debug!(%failure, "not yet back at the relay");
+                    tell_silence(notify);
                     sleep(RETRY_AFTER).await;
                 }
             }
         }
+    }
+}
+
+fn tell_silence(notify: &Notify) {
+    if notify.notices.try_send(Notice::Silent).is_err() {
+        tracing::debug!("nobody hears that the relay is silent");
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Stream {
     inbox: Inbox,
     pending: BTreeMap<u64, oneshot::Sender<Answer>>,
     next_request: u64,
+    /// The last Here that wants an answer: whoever only asks whether the relay is there says nothing.
+    here: u64,
     /// A code waits at the relay.
     pub(super) has_code: bool,
 }
@@ -62,6 +64,7 @@ impl Stream {
             inbox: Inbox::new(MAX_CONTROL_BYTES),
             pending: BTreeMap::new(),
             next_request: 0,
+            here: 0,
             has_code: false,
         };
         let hello = Request::Hello(schema::Hello {
@@ -113,17 +116,27 @@ impl Stream {
                         (parking, may_park) = (None, false);
                         continue;
                     }
-                    Some(message) => if !self.deliver(message, notify).await {
-                        return End::Over;
-                    },
+                    Some(message) => {
+                        let is_pulse = message.request != 0 && message.request == self.here;
+                        if !self.deliver(message, notify).await {
+                            return End::Over;
+                        }
+                        if is_pulse {
+                            continue;
+                        }
+                    }
                     // The relay may have done it, and its word was lost; if not, it says so to whoever comes back.
                     None if parking.is_some() && self.may_be_parked() => return End::Parked,
                     None => return End::Over,
                 },
                 request = asked.recv(), if parking.is_none() => {
                     let Some(request) = request else { return End::Over };
+                    let is_pulse = matches!(request.message, Request::Here(_));
                     if !self.ask(request).await {
                         return End::Over;
+                    }
+                    if is_pulse {
+                        continue;
                     }
                 },
                 () = sleep_until(idle_at), if may_park && parking.is_none() && self.pending.is_empty() => {
@@ -193,6 +206,9 @@ impl Stream {
             }
             None => 0,
         };
+        if let Request::Here(_) = asked.message {
+            self.here = number;
+        }
         self.say(number, asked.message).await
     }
 

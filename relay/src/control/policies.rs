@@ -221,12 +221,16 @@ mod tests {
         issuer.sign_policy_body(body)
     }
 
+    fn small(size: usize) -> u32 {
+        u32::try_from(size).expect("small")
+    }
+
     fn put(policies: &mut Policies, from: u32, bytes: &Bytes) -> Answer {
         let mut last = Err(FULL);
         for (n, part) in bytes.chunks(MAX_POLICY_PART_BYTES).enumerate() {
             let put = PutPolicy {
-                size: u32::try_from(bytes.len()).expect("small"),
-                offset: u32::try_from(n * MAX_POLICY_PART_BYTES).expect("small"),
+                size: small(bytes.len()),
+                offset: small(n * MAX_POLICY_PART_BYTES),
                 part: Bytes::copy_from_slice(part),
             };
             last = policies.handle(number(from), Question::Put(put), NOW);
@@ -243,7 +247,7 @@ mod tests {
             let fetch = FetchPolicy {
                 org: Bytes::copy_from_slice(&org.0),
                 have,
-                offset: u32::try_from(bytes.len()).expect("small"),
+                offset: small(bytes.len()),
             };
             let answer = policies.handle(number(from), Question::Fetch(fetch), NOW);
             let Ok(Reply::PolicyPart(part)) = answer else {
