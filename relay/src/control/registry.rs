@@ -22,6 +22,8 @@ mod exchange;
 mod rejoin;
 // Either of them with one of its nodes at another relay.
 mod remote;
+// What that relay has not heard.
+mod unheard;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -44,6 +46,7 @@ use self::{
     allocation::Allocation,
     exchange::{Exchange, Over},
     rejoin::Rejoins,
+    unheard::Unheard,
 };
 pub use self::{rejoin::RejoinKey, remote::Call};
 use super::message::{Answer, Reason, Refusal, Reply, done};
@@ -245,6 +248,7 @@ pub struct Registry {
     late_notices: VecDeque<(ConnectionNumber, Reply)>,
     neighbours: Neighbours,
     calls: VecDeque<Call>,
+    unheard: Unheard,
     /// Answers to requests that waited for another relay.
     settled: VecDeque<(ExchangeId, ConnectionNumber, Answer)>,
     /// Locators whose host went without a word.
@@ -284,6 +288,7 @@ impl Registry {
             late_notices: VecDeque::new(),
             neighbours: Neighbours::default(),
             calls: VecDeque::new(),
+            unheard: Unheard::default(),
             settled: VecDeque::new(),
             let_go: VecDeque::new(),
         }
@@ -500,6 +505,7 @@ impl Registry {
             .collect();
         for (relay, run) in come {
             self.lose_sessions_of(relay, run);
+            self.say_unheard(relay);
         }
         let now = self.neighbours.0.iter();
         let moved: Vec<_> = now

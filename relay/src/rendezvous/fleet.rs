@@ -18,7 +18,10 @@ use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering as Atomically},
+    },
     time::{Duration, Instant},
 };
 
@@ -99,6 +102,8 @@ pub struct Fleet {
     /// Devices of this relay that have gone and whose keepers are to be told.
     gone: Mutex<BTreeSet<RecordKey>>,
     has_gone: Notify,
+    /// Of what was said last to other relays.
+    last_number: AtomicU64,
 }
 
 impl Fleet {
@@ -117,6 +122,7 @@ impl Fleet {
             own: Mutex::default(),
             gone: Mutex::default(),
             has_gone: Notify::new(),
+            last_number: AtomicU64::new(0),
         }
     }
 
@@ -200,7 +206,7 @@ impl Fleet {
                 .copied()
                 .filter(|relay| !has_it(relay))
                 .collect();
-            (own.keep(), missing)
+            (own.keep(self.next_number()), missing)
         };
         held += closest.len() - missing.len();
         let votes = self.hand_out(&missing, &keep).await;
@@ -314,6 +320,16 @@ impl Fleet {
         lock(&self.own)
     }
 
+    /// Of what is said next. A later process goes on by the clock.
+    fn next_number(&self) -> u64 {
+        let now_us = unix_ms().saturating_mul(1000);
+        let next = |last: u64| now_us.max(last.saturating_add(1));
+        let order = Atomically::Relaxed;
+        let number = &self.last_number;
+        let last = number.fetch_update(order, order, |last| Some(next(last)));
+        next(last.unwrap_or_default())
+    }
+
     async fn put(&self, publication: Publication) -> Result<(), PutRefused> {
         let key = publication.key();
         let is_again = self.shelf.has(&publication);
@@ -324,7 +340,8 @@ impl Fleet {
             closest = self.others(key, false).await;
         }
         let (own, account) = (Own::new(publication.clone()), publication.account());
-        let votes = self.hand_out(&closest, &own.keep()).await;
+        let keep = own.keep(self.next_number());
+        let votes = self.hand_out(&closest, &keep).await;
         // This relay is one of those that keep it, be it close or not.
         let is_quorum = (votes.kept.len() + 1) * 2 > closest.len() + 1;
         if votes.taken.len() <= LIARS && is_quorum {
@@ -344,9 +361,12 @@ impl Fleet {
     }
 
     async fn take_back(&self, key: RecordKey, account: Account, relays: &[RelayId]) {
-        self.shelf.forget(key, account);
+        // First the number: whoever takes the key from now on has a later one.
+        let number = self.next_number();
+        self.shelf.forget(key, account, 0);
         let forget = Forget {
             locator_key: Bytes::copy_from_slice(&key.0),
+            number,
         };
         let all: FuturesUnordered<_> = relays
             .iter()
@@ -432,7 +452,7 @@ impl Fleet {
             let Some(own) = own.get_mut(&key) else { return };
             own.ended.get_or_insert(why);
             let relays: Vec<_> = std::mem::take(&mut own.placed).into_keys().collect();
-            (own.keep(), relays)
+            (own.keep(self.next_number()), relays)
         };
         let (keep, mut relays) = told;
         let neighbours = self.mesh.neighbours().borrow().clone();
@@ -566,7 +586,7 @@ impl Own {
         self.publication.kind() == Kind::Device && self.ended.is_some()
     }
 
-    fn keep(&self) -> Keep {
+    fn keep(&self, number: u64) -> Keep {
         let (ended, seen_unix_ms) = match self.ended {
             Some(why) => (gone(why), self.seen_unix_ms),
             None => (Gone::Unspecified, 0),
@@ -574,6 +594,7 @@ impl Own {
         Keep {
             record: self.publication.bytes().clone(),
             ended: ended.into(),
+            number,
             seen_unix_ms,
         }
     }

@@ -100,9 +100,9 @@ impl Shelf {
         self.with(|store, now| store.leave(key, seen_unix_ms, now));
     }
 
-    /// Forgets what was put under `key` on that account.
-    pub fn forget(&self, key: RecordKey, account: Account) {
-        self.with(|store, _| store.forget(key, account));
+    /// Forgets what was put under `key` on that account, unless it was put later than that number says: see [`Store::forget`].
+    pub fn forget(&self, key: RecordKey, account: Account, number: u64) {
+        self.with(|store, now| store.forget(key, account, number, now));
     }
 
     /// Records and tombstones, or devices and when they were there last.
@@ -144,6 +144,7 @@ impl Shelf {
         // Not before it has said so itself, and not after now.
         let seen_unix_ms = keep.seen_unix_ms.min(unix_ms).max(record.not_before_ms);
         let publication = Publication::of_relay(&record, keep.record, from, unix_ms);
+        let publication = publication.numbered(keep.number);
         if publication.kept_for().is_zero() {
             return Err(Reason::BadRecord);
         }
@@ -158,7 +159,7 @@ impl Shelf {
     pub fn forget_for(&self, from: RelayId, forget: &Forget) -> Answer {
         match RecordKey::from_bytes(&forget.locator_key) {
             Ok(key) => {
-                self.forget(key, Account::Relay(from));
+                self.forget(key, Account::Relay(from), forget.number);
                 mesh::done()
             }
             Err(_) => mesh::refused(Reason::Malformed),

@@ -10,6 +10,9 @@
 //! it (`NOISE-QUIC` part 4.4). A device's key is nobody else's anyhow; it comes and goes. Deadlines wait in a queue; nothing is ever
 //! scanned.
 
+// What was taken back a moment ago.
+mod forgotten;
+
 use std::{
     collections::{BTreeSet, HashMap},
     time::{Duration, Instant},
@@ -20,6 +23,8 @@ use remora_proto::{
     id::{NodeId, RelayId},
     record::{CLOCK_TOLERANCE_MS, EPOCH_MS, Kind, Record, RecordKey},
 };
+
+use self::forgotten::Forgotten;
 
 /// Live host records of one node: a person gives one code at a time, a second and third window included.
 pub const MAX_LIVE_PER_NODE: usize = 4;
@@ -78,6 +83,8 @@ pub struct Publication {
     signed_unix_ms: u64,
     live_for: Duration,
     kept_for: Duration,
+    /// Of what its relay says; 0 when it does not say.
+    number: u64,
 }
 
 impl Publication {
@@ -123,7 +130,13 @@ impl Publication {
             signed_unix_ms: record.not_before_ms,
             live_for,
             kept_for,
+            number: 0,
         }
+    }
+
+    /// The same, as its relay has said it by that number: what it says later has a greater one.
+    pub fn numbered(self, number: u64) -> Self {
+        Self { number, ..self }
     }
 
     /// Where it is to be kept.
@@ -250,6 +263,7 @@ pub struct Store {
     held_by_account: HashMap<(Account, Kind), usize>,
     /// Devices that have gone, the oldest first: those of this relay's nodes together, those of each other relay for themselves.
     gone_by_relay: HashMap<Option<RelayId>, BTreeSet<(Instant, RecordKey)>>,
+    forgotten: Forgotten,
 }
 
 impl Store {
@@ -263,6 +277,7 @@ impl Store {
             all: [0; 2],
             held_by_account: HashMap::new(),
             gone_by_relay: HashMap::new(),
+            forgotten: Forgotten::default(),
         }
     }
 
@@ -275,15 +290,20 @@ impl Store {
     /// Why not.
     pub fn put_if_absent(
         &mut self,
-        publication: Publication,
+        mut publication: Publication,
         now: Instant,
     ) -> Result<(), PutRefused> {
         self.handle_deadlines(now);
         let (key, account, kind) = (publication.key, publication.account, publication.kind);
+        let is_taken_back = self.is_taken_back(&publication, now);
         let kept = self.kept_by_key.get(&key);
-        if kept.is_some_and(|kept| !kept.gives_way_to(&publication)) {
+        let is_free = kept.map_or(!is_taken_back, |kept| kept.gives_way_to(&publication));
+        if !is_free {
             return Err(PutRefused::Taken);
         }
+        // The very same, said before and after something else: that was later.
+        let said = kept.filter(|kept| kept.publication.account == account);
+        publication.number = said.map_or(0, Kept::number).max(publication.number);
         self.check_room(key, account, kind, now)?;
         self.remove(key);
         self.make_room(account, kind);
@@ -411,6 +431,9 @@ impl Store {
             return Err(put.err().unwrap_or(PutRefused::Taken));
         }
         self.end(key, why, seen_unix_ms);
+        if let Some(kept) = self.kept_by_key.get_mut(&key) {
+            kept.publication.number = publication.number.max(kept.number());
+        }
         Ok(())
     }
 
@@ -449,12 +472,31 @@ impl Store {
         }
     }
 
-    /// Forgets a live record of `account`, as if it had not been put.
-    pub fn forget(&mut self, key: RecordKey, account: Account) {
+    /// Forgets a live record of `account`, as if it had not been put; another relay says so by that number, if it is not 0, and not of what
+    /// it has said since.
+    pub fn forget(&mut self, key: RecordKey, account: Account, number: u64, now: Instant) {
         let kept = self.kept_by_key.get(&key);
-        if kept.is_some_and(|kept| kept.ended.is_none() && kept.publication.account == account) {
+        let of_it = kept.filter(|kept| kept.publication.account == account);
+        if of_it.is_some_and(|kept| number != 0 && number < kept.number()) {
+            return;
+        }
+        if of_it.is_some_and(|kept| kept.ended.is_none()) {
             self.remove(key);
         }
+        if let Some(relay) = account.relay()
+            && number != 0
+        {
+            self.forgotten.note(relay, key, number, now);
+        }
+    }
+
+    /// Whether its relay has taken it back since it said so.
+    fn is_taken_back(&mut self, publication: &Publication, now: Instant) -> bool {
+        let (key, number) = (publication.key, publication.number);
+        publication
+            .account
+            .relay()
+            .is_some_and(|relay| number != 0 && self.forgotten.is_late(relay, key, number, now))
     }
 
     /// Records that can be joined, or devices that are there.
@@ -577,9 +619,15 @@ impl Kept {
     /// The end of what was published before, or has been put in its place with the same words, is not the end of this one.
     fn is_ended_by(&self, end: &Publication) -> bool {
         let kept = &self.publication;
+        let is_late = kept.sequence == end.sequence && end.number != 0 && end.number < kept.number;
         kept.account == end.account
             && kept.publisher == end.publisher
             && kept.sequence <= end.sequence
+            && !is_late
+    }
+
+    fn number(&self) -> u64 {
+        self.publication.number
     }
 
     fn is(&self, other: &Publication) -> bool {
@@ -612,6 +660,7 @@ mod tests {
             signed_unix_ms: 0,
             live_for: secs(600),
             kept_for: secs(900),
+            number: 0,
         }
     }
 
@@ -812,7 +861,7 @@ mod tests {
         assert_eq!(replayed, Err(PutRefused::Taken));
         let late = store.withdraw(key(1), node(1), Ended::Used, 0, start);
         assert_eq!(late, Err(WithdrawRefused::NotYours));
-        store.forget(key(1), node(1));
+        store.forget(key(1), node(1), 0, start);
         assert_eq!(
             store.live_records(Kind::Host, start),
             1,
@@ -825,7 +874,7 @@ mod tests {
         }
         assert_eq!(store.find(key(1), start + secs(900)), Found::Absent);
         store.put_if_absent(as_of(there, 2), start).expect("put");
-        store.forget(key(1), there);
+        store.forget(key(1), there, 0, start);
         assert_eq!(store.find(key(1), start), Found::Absent);
         assert!(store.held_by_account.is_empty() && store.deadlines.is_empty());
     }
@@ -857,6 +906,56 @@ mod tests {
         assert_eq!(store.bury(of(3, 1), Ended::Expired, 0, start), Ok(()));
         assert_eq!(store.put_if_absent(of(3, 1), start), taken);
         assert_eq!(store.find(key(1), start), Found::Ended(Ended::Used));
+    }
+
+    #[test]
+    fn what_a_relay_takes_back_late_stays_and_what_it_took_back_does_not_come_again() {
+        let (start, relay) = (Instant::now(), RelayId([0xb; 32]));
+        let there = Account::Relay(relay);
+        let of = |number: u64, publisher: u8| {
+            Publication {
+                account: there,
+                publisher: [publisher; 32],
+                ..publication(1, 1)
+            }
+            .numbered(number)
+        };
+        let live = |store: &mut Store| matches!(store.find(key(1), start), Found::Live { .. });
+        let mut store = Store::new(10);
+        // Taken back, and published again by another node, or the same one; then what was said in between comes.
+        for again in [2, 1] {
+            let mut store = Store::new(10);
+            store.forget(key(1), there, 5, start);
+            assert_eq!(store.put_if_absent(of(6, again), start), Ok(()));
+            store.forget(key(1), there, 5, start);
+            assert!(live(&mut store));
+            let ended = store.bury(of(4, again), Ended::Used, 0, start);
+            assert_eq!(ended, Err(PutRefused::Taken));
+            assert!(live(&mut store));
+            store.forget(key(1), there, 7, start);
+            assert!(!live(&mut store));
+        }
+        // The other way round: taken back before it comes.
+        store.forget(key(1), there, 5, start);
+        assert_eq!(store.put_if_absent(of(4, 1), start), Err(PutRefused::Taken));
+        assert!(!live(&mut store));
+        let (later, other) = (of(6, 1), Account::Relay(RelayId([0xc; 32])));
+        let others = Publication {
+            account: other,
+            number: 1,
+            ..of(0, 3)
+        };
+        assert_eq!(store.put_if_absent(others, start), Ok(()), "another's");
+        store.forget(key(1), other, 2, start);
+        assert_eq!(store.put_if_absent(later, start), Ok(()));
+        // Said twice, the first comes last.
+        assert_eq!(store.put_if_absent(of(3, 1), start), Ok(()), "the same");
+        store.forget(key(1), there, 5, start);
+        assert!(live(&mut store));
+        // A relay that does not count is believed as before.
+        store.forget(key(1), there, 0, start);
+        assert!(!live(&mut store));
+        assert_eq!(store.put_if_absent(of(0, 1), start), Ok(()));
     }
 
     #[test]
@@ -912,6 +1011,7 @@ mod tests {
             signed_unix_ms: sequence * 1000,
             live_for: secs(600),
             kept_for: secs(600) + LAST_SEEN_FOR,
+            number: 0,
         }
     }
 

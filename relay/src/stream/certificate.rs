@@ -69,7 +69,16 @@ pub enum CertificateError {
 #[derive(Debug)]
 pub struct Certificate {
     shown: Arc<Shown>,
-    files: Option<(Files, Contents)>,
+    files: Option<Watched>,
+}
+
+/// Files that may change.
+#[derive(Debug)]
+struct Watched {
+    files: Files,
+    known: Contents,
+    /// Why they could not be read when they were looked at last.
+    trouble: Option<String>,
 }
 
 #[derive(Debug)]
@@ -98,7 +107,11 @@ impl Certificate {
         let key = contents.parse(&files)?;
         Ok(Self {
             shown: Arc::new(Shown(RwLock::new(Arc::new(key)))),
-            files: Some((files, contents)),
+            files: Some(Watched {
+                files,
+                known: contents,
+                trouble: None,
+            }),
         })
     }
 
@@ -139,23 +152,36 @@ impl Certificate {
 
     /// Looks whether the files have changed; what cannot be used changes nothing, and is said once.
     pub fn look(&mut self) {
-        let Some((files, known)) = &mut self.files else {
-            return;
-        };
-        // Both are written one after the other: what does not fit yet does so when they are looked at next.
-        let contents = match files.read() {
-            Ok(contents) if contents == *known => return,
-            Ok(contents) => contents,
-            Err(error) => return tracing::warn!(%error, "the certificate stays as it was"),
-        };
-        match contents.parse(files) {
-            Ok(key) => {
+        match self.files.as_mut().and_then(Watched::news) {
+            Some(Ok(key)) => {
                 *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
                 tracing::info!("a new certificate is shown");
             }
-            Err(error) => tracing::warn!(%error, "the certificate stays as it was"),
+            Some(Err(error)) => tracing::warn!(%error, "the certificate stays as it was"),
+            None => {}
         }
-        *known = contents;
+    }
+}
+
+impl Watched {
+    /// What is in the files, or what is wrong with them, if it is something else than before.
+    fn news(&mut self) -> Option<Result<CertifiedKey, CertificateError>> {
+        // Both are written one after the other: what does not fit yet does so when they are looked at next.
+        let contents = match self.files.read() {
+            Ok(contents) => contents,
+            Err(error) => {
+                let trouble = Some(error.to_string());
+                let is_new = self.trouble != trouble;
+                self.trouble = trouble;
+                return is_new.then_some(Err(error));
+            }
+        };
+        self.trouble = None;
+        if contents == self.known {
+            return None;
+        }
+        self.known = contents;
+        Some(self.known.parse(&self.files))
     }
 }
 
@@ -280,6 +306,29 @@ mod tests {
         write(directory.path(), &new.0, &new.1);
         certificate.look();
         assert_ne!(shown(&certificate), before);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_files_is_said_once_until_it_is_something_else() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [old, new] = [made(), made()];
+        let files = write(directory.path(), &old.0, &old.1);
+        let certificate = Certificate::from_files(files.clone()).expect("a certificate");
+        let mut watched = certificate.files.expect("files");
+        let mut wrong = || watched.news().map(|news| news.is_err());
+        assert_eq!(wrong(), None);
+        for _ in 0..2 {
+            std::fs::remove_file(&files.key).expect("removed");
+            assert_eq!([wrong(), wrong()], [Some(true), None]);
+            std::fs::remove_file(&files.certificate).expect("removed");
+            assert_eq!([wrong(), wrong()], [Some(true), None], "another file");
+            write(directory.path(), &old.0, &old.1);
+            assert_eq!(wrong(), None, "as it was");
+        }
+        write(directory.path(), &new.0, &old.1);
+        assert_eq!([wrong(), wrong()], [Some(true), None]);
+        write(directory.path(), &new.0, &new.1);
+        assert_eq!([wrong(), wrong()], [Some(false), None]);
     }
 
     #[test]

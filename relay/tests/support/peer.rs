@@ -16,12 +16,12 @@ use std::{
 use bytes::Bytes;
 use futures_util::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{
-    Multiaddr, StreamProtocol, Swarm, Transport as _,
+    Multiaddr, PeerId, StreamProtocol, Swarm, Transport as _,
     core::upgrade::Version,
     kad::{self, store::MemoryStore},
     multiaddr::Protocol,
-    request_response::{self, Message, OutboundRequestId, ProtocolSupport},
-    swarm::{self, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
+    request_response::{self, Message, OutboundRequestId, ProtocolSupport, ResponseChannel},
+    swarm::{self, NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle, dial_opts::DialOpts},
     tcp, yamux,
 };
 use prost::Message as _;
@@ -114,9 +114,91 @@ impl request_response::Codec for Codec {
     }
 }
 
+/// What a relay that lies says of who is close to a key, and where.
+pub type Lie = fn(&[u8]) -> Vec<(PeerId, Multiaddr)>;
+
+/// Kademlia's question and answer, as far as they say who is close to a key (libp2p's `dht.proto`).
+#[derive(Clone, PartialEq, prost::Message)]
+struct FindNode {
+    /// 4 for this one.
+    #[prost(int32, tag = "1")]
+    kind: i32,
+    #[prost(bytes = "vec", tag = "2")]
+    key: Vec<u8>,
+    #[prost(message, repeated, tag = "8")]
+    closer: Vec<Closer>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Closer {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    addresses: Vec<Vec<u8>>,
+}
+
+/// The same on a stream: each with its length before it.
+#[derive(Clone, Default)]
+struct KademliaCodec;
+
+impl request_response::Codec for KademliaCodec {
+    type Protocol = StreamProtocol;
+    type Request = FindNode;
+    type Response = FindNode;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<FindNode>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let mut length = Vec::new();
+        while length.last().is_none_or(|byte| byte & 0x80 != 0) {
+            let mut byte = [0];
+            io.read_exact(&mut byte).await?;
+            length.extend(byte);
+        }
+        let length = prost::decode_length_delimiter(&length[..]).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        io.read_exact(&mut bytes).await?;
+        FindNode::decode(&bytes[..]).map_err(io::Error::other)
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, _: &mut T) -> io::Result<FindNode>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        Err(io::Error::other("it asks nobody"))
+    }
+
+    async fn write_request<T>(
+        &mut self,
+        _: &StreamProtocol,
+        _: &mut T,
+        _: FindNode,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        Err(io::Error::other("it asks nobody"))
+    }
+
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        response: FindNode,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        io.write_all(&response.encode_length_delimited_to_vec())
+            .await
+    }
+}
+
 #[derive(NetworkBehaviour)]
 struct Behaviour {
-    kademlia: kad::Behaviour<MemoryStore>,
+    kademlia: Toggle<kad::Behaviour<MemoryStore>>,
+    lies: Toggle<request_response::Behaviour<KademliaCodec>>,
     requests: request_response::Behaviour<Codec>,
 }
 
@@ -145,6 +227,15 @@ impl Drop for Peer {
 impl Peer {
     /// One that knows `relay`, and says what it would say after `change`.
     pub async fn new(relay: &Relay, change: fn(&mut Hello)) -> Self {
+        Self::with(relay, change, None).await
+    }
+
+    /// One whose Kademlia lies. It says that it keeps what it is asked to, and does not.
+    pub async fn lying(relay: &Relay, lie: Lie) -> Self {
+        Self::with(relay, |_| {}, Some(lie)).await
+    }
+
+    async fn with(relay: &Relay, change: fn(&mut Hello), lie: Option<Lie>) -> Self {
         let key = StaticKey::generate();
         let id = RelayId(key.public());
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a port"));
@@ -153,7 +244,7 @@ impl Peer {
         let (frame_sender, frames) = mpsc::unbounded_channel();
         let (greeted_sender, greeted) = mpsc::unbounded_channel();
         let bound = socket.local_addr().expect("bound");
-        let mut swarm = swarm(key, id);
+        let mut swarm = swarm(key, id, lie.is_some());
         let at = relay.mesh_addr().expect("in a mesh");
         let at = Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()));
         let dial = DialOpts::unknown_peer_id().address(at).build();
@@ -165,6 +256,7 @@ impl Peer {
             legs: Legs::new(id, bound, Random::seeded(1)),
             socket: Arc::clone(&socket),
             change,
+            lie,
             greeted: greeted_sender,
             asked: asked_sender,
             frames: frame_sender,
@@ -215,6 +307,7 @@ struct Task {
     legs: Legs,
     socket: Arc<UdpSocket>,
     change: fn(&mut Hello),
+    lie: Option<Lie>,
     greeted: mpsc::UnboundedSender<Answer>,
     asked: mpsc::UnboundedSender<Ask>,
     frames: mpsc::UnboundedSender<Vec<u8>>,
@@ -308,12 +401,43 @@ impl Task {
     async fn handle(&mut self, event: SwarmEvent<BehaviourEvent>) {
         if let SwarmEvent::ConnectionEstablished { .. } = event {
             let hello = self.hello();
-            self.send(Ask::Hello(hello), None);
-        } else if let SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) = event
-            && let request_response::Event::Message { message, .. } = event
-        {
-            self.handle_message(message).await;
+            return self.send(Ask::Hello(hello), None);
         }
+        let SwarmEvent::Behaviour(event) = event else {
+            return;
+        };
+        match event {
+            BehaviourEvent::Kademlia(_) => {}
+            BehaviourEvent::Requests(event) => {
+                if let request_response::Event::Message { message, .. } = event {
+                    self.handle_message(message).await;
+                }
+            }
+            BehaviourEvent::Lies(event) => {
+                if let request_response::Event::Message { message, .. } = event
+                    && let Message::Request {
+                        request, channel, ..
+                    } = message
+                {
+                    self.say_a_lie(request, channel);
+                }
+            }
+        }
+    }
+
+    fn say_a_lie(&mut self, request: FindNode, channel: ResponseChannel<FindNode>) {
+        let lie = self.lie.expect("it lies");
+        let closer = lie(&request.key).into_iter().map(|(id, address)| Closer {
+            id: id.to_bytes(),
+            addresses: vec![address.to_vec()],
+        });
+        let answer = FindNode {
+            closer: closer.collect(),
+            ..request
+        };
+        let lies = self.swarm.behaviour_mut().lies.as_mut();
+        let lies = lies.expect("it lies");
+        lies.send_response(channel, answer).ok();
     }
 
     async fn handle_message(&mut self, message: Message<Request, Response>) {
@@ -352,7 +476,7 @@ impl Task {
     }
 }
 
-fn swarm(key: StaticKey, id: RelayId) -> Swarm<Behaviour> {
+fn swarm(key: StaticKey, id: RelayId, lies: bool) -> Swarm<Behaviour> {
     let secure = Secure {
         key,
         fleet: FleetKey([7; 32].into()),
@@ -368,8 +492,14 @@ fn swarm(key: StaticKey, id: RelayId) -> Swarm<Behaviour> {
     let mut kademlia = kad::Behaviour::with_config(me, MemoryStore::new(me), kad_config);
     kademlia.set_mode(Some(kad::Mode::Server));
     let protocol = StreamProtocol::new("/remora/mesh/1");
+    let kademlia_protocol = StreamProtocol::new("/remora/kad/1");
+    let liar = request_response::Behaviour::new(
+        [(kademlia_protocol, ProtocolSupport::Inbound)],
+        request_response::Config::default(),
+    );
     let behaviour = Behaviour {
-        kademlia,
+        kademlia: (!lies).then_some(kademlia).into(),
+        lies: lies.then_some(liar).into(),
         requests: request_response::Behaviour::new(
             [(protocol, ProtocolSupport::Full)],
             request_response::Config::default(),

@@ -208,6 +208,7 @@ impl Registry {
                     self.call_dismiss(call.relay, over(exchange));
                 }
             }
+            (_, Err(error)) => self.handle_unheard(call, error),
             _ => {}
         }
     }

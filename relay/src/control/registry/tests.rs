@@ -892,6 +892,44 @@ fn what_another_relay_did_not_hear_ends_there_too() {
 }
 
 #[test]
+fn a_relay_that_was_cut_off_hears_of_the_end_of_a_session_when_it_is_back() {
+    let mut bench = Bench::three();
+    bench.meet();
+    let exchange = bench.offered();
+    let demand = Demand::Admit {
+        exchange,
+        payload: Bytes::new(),
+    };
+    bench.later(HOST, demand);
+    let admitted = bench.calls().remove(0);
+    bench.registry.handle_called(&admitted, Ok(()), bench.now);
+    let [(_, HOST, Ok(Reply::Allocated(allocated)))] = &bench.answers()[..] else {
+        panic!("not allocated")
+    };
+    let session = SessionId(allocated.session);
+    assert_eq!(bench.ask(HOST, Demand::Release { session }), Ok(done()));
+    let release = bench.calls().remove(0);
+    assert!(matches!(release.ask, RelayAsk::Release(_)));
+    let cut_off = Err(AskError::Unreachable);
+    bench.registry.handle_called(&release, cut_off, bench.now);
+    bench.registry.meet(Neighbours::default());
+    assert_eq!(bench.calls(), []);
+    for met in [2, 3] {
+        bench.meet_at(4433, met);
+        assert_eq!(bench.calls(), std::slice::from_ref(&release), "again");
+        let heard = if met == 2 { cut_off } else { Ok(()) };
+        bench.registry.handle_called(&release, heard, bench.now);
+    }
+    bench.meet_at(4433, 4);
+    assert_eq!(bench.calls(), []);
+    // One that knows better is not told again.
+    let known = Err(AskError::Refused(RelayReason::Malformed));
+    bench.registry.handle_called(&release, known, bench.now);
+    bench.meet_at(4433, 5);
+    assert_eq!(bench.calls(), []);
+}
+
+#[test]
 fn an_offer_that_was_taken_back_before_it_came_is_none() {
     let mut bench = Bench::three();
     bench.meet();
