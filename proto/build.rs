@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "control.proto",
         "mesh.proto",
+        "org.proto",
         "record.proto",
         "session.proto",
     ];

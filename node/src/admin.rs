@@ -1,5 +1,10 @@
-//! `remora admin`: what an operator does to a relay, by its admin port. Plain HTTP, as that port speaks: it is for the same computer
-//! or a network of the operator's own.
+//! `remora admin`: what an operator does to a relay, by its admin port, and to an organisation, in a folder. Plain HTTP, as that port
+//! speaks: it is for the same computer or a network of the operator's own.
+
+/// An issuer's folder.
+mod folder;
+/// An organisation.
+mod org;
 
 use std::{
     env, fs, io,
@@ -16,6 +21,7 @@ use tokio::{
 
 use crate::{
     cli,
+    config::File,
     error::{Exit, Failure},
     event::milliseconds,
     terminal::console::print_data,
@@ -32,9 +38,10 @@ const TOKEN_VARIABLE: &str = "REMORA_ADMIN_TOKEN";
 ///
 /// # Errors
 /// The relay is not reached, does not let us, or takes too long.
-pub async fn run(args: cli::Admin) -> Result<Exit, Failure> {
+pub async fn run(file: &File, args: cli::Admin) -> Result<Exit, Failure> {
     match args.command {
         cli::AdminCommand::Drain(args) => drain(args).await,
+        cli::AdminCommand::Org(args) => org::run(file, *args).await,
     }
 }
 

@@ -1,6 +1,9 @@
 //! Commands and flags. No secret is ever needed here: arguments stand in `ps` for everybody to read.
 
-use std::{env, path::PathBuf};
+/// An organisation's.
+pub mod org;
+
+use std::{env, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use remora_proto::{
@@ -128,7 +131,7 @@ pub struct PageArgs {
     pub page_port: u16,
 }
 
-/// Who you are; shown to the other person as UNVERIFIED.
+/// Who you are; shown to the other person as UNVERIFIED, unless your organisation has signed it.
 #[derive(Debug, Default, Args)]
 pub struct ProfileArgs {
     /// Your full name [default: from the settings file, else your login name]
@@ -152,9 +155,18 @@ pub struct Setup {
     #[arg(
         value_name = "HOST:PORT/KEY[/TLS]",
         value_delimiter = ',',
-        required = true
+        required_unless_present_any = ["request", "credential", "leave_organisation"]
     )]
     pub relays: Vec<RelayAddr>,
+    /// Print a line to send to your administrator, who vouches for you
+    #[arg(long, conflicts_with_all = ["credential", "leave_organisation"])]
+    pub request: bool,
+    /// Take what your administrator has signed: the file that came back
+    #[arg(long, value_name = "FILE", conflicts_with = "leave_organisation")]
+    pub credential: Option<PathBuf>,
+    /// Belong to no organisation any more
+    #[arg(long)]
+    pub leave_organisation: bool,
     /// Who you are.
     #[command(flatten)]
     pub profile: ProfileArgs,
@@ -192,12 +204,29 @@ pub struct Join {
     /// Who you are.
     #[command(flatten)]
     pub profile: ProfileArgs,
+    /// When the session is to be confirmed, and by when it ends.
+    #[command(flatten)]
+    pub limits: Limits,
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
     /// The code; better left out, then it is asked for (or taken from REMORA_CODE)
     #[arg(value_name = "CODE")]
     pub code: Option<String>,
+}
+
+/// After how long the sharer is asked whether the session is to go on; without an answer it ends a minute later.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Limits {
+    /// Ask every so many minutes whether the session is to go on, and end it when nobody answers
+    #[arg(long, env = "REMORA_RECONFIRM", value_name = "MINUTES", value_parser = minutes)]
+    pub reconfirm: Option<Duration>,
+    /// The same once it has lasted so many minutes
+    #[arg(long, env = "REMORA_MAX", value_name = "MINUTES", value_parser = minutes)]
+    pub max: Option<Duration>,
+    /// The same when nothing was done for so many minutes
+    #[arg(long, env = "REMORA_IDLE", value_name = "MINUTES", value_parser = minutes)]
+    pub idle: Option<Duration>,
 }
 
 /// `remora status`
@@ -305,6 +334,8 @@ pub struct Admin {
 pub enum AdminCommand {
     /// Have a relay's sessions move to others, and the relay end when it is empty
     Drain(Drain),
+    /// An organisation's people, devices and policy
+    Org(Box<org::Org>),
 }
 
 /// `remora admin drain`
@@ -330,6 +361,15 @@ fn validity(text: &str) -> Result<u64, &'static str> {
         .ok()
         .filter(|seconds| (5..=600).contains(seconds))
         .ok_or("say how many seconds, from 5 to 600")
+}
+
+/// A day at most: what lasts longer is not looked after.
+fn minutes(text: &str) -> Result<Duration, &'static str> {
+    text.parse()
+        .ok()
+        .filter(|minutes| (1..=1440).contains(minutes))
+        .map(|minutes: u64| Duration::from_secs(60 * minutes))
+        .ok_or("say how many minutes, from 1 to 1440")
 }
 
 /// A flag's variable.

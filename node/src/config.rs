@@ -4,6 +4,7 @@
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use remora_proto::{id::RelayAddr, identity::Profile};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cli::ProfileArgs,
     error::{Exit, Failure},
+    identity::{Files, Identity},
 };
 
 /// The settings file.
@@ -26,6 +28,9 @@ pub struct File {
     /// Who this computer's person is.
     #[serde(default)]
     pub profile: FileProfile,
+    /// Where it was read from.
+    #[serde(skip)]
+    path: Option<PathBuf>,
 }
 
 /// Its `[profile]` table.
@@ -42,6 +47,18 @@ pub struct FileProfile {
     pub domain: Option<String>,
 }
 
+/// Where this user's files of this program are.
+///
+/// # Errors
+/// There is no home folder.
+pub fn folder() -> Result<PathBuf, Failure> {
+    Ok(path(None)?.with_file_name(""))
+}
+
+fn no_home() -> Failure {
+    usage("there is no home folder to keep settings in; name a file with --config".into())
+}
+
 /// Where the settings file is, when nobody says otherwise.
 fn default_path() -> Option<PathBuf> {
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
@@ -56,8 +73,6 @@ fn default_path() -> Option<PathBuf> {
 /// # Errors
 /// There is no home folder.
 pub(crate) fn path(named: Option<&Path>) -> Result<PathBuf, Failure> {
-    let no_home =
-        || usage("there is no home folder to keep settings in; name a file with --config".into());
     named
         .map(Path::to_path_buf)
         .or_else(default_path)
@@ -80,7 +95,7 @@ impl File {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {
-                return Ok(Self::default());
+                return Ok(Self::default().at(path));
             }
             Err(error) => {
                 let path = path.display();
@@ -89,7 +104,7 @@ impl File {
                 )));
             }
         };
-        toml::from_str(&text).map_err(|error| {
+        let file: Self = toml::from_str(&text).map_err(|error| {
             let line = 1 + error
                 .span()
                 .map_or(0, |span| text[..span.start].matches('\n').count());
@@ -98,7 +113,48 @@ impl File {
                 path.display(),
                 error.message().replace('\n', " ")
             ))
-        })
+        })?;
+        Ok(file.at(path))
+    }
+
+    fn at(self, path: PathBuf) -> Self {
+        let path = Some(path);
+        Self { path, ..self }
+    }
+
+    /// An empty one that is to be written there, or at the default place.
+    pub fn new(named: Option<&Path>) -> Self {
+        let path = named.map(Path::to_path_buf).or_else(default_path);
+        Self {
+            path,
+            ..Self::default()
+        }
+    }
+
+    /// The key and the papers beside it.
+    ///
+    /// # Errors
+    /// There is no home folder.
+    pub fn beside(&self) -> Result<Files, Failure> {
+        let path = self.path.as_deref().ok_or_else(no_home)?;
+        Ok(Files::beside(path))
+    }
+
+    /// Who the person is in a session: what their organisation has signed, else what was typed or stands in the file.
+    ///
+    /// # Errors
+    /// What is there does not hold.
+    pub fn identity(&self, typed: &ProfileArgs) -> Result<Identity, Failure> {
+        let member = match &self.path {
+            Some(path) => Files::beside(path).member()?,
+            None => None,
+        };
+        let profile = match &member {
+            Some(member) => member.papers().credential.profile.clone(),
+            None => self.profile(typed)?,
+        };
+        let member = member.map(Arc::new);
+        Ok(Identity { profile, member })
     }
 
     /// Writes the file and its folder; gives its path.

@@ -29,10 +29,11 @@ use std::{
 use bytes::Bytes;
 use quinn::{AckFrequencyConfig, Connection, TransportConfig, VarInt};
 use remora_proto::{
-    id::{DeviceId, ExchangeId, RelayAddr, SessionId, Side},
+    id::{DeviceId, ExchangeId, OrgId, RelayAddr, SessionId, Side},
     noise::{ClientConfig, INITIAL_RTT, Profile, StaticKey},
+    org::signed::MAX_POLICY_BYTES,
     wire::message::{
-        ALPN_RELAY,
+        ALPN_RELAY, MAX_POLICY_PART_BYTES,
         control::{
             self as schema, Reason, Refused, ReleaseCause, Sighted, node_to_relay::Body as Request,
             relay_to_node::Body as Answer,
@@ -145,10 +146,19 @@ pub struct Control {
     pub welcome: Arc<schema::Welcome>,
     /// Where the relay's frames come from.
     pub relay: SocketAddr,
+    /// The number of the newest policy that the relay has told of.
+    policy: watch::Receiver<u64>,
     /// Round trip of one question, where the handshake says nothing of it.
     measured: Option<Duration>,
     /// It is parked when it has been silent for so long.
     pub(crate) park_after: Duration,
+}
+
+/// Where to say what the relay says unasked.
+#[derive(Debug)]
+struct Notify {
+    notices: mpsc::Sender<Notice>,
+    policy: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Asked {
@@ -199,13 +209,19 @@ impl Control {
         let (stream, welcome) = connected.map_err(|error| error.failure)?;
         failure::check_clock(&welcome)?;
         let (requests, asked) = mpsc::channel(QUEUE_REQUESTS);
-        let (notify, notices) = mpsc::channel(QUEUE_NOTICES);
+        let (notices_tx, notices) = mpsc::channel(QUEUE_NOTICES);
+        let (policy_tx, policy) = watch::channel(0);
+        let notify = Notify {
+            notices: notices_tx,
+            policy: policy_tx,
+        };
         let (connection_tx, connection) = watch::channel(stream.connection().clone());
         let control = Self {
             requests,
             connection,
             welcome: Arc::new(welcome),
             relay: address,
+            policy,
             measured: None,
             park_after,
         };
@@ -318,6 +334,66 @@ impl Control {
             Answer::Done(_) => Ok(None),
             _ => Err(unexpected()),
         }
+    }
+
+    /// A policy of `org` that is newer than number `have`, and whatever number the relay has; from now on it tells of newer ones.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub(crate) async fn fetch_policy(
+        &self,
+        org: OrgId,
+        have: u64,
+    ) -> Result<(u64, Option<Vec<u8>>), RequestError> {
+        let mut bytes = Vec::new();
+        let mut of = None;
+        loop {
+            let fetch = Request::FetchPolicy(schema::FetchPolicy {
+                org: Bytes::copy_from_slice(&org.0),
+                have,
+                offset: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            });
+            let Answer::PolicyPart(part) = self.request(fetch).await? else {
+                return Err(unexpected());
+            };
+            let size = usize::try_from(part.size).unwrap_or(usize::MAX);
+            if part.part.is_empty() || size > MAX_POLICY_BYTES {
+                return Ok((part.number, None));
+            }
+            // A newer one came while the other was on its way.
+            if *of.get_or_insert(part.number) != part.number {
+                of = None;
+                bytes.clear();
+                continue;
+            }
+            bytes.extend_from_slice(&part.part);
+            if bytes.len() >= size {
+                return Ok((part.number, Some(bytes)));
+            }
+        }
+    }
+
+    /// Brings the relay a signed policy.
+    ///
+    /// # Errors
+    /// [`RequestError`]; `TAKEN`: it has a newer one.
+    pub async fn put_policy(&self, signed: &[u8]) -> Result<(), RequestError> {
+        let mut offset = 0;
+        for part in signed.chunks(MAX_POLICY_PART_BYTES) {
+            let put = schema::PutPolicy {
+                size: u32::try_from(signed.len()).unwrap_or(u32::MAX),
+                offset: u32::try_from(offset).unwrap_or(u32::MAX),
+                part: Bytes::copy_from_slice(part),
+            };
+            self.request(Request::PutPolicy(put)).await?;
+            offset += part.len();
+        }
+        Ok(())
+    }
+
+    /// Told of policies.
+    pub(crate) fn policies(&self) -> watch::Receiver<u64> {
+        self.policy.clone()
     }
 
     /// Whether a device is there.

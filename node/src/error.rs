@@ -96,16 +96,26 @@ impl From<JoinFailure> for Failure {
 /// The exit code of a session that ended for `reason`.
 pub fn exit_of(reason: EndReason) -> Exit {
     match reason {
-        EndReason::HelperLeft | EndReason::SharerLeft => Exit::Ok,
+        EndReason::HelperLeft
+        | EndReason::SharerLeft
+        | EndReason::SharerLeftSignedOut
+        | EndReason::Reclaimed => Exit::Ok,
         EndReason::Declined | EndReason::HelperCancelled => Exit::Declined,
         EndReason::ConsentTimeout
         | EndReason::HelperTimeout
         | EndReason::CodeExpired
-        | EndReason::JoinTimeout => Exit::TimedOut,
+        | EndReason::JoinTimeout
+        | EndReason::Reconfirm
+        | EndReason::MaxDuration
+        | EndReason::Idle => Exit::TimedOut,
         EndReason::ConnectionLost => Exit::Offline,
-        EndReason::AuthFailed | EndReason::SasMismatch | EndReason::CodeBurned => {
-            Exit::Verification
+        EndReason::OrgMismatch | EndReason::UnenrolledNotAllowed | EndReason::AdminEnded => {
+            Exit::NotPermitted
         }
+        EndReason::AuthFailed
+        | EndReason::AuthSubjectMismatch
+        | EndReason::SasMismatch
+        | EndReason::CodeBurned => Exit::Verification,
         EndReason::VersionTooOld | EndReason::CaptureFailed | EndReason::Internal => Exit::Error,
     }
 }

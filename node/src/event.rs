@@ -4,9 +4,15 @@ use std::{net::SocketAddr, time::Duration};
 
 use remora_proto::{
     identity::{Profile, Role},
+    org::{
+        permission::Permission,
+        verdict::{Limit, Verdict, Warning},
+    },
     path::machine::WhyRelayed,
     rendezvous::CodeEnd,
-    session::{Command, Event as SessionEvent, Mode, Receipt, SasState},
+    session::{
+        Cause, Check, Command, Event as SessionEvent, Method, Mode, Receipt, SasState, Shield,
+    },
     wire::message::session::InputEvent,
 };
 use serde_json::{Value, json};
@@ -141,8 +147,13 @@ pub enum Event {
     Session(SessionEvent),
     /// Sharer: the person pressed Chat on the bar.
     ChatWanted,
-    /// The person wanted something that is not possible now.
-    NotPossible(String),
+    /// The person wanted something that is not possible, or not now.
+    NotPossible {
+        /// `BAD_STATE`, `MODE_NOT_PERMITTED`, `UNATTENDED_NO_LOCAL_END` …
+        code: &'static str,
+        /// The same for people.
+        text: String,
+    },
 }
 
 /// For scripts: milliseconds, to the microsecond; what is beyond that nobody has measured.
@@ -167,11 +178,26 @@ fn seconds(duration: Duration) -> u64 {
     duration.as_secs()
 }
 
-fn card(profile: &Profile) -> Value {
+fn card(profile: &Profile, verdict: &Verdict) -> Value {
     json!({
         "full_name": profile.full_name, "job_title": profile.job_title,
-        "company": profile.company, "domain": profile.domain, "verified": false,
+        "company": profile.company, "domain": profile.domain, "verified": verdict.verified,
     })
+}
+
+/// What the helper may do with this sharer; `limit` says why that is nothing.
+fn permitted(verdict: &Verdict) -> Value {
+    let permissions = verdict.permissions.iter().map(Permission::name);
+    let mode = verdict.permitted().map(|mode| mode.to_string());
+    json!({
+        "permissions": permissions.collect::<Vec<_>>(), "mode": mode,
+        "limit": verdict.limit.map(Limit::name), "text": verdict.limit.map(|limit| limit.to_string()),
+    })
+}
+
+fn warnings(verdict: &Verdict) -> Vec<Value> {
+    let warning = |warning: &Warning| json!({"code": warning.name(), "text": warning.to_string()});
+    verdict.warnings.iter().map(warning).collect()
 }
 
 /// A role's stable name.
@@ -188,6 +214,7 @@ pub fn receipt_json(receipt: &Receipt) -> Value {
         "event": "ended", "end_reason": receipt.reason.name(),
         "duration_s": milliseconds(receipt.duration).round() / 1e3,
         "mode": receipt.mode.map(|mode| mode.to_string()),
+        "consent": receipt.consent.map(Method::name), "elevated": receipt.elevated,
         "chat_sent": receipt.chat_sent, "chat_received": receipt.chat_received,
         "sas": match receipt.sas {
             SasState::Unverified => "unverified",
@@ -200,9 +227,20 @@ pub fn receipt_json(receipt: &Receipt) -> Value {
 fn session_json(event: &SessionEvent) -> Value {
     let mode_json = |name: &str, mode: &Mode| json!({"event": name, "mode": mode.to_string()});
     match event {
-        SessionEvent::Trust { peer, words } => {
-            json!({"event": "trust", "peer": card(peer), "words": words.words()})
+        SessionEvent::Trust {
+            peer,
+            verdict,
+            words,
+        } => {
+            json!({
+                "event": "trust", "peer": card(peer, verdict), "words": words.words(),
+                "permitted": permitted(verdict), "warnings": warnings(verdict),
+            })
         }
+        SessionEvent::Judged(verdict) => json!({
+            "event": "judged", "verified": verdict.verified,
+            "permitted": permitted(verdict), "warnings": warnings(verdict),
+        }),
         SessionEvent::PeerCheckedSas(same) => json!({"event": "peer_checked_words", "same": same}),
         SessionEvent::ConsentPrompt {
             mode,
@@ -214,6 +252,10 @@ fn session_json(event: &SessionEvent) -> Value {
         SessionEvent::AwaitingConsent { within } => {
             json!({"event": "awaiting_consent", "within_s": seconds(*within)})
         }
+        SessionEvent::Countdown { mode, within } => {
+            json!({"event": "countdown", "mode": mode.to_string(), "within_s": seconds(*within)})
+        }
+        SessionEvent::Starting { mode } => mode_json("starting", mode),
         SessionEvent::Started { mode } => mode_json("started", mode),
         SessionEvent::ModeChanged { mode, by } => {
             json!({"event": "mode_changed", "mode": mode.to_string(), "by": role_name(*by)})
@@ -222,8 +264,63 @@ fn session_json(event: &SessionEvent) -> Value {
         SessionEvent::Paused(false) => json!({"event": "resumed"}),
         SessionEvent::Media(_) => json!({"event": "media"}),
         SessionEvent::UpgradeDeclined => json!({"event": "upgrade_declined"}),
+        SessionEvent::Refused(refusal) => {
+            json!({"event": "refused", "code": refusal.code(), "text": refusal.to_string()})
+        }
+        SessionEvent::ElevationPrompt { within } => {
+            json!({"event": "elevation_prompt", "within_s": seconds(*within)})
+        }
+        SessionEvent::ElevationGranted => json!({"event": "elevation_granted"}),
+        SessionEvent::ElevationDeclined => json!({"event": "elevation_declined"}),
+        SessionEvent::ElevationReleased => json!({"event": "elevation_released"}),
+        SessionEvent::RestartPrompt { within } => {
+            json!({"event": "restart_prompt", "within_s": seconds(*within)})
+        }
+        SessionEvent::RestartDeclined => json!({"event": "restart_declined"}),
+        SessionEvent::Covered(prompt) => json!({
+            "event": "screen_covered", "covered": prompt.is_some(),
+            "takes_keys": prompt.is_some_and(|prompt| prompt.takes_keys),
+        }),
+        SessionEvent::Shield { shield, within } => {
+            let shield = match shield {
+                Shield::Off => "off",
+                Shield::Shielded => "shielded",
+                Shield::Frozen => "frozen",
+            };
+            json!({"event": "shield", "shield": shield, "within_s": seconds(*within)})
+        }
+        SessionEvent::Check {
+            check,
+            within,
+            ours,
+        } => {
+            json!({"event": "check", "why": check_name(*check), "within_s": seconds(*within), "ours": ours})
+        }
+        SessionEvent::GoesOn => json!({"event": "goes_on"}),
+        SessionEvent::LeaveWarning { signs_out } => {
+            json!({"event": "leave_warning", "signs_out": signs_out})
+        }
+        SessionEvent::Stayed => json!({"event": "stayed"}),
+        SessionEvent::Interrupted { cause, within } => {
+            let why = match cause {
+                Cause::Lost => "lost",
+                Cause::Restarting => "restarting",
+            };
+            json!({"event": "interrupted", "why": why, "within_s": seconds(*within)})
+        }
+        SessionEvent::Resumed { mode } => mode_json("reconnected", mode),
+        SessionEvent::Act(_) => json!({"event": "act"}),
         SessionEvent::Chat { id, text } => json!({"event": "chat", "id": id, "text": text}),
         SessionEvent::Ended(receipt) => receipt_json(receipt),
+    }
+}
+
+/// Why somebody is asked whether the session is to go on.
+fn check_name(check: Check) -> &'static str {
+    match check {
+        Check::Reconfirm => "reconfirm",
+        Check::MaxDuration => "max_duration",
+        Check::Idle => "idle",
     }
 }
 
@@ -269,7 +366,9 @@ impl Event {
             }
             Self::Session(event) => session_json(event),
             Self::ChatWanted => json!({"event": "chat_wanted"}),
-            Self::NotPossible(what) => json!({"event": "not_possible", "text": what}),
+            Self::NotPossible { code, text } => {
+                json!({"event": "not_possible", "code": code, "text": text})
+            }
         }
     }
 }

@@ -21,6 +21,12 @@ pub mod cli;
 pub mod config;
 /// One line that says what went wrong and what to do, and the exit code for it.
 pub mod error;
+/// Who this node's person is in a session.
+pub mod identity;
+/// A member's policy, kept up to date.
+mod policing;
+/// Keys in files.
+mod secret_file;
 
 // --- the node ---
 /// The control connection to the relay.
@@ -49,7 +55,7 @@ pub mod share;
 pub mod presence;
 
 // --- what operators do ---
-/// Orders to a relay's admin port.
+/// Orders to a relay's admin port; an organisation's key, people and policy.
 pub mod admin;
 
 // --- what people see ---

@@ -13,7 +13,7 @@ use remora::{
     node::{Node, Options},
     presence,
     status::{self, ping},
-    terminal::{self, style::Style},
+    terminal::{self, console::print_data, style::Style},
 };
 use remora_proto::id::RelayAddr;
 use serde_json::json;
@@ -84,7 +84,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Presence(args) => presence::ask::run(&File::load(named)?, args).await,
         Command::Preflight(args) => status::preflight(&args),
         Command::Demo(args) => demo::run(args).await,
-        Command::Admin(args) => admin::run(args).await,
+        Command::Admin(args) => admin::run(&File::load(named)?, args).await,
     }
 }
 
@@ -93,11 +93,39 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
 async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Result<Exit, Failure> {
     let mut file = match named {
         // The file is about to be made.
-        Some(path) if !path.exists() => File::default(),
+        Some(path) if !path.exists() => File::new(named),
         _ => File::load(named)?,
     };
     // Says what is wrong with the profile before anything is written.
-    file.profile(&args.profile)?;
+    let profile = file.profile(&args.profile)?;
+    if args.leave_organisation {
+        let had = file.beside()?.leave()?;
+        say(match had {
+            true => "This computer belongs to no organisation any more.",
+            false => "This computer belonged to no organisation.",
+        });
+    }
+    if let Some(papers) = &args.credential {
+        let membership = file.beside()?.take(papers)?;
+        let credential = &membership.papers().credential;
+        say(&format!(
+            "You are {} of {} ({}), and may: {}.",
+            credential.profile.full_name,
+            credential.profile.company,
+            credential.profile.domain,
+            credential.permissions
+        ));
+    }
+    if args.request {
+        let request = file.beside()?.request(profile)?;
+        say(
+            "Send this line to your administrator, who answers with a file; then run `remora setup --credential FILE`:",
+        );
+        print_data(&request.to_string())?;
+    }
+    if args.relays.is_empty() {
+        return Ok(Exit::Ok);
+    }
     let saved = file.relays(&[]).unwrap_or_default();
     file.set_relays(&args.relays);
     let typed = args.profile;
@@ -214,6 +242,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Demo(args) => args.json,
         Command::Admin(args) => match &args.command {
             AdminCommand::Drain(args) => args.json,
+            AdminCommand::Org(args) => args.is_json(),
         },
         Command::Setup(_) => false,
     }

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use remora_proto::{
     code::Code,
     id::{RelayAddr, RelayId},
-    identity::{Introduction, Profile, Role},
+    identity::{Introduction, Role},
     path::candidate::{Hindrance, Named, Policy},
     random::Random,
     rendezvous::{CodeEnd, Host},
     sas::Nonce,
-    session::{EndReason, Receipt},
+    session::{Durations, EndReason, Receipt, Setup, Terms},
     wire::message::control::{Release, node_to_relay::Body as Request},
 };
 use tokio::{
@@ -33,6 +33,7 @@ use crate::{
         attached::{Attached, FAREWELL},
         keep::{self, Keeping},
     },
+    identity::{Identity, Member},
     path::{
         portmap::{self, Gateway, PortMap},
         route::why_at_first,
@@ -40,7 +41,7 @@ use crate::{
         survey::{self, Surveyed},
     },
     rendezvous::{self, Introduced, Tried, Waited},
-    session::{self, Channels, Picture, inner},
+    session::{self, Channels, Judge, Picture, backends::Backends, inner},
     share::{desktop::Desktop, sharing::Sharing},
 };
 
@@ -73,6 +74,7 @@ pub struct Node {
     /// The relay it is at.
     home: Attached,
     policy: Policy,
+    durations: Durations,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
     _surveying: JoinSet<()>,
@@ -93,8 +95,12 @@ pub struct Options {
     pub tcp_only: bool,
     /// Where TCP needs one: instead of the proxy that the environment names.
     pub proxy: Option<Proxy>,
+    /// As the sharer: after how long somebody has to say that a session is to go on.
+    pub durations: Durations,
     /// It goes to no relay that was not named, although one of its fleet may have less to do, or be there when it is gone.
     pub only_named: bool,
+    /// Whose policy is kept up to date.
+    pub member: Option<Arc<Member>>,
 }
 
 impl Default for Options {
@@ -104,7 +110,9 @@ impl Default for Options {
             policy: Policy::default(),
             tcp_only: false,
             proxy: None,
+            durations: Durations::default(),
             only_named: false,
+            member: None,
         }
     }
 }
@@ -183,7 +191,7 @@ impl Node {
     /// # Errors
     /// None does: what is wrong with the nearest, and what to do about it.
     pub async fn at_nearest(relays: &[RelayAddr], options: Options) -> Result<Self, Failure> {
-        let mut policy = options.policy.clone();
+        let (mut policy, durations) = (options.policy.clone(), options.durations.clone());
         let mut homes = Homes::find(relays, options).await?;
         let home = homes.settle(&BTreeSet::new()).await?;
         let home = homes.learn(home).await;
@@ -207,6 +215,7 @@ impl Node {
             homes,
             home,
             policy,
+            durations,
             surveyed,
             _surveying: surveying,
             port_map,
@@ -235,9 +244,9 @@ impl Node {
     }
 
     /// Shows codes, each for `lifetime`, and waits for the one who has it; the node is the helper.
-    pub fn invite(self, profile: Profile, lifetime: Duration) -> Running {
+    pub fn invite(self, identity: impl Into<Identity>, lifetime: Duration) -> Running {
         self.want_port();
-        self.run(profile, Begin::Wait(lifetime))
+        self.run(identity.into(), Begin::Wait(lifetime))
     }
 
     /// Tries a code, at the other relays, too, when nobody waits with it at the one it is at. On failure the node can try another.
@@ -298,8 +307,16 @@ impl Node {
     }
 
     /// Holds the session a code has led to; the node is the sharer, and shows `desktop`.
-    pub fn join(self, introduced: Introduced, profile: Profile, desktop: Desktop) -> Running {
-        self.run(profile, Begin::Introduced(Box::new(introduced), desktop))
+    pub fn join(
+        self,
+        introduced: Introduced,
+        identity: impl Into<Identity>,
+        desktop: Desktop,
+    ) -> Running {
+        self.run(
+            identity.into(),
+            Begin::Introduced(Box::new(introduced), desktop),
+        )
     }
 
     /// While the two are introduced, the gateway answers. Whoever only looks at the relay asks for none; for a socket that is not there
@@ -311,7 +328,7 @@ impl Node {
         }
     }
 
-    fn run(mut self, profile: Profile, begin: Begin) -> Running {
+    fn run(mut self, identity: Identity, begin: Begin) -> Running {
         let (events, events_rx) = mpsc::channel(QUEUE_EVENTS);
         let (input_tx, mut input) = mpsc::channel(QUEUE_INPUT);
         let (path, path_rx) = watch::channel(PathSnapshot::default());
@@ -337,8 +354,9 @@ impl Node {
                         path,
                         asked,
                         picture,
+                        backends: Backends::default(),
                     };
-                    self.session(introduced, role, profile, channels).await
+                    self.session(introduced, role, identity, channels).await
                 }
                 Err(failure) => {
                     self.close().await;
@@ -492,7 +510,7 @@ impl Node {
         self,
         introduced: Introduced,
         role: Role,
-        profile: Profile,
+        identity: Identity,
         channels: Channels,
     ) -> Outcome {
         let Introduced { allocation, keys } = introduced;
@@ -500,7 +518,8 @@ impl Node {
         let nonce = Nonce::generate(&mut Random::system());
         let introduction = Introduction {
             role,
-            profile,
+            profile: identity.profile.clone(),
+            papers: identity.member.as_deref().map(Member::papers),
             commitment: nonce.commitment(),
             named: Named {
                 nat: self.surveyed.borrow().nat(),
@@ -514,6 +533,7 @@ impl Node {
             relay_name: control.welcome.relay_name.clone(),
             keys,
             introduction,
+            key: identity.key(),
             // Whatever it says, it is only tried; of a stream it says nothing of use.
             observed: match socket.is_by_stream() {
                 true => None,
@@ -522,8 +542,8 @@ impl Node {
             observers: survey::observers(control),
             policy: self.policy.clone(),
         };
-        let opened = inner::open(start, nonce, Arc::clone(&socket), self.port_map.clone()).await;
-        let (inner, setup) = match opened {
+        let opened = inner::open(start, Arc::clone(&socket), self.port_map.clone()).await;
+        let (inner, peer) = match opened {
             Ok(opened) => opened,
             Err(reason) => {
                 socket.close_route(session);
@@ -543,6 +563,22 @@ impl Node {
         };
         let connected = Event::Connected(path.reached(socket.is_by_stream()));
         tell(&channels.events, connected).await;
+        let setup = Setup {
+            role,
+            side,
+            nonce,
+            verdict: identity.judge(&peer.introduction, peer.node),
+            peer: peer.introduction.clone(),
+            handshake_hash: peer.handshake_hash,
+            terms: Terms {
+                platform: channels.backends.platform(),
+                durations: self.durations,
+                ..Terms::default()
+            },
+        };
+        if let Err(refusal) = &setup.verdict {
+            tracing::warn!(%refusal, "no session");
+        }
         let kept = keep::Session {
             id: session,
             side,
@@ -554,7 +590,7 @@ impl Node {
         };
         let (mut keeping, relays) = Keeping::new(self.homes, self.home, kept);
         let receipt = tokio::select! { biased;
-            receipt = session::run(inner, setup, self.policy, channels, relays) => receipt,
+            receipt = session::run(inner, setup, Judge { identity, peer }, self.policy, channels, relays) => receipt,
             never = keeping.run() => match never {},
         };
         drop(self.port_map);
@@ -578,6 +614,7 @@ impl Node {
             homes: _,
             home,
             policy: _,
+            durations: _,
             surveyed: _,
             _surveying: _,
             port_map,
@@ -639,7 +676,8 @@ async fn tell(events: &mpsc::Sender<Event>, event: Event) {
 fn not_connected(reason: EndReason) -> Failure {
     let line = match reason {
         EndReason::AuthFailed => {
-            "the other computer could not prove that it has your code: something in between interferes; do not go on"
+            "the other computer could not prove that it has your code, or shows papers that are not in order: something in between \
+             interferes, or it is not who it should be; do not go on"
         }
         EndReason::VersionTooOld => {
             "the other computer runs another version of remora; both should update"

@@ -157,7 +157,7 @@ pub async fn wait(
                     flush(control, host).await;
                     return Ok(Waited::NewCode);
                 }
-                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_)) => tell(events, Event::NotPossible("nobody is here yet".into())).await,
+                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_)) => tell(events, not_yet("nobody is here yet")).await,
             },
             () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
             () = &mut silence => return Ok(Waited::Lost),
@@ -182,8 +182,8 @@ pub async fn wait_without_relay(
         tokio::select! { biased;
             wanted = input.recv() => match wanted {
                 None | Some(Input::Session(Command::Leave)) => host.cancel(),
-                Some(Input::NewCode) => tell(events, Event::NotPossible("there is no relay that could keep one".into())).await,
-                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_)) => tell(events, Event::NotPossible("nobody is here yet".into())).await,
+                Some(Input::NewCode) => tell(events, not_yet("there is no relay that could keep one")).await,
+                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_)) => tell(events, not_yet("nobody is here yet")).await,
             },
             () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
         }
@@ -470,4 +470,11 @@ pub fn may_retry(failure: &Failure) -> bool {
         failure.code,
         "WRONG_CODE" | "UNKNOWN_CODE" | "CODE_EXPIRED" | "CODE_USED" | "CODE_BURNED"
     )
+}
+/// Something that is too early.
+fn not_yet(text: &str) -> Event {
+    Event::NotPossible {
+        code: "BAD_STATE",
+        text: text.into(),
+    }
 }

@@ -10,6 +10,8 @@
 //!              the picture, on a task of its own: share::sharing at the sharer, help::incoming at the helper
 //! ```
 
+/// What a session has done to the sharer's system.
+pub mod backends;
 /// The inner connection: who connects, who accepts, what both say in the handshake.
 pub mod inner;
 
@@ -22,9 +24,11 @@ use bytes::Bytes;
 use prost::Message;
 use quinn::{Connection, RecvStream, SendStream};
 use remora_proto::{
+    org::verdict::{self, Verdict},
     path::{candidate::Policy, machine::Moved},
     session::{
-        BadState, Command, Event as SessionEvent, Receipt, Rights, Session, Setup, Transmit,
+        Act, Command, Event as SessionEvent, Phase, Receipt, Refusal, Rights, Session, Setup,
+        Transmit,
     },
     wire::message::{
         Inbox, InvalidMessage, encode,
@@ -37,11 +41,15 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use self::inner::{Inner, Messages};
+use self::{
+    backends::Backends,
+    inner::{Inner, Messages},
+};
 use crate::{
     deadline::until,
     event::{Event, Input, PathSnapshot},
     help::incoming,
+    identity::Identity,
     path::{congestion::WayNumber, mover},
     share::sharing::{self, Sharing, ToScreen, ToSession},
 };
@@ -62,6 +70,8 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the way is measured. QUIC measures by what it has acknowledged, and who mostly receives sends next to nothing of that
 /// kind: it would show the handshake's round trip for half a minute.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often one looks whether anything was heard; so late at most is a silence noticed.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(250);
 /// Who waits for a measurement; of more, those who came first are told nothing.
 const MAX_WAITING: usize = 8;
 
@@ -78,6 +88,8 @@ pub struct Channels {
     pub asked: mpsc::Receiver<oneshot::Sender<PathSnapshot>>,
     /// Helper: where frames go. Sharer: what is shown.
     pub picture: Picture,
+    /// Sharer: what the system does.
+    pub backends: Backends,
 }
 
 /// The task that keeps relays, from the session's side.
@@ -110,10 +122,30 @@ pub enum Picture {
     Screen(Box<Sharing>),
 }
 
+/// What this side thinks of the other, for as long as the session lasts.
+#[derive(Debug)]
+pub struct Judge {
+    /// This side's.
+    pub identity: Identity,
+    /// The other.
+    pub peer: inner::Peer,
+}
+
+impl Judge {
+    /// With the papers and the policy of the moment, at the time of the moment.
+    fn verdict(&self) -> Result<Verdict, verdict::Refusal> {
+        if let Some(member) = &self.identity.member {
+            member.refresh();
+        }
+        self.identity.judge(&self.peer.introduction, self.peer.node)
+    }
+}
+
 /// Runs a session until it has ended; nothing is left running afterwards.
 pub async fn run(
     inner: Inner,
     setup: Setup,
+    judge: Judge,
     policy: Policy,
     mut channels: Channels,
     mut relays: Relays,
@@ -175,6 +207,7 @@ pub async fn run(
         }
     };
 
+    let mut verdict = setup.verdict.clone();
     let mut session = Session::new(setup, Instant::now());
     let snapshot = |rtt: Option<Duration>| {
         let (direct, why_relayed) = route.explain();
@@ -195,15 +228,18 @@ pub async fn run(
     let mut rtt = None;
     let mut waiting: Vec<oneshot::Sender<PathSnapshot>> = Vec::new();
     channels.path.send_replace(snapshot(rtt));
-    let [mut renewal, mut measure] = [SNAPSHOT_INTERVAL, MEASURE_INTERVAL].map(interval);
-    for ticks in [&mut renewal, &mut measure] {
+    let [mut renewal, mut measure, mut listen] =
+        [SNAPSHOT_INTERVAL, MEASURE_INTERVAL, LISTEN_INTERVAL].map(interval);
+    for ticks in [&mut renewal, &mut measure, &mut listen] {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let (mut controls_over, mut chats_over) = (false, false);
+    let mut sign_out = false;
+    let mut heard = 0;
     let receipt = loop {
         // A stream ends with the connection. What still waits on the other one is heard first.
         if controls_over && (chats_over || !session.accepts_chat()) {
-            session.handle_connection_lost(Instant::now());
+            warn_of(session.handle_connection_lost(Instant::now()));
         }
         while let Some(transmit) = session.poll_transmit() {
             let sent = match transmit {
@@ -218,8 +254,26 @@ pub async fn run(
                 tracing::debug!("a stream of the session is closed");
             }
         }
-        if let Some(receipt) = publish(&mut session, &mut beside, &channels.events).await {
+        let published = publish(&mut session, &mut beside, &channels.events).await;
+        let mut undone = false;
+        for act in published.acts {
+            sign_out |= act == Act::SignOut;
+            // That is done when all is said.
+            if act != Act::SignOut
+                && let Err(error) = channels.backends.act(act)
+            {
+                tracing::warn!(?act, %error, "not done");
+                if let Some(instead) = instead_of(act) {
+                    warn_of(session.handle_command(instead, Instant::now()));
+                    undone = true;
+                }
+            }
+        }
+        if let Some(receipt) = published.receipt {
             break receipt;
+        }
+        if undone {
+            continue;
         }
         // A person who types faster than the network takes is made to wait; the other side is not.
         let may_command = chat_tx.capacity() > 0;
@@ -230,12 +284,12 @@ pub async fn run(
                     Some(body @ (Body::Relays(_) | Body::Measured(_) | Body::Moving(_))) => relays.hear(body),
                     _ => warn_of(session.handle_control(message, Instant::now())),
                 },
-                Some(Err(_)) => session.handle_malformed(Instant::now()),
+                Some(Err(_)) => warn_of(session.handle_malformed(Instant::now())),
                 None => controls_over = true,
             },
             message = chats.recv(), if !chats_over && session.accepts_chat() => match message {
                 Some(Ok(chat)) => warn_of(session.handle_chat(chat, Instant::now())),
-                Some(Err(_)) => session.handle_malformed(Instant::now()),
+                Some(Err(_)) => warn_of(session.handle_malformed(Instant::now())),
                 None => chats_over = true,
             },
             wanted = channels.input.recv(), if may_command => {
@@ -244,8 +298,8 @@ pub async fn run(
                     Some(Input::NewCode) => continue,
                     Some(Input::Relayed(relayed)) => {
                         if relay_only {
-                            let why = "this session was begun to go through the relay only";
-                            tell(&channels.events, Event::NotPossible(why.into())).await;
+                            let text = "this session was begun to go through the relay only".into();
+                            tell(&channels.events, Event::NotPossible { code: "POLICY_RELAY_ONLY", text }).await;
                         } else {
                             relay_wanted.send_replace(relayed);
                             let theirs = *relay_wanted_by_peer.borrow();
@@ -255,21 +309,33 @@ pub async fn run(
                         continue;
                     }
                     Some(Input::Keys(events)) => {
-                        // Full: the network is behind, and old keys are worse than none but a release.
-                        if input_tx.try_send(encode(&schema::InputBatch { events })).is_err() {
+                        // Full: the network is behind, and old keys are worse than none but a release. So are those that nobody
+                        // sees the effect of: they would all be pressed when the other side is back.
+                        let is_interrupted = session.phase() == Phase::Interrupted;
+                        if is_interrupted || input_tx.try_send(encode(&schema::InputBatch { events })).is_err() {
                             tracing::debug!("input dropped");
                         }
                         continue;
                     }
-                    None => Command::Leave,
+                    None => {
+                        // Nobody is left to be asked what leaving means.
+                        if session.handle_command(Command::Leave, Instant::now()).is_err()
+                            || session.phase() == Phase::Ending
+                        {
+                            warn_of(session.handle_connection_lost(Instant::now()));
+                        }
+                        continue;
+                    }
                 };
-                if let Err(error) = session.handle_command(command, Instant::now()) {
-                    tell(&channels.events, Event::NotPossible(error.to_string())).await;
+                if let Err(refusal) = session.handle_command(command, Instant::now()) {
+                    let (code, text) = (refusal.code(), refusal.to_string());
+                    tell(&channels.events, Event::NotPossible { code, text }).await;
                 }
             }
             Some(said) = from_beside.recv() => match said {
                 ToSession::Wish(command) => warn_of(session.handle_command(command, Instant::now())),
-                ToSession::Malformed => session.handle_malformed(Instant::now()),
+                ToSession::Malformed => warn_of(session.handle_malformed(Instant::now())),
+                ToSession::Activity => warn_of(session.handle_activity(Instant::now())),
                 ToSession::Chat => tell(&channels.events, Event::ChatWanted).await,
             },
             Some(body) = relays.said.recv() => {
@@ -319,12 +385,23 @@ pub async fn run(
             _ = measure.tick() => if ping.try_send(()).is_err() {
                 tracing::debug!("the path is behind");
             },
+            _ = listen.tick(), if session.phase() != Phase::Ended => {
+                let so_far = frames_heard(&connection);
+                if std::mem::replace(&mut heard, so_far) != so_far {
+                    warn_of(session.handle_heard(Instant::now()));
+                }
+            }
             // There is room again.
             _ = chat_tx.reserve(), if !may_command => {}
             _ = renewal.tick() => {
                 let path = snapshot(rtt);
                 beside.tell(ToScreen::Path(path.kind().to_owned()));
                 channels.path.send_replace(path);
+                let now = judge.verdict();
+                if now != verdict {
+                    warn_of(session.handle_verdict(now.clone(), Instant::now()));
+                    verdict = now;
+                }
             }
         }
     };
@@ -333,12 +410,21 @@ pub async fn run(
     beside.close().await;
     channels.path.send_replace(snapshot(rtt));
     take_leave(&connection, writers, receipt.reason.name()).await;
+    if sign_out && let Err(error) = channels.backends.act(Act::SignOut) {
+        tracing::error!(%error, "the sharer was not signed out");
+    }
     tasks.shutdown().await;
     // The close packet leaves before the endpoint's socket does.
     if timeout(LINGER, endpoint.wait_idle()).await.is_err() {
         tracing::debug!("the inner connection did not drain in time");
     }
     receipt
+}
+
+/// QUIC frames of the other side so far, of those that an idle connection has, too. Only authentic packets have any.
+fn frames_heard(connection: &Connection) -> u64 {
+    let frames = connection.stats().frame_rx;
+    frames.acks + frames.ping + frames.stream
 }
 
 /// Packets go another way now: all who show it know it at once.
@@ -355,19 +441,38 @@ async fn tell_move(
     tell(events, Event::Moved(path)).await;
 }
 
-fn warn_of(handled: Result<(), BadState>) {
+fn warn_of(handled: Result<(), Refusal>) {
     if let Err(error) = handled {
-        tracing::warn!(%error, "from the other side: BAD_STATE");
+        tracing::warn!(%error, code = error.code(), "refused");
     }
 }
 
-/// Passes events on; the receipt when the session is over.
+/// What came of telling everybody.
+#[derive(Default)]
+struct Published {
+    /// To be done to the sharer's system, in this order.
+    acts: Vec<Act>,
+    /// The session is over.
+    receipt: Option<Receipt>,
+}
+
+/// What the session is told when its system does not do what it can.
+fn instead_of(act: Act) -> Option<Command> {
+    match act {
+        Act::Elevate => Some(Command::ReleaseElevation),
+        // Nothing is shown of a screen that others can see.
+        Act::Shield => Some(Command::CaptureFailed),
+        Act::Unelevate | Act::Unshield | Act::Restart | Act::SignOut => None,
+    }
+}
+
+/// Passes events on to whom they concern.
 async fn publish(
     session: &mut Session,
     beside: &mut Beside,
     events: &mpsc::Sender<Event>,
-) -> Option<Receipt> {
-    let mut receipt = None;
+) -> Published {
+    let mut published = Published::default();
     while let Some(event) = session.poll_event() {
         beside.rights(session.rights());
         match &event {
@@ -381,20 +486,46 @@ async fn publish(
                 }
                 continue;
             }
+            SessionEvent::Act(act) => {
+                published.acts.push(*act);
+                continue;
+            }
+            // For people it begins when there is something to see.
+            SessionEvent::Starting { .. } => {
+                beside.tell(ToScreen::Open);
+                continue;
+            }
+            SessionEvent::Ended(ended) => published.receipt = Some(ended.clone()),
             SessionEvent::Media(_)
+            | SessionEvent::Judged(_)
             | SessionEvent::PeerCheckedSas(_)
             | SessionEvent::ConsentPrompt { .. }
+            | SessionEvent::Countdown { .. }
             | SessionEvent::AwaitingConsent { .. }
             | SessionEvent::Started { .. }
             | SessionEvent::ModeChanged { .. }
-            | SessionEvent::Paused(_)
             | SessionEvent::UpgradeDeclined
+            | SessionEvent::Refused(_)
+            | SessionEvent::ElevationPrompt { .. }
+            | SessionEvent::ElevationGranted
+            | SessionEvent::ElevationDeclined
+            | SessionEvent::ElevationReleased
+            | SessionEvent::RestartPrompt { .. }
+            | SessionEvent::RestartDeclined
+            | SessionEvent::Paused(_)
+            | SessionEvent::Covered(_)
+            | SessionEvent::Shield { .. }
+            | SessionEvent::Check { .. }
+            | SessionEvent::GoesOn
+            | SessionEvent::LeaveWarning { .. }
+            | SessionEvent::Stayed
+            | SessionEvent::Interrupted { .. }
+            | SessionEvent::Resumed { .. }
             | SessionEvent::Chat { .. } => {}
-            SessionEvent::Ended(ended) => receipt = Some(ended.clone()),
         }
         tell(events, Event::Session(event)).await;
     }
-    receipt
+    published
 }
 
 /// The task that has the picture, from the session's side.

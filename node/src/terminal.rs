@@ -19,7 +19,7 @@ use std::{
 use remora_proto::{
     code::Code,
     identity::Role,
-    session::{Command, Event as SessionEvent, Mode},
+    session::{Command, Durations, Event as SessionEvent, Mode},
 };
 use serde_json::json;
 use tokio::{
@@ -38,6 +38,7 @@ use crate::{
     config::File,
     error::{Exit, Failure, exit_of},
     event::{Event, Input},
+    identity::Identity,
     node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
     share::{desktop::Desktop, preflight},
@@ -53,12 +54,14 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// What went wrong before or instead of a session.
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
-    let profile = file.profile(&args.profile)?;
-    let node = Node::at_nearest(&relays, options(&args.common)).await?;
+    let identity = file.identity(&args.profile)?;
+    identity.check(Role::Helper)?;
+    let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
+    let node = Node::at_nearest(&relays, of_member(&args.common, &identity)).await?;
     // Not before: until then, Ctrl-C is the system's business.
     let mut console = Console::open(args.common.json)?;
     let page = open_page(&args.page, args.common.json, &mut console, Role::Helper)?;
-    let running = node.invite(profile, Duration::from_secs(args.valid));
+    let running = node.invite(identity, valid);
     let mode = args.mode.map(Mode::from);
     Terminal::new(console, page, Role::Helper, mode, args.common.json)?
         .run(running)
@@ -71,9 +74,19 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
 /// What went wrong before or instead of a session.
 pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
-    let profile = file.profile(&args.profile)?;
+    let identity = file.identity(&args.profile)?;
+    identity.check(Role::Sharer)?;
     let given = given_code(&args)?;
-    let mut node = Node::at_nearest(&relays, options(&args.common)).await?;
+    let options = Options {
+        durations: Durations {
+            reconfirm: args.limits.reconfirm,
+            max: args.limits.max,
+            idle: args.limits.idle,
+            ..Durations::default()
+        },
+        ..of_member(&args.common, &identity)
+    };
+    let mut node = Node::at_nearest(&relays, options).await?;
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
     let script = args.code_stdin || (args.common.json && page.is_none());
@@ -99,10 +112,17 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
             return Err(failure);
         }
     };
-    let running = node.join(introduced, profile, Desktop::X11(None));
+    let running = node.join(introduced, identity, Desktop::X11(None));
     Terminal::new(console, page, Role::Sharer, None, args.common.json)?
         .run(running)
         .await
+}
+
+fn of_member(common: &cli::Common, identity: &Identity) -> Options {
+    Options {
+        member: identity.member.clone(),
+        ..options(common)
+    }
 }
 
 pub(crate) fn options(common: &cli::Common) -> Options {

@@ -223,7 +223,7 @@ fn is_exact(client: &Client, canvas: &Canvas, (width, height): (u16, u16)) -> bo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_no_not_one_frame_has_left() {
+async fn c_5_after_a_no_not_one_frame_has_left() {
     let xvfb = Xvfb::start(WIDTH, HEIGHT);
     let relay = relay();
     let (mut helper, code) = invites(relay.address(), "Sam").await;
@@ -273,7 +273,7 @@ async fn of_a_thousand_events_in_view_none_reaches_the_display() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_taken_back_is_gone_at_once_and_nothing_stays_pressed() {
+async fn t_21_what_is_taken_back_is_gone_at_once_and_nothing_stays_pressed() {
     let mut stage = stage(Mode::Control).await;
     stage.client.events();
     let mut events = vec![pointer(100, 300)];
@@ -307,7 +307,7 @@ async fn what_is_taken_back_is_gone_at_once_and_nothing_stays_pressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_blank_frame_of_a_pause_nothing_comes_until_it_is_over() {
+async fn t_22_after_the_blank_frame_of_a_pause_nothing_comes_until_it_is_over() {
     let mut stage = stage(Mode::Control).await;
     stage.sharer.does(Command::Pause(true)).await;
     stage

@@ -16,7 +16,7 @@ use remora_proto::{
     identity::Role,
     noise::StaticKey,
     rendezvous::{CodeEnd, LIFETIME},
-    session::{Command, EndReason, Event as SessionEvent, Mode, SasState},
+    session::{Cause, Command, EndReason, Event as SessionEvent, Mode, SasState},
     wire::message::MAX_CHAT_TEXT_BYTES,
 };
 use remora_relay::{config::Config, relay::Relay};
@@ -40,8 +40,8 @@ fn mode_change(event: &SessionEvent) -> Option<(Mode, Role)> {
 }
 
 fn not_possible(event: &Event) -> Option<String> {
-    if let Event::NotPossible(what) = event {
-        Some(what.clone())
+    if let Event::NotPossible { text, .. } = event {
+        Some(text.clone())
     } else {
         None
     }
@@ -72,7 +72,7 @@ async fn after_a_new_code_the_old_one_is_refused_as_cancelled() {
 }
 
 #[tokio::test]
-async fn of_two_sharers_with_the_right_code_at_once_one_wins() {
+async fn t_08_of_two_sharers_with_the_right_code_at_once_one_wins() {
     let relay = relay();
     let (mut helper, code) = invites(relay.address(), "Sam").await;
     let (one, other) = tokio::join!(
@@ -149,7 +149,7 @@ async fn a_sharer_who_mistyped_can_try_again_on_the_same_node() {
 // ---- trust and consent -----------------------------------------------------------------------
 
 #[tokio::test]
-async fn declining_ends_it_as_declined_for_both() {
+async fn t_15_declining_ends_it_as_declined_for_both() {
     let relay = relay();
     let (helper, mut sharer) = introduced(relay.address(), "Sam", "Maria").await;
     helper.does(Command::AskMode(Mode::Control)).await;
@@ -342,21 +342,62 @@ async fn a_draining_relay_is_announced_to_everybody_and_sessions_go_on() {
     assert_eq!(sharer.receipt().await.reason, EndReason::HelperLeft);
 }
 
+fn interrupted(event: &SessionEvent) -> Option<Cause> {
+    if let SessionEvent::Interrupted { cause, .. } = event {
+        Some(*cause)
+    } else {
+        None
+    }
+}
+
 #[tokio::test]
-async fn when_the_relay_vanishes_both_sides_lose_the_connection() {
+async fn t_33_when_the_relay_vanishes_both_are_told_and_may_leave_at_once() {
     let relay = relay();
     let (mut helper, mut sharer) = active(relay.address(), Mode::View).await;
     drop(relay);
     let told = timeout(KILL_LIMIT, async {
-        (helper.ended().await, sharer.ended().await)
+        (
+            helper.session(interrupted).await,
+            sharer.session(interrupted).await,
+        )
     });
-    assert_eq!(
-        told.await,
-        Ok((EndReason::ConnectionLost, EndReason::ConnectionLost))
-    );
-    for person in [helper, sharer] {
-        assert_eq!(exit_of(person.receipt().await.reason), Exit::Offline);
+    assert_eq!(told.await, Ok((Cause::Lost, Cause::Lost)));
+    for (person, reason) in [
+        (helper, EndReason::HelperLeft),
+        (sharer, EndReason::SharerLeft),
+    ] {
+        person.does(Command::Leave).await;
+        assert_eq!(person.receipt().await.reason, reason);
     }
+}
+
+#[tokio::test]
+async fn t_34_after_a_while_without_a_network_it_goes_on_and_nobody_is_asked_again() {
+    let relay = relay();
+    let (mut helper, code) = invites(relay.address(), "Sam").await;
+    let nat = Nat::new(relay.address()).await;
+    let mut sharer = joins(&nat.relay, "Maria", &code).await.expect("works");
+    helper.trust().await;
+    sharer.trust().await;
+    start(&mut helper, &mut sharer, Mode::Control).await;
+    nat.cut(true);
+    for person in [&mut helper, &mut sharer] {
+        assert_eq!(person.session(interrupted).await, Cause::Lost);
+    }
+    sharer.does(Command::Chat("into the silence".into())).await;
+    nat.cut(false);
+    for person in [&mut helper, &mut sharer] {
+        let event = person.session(|event| Some(event.clone())).await;
+        assert_eq!(
+            event,
+            SessionEvent::Resumed {
+                mode: Mode::Control
+            }
+        );
+    }
+    assert_eq!(helper.hears().await, "into the silence");
+    helper.does(Command::Leave).await;
+    assert_eq!(sharer.receipt().await.reason, EndReason::HelperLeft);
 }
 
 /// The same relay each time, at a port of the system's choosing, or that one.

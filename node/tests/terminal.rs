@@ -203,9 +203,12 @@ fn when_the_sharer_is_killed_the_helper_is_told() {
     let relay = RelayProcess::start(&[]);
     let (mut helper, mut sharer) = Scene::new(&relay.address).active();
     sharer.kill();
-    let lost = format!("{MARIA}'s computer is no longer reachable · CONNECTION_LOST · ");
+    let lost = format!("Nothing is heard of {MARIA}. Reconnecting for ");
     helper.expect_within(&lost, KILL_LIMIT);
-    assert_eq!((helper.end(), sharer.end_by_signal()), (5, 9));
+    helper.expect("○ reconnecting · ");
+    helper.enter("/leave");
+    helper.expect("You left · HELPER_LEFT · ");
+    assert_eq!((helper.end(), sharer.end_by_signal()), (0, 9));
 }
 
 #[test]
@@ -213,9 +216,11 @@ fn when_the_helper_is_killed_the_sharer_is_told() {
     let relay = RelayProcess::start(&[]);
     let (mut helper, mut sharer) = Scene::new(&relay.address).active();
     helper.kill();
-    let lost = format!("{SAM}'s computer is no longer reachable · CONNECTION_LOST · ");
+    let lost = format!("Nothing is heard of {SAM}. Reconnecting for ");
     sharer.expect_within(&lost, KILL_LIMIT);
-    assert_eq!((sharer.end(), helper.end_by_signal()), (5, 9));
+    sharer.enter("/leave");
+    sharer.expect("You left · SHARER_LEFT · ");
+    assert_eq!((sharer.end(), helper.end_by_signal()), (0, 9));
 }
 
 #[test]

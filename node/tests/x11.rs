@@ -920,7 +920,7 @@ fn placed(client: &Client) -> (u32, Rect) {
 }
 
 #[test]
-fn the_bar_can_be_read_pressed_and_dragged_and_stays_on_top() {
+fn d_8_the_bar_can_be_read_pressed_and_dragged_and_stays_on_top() {
     let display = Xvfb::start(1280, 720);
     let client = Client::new(&display);
     client.window(rect(0, 0, 1280, 720), 0x0030_5070);

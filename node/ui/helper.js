@@ -55,6 +55,12 @@ export function codeScreen(app) {
   };
 }
 
+/** Why the organisation does not let this person ask for the mode; null: it does. */
+function notPermitted(permitted, mode) {
+  if (!permitted || permitted.mode === 'control' || permitted.mode === mode) return null;
+  return permitted.text ? t('ask.limit', { why: permitted.text }) : t('ask.role');
+}
+
 export function trustScreen(app) {
   const who = h('div');
   const check = words(app);
@@ -77,11 +83,14 @@ export function trustScreen(app) {
       const name = peerName(state);
       if (shown !== state.peer && state.peer) {
         shown = state.peer;
-        who.replaceChildren(card(state.peer));
+        who.replaceChildren(card(state.peer, state.warnings));
       }
       check.update(state);
-      say(view.querySelector('span > span'), t('ask.view.text', { name }));
-      say(control.querySelector('span > span'), t('ask.control.text', { name }));
+      for (const [mode, choice] of [['view', view], ['control', control]]) {
+        const why = notPermitted(state.permitted, mode);
+        set(choice, 'disabled', why !== null);
+        say(choice.querySelector('span > span'), why ?? t(`ask.${mode}.text`, { name }));
+      }
       show(unchecked, state.mine === null);
       say(unchecked.lastChild, t('ask.unchecked', { name }));
       const wasAsking = !asking.hidden;

@@ -187,6 +187,19 @@ class App {
       case 'relay_back':
         this.#toast(t(`told.relay_back.${event.same_code ? 'same' : 'new'}`));
         break;
+      case 'interrupted':
+        this.#toast(t('told.interrupted', { name, time: clock(event.within_s * 1000) }), 'warn');
+        break;
+      case 'reconnected':
+        this.#toast(t('told.reconnected', { name }));
+        break;
+      case 'check':
+        this.#toast(t(event.ours ? 'told.check.ours' : 'told.check', { name, time: clock(event.within_s * 1000) }), 'warn');
+        break;
+      case 'goes_on':
+        this.#toast(t('told.goes_on'));
+        break;
+      case 'refused':
       case 'not_possible':
         this.#toast(t('told.not_possible', { text: event.text }), 'warn');
         break;

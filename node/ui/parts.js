@@ -29,12 +29,12 @@ export function avatar(peer) {
   return h('span.avatar', { role: 'img', 'aria-label': t('card.initials', { initials: letters }) }, h('span', { 'aria-hidden': 'true', dir: 'auto' }, letters));
 }
 
-/** The trust card: who they say they are, and whether anybody confirms it. */
-export function card(peer) {
+/** The trust card: who they are, whether anybody confirms it, and what one should know. */
+export function card(peer, warnings = []) {
   const field = (key, value, extra) => h('div.field', h('dt', t(key)), h('dd', h('span', { dir: 'auto' }, value || h('em', t('card.none'))), extra));
   const verified = peer.verified === true;
   const badge = verified
-    ? h('p.badge.good', icon('check'), h('strong', t('card.verified')))
+    ? h('p.badge.good', icon('check'), h('span', h('strong', t('card.verified')), ' ', t('card.verified.text', { domain: peer.domain })))
     : h('p.badge.bad', icon('warn'), h('span', h('strong', t('card.unverified')), ' ', t('card.unverified.text')));
   return h('section.card.trust-card', { 'aria-label': t('card.label') },
     avatar(peer),
@@ -43,7 +43,8 @@ export function card(peer) {
       field('card.title', peer.job_title),
       field('card.company', peer.company),
       field('card.domain', peer.domain)),
-    badge);
+    badge,
+    ...warnings.map((warning) => h('p.note.bad', icon('warn'), h('span', warning.text))));
 }
 
 /** The three words, and what each of the two said of them. */

@@ -185,7 +185,7 @@ export function trustScreen(app) {
       const name = peerName(state);
       if (shown !== state.peer && state.peer) {
         shown = state.peer;
-        who.replaceChildren(card(state.peer));
+        who.replaceChildren(card(state.peer, state.warnings));
       }
       check.update(state);
       source.update(state);

@@ -8,6 +8,8 @@ export function initial() {
     code: null,
     error: null,
     peer: null,
+    permitted: null,
+    warnings: [],
     words: null,
     mine: null,
     theirs: null,
@@ -68,7 +70,10 @@ const EVENTS = {
     state.rtt = event.rtt_ms;
   },
   trust(state, event, at) {
-    Object.assign(state, { stage: 'trust', peer: event.peer, words: event.words, trustAt: at });
+    Object.assign(state, { stage: 'trust', peer: event.peer, permitted: event.permitted ?? null, warnings: event.warnings ?? [], words: event.words, trustAt: at });
+  },
+  judged(state, event) {
+    Object.assign(state, { permitted: event.permitted, warnings: event.warnings, peer: { ...state.peer, verified: event.verified } });
   },
   peer_checked_words(state, event) {
     state.theirs = event.same;
@@ -126,6 +131,18 @@ const EVENTS = {
   },
   /** Said when it comes; what it comes to, the path says. */
   relay_wish() {},
+  /** Said when it comes; what it comes to, the session's end says. */
+  starting() {},
+  interrupted() {},
+  reconnected() {},
+  check() {},
+  goes_on() {},
+  refused(state, event) {
+    // Nobody waits for an answer to that.
+    if (event.code === 'CHAT_BLOCKED_BY_POLICY') return;
+    if (state.stage === 'asked') Object.assign(state, { stage: 'trust', asked: null });
+    state.upgrade = null;
+  },
   relay_lost() {},
   relay_back(state) {
     state.drainAt = null;

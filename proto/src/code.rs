@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_forgiving_to_type() {
+    fn e_8_codes_have_eight_symbols_and_are_forgiving_to_type() {
         let expected = code("4060-r0gx").expect("the guide's own example");
         for same in [
             "4060r0gx",

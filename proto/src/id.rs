@@ -66,6 +66,10 @@ key_id! {
     RelayId, 32
 }
 key_id! {
+    /// An organisation: the Ed25519 key with which its issuer signs.
+    OrgId, 32
+}
+key_id! {
     /// A device: its Ed25519 key, which signs that it is there.
     DeviceId, 32
 }

@@ -1,12 +1,13 @@
 //! Who somebody says they are, and the introduction both sides carry inside the inner handshake.
 //!
-//! Nothing here is signed yet, so every profile is shown as UNVERIFIED.
+//! A profile is the person's own word, and shown as UNVERIFIED, unless it stands in a credential: see [`crate::org`].
 
 use bytes::Bytes;
 use prost::Message;
 
 use crate::{
     noise::MAX_CLIENT_PAYLOAD,
+    org::membership::{InvalidPapers, Papers},
     path::candidate::{self, Named},
     sas::Commitment,
     wire::message::{PROTOCOL, session as schema},
@@ -17,7 +18,7 @@ pub const MAX_FIELD_BYTES: usize = 128;
 /// Longest domain name (RFC 1035 §2.3.4).
 pub const MAX_DOMAIN_BYTES: usize = 253;
 
-/// Candidates of an introduction: what fits beside the longest profile.
+/// Candidates of an introduction: what fits beside the longest profile, or the longest papers.
 pub const MAX_CANDIDATES: usize = 4;
 
 /// Gives help, or gets it.
@@ -49,7 +50,7 @@ pub struct Profile {
     pub job_title: String,
     /// Employer or organisation.
     pub company: String,
-    /// Domain that vouches for the person, once identities are signed.
+    /// Domain that vouches for the person, where one does.
     pub domain: String,
 }
 
@@ -120,8 +121,10 @@ impl Profile {
 pub struct Introduction {
     /// The sender's.
     pub role: Role,
-    /// The sender's.
+    /// The sender's; its credential's, if it has one.
     pub profile: Profile,
+    /// What an organisation has signed of the sender.
+    pub papers: Option<Papers>,
     /// To the sender's SAS nonce.
     pub commitment: Commitment,
     /// Where the sender may be reached by anybody; at most [`MAX_CANDIDATES`].
@@ -145,32 +148,38 @@ pub enum InvalidIntroduction {
     /// See [`InvalidProfile`].
     #[error(transparent)]
     Profile(#[from] InvalidProfile),
+    /// See [`InvalidPapers`].
+    #[error("the other side's papers are not in order: {0}")]
+    Papers(#[from] InvalidPapers),
 }
 
 impl Introduction {
     /// As it goes into the handshake: at most [`MAX_CLIENT_PAYLOAD`] bytes, which the limits of profile and candidates guarantee.
     pub fn encode(&self) -> Vec<u8> {
-        let Profile {
-            full_name,
-            job_title,
-            company,
-            domain,
-        } = self.profile.clone();
         let role = match self.role {
             Role::Helper => schema::Role::Helper,
             Role::Sharer => schema::Role::Sharer,
         };
+        let profile = || {
+            let profile = self.profile.clone();
+            schema::Profile {
+                full_name: profile.full_name,
+                job_title: profile.job_title,
+                company: profile.company,
+                domain: profile.domain,
+            }
+        };
+        let papers = self.papers.as_ref();
+        let credential = papers.map(|papers| papers.credential.bytes().clone());
         schema::HandshakePayload {
             protocol: PROTOCOL,
             role: role.into(),
-            profile: Some(schema::Profile {
-                full_name,
-                job_title,
-                company,
-                domain,
-            }),
+            // A credential says it all; both would not fit.
+            profile: papers.is_none().then(profile),
             sas_commitment: Bytes::copy_from_slice(&self.commitment.0),
             named: Some(candidate::encode(&first(self.named.clone()))),
+            credential: credential.unwrap_or_default(),
+            device: papers.map(Papers::device_bytes).unwrap_or_default(),
         }
         .encode_to_vec()
     }
@@ -196,16 +205,20 @@ impl Introduction {
         if role != expected {
             return Err(InvalidIntroduction::Role);
         }
-        let profile = raw.profile.unwrap_or_default();
+        let papers = Papers::open(&raw.credential, &raw.device)?;
+        let profile = match &papers {
+            Some(papers) => papers.credential.profile.clone(),
+            None => {
+                let said = raw.profile.unwrap_or_default();
+                let (name, title) = (&said.full_name, &said.job_title);
+                Profile::new(name, title, &said.company, &said.domain)?
+            }
+        };
         let named = raw.named.as_ref().map(candidate::decode);
         Ok(Self {
             role,
-            profile: Profile::new(
-                &profile.full_name,
-                &profile.job_title,
-                &profile.company,
-                &profile.domain,
-            )?,
+            profile,
+            papers,
             commitment: Commitment(
                 raw.sas_commitment[..]
                     .try_into()
@@ -236,6 +249,7 @@ mod tests {
         let introduction = Introduction {
             role: Role::Sharer,
             profile,
+            papers: None,
             commitment: Commitment([9; 32]),
             named: Named {
                 candidates: vec![

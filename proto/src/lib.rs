@@ -63,6 +63,8 @@ pub mod path;
 /// Who somebody says they are.
 #[cfg(feature = "end-to-end")]
 pub mod identity;
+/// What an organisation says of its people and devices, and what follows from it for a session.
+pub mod org;
 /// Machine: trust, consent, mode, chat, end.
 #[cfg(feature = "end-to-end")]
 pub mod session;

@@ -1,78 +1,69 @@
-//! The session of two people who have an inner connection: trust, consent, mode, chat, end.
+//! The session of two people who have an inner connection: trust, consent, mode, chat, what goes on beside, end.
 //!
 //! ```text
-//!            nonces open            helper asks          sharer allows
-//! JOINING ───────────────▶ TRUST ──────────────▶ CONSENT ──────────────▶ ACTIVE{VIEW ⇄ CONTROL}
-//!    │ T_join                │ T_mode               │ T_consent              │
-//!    └───────────────────────┴──────────────────────┴─── leave, decline, ────┴──▶ ENDED(reason)
-//!                                                        mismatch, loss
+//!          nonces open         helper asks          allowed            screen is up
+//! JOINING ────────────▶ TRUST ─────────────▶ CONSENT ────▶ STARTING ────────────▶ ACTIVE{VIEW ⇄ CONTROL}
+//!                                 └────────▶ COUNTDOWN ──┘                           │ ▲           │
+//!                                            (unattended)                      T_lost│ │heard      │ sharer leaves,
+//!                                                                                    ▼ │           ▼ elevated before
+//!  from any of them: leave, decline, mismatch, time, loss, kill ─▶ ENDED     INTERRUPTED ──────▶ ENDING
+//!
+//!  beside ACTIVE and INTERRUPTED:  Elevation {NONE, ASKED, GRANTED}   Shield {OFF, SHIELDED, FROZEN}   Pause {LIVE, PAUSED}
 //! ```
 //!
-//! Transitions and timers are those of `SESSION.md` §1.4 (rows 9–15, 20, 21, 28, 31, 35); what is not listed is
-//! `BadState` and changes nothing. The sharer's machine decides about consent and mode, the helper's
-//! only asks; both run this code, and each refuses what the other's role may not say.
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "whatever is not listed is BAD_STATE and changes nothing"
-)]
+//! It is the machine of `SESSION.md` §1 from the inner connection on; what comes before is `rendezvous`, the region Path is `path`.
+//! The sharer's machine decides about consent, mode, input, elevation, shield and end, the helper's only asks; both run this code.
+//!
+//! ```text
+//!  handle_command ──▶ word ─┐                        ┌─▶ poll_event: for the person; Act: for the sharer's system
+//!  handle_control ──▶ word ─┼─▶ transition: the table ┼─▶ poll_transmit: the word, for the other side
+//!  handle_timeout ─▶ timers ┤        │ state, rights  └─▶ poll_timeout
+//!  handle_heard, _kill, … ──┘        ▼
+//!                              Refusal: not listed (BAD_STATE), or a guard; nothing has changed
+//! ```
+//!
+//! Modules, in the order to read them: `state` (main states and regions), `timers` (every duration), `rights` (terms, and
+//! what is allowed now), `reason` (why it ended), `word` (what can be said), `transition` (the table, row by row), `receipt`.
 
+mod reason;
 mod receipt;
 mod rights;
+mod state;
+mod timers;
+mod transition;
+mod word;
 mod words;
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Instant};
 
 use bytes::Bytes;
-pub use receipt::{EndReason, Receipt, SasState};
-pub use rights::Rights;
-pub use words::{BadState, Command, Event, Mode, Transmit};
+pub use reason::EndReason;
+pub use receipt::{Receipt, SasState};
+pub use rights::{Entry, Kind, LocalEnd, Platform, Rights, Terms};
+pub use state::{Cause, Check, Elevation, Pause, Phase, SecurePrompt, Shield};
+pub use timers::{
+    Durations, T_ANSWER, T_CONSENT, T_ELEV, T_FREEZE, T_JOIN, T_LOST, T_MODE, T_RESTART, T_RESUME,
+    T_START, T_UNATTENDED, T_UPGRADE,
+};
+pub use words::{Act, Command, Event, Method, Mode, Refusal, Transmit};
 
+use self::{
+    state::{Ask, State},
+    timers::{Running, Timer},
+    word::{Happening, Question, Word, World},
+};
 use crate::{
     id::Side,
     identity::{Introduction, Role},
-    sas::{Nonce, Words},
+    org::verdict::{self, Verdict},
+    sas::Nonce,
     wire::message::{
         MAX_CHAT_TEXT_BYTES,
         session::{self as schema, control::Body},
     },
 };
 
-/// From the inner connection to the trust card.
-pub const T_JOIN: Duration = Duration::from_secs(30);
-/// For the helper to ask for a mode.
-pub const T_MODE: Duration = Duration::from_secs(300);
-/// For the sharer to answer, from when the question is on the screen.
-pub const T_CONSENT: Duration = Duration::from_secs(300);
-/// For the sharer to answer a request for control within the session.
-pub const T_UPGRADE: Duration = Duration::from_secs(60);
-/// How much longer than the sharer's own clock the helper waits for its answer.
-const CONSENT_GRACE: Duration = Duration::from_secs(10);
-/// How long chat that was sent before the end may still be under way.
-const T_FLUSH: Duration = Duration::from_secs(1);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Joining,
-    Trust,
-    Consent {
-        asked: Mode,
-    },
-    Active {
-        mode: Mode,
-        upgrade: bool,
-    },
-    /// The other side ended, its last chat messages are still coming.
-    Flushing {
-        reason: EndReason,
-        chat_sent: u64,
-    },
-    Ended,
-}
-
-/// What a session starts from: the finished inner handshake.
+/// What a session starts from: the finished inner handshake, and the terms.
 #[derive(Debug)]
 pub struct Setup {
     /// Of this node.
@@ -83,66 +74,100 @@ pub struct Setup {
     pub nonce: Nonce,
     /// What the other side said in it.
     pub peer: Introduction,
+    /// What is to be thought of that: see [`verdict::judge`].
+    pub verdict: Result<Verdict, verdict::Refusal>,
     /// Final Noise handshake hash.
     pub handshake_hash: [u8; 32],
+    /// What may become of it, but for what the verdict says.
+    pub terms: Terms,
 }
 
 /// One side's machine.
 #[derive(Debug)]
 pub struct Session {
     setup: Setup,
+    /// The setup's before any verdict; there they are as they are in force.
+    terms: Terms,
     state: State,
-    deadline: Option<Instant>,
+    timers: Running,
     began: Instant,
-    words: Option<Words>,
-    paused: bool,
+    /// Sharer: what the helper was last told of a secure prompt.
+    covered: Option<SecurePrompt>,
+    /// Of the latest question of each kind: the helper's own, at the sharer the one heard.
+    numbers: [u32; 4],
     receipt: Receipt,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
 
 impl Session {
-    /// Begins: reveals this side's nonce and waits for the other's.
-    pub fn new(setup: Setup, now: Instant) -> Self {
+    /// Begins: reveals this side's nonce and waits for the other's; or ends, when there can be no session with the other side.
+    pub fn new(mut setup: Setup, now: Instant) -> Self {
         let nonce = Bytes::copy_from_slice(setup.nonce.as_bytes());
-        let reveal = Body::NonceReveal(schema::NonceReveal { nonce });
-        Self {
-            setup,
-            state: State::Joining,
-            deadline: Some(now + T_JOIN),
-            began: now,
-            words: None,
-            paused: false,
-            receipt: Receipt::default(),
-            transmits: [Transmit::Control(reveal)].into(),
-            events: VecDeque::new(),
+        let lenient = setup.role == Role::Helper;
+        let refusal = setup.verdict.as_ref().err().copied();
+        let terms = setup.terms.clone();
+        if let Ok(verdict) = &setup.verdict {
+            setup.terms = terms.under(verdict);
         }
+        let mut timers = Running::new(setup.terms.durations.clone(), lenient);
+        timers.start(Timer::Join, now);
+        timers.start(Timer::Lost, now);
+        let mut session = Self {
+            setup,
+            terms,
+            state: State::Joining,
+            timers,
+            began: now,
+            covered: None,
+            numbers: [0; 4],
+            receipt: Receipt::default(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+        };
+        match refusal {
+            Some(refusal) => session.end(refusal.end_reason(), now), // 10
+            None => session.tell(&Word::Reveal(nonce)),
+        }
+        session
     }
 
-    /// The mode in force, when the session is active.
+    /// Where it is.
+    pub fn phase(&self) -> Phase {
+        self.state.phase()
+    }
+
+    /// The mode in force, once the session is active.
     pub fn mode(&self) -> Option<Mode> {
-        match self.state {
-            State::Active { mode, .. } => Some(mode),
-            State::Joining
-            | State::Trust
-            | State::Consent { .. }
-            | State::Flushing { .. }
-            | State::Ended => None,
-        }
+        self.state.live().map(|live| live.mode)
+    }
+
+    /// Whether the helper has an administrator's rights.
+    pub fn elevation(&self) -> Elevation {
+        self.state
+            .live()
+            .map_or(Elevation::None, |live| live.elevation)
     }
 
     /// What the helper may see and do now.
     pub fn rights(&self) -> Rights {
+        let Some(live) = self.state.live() else {
+            return Rights::default();
+        };
         Rights {
-            mode: self.mode(),
-            paused: self.paused,
+            mode: Some(live.mode),
+            paused: live.pause == Pause::Paused,
+            interrupted: self.state.is_interrupted(),
+            prompt: live.covered(),
+            frozen_until: (live.shield == Shield::Frozen)
+                .then(|| self.timers.at(Timer::Freeze).unwrap_or(self.began)),
         }
     }
 
     /// Whether [`handle_chat`](Self::handle_chat) may be called. Chat has a stream of its own and may overtake the
     /// answer that starts the session: until then it is left on the stream, whose flow control holds the sender.
     pub fn accepts_chat(&self) -> bool {
-        matches!(self.state, State::Active { .. } | State::Flushing { .. })
+        self.state.live().is_some() || matches!(self.state, State::Flushing { .. })
     }
 
     /// The next thing for the other side.
@@ -157,7 +182,7 @@ impl Session {
 
     /// The next deadline.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadline
+        self.timers.next()
     }
 
     // ---- this side's person --------------------------------------------------------------
@@ -165,74 +190,79 @@ impl Session {
     /// What the person wants.
     ///
     /// # Errors
-    /// [`BadState`] when this role may not do that now; nothing has changed.
-    pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), BadState> {
-        let bad_state = BadState {
-            what: command.name(),
+    /// [`Refusal`]: this role may not do that now, or not at all; nothing has changed.
+    pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), Refusal> {
+        let name = command.name();
+        if let Command::Chat(text) = command {
+            return self.send_chat(text, now);
+        }
+        let word = command.word().or_else(|| self.no());
+        let word = word.ok_or(Refusal::BadState(name))?;
+        self.say(word, now).map_err(|refusal| refusal.named(name))
+    }
+
+    /// What the sharer says no to.
+    fn no(&self) -> Option<Word> {
+        if self.setup.role != Role::Sharer {
+            return None;
+        }
+        let Some(live) = self.state.live() else {
+            return Some(Word::DeclineMode);
         };
-        match (self.setup.role, command) {
-            (_, Command::Leave) if self.state != State::Ended => self.leave(now),
-            (_, Command::SasChecked(same)) if self.words.is_some() && self.is_open() => {
-                self.check_sas(same, now)
-            }
-            (_, Command::Chat(text)) if self.mode().is_some() => return self.send_chat(text),
-            (Role::Helper, Command::AskMode(mode)) => {
-                return self.ask_mode(mode, now).ok_or(bad_state);
-            }
-            (Role::Sharer, Command::Allow(mode)) => return self.allow(mode).ok_or(bad_state),
-            (Role::Sharer, Command::Decline) => return self.decline(now).ok_or(bad_state),
-            (Role::Sharer, Command::Pause(paused))
-                if self.mode().is_some() && self.paused != paused =>
-            {
-                self.transmit(Body::Paused(schema::Paused { paused }));
-                self.paused = paused;
-                self.events.push_back(Event::Paused(paused));
-            }
-            (Role::Sharer, Command::CaptureFailed) if self.mode().is_some() => {
-                self.end(EndReason::CaptureFailed, now);
-            }
-            (role, Command::Media(body))
-                if self.mode().is_some() && media_speaker(&body) == Some(role) =>
-            {
-                self.transmit(body);
-            }
-            (_, Command::DropMode) if self.mode() == Some(Mode::Control) => {
-                self.transmit(Body::ModeDropped(schema::ModeDropped {}));
-                self.set_mode(Mode::View, self.setup.role);
-            }
-            _ => return Err(bad_state),
+        match live.ask {
+            Some(Ask::Control) => Some(Word::DeclineMode),
+            Some(Ask::Restart) => Some(Word::DeclineRestart),
+            None if live.elevation == Elevation::Asked => Some(Word::DeclineElevation),
+            None => None,
+        }
+    }
+
+    /// Says something, if that may be said now; the other side is told before it hears what comes of it.
+    fn say(&mut self, word: Word, now: Instant) -> Result<(), Refusal> {
+        // What ends the session before it started is told by the end.
+        let body = word
+            .body()
+            .filter(|_| !matches!(word, Word::DeclineMode) || self.state.live().is_some());
+        let at = self.transmits.len();
+        if !may_say(self.setup.role, &word) {
+            return Err(Refusal::BadState(word.name()));
+        }
+        let question = word.question();
+        self.happen(Happening::Says(self.setup.role, word), now)?;
+        if let Some(question) = question {
+            let number = &mut self.numbers[question as usize];
+            *number = number.wrapping_add(1);
+        }
+        if let Some(body) = body {
+            let numbered = self.numbered(body);
+            self.transmits.insert(at, numbered);
         }
         Ok(())
     }
 
-    fn is_open(&self) -> bool {
-        !matches!(self.state, State::Flushing { .. } | State::Ended)
-    }
-
-    fn leave(&mut self, now: Instant) {
-        let reason = match self.setup.role {
-            Role::Helper => EndReason::HelperLeft,
-            Role::Sharer => EndReason::SharerLeft,
-        };
-        self.end(reason, now);
-    }
-
-    fn check_sas(&mut self, same: bool, now: Instant) {
-        self.transmit(Body::SasChecked(schema::SasChecked { same }));
-        if same {
-            self.receipt.sas = SasState::Verified;
-        } else {
-            self.receipt.sas = SasState::Mismatch;
-            self.end(EndReason::SasMismatch, now);
+    fn tell(&mut self, word: &Word) {
+        if let Some(body) = word.body() {
+            let numbered = self.numbered(body);
+            self.transmits.push_back(numbered);
         }
     }
 
-    fn send_chat(&mut self, text: String) -> Result<(), BadState> {
+    fn numbered(&self, mut body: Body) -> Transmit {
+        if let Some((question, number)) = word::number(&mut body) {
+            *number = self.numbers[question as usize];
+        }
+        Transmit::Control(body)
+    }
+
+    fn send_chat(&mut self, text: String, now: Instant) -> Result<(), Refusal> {
+        if self.state.live().is_none() {
+            return Err(Refusal::BadState("chat"));
+        }
+        self.setup.terms.may_chat()?;
         if text.len() > MAX_CHAT_TEXT_BYTES {
-            return Err(BadState {
-                what: "a chat message over 16 KiB",
-            });
+            return Err(Refusal::BadState("a chat message over 16 KiB"));
         }
+        self.was_active(now);
         self.receipt.chat_sent += 1;
         self.transmits.push_back(Transmit::Chat(schema::Chat {
             id: self.receipt.chat_sent,
@@ -241,275 +271,81 @@ impl Session {
         Ok(())
     }
 
-    fn ask_mode(&mut self, mode: Mode, now: Instant) -> Option<()> {
-        match self.state {
-            State::Trust => {
-                self.state = State::Consent { asked: mode };
-                self.deadline = Some(now + T_CONSENT + CONSENT_GRACE);
-            }
-            State::Active {
-                mode: Mode::View,
-                upgrade: false,
-            } if mode == Mode::Control => {
-                self.state = State::Active {
-                    mode: Mode::View,
-                    upgrade: true,
-                };
-                self.deadline = Some(now + T_UPGRADE + CONSENT_GRACE);
-            }
-            _ => return None,
-        }
-        self.transmit(Body::ModeRequest(schema::ModeRequest {
-            mode: mode.to_schema().into(),
-        }));
-        Some(())
-    }
-
-    fn allow(&mut self, mode: Mode) -> Option<()> {
-        match self.state {
-            State::Consent { asked } if mode <= asked => {}
-            State::Active { upgrade: true, .. } if mode == Mode::Control => {}
-            _ => return None,
-        }
-        let answer = schema::ConsentAnswer {
-            allow: true,
-            mode: mode.to_schema().into(),
-        };
-        self.transmit(Body::ConsentAnswer(answer));
-        self.activate(mode, Role::Sharer);
-        Some(())
-    }
-
-    fn decline(&mut self, now: Instant) -> Option<()> {
-        match self.state {
-            State::Consent { .. } => self.end(EndReason::Declined, now),
-            State::Active { upgrade: true, .. } => self.decline_upgrade(),
-            _ => return None,
-        }
-        Some(())
-    }
-
-    fn decline_upgrade(&mut self) {
-        let answer = schema::ConsentAnswer {
-            allow: false,
-            mode: Mode::View.to_schema().into(),
-        };
-        self.transmit(Body::ConsentAnswer(answer));
-        self.state = State::Active {
-            mode: Mode::View,
-            upgrade: false,
-        };
-        self.deadline = None;
-        self.events.push_back(Event::UpgradeDeclined);
-    }
-
     // ---- the other side ------------------------------------------------------------------
 
     /// A message of the control stream.
     ///
     /// # Errors
-    /// [`BadState`] when the other's role may not say that now; nothing has changed.
+    /// [`Refusal`]: the other's role may not say that now; nothing has changed, and what it asked for it is refused.
     pub fn handle_control(
         &mut self,
         message: schema::Control,
         now: Instant,
-    ) -> Result<(), BadState> {
-        let Some(body) = message.body else {
-            return Err(BadState {
-                what: "a message of an unknown kind",
-            });
+    ) -> Result<(), Refusal> {
+        let Some(mut body) = message.body else {
+            return Err(Refusal::BadState("a message of an unknown kind"));
         };
-        if !self.is_open() {
-            return Err(BadState {
-                what: "a message after the end",
-            });
+        if !self.state.is_open() {
+            return Err(Refusal::BadState("a message after the end"));
         }
-        let (what, done) = match (self.setup.role, body) {
-            (_, Body::NonceReveal(reveal)) => {
-                ("a second nonce", self.open_nonce(&reveal.nonce, now))
-            }
-            (_, Body::Ended(ended)) => ("an end", self.peer_ended(&ended, now)),
-            (_, Body::SasChecked(checked)) => {
-                ("an early SAS verdict", self.peer_checked_sas(checked.same))
-            }
-            (_, Body::ModeDropped(_)) => ("a mode dropped twice", self.peer_dropped_mode()),
-            (Role::Sharer, Body::ModeRequest(request)) => (
-                "a mode request",
-                self.peer_asks(Mode::from_schema(request.mode()), now),
-            ),
-            (Role::Helper, Body::ConsentPrompted(prompted)) => {
-                ("a consent prompt", self.peer_prompted(prompted.deadline_ms))
-            }
-            (Role::Helper, Body::ConsentAnswer(answer)) => (
-                "a consent answer",
-                self.peer_answers(answer.allow, Mode::from_schema(answer.mode())),
-            ),
-            (Role::Helper, Body::Paused(paused)) => ("a pause", self.peer_paused(paused.paused)),
-            (role, body) if media_speaker(&body) == Some(role.peer()) => {
-                let heard = self
-                    .mode()
-                    .map(|_| self.events.push_back(Event::Media(body)));
-                ("a picture before its time", heard)
-            }
-            (Role::Sharer, _) => ("a sharer's word", None),
-            (Role::Helper, _) => ("a helper's word", None),
+        let peer = self.setup.role.peer();
+        let number = word::number(&mut body).map(|(question, number)| (question, *number));
+        let Some(word) = Word::heard(peer, body) else {
+            return Err(Refusal::BadState("a word of the other role"));
         };
-        done.ok_or(BadState { what })
-    }
-
-    fn open_nonce(&mut self, bytes: &[u8], now: Instant) -> Option<()> {
-        if self.state != State::Joining {
-            return None;
-        }
-        let nonce =
-            Nonce::from_bytes(bytes).filter(|nonce| self.setup.peer.commitment.opens_to(nonce));
-        let Some(theirs) = nonce else {
-            self.end(EndReason::AuthFailed, now);
-            return Some(());
-        };
-        let (host, joiner) = match self.setup.side {
-            Side::Host => (&self.setup.nonce, &theirs),
-            Side::Joiner => (&theirs, &self.setup.nonce),
-        };
-        let words = Words::new(&self.setup.handshake_hash, host, joiner);
-        self.words = Some(words);
-        self.state = State::Trust;
-        self.deadline = Some(now + T_MODE);
-        self.events.push_back(Event::Trust {
-            peer: self.setup.peer.profile.clone(),
-            words,
-        });
-        Some(())
-    }
-
-    fn peer_checked_sas(&mut self, same: bool) -> Option<()> {
-        self.words?;
-        if !same {
-            self.receipt.sas = SasState::Mismatch;
-        }
-        self.events.push_back(Event::PeerCheckedSas(same));
-        Some(())
-    }
-
-    fn peer_asks(&mut self, mode: Option<Mode>, now: Instant) -> Option<()> {
-        let mode = mode?;
-        let time = match self.state {
-            State::Trust => {
-                self.state = State::Consent { asked: mode };
-                T_CONSENT
+        // It is not lost.
+        self.handle_heard(now)?;
+        let (name, question) = (word.name(), word.question());
+        match number {
+            Some((question, number)) if peer == Role::Helper => {
+                self.numbers[question as usize] = number;
             }
-            State::Active {
-                mode: Mode::View,
-                upgrade: false,
-            } if mode == Mode::Control => {
-                self.state = State::Active {
-                    mode: Mode::View,
-                    upgrade: true,
-                };
-                T_UPGRADE
+            Some((question, number)) if number != self.numbers[question as usize] => {
+                return Err(Refusal::BadState("an answer to an earlier question"));
             }
-            _ => return None,
-        };
-        self.deadline = Some(now + time);
-        let deadline_ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
-        self.transmit(Body::ConsentPrompted(schema::ConsentPrompted {
-            deadline_ms,
-        }));
-        let upgrade = self.mode().is_some();
-        self.events.push_back(Event::ConsentPrompt {
-            mode,
-            within: time,
-            upgrade,
-        });
-        Some(())
-    }
-
-    fn peer_prompted(&mut self, deadline_ms: u32) -> Option<()> {
-        if !matches!(
-            self.state,
-            State::Consent { .. } | State::Active { upgrade: true, .. }
-        ) {
-            return None;
+            Some(_) | None => {}
         }
-        let within = Duration::from_millis(deadline_ms.into()).min(T_CONSENT);
-        self.events.push_back(Event::AwaitingConsent { within });
-        Some(())
-    }
-
-    fn peer_answers(&mut self, allow: bool, mode: Option<Mode>) -> Option<()> {
-        match self.state {
-            State::Consent { asked } if allow && mode? <= asked => {
-                self.activate(mode?, Role::Sharer)
+        let done = self.happen(Happening::Says(peer, word), now);
+        done.map_err(|refusal| {
+            let refusal = refusal.named(name);
+            if let Some(question) = question {
+                self.tell(&Word::Refuse(question, refusal));
             }
-            State::Active { upgrade: true, .. } if allow && mode? == Mode::Control => {
-                self.activate(Mode::Control, Role::Sharer);
-            }
-            State::Active { upgrade: true, .. } if !allow => {
-                self.state = State::Active {
-                    mode: Mode::View,
-                    upgrade: false,
-                };
-                self.deadline = None;
-                self.events.push_back(Event::UpgradeDeclined);
-            }
-            _ => return None,
-        }
-        Some(())
-    }
-
-    fn peer_paused(&mut self, paused: bool) -> Option<()> {
-        self.mode()?;
-        self.paused = paused;
-        self.events.push_back(Event::Paused(paused));
-        Some(())
-    }
-
-    fn peer_dropped_mode(&mut self) -> Option<()> {
-        if self.mode() != Some(Mode::Control) {
-            return None;
-        }
-        self.set_mode(Mode::View, self.setup.role.peer());
-        Some(())
-    }
-
-    fn peer_ended(&mut self, ended: &schema::Ended, now: Instant) -> Option<()> {
-        let reason = EndReason::said_by(self.setup.role.peer(), ended.reason());
-        if ended.chat_sent > self.receipt.chat_received && self.mode().is_some() {
-            self.state = State::Flushing {
-                reason,
-                chat_sent: ended.chat_sent,
-            };
-            self.deadline = Some(now + T_FLUSH);
-        } else {
-            self.finish(reason, now);
-        }
-        Some(())
+            refusal
+        })
     }
 
     /// A message of the chat stream.
     ///
     /// # Errors
-    /// [`BadState`]: no session is active, or a message is missing, repeated or too long, which an honest
+    /// [`Refusal`]: no session is active, or a message is missing, repeated or too long, which an honest
     /// connection cannot bring about; the session ends.
-    pub fn handle_chat(&mut self, chat: schema::Chat, now: Instant) -> Result<(), BadState> {
+    pub fn handle_chat(&mut self, chat: schema::Chat, now: Instant) -> Result<(), Refusal> {
         if self.state == State::Ended {
-            return Err(BadState {
-                what: "chat after the end",
-            });
+            return Err(Refusal::BadState("chat after the end"));
         }
         let expected =
             chat.id == self.receipt.chat_received + 1 && chat.text.len() <= MAX_CHAT_TEXT_BYTES;
         if !expected || !self.accepts_chat() {
             self.end(EndReason::Internal, now);
-            return Err(BadState {
-                what: "chat out of order",
-            });
+            return Err(Refusal::BadState("chat out of order"));
         }
+        if self.state.is_open() {
+            self.handle_heard(now)?;
+        }
+        self.was_active(now);
         self.receipt.chat_received = chat.id;
-        self.events.push_back(Event::Chat {
-            id: chat.id,
-            text: chat.text,
-        });
+        match self.setup.terms.may_chat() {
+            Err(refusal) if self.setup.role == Role::Sharer && self.state.is_open() => {
+                self.tell(&Word::Refuse(Question::Chat, refusal));
+            }
+            Err(_) if self.setup.role == Role::Sharer => {}
+            // The sharer's terms are in force.
+            Ok(()) | Err(_) => self.events.push_back(Event::Chat {
+                id: chat.id,
+                text: chat.text,
+            }),
+        }
         if let State::Flushing { reason, chat_sent } = self.state
             && chat_sent <= self.receipt.chat_received
         {
@@ -519,108 +355,103 @@ impl Session {
     }
 
     /// The other side sent bytes that are no messages.
-    pub fn handle_malformed(&mut self, now: Instant) {
-        self.end(EndReason::Internal, now);
+    ///
+    /// # Errors
+    /// [`Refusal`]: the session is over.
+    pub fn handle_malformed(&mut self, now: Instant) -> Result<(), Refusal> {
+        self.world(World::Malformed, now)
     }
 
-    /// The inner connection is gone, and with it the other side. What it said last counts.
-    pub fn handle_connection_lost(&mut self, now: Instant) {
-        match self.state {
-            State::Ended => {}
-            State::Flushing { reason, .. } => self.finish(reason, now),
-            State::Joining | State::Trust | State::Consent { .. } | State::Active { .. } => {
-                self.finish(EndReason::ConnectionLost, now);
-            }
-        }
+    // ---- whatever lies between, and around -----------------------------------------------
+
+    /// Something authentic of the other side arrived, whatever it was, and on whichever path: it is not lost, or no longer.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the session is over.
+    pub fn handle_heard(&mut self, now: Instant) -> Result<(), Refusal> {
+        self.world(World::Heard, now)
     }
 
-    /// Acts on a deadline.
+    /// The inner connection is gone for good, and with it the other side. What it said last counts.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the session is over.
+    pub fn handle_connection_lost(&mut self, now: Instant) -> Result<(), Refusal> {
+        self.world(World::Gone, now)
+    }
+
+    /// A computer that restarted is back, and has shown the session's secret.
+    ///
+    /// # Errors
+    /// [`Refusal`]: nothing is interrupted.
+    pub fn handle_resumed(&mut self, now: Instant) -> Result<(), Refusal> {
+        self.world(World::Resumed, now)
+    }
+
+    /// An administrator ends the session.
+    ///
+    /// # Errors
+    /// [`Refusal`]: it is over.
+    pub fn handle_kill(&mut self, now: Instant) -> Result<(), Refusal> {
+        self.world(World::Kill, now)
+    }
+
+    /// Sharer: somebody touched the computer's own keyboard or mouse.
+    ///
+    /// # Errors
+    /// [`Refusal`]: which is nothing special, unless it is shielded.
+    pub fn handle_local_input(&mut self, now: Instant) -> Result<(), Refusal> {
+        self.world(World::LocalInput, now)
+    }
+
+    /// Sharer: a prompt that must not be seen covers the screen; `None`: it does not any more.
+    ///
+    /// # Errors
+    /// [`Refusal`]: nothing is shown anyway.
+    pub fn handle_secure_prompt(
+        &mut self,
+        prompt: Option<SecurePrompt>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        self.world(World::SecurePrompt(prompt), now)
+    }
+
+    /// Sharer: the helper used mouse or keyboard.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the session is not active.
+    pub fn handle_activity(&mut self, now: Instant) -> Result<(), Refusal> {
+        self.world(World::Activity, now)
+    }
+
+    fn world(&mut self, what: World, now: Instant) -> Result<(), Refusal> {
+        self.happen(Happening::World(what), now)
+    }
+
+    /// The organisation thinks otherwise now. What is not permitted any more ends at once, at both sides.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the session is over.
+    pub fn handle_verdict(
+        &mut self,
+        verdict: Result<Verdict, verdict::Refusal>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        self.setup.verdict = verdict;
+        self.world(World::Judged, now)
+    }
+
+    /// Acts on the deadlines that have come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.deadline.is_none_or(|deadline| now < deadline) {
-            return;
+        while let Some(timer) = self.timers.take_due(now) {
+            let done = self.happen(Happening::Due(timer), now);
+            debug_assert!(done.is_ok(), "{timer:?} ran out in {:?}", self.state);
         }
-        self.deadline = None;
-        match (self.state, self.setup.role) {
-            (State::Joining, _) => self.end(EndReason::JoinTimeout, now),
-            (State::Trust, _) => self.end(EndReason::HelperTimeout, now),
-            (State::Consent { .. }, _) => self.end(EndReason::ConsentTimeout, now),
-            (State::Active { .. }, Role::Sharer) => self.decline_upgrade(),
-            (State::Active { mode, .. }, Role::Helper) => {
-                self.state = State::Active {
-                    mode,
-                    upgrade: false,
-                };
-                self.events.push_back(Event::UpgradeDeclined);
-            }
-            (State::Flushing { reason, .. }, _) => self.finish(reason, now),
-            (State::Ended, _) => {}
-        }
-    }
-
-    // ---- common --------------------------------------------------------------------------
-
-    fn transmit(&mut self, body: Body) {
-        self.transmits.push_back(Transmit::Control(body));
-    }
-
-    fn activate(&mut self, mode: Mode, by: Role) {
-        self.deadline = None;
-        let first = self.mode().is_none();
-        self.receipt.mode = self.receipt.mode.max(Some(mode));
-        if first {
-            self.state = State::Active {
-                mode,
-                upgrade: false,
-            };
-            self.events.push_back(Event::Started { mode });
-        } else {
-            self.set_mode(mode, by);
-        }
-    }
-
-    fn set_mode(&mut self, mode: Mode, by: Role) {
-        self.deadline = None;
-        self.state = State::Active {
-            mode,
-            upgrade: false,
-        };
-        self.events.push_back(Event::ModeChanged { mode, by });
-    }
-
-    /// Ends the session and tells the other side.
-    fn end(&mut self, reason: EndReason, now: Instant) {
-        if self.state == State::Ended {
-            return;
-        }
-        if let State::Flushing { reason, .. } = self.state {
-            return self.finish(reason, now);
-        }
-        self.transmit(Body::Ended(schema::Ended {
-            reason: reason.to_schema().into(),
-            chat_sent: self.receipt.chat_sent,
-        }));
-        self.finish(reason, now);
-    }
-
-    fn finish(&mut self, reason: EndReason, now: Instant) {
-        self.state = State::Ended;
-        self.deadline = None;
-        self.receipt.reason = reason;
-        self.receipt.duration = now.saturating_duration_since(self.began);
-        self.events.push_back(Event::Ended(self.receipt.clone()));
     }
 }
 
-/// Who may say a message about the picture; `None` for what is not about it.
-fn media_speaker(body: &Body) -> Option<Role> {
-    match body {
-        Body::Screen(_) | Body::CursorPosition(_) | Body::InputRefused(_) => Some(Role::Sharer),
-        Body::SelectSource(_)
-        | Body::FrameAck(_)
-        | Body::KeyFrameRequest(_)
-        | Body::Pointer(_)
-        | Body::PenStroke(_)
-        | Body::PenClear(_) => Some(Role::Helper),
-        _ => None,
-    }
+/// Whose words they are, of a person's own.
+fn may_say(role: Role, word: &Word) -> bool {
+    word.body()
+        .is_none_or(|body| Word::heard(role, body).is_some())
 }

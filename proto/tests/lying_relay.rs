@@ -27,7 +27,7 @@ use remora_proto::{
     record::{HostRole, Record, Waiting},
     rendezvous::JoinFailure,
     sas::{Nonce, Words},
-    session::{Command, Event, Mode},
+    session::{Command, Event, Mode, Phase},
     sim::{Direction, End, Network, Verdict},
     wire::message::session::{Confirmation, Rendezvous, Share, ShareReply, rendezvous::Body},
 };
@@ -364,6 +364,10 @@ impl Script {
                 .session
                 .handle_command(Command::Allow(Mode::View), now)
                 .is_ok();
+        }
+        if sharer.session.phase() == Phase::Starting {
+            let up = sharer.session.handle_command(Command::CaptureUp, now);
+            up.expect("starting");
         }
         for (person, role, spoke) in [
             (&mut *helper, Role::Helper, 0),

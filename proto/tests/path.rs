@@ -242,7 +242,7 @@ impl World {
 }
 
 #[test]
-fn every_pair_gets_what_its_gateways_allow_and_soon() {
+fn t_p1_every_pair_gets_what_its_gateways_allow_and_soon() {
     for (n, a) in edges().iter().enumerate() {
         for b in &edges()[n..] {
             for seed in 0..5 {
@@ -390,7 +390,7 @@ fn use_paths(world: &mut World) {
 }
 
 #[test]
-fn a_path_that_goes_dark_is_left_within_two_seconds_and_taken_again() {
+fn t_p3_a_path_that_goes_dark_is_left_within_two_seconds_and_taken_again() {
     let home = Edge("EIM/APDF", vec![HOME]);
     // Both ways, and one way: then both have to notice.
     for dead in [vec![0, 1], vec![0], vec![1]] {
@@ -500,7 +500,7 @@ fn a_node_that_changes_its_network_is_found_again() {
 }
 
 #[test]
-fn a_shorter_path_is_taken_when_it_stays_shorter() {
+fn t_p2_a_shorter_path_is_taken_when_it_stays_shorter() {
     let now = Instant::now();
     let (mut node, mut peer) = (
         Paths::new(keys(Side::Host), Policy::default(), now),

@@ -17,13 +17,14 @@ use remora_proto::{
     code::Code,
     id::{ExchangeId, Side},
     identity::{Introduction, Role},
+    org::verdict::Verdict,
     path::candidate::Named,
     random::Random,
     rendezvous::{
         CodeEnd, Host, HostEvent, HostTransmit, Joiner, JoinerEvent, JoinerTransmit, LIFETIME,
     },
     sas::Nonce,
-    session::{Command, Event, Mode, Session, Setup, Transmit},
+    session::{Command, Event, Mode, Session, Setup, Terms, Transmit},
     wire::message::session::Control,
 };
 
@@ -69,7 +70,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn command(what: u8) -> Command {
-    match what % 9 {
+    match what % 10 {
         0 => Command::AskMode(Mode::View),
         1 => Command::AskMode(Mode::Control),
         2 => Command::Allow(Mode::View),
@@ -78,6 +79,7 @@ fn command(what: u8) -> Command {
         5 => Command::DropMode,
         6 => Command::SasChecked(what < 200),
         7 => Command::Leave,
+        8 => Command::CaptureUp,
         _ => Command::Chat("hello".into()),
     }
 }
@@ -272,13 +274,16 @@ impl World {
                 role,
                 side,
                 nonce: nonces[index(role)].clone(),
+                verdict: Ok(Verdict::unmanaged()),
                 peer: Introduction {
+                    papers: None,
                     role: peer,
                     profile: profile(peer),
                     commitment,
                     named: Named::default(),
                 },
                 handshake_hash: [1; 32],
+                terms: Terms::default(),
             };
             OneSide {
                 session: Session::new(setup, self.now),
@@ -339,7 +344,7 @@ impl World {
             }
             Op::Lost(role) => {
                 if let Some(side) = self.side(role) {
-                    side.session.handle_connection_lost(now);
+                    side.session.handle_connection_lost(now).ok();
                 }
             }
             Op::Crashes(role) => {
@@ -359,7 +364,7 @@ impl World {
         }
         let now = self.now;
         for side in self.sides.iter_mut().flatten().filter(|side| !side.crashed) {
-            side.session.handle_connection_lost(now);
+            side.session.handle_connection_lost(now).ok();
         }
         self.collect();
         assert_eq!(self.code_ends.len(), 1, "a code ends");

@@ -51,7 +51,7 @@ fn the_right_code_gives_both_sides_the_same_keys() {
 }
 
 #[test]
-fn a_code_works_once() {
+fn t_08_a_code_works_once() {
     let now = epoch();
     let mut host = host(1, now);
     let code = host.code().clone();
@@ -63,7 +63,7 @@ fn a_code_works_once() {
 }
 
 #[test]
-fn three_wrong_codes_burn_it_and_each_is_told_to_both() {
+fn t_07_three_wrong_codes_burn_it_and_each_is_told_to_both() {
     let now = epoch();
     let mut host = host(1, now);
     let (right, wrong) = (host.code().clone(), another(host.code()));
@@ -98,7 +98,7 @@ fn two_wrong_codes_leave_the_third_try_to_the_right_person() {
 }
 
 #[test]
-fn a_code_lives_600_seconds() {
+fn t_06_a_code_lives_600_seconds() {
     let now = epoch();
     let mut host = host(1, now);
     assert_eq!(host.poll_timeout(), Some(now + LIFETIME));
@@ -116,7 +116,7 @@ fn a_code_lives_600_seconds() {
 }
 
 #[test]
-fn a_withdrawn_code_admits_nobody() {
+fn t_06_a_withdrawn_code_admits_nobody() {
     let now = epoch();
     let mut host = host(1, now);
     host.cancel();

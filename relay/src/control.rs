@@ -26,6 +26,8 @@ pub mod message;
 pub mod networks;
 // Machine: nodes without a connection.
 pub mod parking;
+// Machine: policies of organisations, and who reads them.
+pub mod policies;
 // Machine: who waits where, who talks to whom, what is forwarded.
 pub mod registry;
 // Requests ↔ rendezvous and registry.

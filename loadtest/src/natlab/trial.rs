@@ -110,7 +110,7 @@ impl Watched {
             | Event::RelayBack { .. }
             | Event::Session(_)
             | Event::ChatWanted
-            | Event::NotPossible(_) => {}
+            | Event::NotPossible { .. } => {}
         }
     }
 

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    Asked, Notice, client_config,
+    Asked, Notice, Notify, client_config,
     failure::{HelloError, connect_failure, hello_failure},
     stream::{End, Stream},
 };
@@ -126,7 +126,7 @@ impl Link {
         mut self,
         mut stream: Stream,
         mut asked: mpsc::Receiver<Asked>,
-        notify: mpsc::Sender<Notice>,
+        notify: Notify,
         connection: watch::Sender<Connection>,
     ) {
         while stream.talk(&mut asked, &notify, self.park_after).await == End::Parked {
@@ -154,7 +154,7 @@ impl Link {
         &mut self,
         mut parked: Parked,
         asked: &mut mpsc::Receiver<Asked>,
-        notify: &mpsc::Sender<Notice>,
+        notify: &Notify,
     ) -> Option<(Stream, Option<Asked>)> {
         tracing::debug!(ticket = parked.ticket(), "parked");
         let (mut first, mut is_leaving) = (None, false);
@@ -208,7 +208,7 @@ impl Link {
     }
 
     /// Connects again, for as long as the relay keeps the place.
-    async fn come_back(&self, ticket: u64, notify: &mpsc::Sender<Notice>) -> Option<Stream> {
+    async fn come_back(&self, ticket: u64, notify: &Notify) -> Option<Stream> {
         let until = Instant::now() + FORGOTTEN_AFTER;
         loop {
             // Without connection ids there is one connection at a time, also of those that are closing.
@@ -229,8 +229,8 @@ impl Link {
     }
 }
 
-fn tell_silence(notify: &mpsc::Sender<Notice>) {
-    if notify.try_send(Notice::Silent).is_err() {
+fn tell_silence(notify: &Notify) {
+    if notify.notices.try_send(Notice::Silent).is_err() {
         tracing::debug!("nobody hears that the relay is silent");
     }
 }

@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Asked, Notice, failure::HelloError};
+use super::{Asked, Notice, Notify, failure::HelloError};
 
 /// Why nothing more comes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Stream {
     pub(super) async fn talk(
         &mut self,
         asked: &mut mpsc::Receiver<Asked>,
-        notify: &mpsc::Sender<Notice>,
+        notify: &Notify,
         park_after: Duration,
     ) -> End {
         let mut idle_at = Instant::now() + park_after;
@@ -228,7 +228,7 @@ impl Stream {
         self.send.write_all(&message).await.is_ok()
     }
 
-    async fn deliver(&mut self, message: RelayToNode, notify: &mpsc::Sender<Notice>) -> bool {
+    async fn deliver(&mut self, message: RelayToNode, notify: &Notify) -> bool {
         let Some(body) = message.body else {
             return true;
         };
@@ -241,10 +241,14 @@ impl Stream {
             }
             return true;
         }
+        if let Answer::PolicyChanged(changed) = body {
+            notify.policy.send_replace(changed.number);
+            return true;
+        }
         let Some(notice) = notice(body) else {
             return true;
         };
-        notify.send(notice).await.is_ok()
+        notify.notices.send(notice).await.is_ok()
     }
 }
 
@@ -271,6 +275,8 @@ fn notice(body: Answer) -> Option<Notice> {
         | Answer::Done(_)
         | Answer::Found(_)
         | Answer::Started(_)
+        | Answer::PolicyPart(_)
+        | Answer::PolicyChanged(_)
         | Answer::Sighted(_) => {
             return None;
         }

@@ -30,6 +30,7 @@ use crate::{
         stream::{Dialer, proxy::Proxy},
         udp,
     },
+    policing,
 };
 
 /// For the last words to the relay.
@@ -54,6 +55,8 @@ pub(crate) struct Attached {
     receiving: JoinSet<()>,
     /// The relay is kept in reach.
     keeping: JoinSet<()>,
+    /// A member's policy is kept up to date.
+    policing: JoinSet<()>,
     /// The control connection's task; ends by itself once no handle is left.
     talking: JoinSet<()>,
 }
@@ -100,6 +103,10 @@ impl Attached {
         if socket.is_by_stream() {
             control.measure().await;
         }
+        let mut policing = JoinSet::new();
+        if let Some(member) = &options.member {
+            policing.spawn(policing::keep(control.clone(), Arc::clone(member)));
+        }
         Ok(Self {
             relay: relay.clone(),
             control,
@@ -107,6 +114,7 @@ impl Attached {
             socket,
             receiving,
             keeping,
+            policing,
             talking,
         })
     }
@@ -135,8 +143,11 @@ impl Attached {
             socket,
             receiving,
             keeping,
+            mut policing,
             mut talking,
         } = self;
+        // It has a handle, too.
+        policing.shutdown().await;
         drop((control, notices));
         let ended = async { while talking.join_next().await.is_some() {} };
         if timeout(FAREWELL, ended).await.is_err() {

@@ -12,7 +12,7 @@ use quinn::{
     TransportConfig,
 };
 use remora_proto::{
-    id::Side,
+    id::{NodeId, Side},
     identity::{Introduction, Role},
     noise::{
         self, Access, ClientConfig, INITIAL_RTT, PeerInfo, Profile, Psk, PskId, PskStore, Reject,
@@ -23,7 +23,7 @@ use remora_proto::{
         check::Keys,
     },
     rendezvous::InnerKeys,
-    session::{EndReason, Setup, T_JOIN},
+    session::{EndReason, T_JOIN, T_LOST, T_RESUME},
     wire::{
         frame,
         message::{
@@ -47,10 +47,11 @@ use crate::{
     },
 };
 
-/// So that the other side's death is noticed within [`IDLE_TIMEOUT`] + this, and a NAT's mapping stays open.
+/// So that silence means something to the session ([`T_LOST`]), and a NAT's mapping stays open.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// Silence after which the other side counts as gone: with [`KEEP_ALIVE`], at most 9 s after a `kill -9`.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(7);
+/// Silence after which the connection is given up: later than by the session, which goes on in it when the other side is back
+/// ([`T_RESUME`]). Its keys are the proof that it is the other side.
+const IDLE_TIMEOUT: Duration = T_LOST.saturating_add(T_RESUME).saturating_add(KEEP_ALIVE);
 
 /// Packets of the helper that the sharer may leave unacknowledged for a moment (draft-ietf-quic-ack-frequency).
 const ACK_ELICITING_THRESHOLD: u8 = 8;
@@ -105,12 +106,25 @@ pub struct Start {
     pub keys: InnerKeys,
     /// What to say of ourselves, but for candidates.
     pub introduction: Introduction,
+    /// What we prove to have.
+    pub key: StaticKey,
     /// How the relay saw us when we connected.
     pub observed: Option<SocketAddr>,
     /// Who says how they see us; the relay first.
     pub observers: Vec<SocketAddr>,
     /// Which paths the session may take.
     pub policy: Policy,
+}
+
+/// The other side, as the handshake has proven it.
+#[derive(Debug)]
+pub struct Peer {
+    /// What it said of itself.
+    pub introduction: Introduction,
+    /// Its static key.
+    pub node: NodeId,
+    /// Final.
+    pub handshake_hash: [u8; 32],
 }
 
 /// Lets in whoever introduces itself properly.
@@ -144,10 +158,9 @@ impl PskStore for OneKey {
 /// The reason with which the session ends before it began.
 pub async fn open(
     mut start: Start,
-    nonce: remora_proto::sas::Nonce,
     socket: Arc<MagicSocket>,
     port_map: PortMap,
-) -> Result<(Inner, Setup), EndReason> {
+) -> Result<(Inner, Peer), EndReason> {
     let observers = std::mem::take(&mut start.observers);
     let Allocation { session, side, .. } = start.allocation;
     let (role, observed, nat) = (
@@ -229,14 +242,12 @@ pub async fn open(
         path_keys,
         endpoint,
     };
-    let setup = Setup {
-        role,
-        side,
-        nonce,
-        peer: introduction,
+    let peer = Peer {
+        introduction,
+        node: NodeId(peer.static_key),
         handshake_hash: peer.handshake_hash,
     };
-    Ok((inner, setup))
+    Ok((inner, peer))
 }
 
 async fn connect(
@@ -304,7 +315,9 @@ fn transport(role: Role, way: WayNumber) -> Arc<TransportConfig> {
         .congestion_controller_factory(Arc::new(ByPath::new(way)))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(
-            IDLE_TIMEOUT.try_into().expect("7 s is a valid timeout"),
+            IDLE_TIMEOUT
+                .try_into()
+                .expect("some minutes are a valid timeout"),
         ))
         .initial_rtt(INITIAL_RTT)
         // 1,200 bytes fit every path with a frame's header. Probes for more can stall quinn 0.11's handshake for good when
@@ -320,7 +333,7 @@ fn server_config(start: Start, way: WayNumber) -> quinn::ServerConfig {
     let role = start.introduction.role;
     // Which of the two the joiner's version asks for; both are keyed by the PSK, so nothing can be downgraded.
     let profiles = [Profile::E2e, Profile::E2ePq];
-    let mut config = ServerConfig::new(&profiles, StaticKey::generate(), ALPN_SESSION);
+    let mut config = ServerConfig::new(&profiles, start.key, ALPN_SESSION);
     config.psks = Some(Arc::new(OneKey(start.keys.psk_id, start.keys.psk)));
     config.context = start.keys.context;
     config.access = Arc::new(Introduced(start.introduction.role.peer()));
@@ -334,7 +347,7 @@ fn server_config(start: Start, way: WayNumber) -> quinn::ServerConfig {
 
 fn client_config(start: Start, way: WayNumber) -> quinn::ClientConfig {
     let role = start.introduction.role;
-    let mut config = ClientConfig::new(Profile::E2ePq, StaticKey::generate(), ALPN_SESSION);
+    let mut config = ClientConfig::new(Profile::E2ePq, start.key, ALPN_SESSION);
     config.psk = Some((start.keys.psk_id, start.keys.psk));
     config.context = start.keys.context;
     config.access = Arc::new(Introduced(start.introduction.role.peer()));

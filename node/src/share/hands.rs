@@ -7,7 +7,10 @@
 //!
 //! Rights are read for every event, not sent along with it: what the sharer takes back is gone for what already waits, too.
 
-use std::thread::JoinHandle;
+use std::{
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use remora_proto::{
     session::{Command, Mode, Rights},
@@ -33,6 +36,8 @@ use super::{
 const QUEUE_BATCHES: usize = 16;
 /// Events of one message that are looked at.
 const MAX_BATCH: usize = 64;
+/// How often the session is told that the helper does something.
+const SAY_ACTIVE: Duration = Duration::from_secs(1);
 /// What a mouse wheel's notch counts.
 const NOTCH: i32 = 120;
 
@@ -81,12 +86,29 @@ pub async fn admit(
     hands: mpsc::Sender<schema::InputBatch>,
     session: mpsc::Sender<ToSession>,
 ) {
+    let mut active = None;
     while let Some(message) = messages.recv().await {
-        let refusal = rights.borrow().input_refusal();
-        let gone = match (message, refusal) {
+        let now = *rights.borrow();
+        let gone = match (message, now.input_refusal()) {
             (Err(_), _) => session.send(ToSession::Malformed).await.is_err(),
-            (Ok(_), Some(reason)) => session.send(refused(reason)).await.is_err(),
-            (Ok(batch), None) => hands.send(batch).await.is_err(),
+            (Ok(_), Some(reason)) => {
+                let left = now
+                    .frozen_until
+                    .map(|until| until.saturating_duration_since(Instant::now()));
+                session
+                    .send(refused(reason, left.unwrap_or_default()))
+                    .await
+                    .is_err()
+            }
+            (Ok(batch), None) => {
+                if active.is_none_or(|at: Instant| at.elapsed() > SAY_ACTIVE) {
+                    active = Some(Instant::now());
+                    if session.send(ToSession::Activity).await.is_err() {
+                        return;
+                    }
+                }
+                hands.send(batch).await.is_err()
+            }
         };
         if gone {
             return;
@@ -94,9 +116,10 @@ pub async fn admit(
     }
 }
 
-fn refused(reason: &str) -> ToSession {
+fn refused(reason: &str, left: Duration) -> ToSession {
     let refused = schema::InputRefused {
         reason: reason.to_owned(),
+        left_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
     };
     ToSession::Wish(Command::Media(Body::InputRefused(refused)))
 }
@@ -169,8 +192,9 @@ struct Work {
 fn permit(rights: Rights) -> Permit {
     Permit {
         control: rights.mode == Some(Mode::Control),
-        frozen: false,
-        paused: !rights.may_show(),
+        frozen: rights.frozen_until.is_some(),
+        // For whatever else: the sharer's pause, silence, a prompt of the system.
+        paused: !matches!(rights.input_refusal(), None | Some("VIEW")),
     }
 }
 
@@ -210,7 +234,12 @@ impl Work {
                 Ok(injector) => self.injector = Some(Gated::new(injector)),
                 Err(error) => {
                     tracing::warn!(%error, "no input on this display");
-                    if self.session.send(refused("UNSUPPORTED")).await.is_err() {
+                    if self
+                        .session
+                        .send(refused("UNSUPPORTED", Duration::ZERO))
+                        .await
+                        .is_err()
+                    {
                         tracing::debug!("the session is over");
                     }
                     return;

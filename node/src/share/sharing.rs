@@ -52,6 +52,8 @@ pub enum ToScreen {
     Path(String),
     /// They go another way now.
     Moved,
+    /// It will be looked at: the sharer has allowed it.
+    Open,
     /// What the helper's program says about the picture.
     Media(Body),
 }
@@ -65,6 +67,8 @@ pub enum ToSession {
     Chat,
     /// The helper's input was no message.
     Malformed,
+    /// The helper used mouse or keyboard.
+    Activity,
 }
 
 /// The session's side of a screen.
@@ -95,7 +99,12 @@ pub struct Sharing {
     text: BarText,
     /// Counts pauses and beginnings: frames of an earlier epoch are thrown away.
     epoch: u32,
-    paused: bool,
+    /// Nothing is shown at present: the sharer's pause, a prompt of the system.
+    halted: bool,
+    /// Nothing is heard of the helper.
+    interrupted: bool,
+    /// A viewer has asked.
+    begun: bool,
     field: watch::Sender<Field>,
     stroke: u32,
     way: WayNumber,
@@ -137,7 +146,9 @@ impl Sharing {
                 path: String::new(),
             },
             epoch: 0,
-            paused: false,
+            halted: false,
+            interrupted: false,
+            begun: false,
             field: watch::Sender::default(),
             stroke: 0,
             way: WayNumber::default(),
@@ -239,14 +250,23 @@ impl Sharing {
 
     /// What the session allows now.
     fn obey(&mut self, rights: Rights, outgoing: &mut Outgoing) {
-        if rights.paused != self.paused {
-            self.paused = rights.paused;
+        let halted = rights.paused || rights.prompt.is_some();
+        if halted != self.halted {
+            self.halted = halted;
             self.epoch = self.epoch.wrapping_add(1);
             outgoing.give_up_all();
             self.tell(ToProjector::Pause {
-                paused: self.paused,
+                paused: self.halted,
                 epoch: self.epoch,
             });
+        }
+        // What was sent into the silence is as old as that.
+        if std::mem::replace(&mut self.interrupted, rights.interrupted)
+            && rights.may_show()
+            && self.begun
+        {
+            outgoing.give_up_all();
+            self.begin_anew();
         }
         self.text.control = rights.mode == Some(Mode::Control);
         self.text.paused = rights.paused;
@@ -266,6 +286,7 @@ impl Sharing {
                 }
             }
             ToScreen::Moved => self.tell(ToProjector::Moved),
+            ToScreen::Open => return Some(self.prepare()),
             ToScreen::Media(Body::KeyFrameRequest(_)) if rights.may_show() => {
                 outgoing.give_up_all();
                 return self.begin();
@@ -301,25 +322,44 @@ impl Sharing {
         }
     }
 
+    /// Opens the screen before anybody looks. Where there is none, the two can still talk.
+    fn prepare(&mut self) -> Command {
+        match self.open() {
+            Ok(()) | Err(CaptureError::NoDisplay) => Command::CaptureUp,
+            Err(_) => Command::CaptureFailed,
+        }
+    }
+
+    fn open(&mut self) -> Result<(), CaptureError> {
+        if self.projector.is_some() {
+            return Ok(());
+        }
+        let opened = self.desktop.capture().and_then(|capture| {
+            self.projector = Some(Projector::start(
+                capture,
+                self.projected_tx.clone(),
+                WayNumber::clone(&self.way),
+            ));
+            self.open_bar()
+        });
+        opened.inspect_err(|error| {
+            tracing::warn!(%error, hint = error.hint(), "the screen cannot be shared");
+        })
+    }
+
     /// A viewer is there: opens the screen, or begins anew.
     fn begin(&mut self) -> Option<Command> {
-        if self.projector.is_none() {
-            let opened = self.desktop.capture().and_then(|capture| {
-                self.projector = Some(Projector::start(
-                    capture,
-                    self.projected_tx.clone(),
-                    WayNumber::clone(&self.way),
-                ));
-                self.open_bar()
-            });
-            if let Err(error) = opened {
-                tracing::warn!(%error, hint = error.hint(), "the screen cannot be shared");
-                return Some(Command::CaptureFailed);
-            }
+        if self.open().is_err() {
+            return Some(Command::CaptureFailed);
         }
+        self.begun = true;
+        self.begin_anew();
+        None
+    }
+
+    fn begin_anew(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
         self.tell(ToProjector::Begin { epoch: self.epoch });
-        None
     }
 
     fn seen(&self, sequence: u32, drawing: Duration, outgoing: &mut Outgoing) {

@@ -76,6 +76,7 @@ impl Page {
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Session(SessionEvent::Media(body)) => self.show_media(body),
+            Event::Session(SessionEvent::Act(_)) => {}
             Event::Session(SessionEvent::Started { .. }) => {
                 self.active = true;
                 self.to.event(event.to_json());

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use remora_proto::{
     identity::{Profile, Role, is_unsafe_in_line},
+    org::{permission::Permissions, verdict::Verdict},
     rendezvous::CodeEnd,
-    session::{Command, EndReason, Event as SessionEvent, Mode, Receipt},
+    session::{Cause, Check, Command, EndReason, Event as SessionEvent, Mode, Receipt, Shield},
 };
 
 use serde_json::Value;
@@ -34,6 +35,14 @@ enum Stage {
     Ended,
 }
 
+/// What `/allow` allows within a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    Control,
+    Elevation,
+    Restart,
+}
+
 /// What a typed line means.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
@@ -55,11 +64,17 @@ pub struct Screen {
     deadline: Option<Instant>,
     started: Option<Instant>,
     wanted: Option<Mode>,
+    /// The most that the helper may ask for.
+    permitted: Option<Mode>,
     /// Whether the person has said that the words are the same, or that they differ.
     checked: bool,
     path: Option<PathSnapshot>,
     /// The other person wants the relay.
     peer_wants_relay: bool,
+    /// Sharer: asked within the session.
+    question: Option<Question>,
+    /// Nothing is heard of the other side; until then it is waited for.
+    back_until: Option<Instant>,
 }
 
 fn wish(command: Command) -> Meaning {
@@ -97,9 +112,12 @@ impl Screen {
             deadline: None,
             started: None,
             wanted,
+            permitted: None,
             checked: false,
             path: None,
             peer_wants_relay: false,
+            question: None,
+            back_until: None,
         }
     }
 
@@ -176,7 +194,7 @@ impl Screen {
                 clock(*within)
             ))],
             Event::ChatWanted => vec![style.dim("To say something, type it here and press Enter.")],
-            Event::NotPossible(what) => vec![style.warn(&format!("Not now: {what}."))],
+            Event::NotPossible { text, .. } => vec![style.warn(&format!("Not now: {text}."))],
             Event::Session(event) => return self.on_session_event(event, now),
         };
         (lines, None)
@@ -219,7 +237,15 @@ impl Screen {
     ) -> (Vec<String>, Option<Input>) {
         let style = self.style;
         let lines = match event {
-            SessionEvent::Trust { peer, words } => return self.trust(peer, &words.to_string()),
+            SessionEvent::Trust {
+                peer,
+                verdict,
+                words,
+            } => return self.trust(peer, verdict, &words.to_string()),
+            SessionEvent::Judged(verdict) => {
+                let now = style.warn("Your organisation has changed what it permits.");
+                [vec![now], self.verdict(verdict)].concat()
+            }
             SessionEvent::PeerCheckedSas(true) => {
                 vec![style.good(&format!("{} says the words are the same.", self.peer))]
             }
@@ -232,6 +258,7 @@ impl Screen {
                 upgrade,
             } => {
                 self.deadline = Some(now + *within);
+                self.question = upgrade.then_some(Question::Control);
                 self.stage = match self.stage {
                     Stage::Active { mode, .. } => Stage::Active {
                         mode,
@@ -245,6 +272,16 @@ impl Screen {
                 self.deadline = Some(now + *within);
                 vec![]
             }
+            SessionEvent::Countdown { mode, within } => {
+                self.deadline = Some(now + *within);
+                self.stage = Stage::Prompted(*mode);
+                vec![style.strong(&format!(
+                    "{} will connect to this computer in {}.",
+                    self.peer,
+                    clock(*within)
+                ))]
+            }
+            SessionEvent::Starting { .. } => vec![],
             SessionEvent::Started { mode } => {
                 self.stage = Stage::Active {
                     mode: *mode,
@@ -270,6 +307,7 @@ impl Screen {
                     upgrade: false,
                 };
                 self.deadline = None;
+                self.question = None;
                 let who = if *by == self.role {
                     "You"
                 } else {
@@ -291,11 +329,85 @@ impl Screen {
                     upgrade: false,
                 };
                 self.deadline = None;
+                self.question = None;
                 vec![
                     style
                         .warn("Control was not allowed; the session goes on with the screen only."),
                 ]
             }
+            SessionEvent::Refused(refusal) => {
+                if self.stage == Stage::Asked {
+                    self.stage = Stage::Trust;
+                }
+                self.deadline = None;
+                vec![style.warn(&format!("Not possible: {refusal}."))]
+            }
+            SessionEvent::ElevationPrompt { .. } => {
+                self.question = Some(Question::Elevation);
+                vec![style.strong(&format!(
+                    "{} wants: ADMINISTRATOR'S RIGHTS on this computer.  /allow or /decline",
+                    self.peer
+                ))]
+            }
+            SessionEvent::RestartPrompt { .. } => {
+                self.question = Some(Question::Restart);
+                vec![style.strong(&format!(
+                    "{} wants: to RESTART this computer.  /allow or /decline",
+                    self.peer
+                ))]
+            }
+            SessionEvent::ElevationGranted => {
+                self.question = None;
+                vec![style.warn("Administrator's rights are in use; /release ends that.")]
+            }
+            SessionEvent::ElevationDeclined => {
+                self.question = None;
+                vec![style.warn("Administrator's rights were not allowed; the session goes on.")]
+            }
+            SessionEvent::ElevationReleased => {
+                vec![style.good("Administrator's rights are not in use any more.")]
+            }
+            SessionEvent::RestartDeclined => {
+                self.question = None;
+                vec![style.warn("The computer does not restart.")]
+            }
+            SessionEvent::Covered(Some(_)) => {
+                vec![style.warn("A prompt of the system covers the screen, and is not shown.")]
+            }
+            SessionEvent::Covered(None) => vec![style.good("The screen is shown again.")],
+            SessionEvent::Shield { shield, within } => vec![self.shield(*shield, *within)],
+            SessionEvent::Check {
+                check,
+                within,
+                ours,
+            } => vec![self.check(*check, *within, *ours)],
+            SessionEvent::GoesOn => vec![style.good("The session goes on.")],
+            SessionEvent::LeaveWarning { signs_out: true } => vec![style.warn(&format!(
+                "{} used administrator's rights. If you leave now you will be signed out; unsaved work may be lost. /confirm leaves, /stay stays.",
+                self.peer
+            ))],
+            SessionEvent::LeaveWarning { signs_out: false } => vec![style.warn(&format!(
+                "{} is working here. /confirm takes the computer back, /stay goes on.",
+                self.peer
+            ))],
+            SessionEvent::Stayed => vec![style.good("The session goes on.")],
+            SessionEvent::Interrupted { cause, within } => {
+                self.back_until = Some(now + *within);
+                self.question = None;
+                vec![style.warn(&match cause {
+                    Cause::Lost => format!(
+                        "Nothing is heard of {}. Reconnecting for {}; /leave ends the session.",
+                        self.peer,
+                        clock(*within)
+                    ),
+                    Cause::Restarting => "The computer restarts; the session waits for it.".into(),
+                })]
+            }
+            SessionEvent::Resumed { .. } => {
+                self.back_until = None;
+                vec![style.good(&format!("{} is back.", self.peer))]
+            }
+            SessionEvent::Act(_) => vec![],
             SessionEvent::Chat { text, .. } => {
                 let name = style.strong(&format!("{}:", self.peer));
                 text.split('\n')
@@ -303,6 +415,7 @@ impl Screen {
                     .collect()
             }
             SessionEvent::Ended(receipt) => {
+                self.back_until = None;
                 self.stage = Stage::Ended;
                 self.deadline = None;
                 vec![self.ended(receipt)]
@@ -311,7 +424,58 @@ impl Screen {
         (lines, None)
     }
 
-    fn trust(&mut self, peer: &Profile, words: &str) -> (Vec<String>, Option<Input>) {
+    fn shield(&self, shield: Shield, within: Duration) -> String {
+        let peer = &self.peer;
+        match (shield, self.role) {
+            (Shield::Frozen, Role::Sharer) => self.style.warn(&format!(
+                "{peer} is working on this device. Keyboard and mouse are paused for {} for both of you.",
+                clock(within)
+            )),
+            (Shield::Frozen, Role::Helper) => self.style.warn(&format!(
+                "Somebody touched the computer. Keyboard and mouse are paused for {} for both of you.",
+                clock(within)
+            )),
+            (Shield::Shielded, _) => self.style.good("The computer's screen is hidden there."),
+            (Shield::Off, _) => self.style.dim("The computer's screen is shown there."),
+        }
+    }
+
+    fn check(&self, check: Check, within: Duration, ours: bool) -> String {
+        let why = match check {
+            Check::Reconfirm => "Is the session to go on?",
+            Check::MaxDuration => "The session has lasted as long as it may.",
+            Check::Idle => "Nothing was done for long.",
+        };
+        let how = match ours {
+            true => "/continue goes on with it.".into(),
+            false => format!("{} is asked whether it goes on.", self.peer),
+        };
+        self.style
+            .warn(&format!("{why} It ends in {}. {how}", clock(within)))
+    }
+
+    /// What the person should know of what is permitted, and of the other side.
+    fn verdict(&mut self, verdict: &Verdict) -> Vec<String> {
+        let style = self.style;
+        self.permitted = verdict.permitted();
+        let warnings = verdict.warnings.iter();
+        let mut lines: Vec<_> = warnings
+            .map(|warning| style.warn(&format!("! {warning}")))
+            .collect();
+        if self.role == Role::Helper && !verdict.permissions.covers(Permissions::ATTENDED) {
+            let why = verdict.limit.map(|limit| format!(" ({limit})"));
+            let why = why.unwrap_or_default();
+            lines.push(style.warn(&format!("You are permitted: {}{why}", verdict.permissions)));
+        }
+        lines
+    }
+
+    fn trust(
+        &mut self,
+        peer: &Profile,
+        verdict: &Verdict,
+        words: &str,
+    ) -> (Vec<String>, Option<Input>) {
         let style = self.style;
         self.peer = format!("\u{2068}{}\u{2069}", peer.full_name);
         self.stage = Stage::Trust;
@@ -324,15 +488,19 @@ impl Screen {
             .map(|text| fenced(text))
             .collect();
         let card = [vec![style.strong(&self.peer)], rest].concat().join(" · ");
-        let mut lines = vec![
-            String::new(),
-            format!(
-                "{card}   {}",
-                style.bad("UNVERIFIED: nobody vouches for this yet")
-            ),
-            format!("Read these words to each other:  {}", style.strong(words)),
-        ];
-        let wanted = self.wanted.filter(|_| self.role == Role::Helper);
+        let badge = match verdict.verified {
+            true => style.good("✔ verified"),
+            false => style.bad("UNVERIFIED: nobody vouches for this yet"),
+        };
+        let mut lines = vec![String::new(), format!("{card}   {badge}")];
+        lines.extend(self.verdict(verdict));
+        lines.push(format!(
+            "Read these words to each other:  {}",
+            style.strong(words)
+        ));
+        let wanted = self
+            .wanted
+            .filter(|mode| self.role == Role::Helper && Some(*mode) <= self.permitted);
         if let Some(mode) = wanted {
             self.stage = Stage::Asked;
             lines.push(style.dim(&format!("Asking for {mode}…")));
@@ -369,12 +537,25 @@ impl Screen {
             (EndReason::SasMismatch, _) => {
                 "The words differed: SOMEBODY MAY SIT IN BETWEEN. Do not try again over this network; tell your IT".into()
             }
+            (EndReason::SharerLeftSignedOut, Role::Sharer) => "You left, and are signed out".into(),
+            (EndReason::SharerLeftSignedOut, Role::Helper) => format!("{peer} left, and is signed out"),
+            (EndReason::Reclaimed, _) => "The computer was taken back by somebody there".into(),
+            (EndReason::Reconfirm | EndReason::MaxDuration | EndReason::Idle, _) => {
+                "Nobody said that the session is to go on".into()
+            }
             (EndReason::ConnectionLost, _) => format!("{peer}'s computer is no longer reachable"),
             (EndReason::CaptureFailed, Role::Sharer) => {
                 "Your screen cannot be shown; `remora preflight` says why".into()
             }
             (EndReason::CaptureFailed, Role::Helper) => format!("{peer}'s screen cannot be shown"),
             (EndReason::AuthFailed, _) => "The other side could not prove who it is".into(),
+            (EndReason::OrgMismatch, _) => {
+                "The two of you belong to organisations that do not trust each other, or one of you to none".into()
+            }
+            (EndReason::UnenrolledNotAllowed, _) => {
+                "The sharer's device is not enrolled, and the organisation does not allow that".into()
+            }
+            (EndReason::AdminEnded, _) => "The organisation does not permit this session any more".into(),
             (reason, _) => reason.to_string(),
         };
         let line = format!("{what} · {} · {}", receipt.reason, clock(receipt.duration));
@@ -401,9 +582,11 @@ impl Screen {
                 } else {
                     "Words the same? [y]es [n]o · "
                 };
-                let next = match role {
-                    Role::Helper => "ask for: [v]iew [c]ontrol",
-                    Role::Sharer => "waiting for what your helper asks",
+                let next = match (role, self.permitted) {
+                    (Role::Helper, Some(Mode::Control)) => "ask for: [v]iew [c]ontrol",
+                    (Role::Helper, Some(Mode::View)) => "ask for: [v]iew (control: not permitted)",
+                    (Role::Helper, None) => "nothing is permitted here; /leave",
+                    (Role::Sharer, _) => "waiting for what your helper asks",
                 };
                 format!("{words}{next} > ")
             }
@@ -414,6 +597,12 @@ impl Screen {
                     Mode::View => "[a]llow  [d]ecline",
                 };
                 format!("{allow}   answers itself \"no\" in {left} > ")
+            }
+            (Stage::Active { .. }, _) if self.back_until.is_some() => {
+                let left = self
+                    .back_until
+                    .map(|until| clock(until.saturating_duration_since(now)));
+                format!("○ reconnecting · {} > ", left.unwrap_or_default())
             }
             (Stage::Active { mode, .. }, _) => {
                 let since = self
@@ -457,7 +646,19 @@ impl Screen {
             ("control", _, Role::Helper) => Command::AskMode(Mode::Control),
             ("view", Stage::Active { .. }, _) => Command::DropMode,
             ("view", _, Role::Helper) => Command::AskMode(Mode::View),
+            ("elevate", _, Role::Helper) => Command::AskElevation,
+            ("restart", _, Role::Helper) => Command::AskRestart,
+            ("release", _, _) => Command::ReleaseElevation,
+            ("continue", _, _) => Command::GoOn,
+            ("confirm", _, Role::Sharer) => Command::ConfirmLeave,
+            ("stay", _, Role::Sharer) => Command::Stay,
             ("allow", Stage::Prompted(mode), _) => Command::Allow(mode),
+            ("allow", _, Role::Sharer) if self.question == Some(Question::Elevation) => {
+                Command::AllowElevation
+            }
+            ("allow", _, Role::Sharer) if self.question == Some(Question::Restart) => {
+                Command::AllowRestart
+            }
             ("allow", _, Role::Sharer) => Command::Allow(Mode::Control),
             ("decline", _, Role::Sharer) => Command::Decline,
             ("pause", _, Role::Sharer) => Command::Pause(true),
@@ -471,8 +672,12 @@ impl Screen {
 
     fn help(&self) -> String {
         let own = match self.role {
-            Role::Helper => "/control ask for control   /view give control back",
-            Role::Sharer => "/allow   /decline   /view take control back   /pause   /resume",
+            Role::Helper => {
+                "/control ask for control   /view give control back   /elevate ask for administrator's rights   /restart ask to restart the computer   /release end administrator's rights"
+            }
+            Role::Sharer => {
+                "/allow   /decline   /view take control back   /pause   /resume   /release take administrator's rights back"
+            }
         };
         format!(
             "/leave   {own}   /same or /differ: the words   /relay or /direct: which way to go   //text: chat that begins with /"
@@ -521,7 +726,9 @@ impl Screen {
                     ),
                 });
             }
-            Input::Session(Command::AskMode(_)) if self.stage == Stage::Trust => {
+            Input::Session(Command::AskMode(mode))
+                if self.stage == Stage::Trust && Some(*mode) <= self.permitted =>
+            {
                 self.stage = Stage::Asked
             }
             Input::Session(Command::Allow(_)) | Input::Session(Command::Decline)

@@ -17,8 +17,8 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A leave is known to the other side within this time (issue 2).
 pub const LEAVE_LIMIT: Duration = Duration::from_secs(2);
-/// A `kill -9` is known to the other side within this time (issue 2).
-pub const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// A `kill -9` is known to the other side within this time: `T_lost`, and some to notice (issue 2; SESSION.md §1.2).
+pub const KILL_LIMIT: Duration = Duration::from_secs(12);
 
 /// Chat that is hard to get right: right-to-left, wide, joined, combining, mixed; `n` makes it unique.
 pub fn chat_line(n: usize) -> String {

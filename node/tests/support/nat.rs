@@ -1,8 +1,12 @@
-//! A NAT between a node and its relay, whose mapping can be forgotten.
+//! A NAT between a node and its relay, whose mapping can be forgotten and whose cable pulled.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use remora_proto::id::RelayAddr;
@@ -18,6 +22,7 @@ pub(crate) struct Nat {
     upstream: SocketAddr,
     mapping: Arc<Mutex<Arc<UdpSocket>>>,
     changed: watch::Sender<()>,
+    is_cut: Arc<AtomicBool>,
     _tasks: JoinSet<()>,
 }
 
@@ -31,8 +36,11 @@ impl Nat {
         let (changed, changes) = watch::channel(());
         let (node, nodes) = watch::channel(None);
         let mut tasks = JoinSet::new();
-        tasks.spawn(outwards(inside.clone(), mapping.clone(), node));
-        tasks.spawn(inwards(inside, mapping.clone(), changes, nodes));
+        let is_cut = Arc::<AtomicBool>::default();
+        let cut = Arc::clone(&is_cut);
+        tasks.spawn(outwards(inside.clone(), mapping.clone(), node, cut));
+        let cut = Arc::clone(&is_cut);
+        tasks.spawn(inwards(inside, mapping.clone(), changes, nodes, cut));
         Self {
             relay: RelayAddr {
                 host_port: address.to_string(),
@@ -41,6 +49,7 @@ impl Nat {
             upstream,
             mapping,
             changed,
+            is_cut,
             _tasks: tasks,
         }
     }
@@ -50,6 +59,11 @@ impl Nat {
         let fresh = map(self.upstream).await;
         *self.mapping.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
         self.changed.send(()).expect("inwards lives");
+    }
+
+    /// Nothing goes through from now on, or all does again.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.is_cut.store(is_cut, Ordering::Relaxed);
     }
 }
 
@@ -63,10 +77,14 @@ async fn outwards(
     inside: Arc<UdpSocket>,
     mapping: Arc<Mutex<Arc<UdpSocket>>>,
     node: watch::Sender<Option<SocketAddr>>,
+    is_cut: Arc<AtomicBool>,
 ) {
     let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
     while let Ok((length, from)) = inside.recv_from(&mut buffer).await {
         node.send_replace(Some(from));
+        if is_cut.load(Ordering::Relaxed) {
+            continue;
+        }
         let outside = current(&mapping);
         // As on any network: what cannot be sent is lost.
         outside.send(&buffer[..length]).await.ok();
@@ -78,6 +96,7 @@ async fn inwards(
     mapping: Arc<Mutex<Arc<UdpSocket>>>,
     mut changes: watch::Receiver<()>,
     node: watch::Receiver<Option<SocketAddr>>,
+    is_cut: Arc<AtomicBool>,
 ) {
     let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
     loop {
@@ -86,7 +105,7 @@ async fn inwards(
             changed = changes.changed() => if changed.is_err() { return },
             Ok(length) = outside.recv(&mut buffer) => {
                 let node = *node.borrow();
-                if let Some(node) = node {
+                if let Some(node) = node.filter(|_| !is_cut.load(Ordering::Relaxed)) {
                     inside.send_to(&buffer[..length], node).await.ok();
                 }
             }

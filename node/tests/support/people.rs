@@ -123,7 +123,7 @@ impl Person {
     /// The words on the trust card, and whose card it is.
     pub async fn trust(&mut self) -> (String, Words) {
         self.session(|event| {
-            if let SessionEvent::Trust { peer, words } = event {
+            if let SessionEvent::Trust { peer, words, .. } = event {
                 Some((peer.full_name.clone(), *words))
             } else {
                 None

@@ -171,6 +171,7 @@ fn message() -> std::io::Result<()> {
             Profile::new("Sam Okafor", "会計", "Ünïcode GmbH", "contoso.com").expect("valid");
         let commitment = Nonce::generate(&mut Random::seeded(1)).commitment();
         let introduction = Introduction {
+            papers: None,
             role,
             profile,
             commitment,
@@ -331,13 +332,15 @@ fn controls() -> Vec<Body> {
             nonce: Bytes::from(vec![1; 16]),
         }),
         Body::SasChecked(session::SasChecked { same: true }),
-        Body::ModeRequest(session::ModeRequest { mode: 2 }),
+        Body::ModeRequest(session::ModeRequest { mode: 2, number: 1 }),
         Body::ConsentPrompted(session::ConsentPrompted {
             deadline_ms: 300_000,
         }),
         Body::ConsentAnswer(session::ConsentAnswer {
             allow: true,
             mode: 1,
+            method: 1,
+            number: 1,
         }),
         Body::ModeDropped(session::ModeDropped {}),
         Body::Ended(ended),
@@ -473,10 +476,14 @@ fn session() -> std::io::Result<()> {
     let control = said(Body::ConsentAnswer(session::ConsentAnswer {
         allow: true,
         mode: 2,
+        method: 1,
+        number: 1,
     }));
     let refused = said(Body::ConsentAnswer(session::ConsentAnswer {
         allow: false,
         mode: 1,
+        method: 1,
+        number: 1,
     }));
     let sharer_left = said(Body::Ended(session::Ended {
         reason: session::EndReason::SharerLeft.into(),

@@ -1,10 +1,11 @@
-//! Text that people type and paste: codes, addresses of relays, ids of nodes.
+//! Text that people type and paste: codes, addresses of relays, ids of nodes, requests.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use remora_proto::{
     code::{Code, InvalidCode},
     id::{NodeId, RelayAddr},
+    org::membership::Request,
 };
 
 fuzz_target!(|text: &str| {
@@ -25,6 +26,9 @@ fuzz_target!(|text: &str| {
     }
     if let Ok(addr) = text.parse::<RelayAddr>() {
         assert_eq!(addr.to_string().parse(), Ok(addr));
+    }
+    if let Ok(request) = text.parse::<Request>() {
+        assert_eq!(request.to_string().parse(), Ok(request));
     }
     if let Ok(id) = text.parse::<NodeId>() {
         assert_eq!(id.to_string().parse(), Ok(id));

@@ -1,4 +1,4 @@
-//! Messages on streams, in chunks of any size; signed records; introductions.
+//! Messages on streams, in chunks of any size; signed records; introductions; what organisations sign.
 //!
 //! Input: what to read it as, the size of the chunks, then the bytes of the stream.
 #![no_main]
@@ -10,18 +10,25 @@ use ed25519_dalek::{Signer, SigningKey};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use remora_proto::{
+    id::NodeId,
     identity::{Introduction, MAX_DOMAIN_BYTES, MAX_FIELD_BYTES, Role, is_unsafe_in_line},
+    org::{
+        credential::{Credential, Device},
+        membership::Membership,
+        policy::Policy,
+        signed::{Issuer, PolicyHeader, Signed},
+    },
     record::{MAX_RECORD_BYTES, Record},
     wire::message::{
         Inbox, InvalidMessage, MAX_CHAT_BYTES, MAX_CONTROL_BYTES, MAX_SIGNAL_BYTES, control,
-        encode, record::SignedRecord, session,
+        encode, org, record::SignedRecord, session,
     },
 };
 use remora_proto_fuzz::{RECORD_KEY, Script, UNIX_MS};
 
 fuzz_target!(|data: &[u8]| {
     let mut script = Script(data);
-    let (what, chunk) = (script.byte() % 8, usize::from(script.byte()) + 1);
+    let (what, chunk) = (script.byte() % 10, usize::from(script.byte()) + 1);
     let stream = script.0;
     match what {
         0 => cut::<control::NodeToRelay>(stream, chunk, MAX_CONTROL_BYTES),
@@ -31,7 +38,9 @@ fuzz_target!(|data: &[u8]| {
         4 => cut::<session::Rendezvous>(stream, chunk, MAX_SIGNAL_BYTES),
         5 => record(stream),
         6 => signed(stream),
-        _ => introduction(stream),
+        7 => introduction(stream),
+        8 => document(stream),
+        _ => policy(stream),
     }
 });
 
@@ -85,6 +94,31 @@ fn signed(record_bytes: &[u8]) {
         signature: Bytes::copy_from_slice(&signature),
     };
     record(&message.encode_to_vec());
+}
+
+/// Whatever it is, it is nobody's.
+fn document(bytes: &[u8]) {
+    assert!(Signed::<Credential>::open(bytes).is_err());
+    assert!(Signed::<Device>::open(bytes).is_err());
+    assert!(PolicyHeader::open(bytes).is_err());
+    assert!(Membership::open(bytes, NodeId([1; 32])).is_err());
+    let body = Bytes::copy_from_slice(bytes);
+    let signature = Bytes::from_static(&[0; 64]);
+    let signed = org::Signed { body, signature }.encode_to_vec();
+    assert!(Signed::<Credential>::open(&signed).is_err());
+    assert!(Signed::<Device>::open(&signed).is_err());
+}
+
+/// A stranger can sign whatever they like as an organisation of their own; what is understood is written the same way again.
+fn policy(body: &[u8]) {
+    let issuer = Issuer::from_bytes(&RECORD_KEY);
+    let bytes = issuer.sign_policy_body(Bytes::copy_from_slice(body));
+    if let Ok(policy) = Signed::<Policy>::open(&bytes) {
+        assert_eq!(PolicyHeader::open(&bytes), Ok(policy.header));
+        assert_eq!(policy.header.issuer, issuer.id());
+        let again = Signed::new(Policy::clone(&policy), &issuer).expect("as it was");
+        assert_eq!(*again, *policy);
+    }
 }
 
 fn introduction(bytes: &[u8]) {

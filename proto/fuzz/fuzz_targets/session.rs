@@ -11,10 +11,11 @@ use prost::Message;
 use remora_proto::{
     id::Side,
     identity::{Introduction, Profile, Role},
+    org::verdict::Verdict,
     path::candidate::Named,
     random::Random,
     sas::Nonce,
-    session::{Command, Event, Mode, Session, Setup, Transmit},
+    session::{Command, Event, Mode, Platform, SecurePrompt, Session, Setup, Terms, Transmit},
     wire::message::session::{self as schema, control::Body},
 };
 use remora_proto_fuzz::Script;
@@ -39,13 +40,24 @@ fuzz_target!(|data: &[u8]| {
         role,
         side,
         nonce: ours,
+        verdict: Ok(Verdict::unmanaged()),
         peer: Introduction {
+            papers: None,
             role: role.peer(),
             profile: Profile::new("Maria Lopez", "", "", "").expect("valid"),
             commitment: theirs.commitment(),
             named: Named::default(),
         },
         handshake_hash: [9; 32],
+        terms: Terms {
+            platform: Platform {
+                mode: Mode::Control,
+                elevates: true,
+                shields: true,
+                restarts: true,
+            },
+            ..Terms::default()
+        },
     };
     let mut now = Instant::now();
     let mut watch = Watch::new(role, Session::new(setup, now));
@@ -54,7 +66,7 @@ fuzz_target!(|data: &[u8]| {
         if script.is_empty() {
             break;
         }
-        match script.byte() % 14 {
+        match script.byte() % 20 {
             0 => watch.command(Command::AskMode(mode(script.byte())), now),
             1 => watch.command(Command::Allow(mode(script.byte())), now),
             2 => watch.command(Command::Decline, now),
@@ -75,9 +87,32 @@ fuzz_target!(|data: &[u8]| {
                     watch.control(body, now);
                 }
             }
-            10 => watch.session.handle_malformed(now),
-            11 => watch.session.handle_connection_lost(now),
+            // Of these and of what lies around, any answer will do; `drain` sees what came of it.
+            10 => {
+                watch.session.handle_malformed(now).ok();
+            }
+            11 => {
+                watch.session.handle_connection_lost(now).ok();
+            }
             12 => now += Duration::from_millis(script.word().into()),
+            13 => watch.command(person(script.byte()), now),
+            14 => {
+                watch.session.handle_heard(now).ok();
+            }
+            15 => {
+                watch.session.handle_resumed(now).ok();
+            }
+            16 => {
+                let takes_keys = script.flag();
+                let prompt = script.flag().then_some(SecurePrompt { takes_keys });
+                watch.session.handle_secure_prompt(prompt, now).ok();
+            }
+            17 => {
+                watch.session.handle_local_input(now).ok();
+            }
+            18 => {
+                watch.session.handle_kill(now).ok();
+            }
             _ => {
                 if let Some(deadline) = watch.session.poll_timeout() {
                     now = now.max(deadline);
@@ -92,6 +127,23 @@ fuzz_target!(|data: &[u8]| {
         watch.drain();
     }
 });
+
+fn person(byte: u8) -> Command {
+    match byte % 12 {
+        0 => Command::CaptureUp,
+        1 => Command::CaptureFailed,
+        2 => Command::Pause(true),
+        3 => Command::Pause(false),
+        4 => Command::AskElevation,
+        5 => Command::AllowElevation,
+        6 => Command::ReleaseElevation,
+        7 => Command::AskRestart,
+        8 => Command::AllowRestart,
+        9 => Command::GoOn,
+        10 => Command::ConfirmLeave,
+        _ => Command::Stay,
+    }
+}
 
 fn mode(byte: u8) -> Mode {
     if byte & 1 == 0 {
@@ -163,11 +215,22 @@ impl Watch {
         }
     }
 
-    /// A refused word changes nothing.
+    /// A refused word changes nothing, but that its sender is told.
     fn assert_unchanged(&mut self, before: Option<Mode>) {
         assert_eq!(self.session.mode(), before);
-        assert_eq!(self.session.poll_transmit(), None);
-        assert_eq!(self.session.poll_event(), None);
+        while let Some(transmit) = self.session.poll_transmit() {
+            let tells = matches!(
+                transmit,
+                Transmit::Control(
+                    Body::Refused(_) | Body::ModeDropped(_) | Body::ElevationReleased(_)
+                )
+            );
+            assert!(tells, "{transmit:?}");
+        }
+        while let Some(event) = self.session.poll_event() {
+            // That it was heard at all is news after a silence.
+            assert!(matches!(event, Event::Resumed { .. }), "{event:?}");
+        }
     }
 
     fn chat(&mut self, ahead: u8, length: u16, now: Instant) {
@@ -220,9 +283,30 @@ impl Watch {
                     );
                     assert!(receipt.mode <= self.granted);
                 }
-                Event::PeerCheckedSas(_) | Event::ConsentPrompt { .. } => assert!(self.trusted),
-                Event::AwaitingConsent { .. } | Event::UpgradeDeclined => assert!(self.trusted),
-                Event::Paused(_) | Event::Media(_) => assert!(self.trusted),
+                Event::PeerCheckedSas(_)
+                | Event::ConsentPrompt { .. }
+                | Event::Countdown { .. }
+                | Event::AwaitingConsent { .. }
+                | Event::Starting { .. }
+                | Event::UpgradeDeclined
+                | Event::Refused(_)
+                | Event::ElevationPrompt { .. }
+                | Event::ElevationGranted
+                | Event::ElevationDeclined
+                | Event::ElevationReleased
+                | Event::RestartPrompt { .. }
+                | Event::RestartDeclined
+                | Event::Paused(_)
+                | Event::Covered(_)
+                | Event::Shield { .. }
+                | Event::Check { .. }
+                | Event::GoesOn
+                | Event::LeaveWarning { .. }
+                | Event::Stayed
+                | Event::Interrupted { .. }
+                | Event::Resumed { .. }
+                | Event::Act(_)
+                | Event::Media(_) => assert!(self.trusted),
             }
         }
         if self.ended {

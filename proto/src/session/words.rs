@@ -2,9 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use super::Receipt;
+use super::{Cause, Check, Receipt, SecurePrompt, Shield};
 use crate::{
     identity::{Profile, Role},
+    org::verdict::Verdict,
     sas::Words,
     wire::message::session as schema,
 };
@@ -44,6 +45,44 @@ impl fmt::Display for Mode {
     }
 }
 
+/// Who or what allowed a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A person at the sharer's computer.
+    User,
+    /// Nobody there said no in time (unattended).
+    Timeout,
+    /// Nobody was signed in (unattended).
+    NoUser,
+}
+
+impl Method {
+    /// For scripts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Timeout => "timeout",
+            Self::NoUser => "no_user",
+        }
+    }
+
+    pub(super) fn to_schema(self) -> schema::ConsentMethod {
+        match self {
+            Self::User => schema::ConsentMethod::User,
+            Self::Timeout => schema::ConsentMethod::Timeout,
+            Self::NoUser => schema::ConsentMethod::NoUser,
+        }
+    }
+
+    pub(super) fn from_schema(method: schema::ConsentMethod) -> Self {
+        match method {
+            schema::ConsentMethod::Unspecified | schema::ConsentMethod::User => Self::User,
+            schema::ConsentMethod::Timeout => Self::Timeout,
+            schema::ConsentMethod::NoUser => Self::NoUser,
+        }
+    }
+}
+
 /// What a person wants.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -51,9 +90,9 @@ pub enum Command {
     AskMode(Mode),
     /// Sharer: allows at most what was asked.
     Allow(Mode),
-    /// Sharer: no.
+    /// Sharer: no, to whatever is asked.
     Decline,
-    /// Helper: gives control back. Sharer: takes it back.
+    /// Helper: gives control back, or does not want it any more. Sharer: takes it back.
     DropMode,
     /// Either: the words are the same, or not.
     SasChecked(bool),
@@ -61,12 +100,30 @@ pub enum Command {
     Chat(String),
     /// Sharer: shows nothing and takes no input, or goes on.
     Pause(bool),
-    /// Sharer: the screen cannot be captured (any more).
+    /// Helper: asks to run programs with an administrator's rights.
+    AskElevation,
+    /// Sharer: allows that.
+    AllowElevation,
+    /// Helper: needs that no more. Sharer: takes it back.
+    ReleaseElevation,
+    /// Helper: asks to restart the sharer's computer and to go on afterwards.
+    AskRestart,
+    /// Sharer: allows that.
+    AllowRestart,
+    /// Whoever is asked: the session is to go on.
+    GoOn,
+    /// Sharer, from the program: the screen is open, or there is none to show.
+    CaptureUp,
+    /// Sharer, from the program: the screen cannot be captured (any more).
     CaptureFailed,
     /// A message about the picture, from the program rather than the person.
     Media(schema::control::Body),
-    /// Either: ends the session.
+    /// Either: ends the session. The sharer may be asked what that means first ([`Event::LeaveWarning`]).
     Leave,
+    /// Sharer: yes, leave and be signed out (unattended: take the computer back).
+    ConfirmLeave,
+    /// Sharer: no, stay.
+    Stay,
 }
 
 impl Command {
@@ -78,24 +135,38 @@ impl Command {
             Self::DropMode => "dropping control",
             Self::SasChecked(_) => "checking the words",
             Self::Chat(_) => "chat",
-            Self::Pause(_) => "pausing",
+            Self::Pause(true) => "pausing",
+            Self::Pause(false) => "resuming",
+            Self::AskElevation => "asking for elevation",
+            Self::AllowElevation => "allowing elevation",
+            Self::ReleaseElevation => "ending elevation",
+            Self::AskRestart => "asking for a restart",
+            Self::AllowRestart => "allowing a restart",
+            Self::GoOn => "going on",
+            Self::CaptureUp => "opening the screen",
             Self::CaptureFailed => "giving up the capture",
             Self::Media(_) => "a message about the picture",
             Self::Leave => "leaving",
+            Self::ConfirmLeave => "confirming to leave",
+            Self::Stay => "staying",
         }
     }
 }
 
-/// What a person should know.
+/// What a person should know, or the program should do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The other side is known; the words are to be compared.
     Trust {
         /// Who it says it is.
         peer: Profile,
+        /// What is to be thought of it.
+        verdict: Verdict,
         /// The short authentication string.
         words: Words,
     },
+    /// This side's organisation thinks otherwise of the other side now; what follows from that comes after.
+    Judged(Verdict),
     /// The other person compared the words.
     PeerCheckedSas(bool),
     /// Sharer: the helper asks.
@@ -107,10 +178,22 @@ pub enum Event {
         /// Asked within a session.
         upgrade: bool,
     },
+    /// Sharer, unattended: the helper asks.
+    Countdown {
+        /// For what.
+        mode: Mode,
+        /// Time to say no; silence is a yes.
+        within: Duration,
+    },
     /// Helper: the question is on the sharer's screen.
     AwaitingConsent {
         /// Time to answer.
         within: Duration,
+    },
+    /// It was allowed; the screen is being opened.
+    Starting {
+        /// What the sharer granted.
+        mode: Mode,
     },
     /// The session is active.
     Started {
@@ -126,6 +209,26 @@ pub enum Event {
     },
     /// Control was asked for and not granted; the session goes on.
     UpgradeDeclined,
+    /// Helper: what was asked for cannot be; the session goes on.
+    Refused(Refusal),
+    /// Sharer: the helper asks for an administrator's rights.
+    ElevationPrompt {
+        /// Time to answer; silence is a no.
+        within: Duration,
+    },
+    /// The helper has an administrator's rights.
+    ElevationGranted,
+    /// The helper does not get them.
+    ElevationDeclined,
+    /// The helper has them no more.
+    ElevationReleased,
+    /// Sharer: the helper asks to restart this computer.
+    RestartPrompt {
+        /// Time to answer; silence is a no.
+        within: Duration,
+    },
+    /// It does not restart.
+    RestartDeclined,
     /// The other person says something.
     Chat {
         /// Counts from 1.
@@ -135,10 +238,68 @@ pub enum Event {
     },
     /// The sharer paused, or went on.
     Paused(bool),
+    /// A prompt of the sharer's system covers the screen, or does not any more.
+    Covered(Option<SecurePrompt>),
+    /// Unattended: what is done about whoever walks by.
+    Shield {
+        /// That.
+        shield: Shield,
+        /// FROZEN: until input counts again.
+        within: Duration,
+    },
+    /// It ends unless somebody says that it is to go on.
+    Check {
+        /// Why.
+        check: Check,
+        /// Time to say so.
+        within: Duration,
+        /// Whether this person may.
+        ours: bool,
+    },
+    /// Somebody said so.
+    GoesOn,
+    /// Sharer: leaving needs [`Command::ConfirmLeave`] or [`Command::Stay`].
+    LeaveWarning {
+        /// Whoever leaves is signed out; unsaved work may be lost.
+        signs_out: bool,
+    },
+    /// Sharer: stays.
+    Stayed,
+    /// Nothing is heard of the other side.
+    Interrupted {
+        /// Why.
+        cause: Cause,
+        /// For how long it is waited for.
+        within: Duration,
+    },
+    /// It is back; nobody is asked again.
+    Resumed {
+        /// In force.
+        mode: Mode,
+    },
+    /// Sharer: to be done by the program.
+    Act(Act),
     /// The other side's program says something about the picture, which it may.
     Media(schema::control::Body),
     /// The last event.
     Ended(Receipt),
+}
+
+/// What the sharer's program has to do to its system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Let the helper run programs with an administrator's rights.
+    Elevate,
+    /// No more of that: what was started so is killed, with all that it started.
+    Unelevate,
+    /// Hide the screen.
+    Shield,
+    /// Show it again.
+    Unshield,
+    /// Write down how to come back, and restart.
+    Restart,
+    /// Sign the sharer out, once the last words are said.
+    SignOut,
 }
 
 /// What goes to the other side, and on which stream.
@@ -150,10 +311,87 @@ pub enum Transmit {
     Chat(schema::Chat),
 }
 
-/// Something that this role may not do or say in this state (`BAD_STATE`).
+/// Something that may not be; nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} is not possible now")]
-pub struct BadState {
-    /// What it was.
-    pub what: &'static str,
+pub enum Refusal {
+    /// This role may not do or say that in this state.
+    #[error("{0} is not possible now")]
+    BadState(&'static str),
+    /// More than permission, the way in and the system allow.
+    #[error("the mode is more than is permitted here")]
+    ModeNotPermitted,
+    /// The helper has no permission for that.
+    #[error("your role does not permit it")]
+    NoPermission,
+    /// The device's policy asks for credentials at the device only.
+    #[error("elevation is blocked by the device's policy")]
+    ElevationBlocked,
+    /// The sharer's system cannot do that, or not with this program.
+    #[error("the other computer's system does not support it")]
+    Unsupported,
+    /// An unattended computer lacks what it must have.
+    #[error("the other computer cannot hide its screen, which it must when nobody is there")]
+    PrerequisiteMissing,
+    /// Several people use the computer, or policy forbids it.
+    #[error("restarting is not available on this computer")]
+    RestartUnavailable,
+    /// An organisation wants nothing written.
+    #[error("chat is blocked by an organisation's policy")]
+    ChatBlocked,
+    /// Nobody at an unattended computer can end the session.
+    #[error("only the helper can end a session with a computer that nobody attends")]
+    NoLocalEnd,
+}
+
+impl Refusal {
+    /// As documentation and scripts know it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::BadState(_) => "BAD_STATE",
+            Self::ModeNotPermitted => "MODE_NOT_PERMITTED",
+            Self::NoPermission => "NO_PERMISSION",
+            Self::ElevationBlocked => "ELEVATION_BLOCKED_BY_POLICY",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::PrerequisiteMissing => "PREREQ_MISSING",
+            Self::RestartUnavailable => "RESTART_UNAVAILABLE",
+            Self::ChatBlocked => "CHAT_BLOCKED_BY_POLICY",
+            Self::NoLocalEnd => "UNATTENDED_NO_LOCAL_END",
+        }
+    }
+
+    /// The same, saying what it was that may not be now.
+    pub(super) fn named(self, what: &'static str) -> Self {
+        match matches!(self, Self::BadState(_)) {
+            true => Self::BadState(what),
+            false => self,
+        }
+    }
+
+    /// What the helper is told.
+    pub(super) fn to_schema(self) -> schema::RefusalCode {
+        match self {
+            // The second is no answer to anything that a helper asks.
+            Self::BadState(_) | Self::NoLocalEnd => schema::RefusalCode::RefusalBadState,
+            Self::ModeNotPermitted => schema::RefusalCode::RefusalModeNotPermitted,
+            Self::NoPermission => schema::RefusalCode::RefusalNoPermission,
+            Self::ElevationBlocked => schema::RefusalCode::RefusalElevationBlockedByPolicy,
+            Self::Unsupported => schema::RefusalCode::RefusalUnsupported,
+            Self::PrerequisiteMissing => schema::RefusalCode::RefusalPrereqMissing,
+            Self::RestartUnavailable => schema::RefusalCode::RefusalRestartUnavailable,
+            Self::ChatBlocked => schema::RefusalCode::RefusalChatBlockedByPolicy,
+        }
+    }
+
+    pub(super) fn from_schema(code: schema::RefusalCode) -> Self {
+        match code {
+            schema::RefusalCode::RefusalBadState => Self::BadState("what was asked for"),
+            schema::RefusalCode::RefusalModeNotPermitted => Self::ModeNotPermitted,
+            schema::RefusalCode::RefusalNoPermission => Self::NoPermission,
+            schema::RefusalCode::RefusalElevationBlockedByPolicy => Self::ElevationBlocked,
+            schema::RefusalCode::RefusalUnsupported => Self::Unsupported,
+            schema::RefusalCode::RefusalPrereqMissing => Self::PrerequisiteMissing,
+            schema::RefusalCode::RefusalRestartUnavailable => Self::RestartUnavailable,
+            schema::RefusalCode::RefusalChatBlockedByPolicy => Self::ChatBlocked,
+        }
+    }
 }

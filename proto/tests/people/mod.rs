@@ -23,6 +23,7 @@ use remora_proto::{
         ClientConfig, PeerInfo, Profile as Noise, Psk, PskId, PskStore, ServerConfig, StaticKey,
         endpoint_config,
     },
+    org::verdict::Verdict,
     path::candidate::Named,
     random::Random,
     record::HostRole,
@@ -31,7 +32,7 @@ use remora_proto::{
         JoinerTransmit, LIFETIME,
     },
     sas::Nonce,
-    session::{Event, Receipt, Session, Setup, Transmit},
+    session::{Event, Receipt, Session, Setup, Terms, Transmit},
     sim::{End, Network},
     wire::message::{
         Inbox, MAX_CHAT_BYTES, MAX_CONTROL_BYTES, encode,
@@ -234,6 +235,7 @@ impl Party {
     fn introduction(&self) -> Vec<u8> {
         let commitment = self.nonce.commitment();
         Introduction {
+            papers: None,
             role: self.role,
             profile: profile(self.role),
             commitment,
@@ -318,8 +320,10 @@ impl Person {
             role: party.role,
             side,
             nonce: party.nonce.clone(),
+            verdict: Ok(Verdict::unmanaged()),
             peer: introduction,
             handshake_hash: peer.handshake_hash,
+            terms: Terms::default(),
         };
         let session = Session::new(setup, now);
         Some(Self {
@@ -377,6 +381,10 @@ impl Person {
     /// One turn: what arrived goes in, what comes out is written.
     pub(crate) fn turn(&mut self, end: &mut End, now: Instant) {
         self.open_streams(end);
+        // The connection finds out for itself when it is silent.
+        if end.lost().is_none() {
+            self.session.handle_heard(now).ok();
+        }
         if self
             .session
             .poll_timeout()
@@ -406,7 +414,7 @@ impl Person {
         }
         if end.lost().is_some() && !self.lost {
             self.lost = true;
-            self.session.handle_connection_lost(now);
+            self.session.handle_connection_lost(now).ok();
         }
         while let Some(event) = self.session.poll_event() {
             assert!(self.receipt().is_none(), "nothing comes after the end");

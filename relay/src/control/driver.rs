@@ -41,6 +41,7 @@ use super::{
     message::{self, Answer, NodeToRelay, Reason, Refusal, Reply},
     networks::{Network, Networks, Room},
     parking::{self, Parked, Parking, Reaction},
+    policies::Policies,
     registry::{ConnectionNumber, Outcome, Registry},
     request::{Asker, Desk, Finding, Step, unix_ms},
 };
@@ -155,6 +156,7 @@ struct Office {
     registry: Registry,
     desk: Desk,
     parking: Parking,
+    policies: Policies,
     rendezvous: Arc<dyn Rendezvous>,
     metrics: Arc<Metrics>,
     settings: Settings,
@@ -214,6 +216,7 @@ impl Driver {
                 registry,
                 desk,
                 parking: Parking::new(Instant::now()),
+                policies: Policies::default(),
                 rendezvous,
                 metrics,
                 networks: Networks::new(settings.max_nodes_per_network),
@@ -426,7 +429,7 @@ impl Driver {
         while let Some(key) = self.office.registry.poll_let_go() {
             self.office.rendezvous.let_go(key);
         }
-        while let Some((number, notice)) = self.office.registry.poll_notice() {
+        while let Some((number, notice)) = self.office.poll_notice() {
             if number.is_parked() {
                 if let Some(wake) = self.office.parking.tell(number, notice, now) {
                     send_park(&self.ports.socket, wake.leg, &wake.bytes);
@@ -640,6 +643,13 @@ impl Office {
             self.metrics.handshake(handshake);
         }
         self.registry.detach(node.number);
+        self.policies.detach(node.number);
+    }
+
+    /// The next thing that a node is told unasked.
+    fn poll_notice(&mut self) -> Option<(ConnectionNumber, Reply)> {
+        let notice = self.registry.poll_notice();
+        notice.or_else(|| self.policies.poll_notice())
     }
 
     /// Its place is another's. Not before it is gone from memory, or a flood of connections that end at once would be bounded by
@@ -736,6 +746,7 @@ impl Office {
         // It counts as its place from now on.
         node.is_attached = false;
         self.registry.renumber(node.number, number, leg);
+        self.policies.renumber(node.number, number);
         tracing::debug!(node = ?node.connection.node(), "node parked");
         Ok(message::done())
     }
@@ -756,6 +767,7 @@ impl Office {
         node.is_attached = true;
         let leg = node.connection.leg();
         self.registry.renumber(number, node.number, leg);
+        self.policies.renumber(number, node.number);
         self.registry.greet(node.number, now);
         tracing::debug!(node = ?node.connection.node(), "node came back");
         Ok(returned.untold)
@@ -765,6 +777,7 @@ impl Office {
     fn lose(&mut self, number: ConnectionNumber, network: Network) {
         tracing::debug!(node = ?self.registry.id(number), "parked node is gone");
         self.registry.detach(number);
+        self.policies.detach(number);
         self.networks.detach(network);
     }
 
@@ -795,6 +808,12 @@ impl Office {
                 if is_parked {
                     node.connection.leave(End::Parked, now);
                 }
+            }
+            Step::Policy(question) => {
+                let answer = self
+                    .policies
+                    .handle(node.number, question, unix_ms() / 1000);
+                self.answer(node, open, answer, now);
             }
             Step::Ask(question) => {
                 let (number, rendezvous) = (node.number, Arc::clone(&self.rendezvous));

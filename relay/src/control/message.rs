@@ -65,6 +65,8 @@ pub fn kind(request: &Request) -> &'static str {
         Request::Here(_) => "here",
         Request::Park(_) => "park",
         Request::Rejoin(_) => "rejoin",
+        Request::FetchPolicy(_) => "fetch_policy",
+        Request::PutPolicy(_) => "put_policy",
         Request::Seek(_) => "seek",
     }
 }

@@ -24,6 +24,7 @@ use remora_proto::{
 
 use super::{
     message::{self, Answer, Reason, Refusal, Reply, Request},
+    policies,
     registry::{ConnectionNumber, Demand, Outcome, Registry, RejoinKey},
 };
 use crate::{
@@ -72,6 +73,8 @@ pub enum Step {
     Ask(Question),
     /// The node is to be parked, which is the driver's: it has the connections.
     Park,
+    /// It is about a policy.
+    Policy(policies::Question),
 }
 
 impl From<Outcome> for Step {
@@ -325,6 +328,10 @@ impl Desk {
             // It is where the packet came from: known already, or proven in a moment.
             Request::Here(_) => return Ok(Step::Answered(Ok(message::done()))),
             Request::Park(_) => return Ok(Step::Park),
+            Request::FetchPolicy(fetch) => {
+                return Ok(Step::Policy(policies::Question::Fetch(fetch)));
+            }
+            Request::PutPolicy(put) => return Ok(Step::Policy(policies::Question::Put(put))),
             Request::Seek(seek) => {
                 let device = <[u8; 32]>::try_from(&seek.device[..]).map_err(|_| NO_DEVICE)?;
                 take(&mut self.seeks, asker.source, TOO_MANY_DEVICES, now)?;

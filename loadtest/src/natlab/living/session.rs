@@ -63,7 +63,7 @@ impl Heard {
             | Event::RelayLost
             | Event::RelayBack { .. }
             | Event::ChatWanted
-            | Event::NotPossible(_) => {}
+            | Event::NotPossible { .. } => {}
         }
     }
 }

@@ -1,0 +1,511 @@
+//! An organisation with the real binaries: one step each for the person and who signs, cards that are verified, and what a helper may
+//! not do.
+
+mod support;
+
+use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
+
+use remora::{
+    identity::{Files, Member, unix_s},
+    node::{Node, Options},
+};
+use remora_proto::{
+    id::RelayAddr,
+    identity::Profile,
+    org::{
+        credential::Credential,
+        membership::{Membership, Papers},
+        permission::Permissions,
+        policy::Policy,
+        setting::Setting,
+        signed::{Issuer, Signed},
+    },
+};
+use serde_json::{Value, json};
+use support::{
+    PATIENCE,
+    process::{Ended, Home, RelayProcess, Script, run},
+};
+
+/// From a change of policy to the end of a session that it does not permit.
+const EFFECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Who signs, and two people with a relay between them.
+struct Scene {
+    relay: RelayProcess,
+    admin: Home,
+    sam: Home,
+    maria: Home,
+}
+
+#[track_caller]
+fn done(ended: Ended) -> Vec<String> {
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ended.stdout
+}
+
+fn told(ended: Ended) -> Value {
+    serde_json::from_str(&done(ended)[0]).expect("JSON")
+}
+
+impl Scene {
+    /// Contoso, in which help is on and nobody has papers.
+    fn new() -> Self {
+        let scene = Self {
+            relay: RelayProcess::start(&[]),
+            admin: Home::new(),
+            sam: Home::new(),
+            maria: Home::new(),
+        };
+        done(scene.org(&["init", "--name", "Contoso", "--domain", "contoso.com"]));
+        done(scene.org(&["policy", "enabled=on"]));
+        scene
+    }
+
+    /// Sam may what `role` may, Maria gets help.
+    fn enrolled(role: &str) -> Self {
+        let scene = Self::new();
+        scene.enrol(
+            &scene.sam,
+            "Sam Okafor",
+            &["--role", role, "--device", "desk-1"],
+        );
+        scene.enrol(
+            &scene.maria,
+            "Maria Lopez",
+            &["--role", "member", "--device", "fin-lt-0231"],
+        );
+        scene
+    }
+
+    fn org(&self, args: &[&str]) -> Ended {
+        run(self.admin.remora(&[&["admin", "org"], args].concat()))
+    }
+
+    /// All three steps; gives what was signed.
+    fn enrol(&self, home: &Home, name: &str, more: &[&str]) -> Value {
+        let request = done(run(home.remora(&["setup", "--request", "--name", name])));
+        let signed = told(self.org(&[&["sign", &request[0], "--json"], more].concat()));
+        let file = signed["file"].as_str().expect("a path");
+        done(run(home.remora(&["setup", "--credential", file])));
+        signed
+    }
+
+    fn start(&self, home: &Home, verb: &str, more: &[&str]) -> Script {
+        let common = [verb, "--relay", &self.relay.address, "--json"];
+        Script::start(home.remora(&[&common, more].concat()))
+    }
+
+    /// Both are connected.
+    fn connected(&self) -> (Script, Script) {
+        let mut helper = self.start(&self.sam, "invite", &[]);
+        let code = helper.expect("code")["code"].clone();
+        let mut sharer = self.start(&self.maria, "join", &[]);
+        sharer.say(code.as_str().expect("text"));
+        for script in [&mut helper, &mut sharer] {
+            script.expect("connected");
+        }
+        (helper, sharer)
+    }
+
+    /// Both see each other's card; what the helper was told.
+    fn introduced(&self) -> (Script, Script, Value, Value) {
+        let (mut helper, mut sharer) = self.connected();
+        let (at_helper, at_sharer) = (helper.expect("trust"), sharer.expect("trust"));
+        (helper, sharer, at_helper, at_sharer)
+    }
+}
+
+/// Both sides end for that reason, and are not permitted.
+#[track_caller]
+fn end_not_permitted(mut scripts: [Script; 2], reason: &str) {
+    for script in &mut scripts {
+        let ended = script.expect("ended");
+        assert_eq!(ended["end_reason"], reason, "{ended}");
+        assert_eq!(script.end(PATIENCE).code, Some(6));
+    }
+}
+
+#[test]
+fn c_1_both_see_a_card_that_the_organisation_has_signed() {
+    let scene = Scene::enrolled("help-desk-operator");
+    let (mut helper, mut sharer, at_helper, at_sharer) = scene.introduced();
+    for (told, name) in [(&at_helper, "Maria Lopez"), (&at_sharer, "Sam Okafor")] {
+        let card = &told["peer"];
+        assert_eq!(card["full_name"], name);
+        assert_eq!(card["company"], "Contoso");
+        assert_eq!(card["domain"], "contoso.com");
+        assert_eq!(card["verified"], true);
+        assert_eq!(told["warnings"], json!([]));
+        assert_eq!(told["permitted"]["mode"], "control");
+    }
+    helper.say("c");
+    assert_eq!(sharer.expect("consent_prompt")["mode"], "control");
+    helper.expect("awaiting_consent");
+    sharer.say("a");
+    assert_eq!(sharer.expect("started")["mode"], "control");
+}
+
+#[test]
+fn e_9_what_a_role_does_not_permit_is_said_and_never_reaches_the_sharer() {
+    let scene = Scene::enrolled("viewer");
+    let (mut helper, mut sharer, at_helper, _) = scene.introduced();
+    assert_eq!(at_helper["permitted"]["mode"], "view");
+    assert_eq!(
+        at_helper["permitted"]["permissions"],
+        json!(["view", "offer", "connector"])
+    );
+    helper.say("c");
+    let refused = helper.expect("not_possible");
+    assert_eq!(refused["code"], "MODE_NOT_PERMITTED");
+    helper.say("v");
+    assert_eq!(sharer.expect("consent_prompt")["mode"], "view");
+}
+
+#[test]
+fn a_3_who_has_no_papers_helps_nobody_in_an_organisation() {
+    let scene = Scene::new();
+    scene.enrol(&scene.maria, "Maria Lopez", &["--role", "member"]);
+    let (helper, sharer) = scene.connected();
+    end_not_permitted([helper, sharer], "ORG_MISMATCH");
+}
+
+#[test]
+fn c_9_an_unenrolled_device_is_helped_where_that_is_allowed_with_a_warning() {
+    let scene = Scene::new();
+    scene.enrol(&scene.sam, "Sam Okafor", &["--role", "help-desk-operator"]);
+    let (helper, sharer) = scene.connected();
+    end_not_permitted([helper, sharer], "UNENROLLED_NOT_ALLOWED");
+
+    done(scene.org(&["policy", "allow-unenrolled=on"]));
+    scene.enrol(&scene.sam, "Sam Okafor", &["--role", "help-desk-operator"]);
+    let (_helper, _sharer, at_helper, at_sharer) = scene.introduced();
+    assert_eq!(at_helper["warnings"][0]["code"], "UNENROLLED");
+    assert_eq!(at_helper["peer"]["verified"], false);
+    assert_eq!(
+        at_sharer["peer"]["verified"], false,
+        "Maria knows no issuer"
+    );
+}
+
+#[test]
+fn c_8_a_device_that_fails_policy_is_warned_of() {
+    let scene = Scene::enrolled("help-desk-operator");
+    let device = [
+        "device",
+        "fin-lt-0231",
+        "--failing",
+        "disk-encryption-off",
+        "--json",
+    ];
+    let file = told(scene.org(&device))["file"].clone();
+    let file = file.as_str().expect("a path");
+    done(run(scene.maria.remora(&["setup", "--credential", file])));
+    let (_helper, _sharer, at_helper, _) = scene.introduced();
+    assert_eq!(at_helper["warnings"][0]["code"], "NONCOMPLIANT");
+    let text = at_helper["warnings"][0]["text"].as_str().expect("text");
+    assert!(text.contains("disk-encryption-off"), "{text}");
+}
+
+#[test]
+fn a_3_help_is_off_until_it_is_switched_on() {
+    let scene = Scene::enrolled("help-desk-operator");
+    done(scene.org(&["policy", "code-seconds=60"]));
+    scene.enrol(&scene.sam, "Sam Okafor", &["--role", "help-desk-operator"]);
+    let mut helper = scene.start(&scene.sam, "invite", &[]);
+    assert_eq!(helper.expect("code")["valid_s"], 60, "the policy's");
+    drop(helper);
+    done(scene.org(&["policy", "enabled=off"]));
+    scene.enrol(&scene.sam, "Sam Okafor", &["--role", "help-desk-operator"]);
+    let refused = run(scene
+        .sam
+        .remora(&["invite", "--relay", &scene.relay.address]));
+    assert_eq!(refused.code, Some(6), "{refused:?}");
+    assert!(refused.line().contains("DISABLED"), "{refused:?}");
+}
+
+#[test]
+fn a_3_a_revoked_helpers_session_ends_within_ten_seconds_by_relay_and_by_file() {
+    for by_relay in [true, false] {
+        let scene = Scene::enrolled("help-desk-operator");
+        let (mut helper, mut sharer, ..) = scene.introduced();
+        helper.say("v");
+        sharer.expect("consent_prompt");
+        helper.expect("awaiting_consent");
+        sharer.say("a");
+        for script in [&mut sharer, &mut helper] {
+            script.expect("started");
+        }
+        if by_relay {
+            done(scene.org(&["revoke", "sam.okafor", "--relay", &scene.relay.address]));
+        } else {
+            done(scene.org(&["revoke", "sam.okafor"]));
+            // The policy comes with whatever is signed next for her computer.
+            let file = told(scene.org(&["device", "fin-lt-0231", "--json"]))["file"].clone();
+            let file = file.as_str().expect("a path");
+            done(run(scene.maria.remora(&["setup", "--credential", file])));
+        }
+        for script in [&mut sharer, &mut helper] {
+            let ended = loop {
+                let event = script.event(EFFECT_LIMIT);
+                if event["event"] == "ended" {
+                    break event;
+                }
+            };
+            assert_eq!(ended["end_reason"], "ADMIN_ENDED");
+        }
+        if by_relay {
+            // His own computer was told, too.
+            let refused = run(scene
+                .sam
+                .remora(&["invite", "--relay", &scene.relay.address]));
+            assert!(refused.line().contains("NO_PERMISSION"), "{refused:?}");
+            continue;
+        }
+        // Nor does anybody let him in again.
+        let (helper, sharer) = scene.connected();
+        for mut script in [sharer, helper] {
+            assert_eq!(script.expect("ended")["end_reason"], "AUTH_FAILED");
+        }
+    }
+}
+
+/// A member that nobody drives.
+fn member(home: &Home, issuer: &Issuer, policy: &Signed<Policy>) -> Arc<Member> {
+    let files = Files::beside(&home.path().join("config.toml"));
+    let profile = Profile::new("Jo", "", "Contoso", "contoso.com").expect("a profile");
+    let request = files.request(profile.clone()).expect("a key");
+    let credential = Credential {
+        issuer: issuer.id(),
+        serial: [1; 16],
+        node: request.node,
+        subject: "jo".parse().expect("a label"),
+        profile,
+        picture: None,
+        permissions: Permissions::NONE,
+        scopes: Vec::new(),
+        issued: unix_s(),
+        expires: unix_s() + 3600,
+    };
+    let credential = Signed::new(credential, issuer).expect("signed");
+    let device = None;
+    let membership = Membership::new(Papers { credential, device }, policy.clone());
+    let file = home.path().join("papers");
+    fs::write(&file, membership.expect("one organisation").to_bytes()).expect("written");
+    files.take(&file).expect("ours");
+    Arc::new(files.member().expect("readable").expect("there"))
+}
+
+async fn node_of(member: &Arc<Member>, relay: &RelayProcess) -> Node {
+    let options = Options {
+        member: Some(Arc::clone(member)),
+        ..Options::relay_only()
+    };
+    let address: RelayAddr = relay.address.parse().expect("an address");
+    Node::connect(&address, options).await.expect("connected")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_3_a_policy_takes_effect_at_all_of_fifty_nodes_within_ten_seconds() {
+    const NODES: usize = 50;
+    let issuer = Issuer::from_bytes(&[7; 32]);
+    let now = unix_s();
+    let mut policy = Policy::first(issuer.id(), "Contoso", "contoso.com", now, now + 3600);
+    let first = Signed::new(policy.clone(), &issuer).expect("signed");
+    policy.header.number = 2;
+    policy.settings.set(Setting::Enabled, 1);
+    let second = Signed::new(policy, &issuer).expect("signed");
+    let relay = RelayProcess::start(&[]);
+    let homes: Vec<_> = (0..NODES).map(|_| Home::new()).collect();
+    let members: Vec<_> = homes
+        .iter()
+        .map(|home| member(home, &issuer, &first))
+        .collect();
+    let mut nodes = Vec::new();
+    for member in &members {
+        nodes.push(node_of(member, &relay).await);
+    }
+    let address = relay.address.parse().expect("an address");
+    let admin = Node::connect(&address, Options::relay_only()).await;
+    let admin = admin.expect("connected");
+    let everywhere = async |members: &[Arc<Member>]| {
+        while members.iter().any(|member| member.policy() != second) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let put = admin.control().put_policy(second.bytes());
+    put.await.expect("taken");
+    let in_time = tokio::time::timeout(EFFECT_LIMIT, everywhere(&members)).await;
+    in_time.expect("everywhere in time");
+    // It is written down, too: nobody goes back to the first one.
+    for home in &homes {
+        let files = Files::beside(&home.path().join("config.toml"));
+        let read = files.member().expect("readable").expect("there");
+        assert_eq!(read.policy(), second);
+    }
+    // A relay that knows nothing is told by whoever comes, and tells who was there before.
+    let other = RelayProcess::start(&[]);
+    let home = Home::new();
+    let late = [member(&home, &issuer, &first)];
+    nodes.push(node_of(&late[0], &other).await);
+    nodes.push(node_of(&members[0], &other).await);
+    let brought = tokio::time::timeout(EFFECT_LIMIT, everywhere(&late)).await;
+    brought.expect("brought along");
+    nodes.push(admin);
+    for node in nodes {
+        node.close().await;
+    }
+}
+
+#[test]
+fn a_4_papers_are_worth_nothing_without_their_key() {
+    let scene = Scene::enrolled("help-desk-operator");
+    let thief = Home::new();
+    // The thief has a key of its own.
+    done(run(thief.remora(&["setup", "--request"])));
+    let of = |home: &Home| home.path().join("config/remora/config.papers");
+    fs::copy(of(&scene.sam), of(&thief)).expect("copied");
+    let refused = run(thief.remora(&["invite", "--relay", &scene.relay.address]));
+    assert_eq!(refused.code, Some(7), "{refused:?}");
+    assert!(refused.line().contains("PAPERS_REFUSED"), "{refused:?}");
+}
+
+#[test]
+fn a_3_an_older_policy_does_not_come_back_with_older_papers() {
+    let scene = Scene::enrolled("help-desk-operator");
+    let papers = scene.maria.path().join("config/remora/config.papers");
+    let old = scene.maria.path().join("old.remora");
+    fs::copy(&papers, &old).expect("copied");
+    done(scene.org(&["revoke", "sam.okafor"]));
+    let file = told(scene.org(&["device", "fin-lt-0231", "--json"]))["file"].clone();
+    done(run(scene.maria.remora(&[
+        "setup",
+        "--credential",
+        file.as_str().expect("a path"),
+    ])));
+    let old = old.display().to_string();
+    done(run(scene.maria.remora(&["setup", "--credential", &old])));
+    let (helper, sharer) = scene.connected();
+    for mut script in [sharer, helper] {
+        assert_eq!(script.expect("ended")["end_reason"], "AUTH_FAILED");
+    }
+}
+
+#[test]
+fn an_organisations_key_is_made_once_for_one_person_and_shown_to_nobody() {
+    let scene = Scene::new();
+    let again = scene.org(&["init", "--name", "Other", "--domain", "other.example"]);
+    assert_eq!(again.code, Some(2), "{again:?}");
+    assert!(again.line().contains("never overwritten"), "{again:?}");
+    let key = scene.admin.path().join("config/remora/org/issuer.key");
+    let mode = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("ours");
+    assert_eq!(
+        fs::metadata(&key).expect("there").permissions().mode() & 0o777,
+        0o600
+    );
+    mode(0o644);
+    let refused = scene.org(&["show"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.line().contains("chmod 600"), "{refused:?}");
+    mode(0o600);
+    let shown = told(scene.org(&["show", "--json"]));
+    assert_eq!(
+        (&shown["domain"], &shown["policy"]),
+        (&json!("contoso.com"), &json!(2))
+    );
+    assert_eq!(shown["settings"]["enabled"], "on");
+}
+
+#[test]
+fn every_verb_changes_the_policy_and_says_what_is_wrong() {
+    let scene = Scene::new();
+    let other = Home::new();
+    let init = [
+        "admin",
+        "org",
+        "init",
+        "--name",
+        "Fabrikam",
+        "--domain",
+        "fabrikam.com",
+        "--json",
+    ];
+    let fabrikam = told(run(other.remora(&init)))["id"].clone();
+    let fabrikam = fabrikam.as_str().expect("text");
+    for args in [
+        &["role", "tier-2", "elevation", "offer", "connector"][..],
+        &[
+            "assign",
+            "jo",
+            "tier-2",
+            "--scope",
+            "group:finance",
+            "--scope",
+            "user:maria",
+        ],
+        &["group", "finance", "--user", "maria", "--device", "fin-1"],
+        &[
+            "trust",
+            fabrikam,
+            "--domain",
+            "fabrikam.com",
+            "--permission",
+            "view",
+        ],
+        &["policy", "consent-seconds=120", "--days", "7"],
+        &["revoke", "kim"],
+    ] {
+        done(scene.org(args));
+    }
+    let shown = told(scene.org(&["show", "--json"]));
+    assert_eq!(shown["policy"], 8);
+    assert_eq!(
+        shown["roles"]["tier-2"],
+        json!(["view", "control", "elevation", "offer", "connector"])
+    );
+    assert_eq!(
+        shown["assignments"],
+        json!([{"subject": "jo", "role": "tier-2", "scopes": ["group:finance", "user:maria"]}])
+    );
+    assert_eq!(
+        shown["groups"],
+        json!([{"name": "finance", "users": ["maria"], "devices": ["fin-1"]}])
+    );
+    assert_eq!(shown["trusts"][0]["domain"], "fabrikam.com");
+    assert_eq!(shown["settings"]["consent-seconds"], "120");
+    assert_eq!(shown["revoked"], json!(["kim"]));
+    for (args, holds) in [
+        (&["policy", "enabled=maybe"][..], "on or off"),
+        (&["assign", "jo", "boss"], "no role"),
+        (
+            &[
+                "trust",
+                shown["id"].as_str().expect("text"),
+                "--domain",
+                "x.example",
+            ],
+            "your own",
+        ),
+        (
+            &["sign", "remora-request:x", "--role", "member"],
+            "remora setup --request",
+        ),
+    ] {
+        let refused = scene.org(args);
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.line().contains(holds), "{holds:?} in {refused:?}");
+    }
+    assert_eq!(told(scene.org(&["show", "--json"]))["policy"], 8);
+    for args in [
+        &["role", "tier-2", "--remove"][..],
+        &["group", "finance", "--remove"],
+        &["trust", fabrikam, "--remove"],
+        &["revoke", "kim", "--undo"],
+    ] {
+        done(scene.org(args));
+    }
+    let shown = told(scene.org(&["show", "--json"]));
+    for gone in ["assignments", "groups", "trusts", "revoked"] {
+        assert_eq!(shown[gone], json!([]), "{gone}");
+    }
+}

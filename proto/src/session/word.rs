@@ -1,0 +1,394 @@
+//! What one side says and both take note of: commands and messages alike, so that one table holds for both sides.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "three of many words are questions"
+)]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{
+    Check, Command, EndReason, Method, Mode, Refusal, SecurePrompt, Shield, timers::Timer,
+};
+use crate::{
+    identity::Role,
+    wire::message::session::{self as schema, control::Body},
+};
+
+/// Something that happens to a session.
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// One of the two said it: at its own side just now, at the other it has arrived.
+    Says(Role, Word),
+    /// A timer has run out.
+    Due(Timer),
+    /// Something outside of both.
+    World(World),
+}
+
+/// What the helper asks for, or does unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    Mode,
+    Elevation,
+    Restart,
+    /// Of no number: nobody waits for an answer.
+    Chat,
+}
+
+/// What one side says.
+#[derive(Debug)]
+pub(super) enum Word {
+    Reveal(Bytes),
+    SasChecked(bool),
+    AskMode(Mode),
+    Prompted(Duration),
+    Allow(Mode, Method),
+    DeclineMode,
+    Drop,
+    Pause(bool),
+    Started,
+    Refuse(Question, Refusal),
+    AskElevation,
+    AllowElevation,
+    DeclineElevation,
+    ReleaseElevation,
+    AskRestart,
+    AllowRestart,
+    DeclineRestart,
+    Covered(Option<SecurePrompt>),
+    Shielded(Shield, Duration),
+    Check(Check, Duration),
+    GoOn,
+    CaptureFailed,
+    Media(Body),
+    Leave,
+    ConfirmLeave,
+    Stay,
+    Ended { reason: EndReason, chat_sent: u64 },
+}
+
+/// What neither of the two says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum World {
+    /// Something of the other side arrived, on any path.
+    Heard,
+    /// A computer that restarted has come back, with the session's secret.
+    Resumed,
+    /// The inner connection is gone for good.
+    Gone,
+    /// The other side sent bytes that are no messages.
+    Malformed,
+    /// An administrator ended the session (C kill).
+    Kill,
+    /// This side's organisation thinks otherwise of the other.
+    Judged,
+    /// Sharer: somebody touched keyboard or mouse.
+    LocalInput,
+    /// Sharer: a secure prompt opened, or closed.
+    SecurePrompt(Option<SecurePrompt>),
+    /// Sharer: the helper did something that the machine does not see.
+    Activity,
+}
+
+/// The number in a question, an answer or a refusal, and what it is about. An answer counts if it has the number of the question
+/// asked last: one to a question that the helper has given up since is none.
+pub(super) fn number(body: &mut Body) -> Option<(Question, &mut u32)> {
+    match body {
+        Body::ModeRequest(request) => Some((Question::Mode, &mut request.number)),
+        Body::ConsentAnswer(answer) => Some((Question::Mode, &mut answer.number)),
+        Body::ElevationRequest(request) => Some((Question::Elevation, &mut request.number)),
+        Body::ElevationAnswer(answer) => Some((Question::Elevation, &mut answer.number)),
+        Body::RestartRequest(request) => Some((Question::Restart, &mut request.number)),
+        Body::RestartAnswer(answer) => Some((Question::Restart, &mut answer.number)),
+        Body::Refused(refused) => {
+            let question = Question::from_schema(refused.question());
+            Some((question, &mut refused.number))
+        }
+        _ => None,
+    }
+}
+
+impl Question {
+    fn to_schema(self) -> schema::Question {
+        match self {
+            Self::Mode => schema::Question::ForMode,
+            Self::Elevation => schema::Question::ForElevation,
+            Self::Restart => schema::Question::ForRestart,
+            Self::Chat => schema::Question::ForChat,
+        }
+    }
+
+    fn from_schema(question: schema::Question) -> Self {
+        match question {
+            schema::Question::ForMode => Self::Mode,
+            schema::Question::ForElevation => Self::Elevation,
+            schema::Question::ForRestart => Self::Restart,
+            schema::Question::ForChat => Self::Chat,
+        }
+    }
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+impl Word {
+    /// What the other side is told when this side says it, still without a [`number`]; `None`: nothing, or something else.
+    pub(super) fn body(&self) -> Option<Body> {
+        Some(match self {
+            Self::Reveal(nonce) => Body::NonceReveal(schema::NonceReveal {
+                nonce: nonce.clone(),
+            }),
+            Self::SasChecked(same) => Body::SasChecked(schema::SasChecked { same: *same }),
+            Self::AskMode(mode) => Body::ModeRequest(schema::ModeRequest {
+                mode: mode.to_schema().into(),
+                number: 0,
+            }),
+            Self::Prompted(within) => Body::ConsentPrompted(schema::ConsentPrompted {
+                deadline_ms: millis(*within),
+            }),
+            Self::Allow(mode, method) => Body::ConsentAnswer(schema::ConsentAnswer {
+                allow: true,
+                mode: mode.to_schema().into(),
+                method: method.to_schema().into(),
+                number: 0,
+            }),
+            Self::DeclineMode => Body::ConsentAnswer(schema::ConsentAnswer {
+                allow: false,
+                mode: schema::Mode::View.into(),
+                method: schema::ConsentMethod::Unspecified.into(),
+                number: 0,
+            }),
+            Self::Drop => Body::ModeDropped(schema::ModeDropped {}),
+            Self::Pause(paused) => Body::Paused(schema::Paused { paused: *paused }),
+            Self::Started => Body::Started(schema::Started {}),
+            Self::Refuse(question, why) => Body::Refused(schema::Refused {
+                question: question.to_schema().into(),
+                code: why.to_schema().into(),
+                number: 0,
+            }),
+            Self::AskElevation => Body::ElevationRequest(schema::ElevationRequest { number: 0 }),
+            Self::AllowElevation => Body::ElevationAnswer(schema::ElevationAnswer {
+                allow: true,
+                number: 0,
+            }),
+            Self::DeclineElevation => Body::ElevationAnswer(schema::ElevationAnswer {
+                allow: false,
+                number: 0,
+            }),
+            Self::ReleaseElevation => Body::ElevationReleased(schema::ElevationReleased {}),
+            Self::AskRestart => Body::RestartRequest(schema::RestartRequest { number: 0 }),
+            Self::AllowRestart => Body::RestartAnswer(schema::RestartAnswer {
+                allow: true,
+                number: 0,
+            }),
+            Self::DeclineRestart => Body::RestartAnswer(schema::RestartAnswer {
+                allow: false,
+                number: 0,
+            }),
+            Self::Covered(prompt) => Body::ScreenPaused(schema::ScreenPaused {
+                paused: prompt.is_some(),
+                takes_keys: prompt.is_some_and(|prompt| prompt.takes_keys),
+            }),
+            Self::Shielded(shield, left) => {
+                let kind = match shield {
+                    Shield::Off => schema::ShieldKind::ShieldOff,
+                    Shield::Shielded => schema::ShieldKind::Shielded,
+                    Shield::Frozen => schema::ShieldKind::Frozen,
+                };
+                Body::ShieldState(schema::ShieldState {
+                    kind: kind.into(),
+                    left_ms: millis(*left),
+                })
+            }
+            Self::Check(check, within) => {
+                let kind = match check {
+                    Check::Reconfirm => schema::CheckKind::Reconfirm,
+                    Check::MaxDuration => schema::CheckKind::MaxDuration,
+                    Check::Idle => schema::CheckKind::Idle,
+                };
+                Body::Check(schema::Check {
+                    kind: kind.into(),
+                    deadline_ms: millis(*within),
+                })
+            }
+            Self::GoOn => Body::GoOn(schema::GoOn {}),
+            Self::Media(body) => body.clone(),
+            Self::Ended { reason, chat_sent } => Body::Ended(schema::Ended {
+                reason: reason.to_schema().into(),
+                chat_sent: *chat_sent,
+            }),
+            // Said by what comes of it.
+            Self::CaptureFailed | Self::Leave | Self::ConfirmLeave | Self::Stay => return None,
+        })
+    }
+
+    /// What a message of `speaker` says; `None`: nothing that this role may say at all.
+    pub(super) fn heard(speaker: Role, body: Body) -> Option<Self> {
+        let sharers = speaker == Role::Sharer;
+        let ms = |ms: u32| Duration::from_millis(ms.into());
+        Some(match body {
+            Body::NonceReveal(reveal) => Self::Reveal(reveal.nonce),
+            Body::SasChecked(checked) => Self::SasChecked(checked.same),
+            Body::ModeRequest(request) if !sharers => {
+                Self::AskMode(Mode::from_schema(request.mode())?)
+            }
+            Body::ConsentPrompted(prompted) if sharers => Self::Prompted(ms(prompted.deadline_ms)),
+            Body::ConsentAnswer(answer) if sharers && answer.allow => Self::Allow(
+                Mode::from_schema(answer.mode())?,
+                Method::from_schema(answer.method()),
+            ),
+            Body::ConsentAnswer(_) if sharers => Self::DeclineMode,
+            Body::ModeDropped(_) => Self::Drop,
+            Body::Paused(paused) if sharers => Self::Pause(paused.paused),
+            Body::Started(_) if sharers => Self::Started,
+            Body::Refused(refused) if sharers => Self::Refuse(
+                Question::from_schema(refused.question()),
+                Refusal::from_schema(refused.code()),
+            ),
+            Body::ElevationRequest(_) if !sharers => Self::AskElevation,
+            Body::ElevationAnswer(answer) if sharers => match answer.allow {
+                true => Self::AllowElevation,
+                false => Self::DeclineElevation,
+            },
+            Body::ElevationReleased(_) => Self::ReleaseElevation,
+            Body::RestartRequest(_) if !sharers => Self::AskRestart,
+            Body::RestartAnswer(answer) if sharers => match answer.allow {
+                true => Self::AllowRestart,
+                false => Self::DeclineRestart,
+            },
+            Body::ScreenPaused(paused) if sharers => {
+                Self::Covered(paused.paused.then_some(SecurePrompt {
+                    takes_keys: paused.takes_keys,
+                }))
+            }
+            Body::ShieldState(state) if sharers => {
+                let shield = match state.kind() {
+                    schema::ShieldKind::ShieldOff => Shield::Off,
+                    schema::ShieldKind::Shielded => Shield::Shielded,
+                    schema::ShieldKind::Frozen => Shield::Frozen,
+                };
+                Self::Shielded(shield, ms(state.left_ms))
+            }
+            Body::Check(check) if sharers => {
+                let kind = match check.kind() {
+                    schema::CheckKind::Unspecified => return None,
+                    schema::CheckKind::Reconfirm => Check::Reconfirm,
+                    schema::CheckKind::MaxDuration => Check::MaxDuration,
+                    schema::CheckKind::Idle => Check::Idle,
+                };
+                Self::Check(kind, ms(check.deadline_ms))
+            }
+            Body::GoOn(_) => Self::GoOn,
+            Body::Ended(ended) => Self::Ended {
+                reason: EndReason::said_by(speaker, ended.reason()),
+                chat_sent: ended.chat_sent,
+            },
+            Body::Screen(_) | Body::CursorPosition(_) | Body::InputRefused(_) if sharers => {
+                Self::Media(body)
+            }
+            Body::SelectSource(_)
+            | Body::FrameAck(_)
+            | Body::KeyFrameRequest(_)
+            | Body::Pointer(_)
+            | Body::PenStroke(_)
+            | Body::PenClear(_)
+                if !sharers =>
+            {
+                Self::Media(body)
+            }
+            // The other role's, or, of relays, none of the session's.
+            Body::ModeRequest(_)
+            | Body::ConsentPrompted(_)
+            | Body::ConsentAnswer(_)
+            | Body::Paused(_)
+            | Body::Started(_)
+            | Body::Refused(_)
+            | Body::ElevationRequest(_)
+            | Body::ElevationAnswer(_)
+            | Body::RestartRequest(_)
+            | Body::RestartAnswer(_)
+            | Body::ScreenPaused(_)
+            | Body::ShieldState(_)
+            | Body::Check(_)
+            | Body::Screen(_)
+            | Body::CursorPosition(_)
+            | Body::InputRefused(_)
+            | Body::SelectSource(_)
+            | Body::FrameAck(_)
+            | Body::KeyFrameRequest(_)
+            | Body::Pointer(_)
+            | Body::PenStroke(_)
+            | Body::PenClear(_)
+            | Body::Relays(_)
+            | Body::Measured(_)
+            | Body::Moving(_) => return None,
+        })
+    }
+
+    /// What the helper waits for an answer to.
+    pub(super) fn question(&self) -> Option<Question> {
+        match self {
+            Self::AskMode(_) => Some(Question::Mode),
+            Self::AskElevation => Some(Question::Elevation),
+            Self::AskRestart => Some(Question::Restart),
+            _ => None,
+        }
+    }
+
+    /// What it is, for whoever may not say it now.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Reveal(_) => "a second nonce",
+            Self::SasChecked(_) => "a verdict on the words",
+            Self::AskMode(_) => "a request for a mode",
+            Self::Prompted(_) => "a prompt",
+            Self::Allow(..) | Self::DeclineMode => "an answer to a request for a mode",
+            Self::Drop => "a mode dropped twice",
+            Self::Pause(_) => "a pause",
+            Self::Started => "a start",
+            Self::Refuse(..) => "a refusal",
+            Self::AskElevation => "a request for elevation",
+            Self::AllowElevation | Self::DeclineElevation => "an answer to one for elevation",
+            Self::ReleaseElevation => "elevation ended twice",
+            Self::AskRestart => "a request for a restart",
+            Self::AllowRestart | Self::DeclineRestart => "an answer to one for a restart",
+            Self::Covered(_) => "a covered screen",
+            Self::Shielded(..) => "a shield",
+            Self::Check(..) => "a question whether to go on",
+            Self::GoOn => "an answer whether to go on",
+            Self::CaptureFailed => "a failed capture",
+            Self::Media(_) => "a picture before its time",
+            Self::Leave | Self::ConfirmLeave | Self::Stay => "leaving",
+            Self::Ended { .. } => "an end",
+        }
+    }
+}
+
+impl Command {
+    /// What the person says with it; `None` where that takes more than a word (chat), or depends on what is asked.
+    pub(super) fn word(&self) -> Option<Word> {
+        Some(match self {
+            Self::AskMode(mode) => Word::AskMode(*mode),
+            Self::Allow(mode) => Word::Allow(*mode, Method::User),
+            Self::DropMode => Word::Drop,
+            Self::SasChecked(same) => Word::SasChecked(*same),
+            Self::Pause(paused) => Word::Pause(*paused),
+            Self::AskElevation => Word::AskElevation,
+            Self::AllowElevation => Word::AllowElevation,
+            Self::ReleaseElevation => Word::ReleaseElevation,
+            Self::AskRestart => Word::AskRestart,
+            Self::AllowRestart => Word::AllowRestart,
+            Self::GoOn => Word::GoOn,
+            Self::CaptureUp => Word::Started,
+            Self::CaptureFailed => Word::CaptureFailed,
+            Self::Media(body) => Word::Media(body.clone()),
+            Self::Leave => Word::Leave,
+            Self::ConfirmLeave => Word::ConfirmLeave,
+            Self::Stay => Word::Stay,
+            Self::Decline | Self::Chat(_) => return None,
+        })
+    }
+}
