@@ -117,8 +117,6 @@ struct Present {
     met: u64,
     since: Instant,
     missed: u32,
-    /// It has let this one in, too.
-    is_mutual: bool,
 }
 
 #[derive(Debug, Default)]
@@ -126,6 +124,7 @@ struct Past {
     losses: u32,
     avoided_until: Option<Instant>,
     complained_at: Option<Instant>,
+    refused_us_at: Option<Instant>,
 }
 
 /// The machine.
@@ -301,17 +300,9 @@ impl Members {
             met: self.met,
             since: now,
             missed: 0,
-            is_mutual: false,
         };
         self.present.insert(relay, present);
         true
-    }
-
-    /// A member has let us in.
-    pub fn let_in(&mut self, relay: RelayId) {
-        if let Some(present) = self.present.get_mut(&relay) {
-            present.is_mutual = true;
-        }
     }
 
     /// A member is still here.
@@ -342,6 +333,13 @@ impl Members {
         is_new
     }
 
+    /// A relay does not let us in; whether to say so once more.
+    pub fn refused_by(&mut self, relay: RelayId, now: Instant) -> bool {
+        let is_new = self.refuse(relay, None, now);
+        self.past.entry(relay).or_default().refused_us_at = Some(now);
+        is_new
+    }
+
     /// A member did not answer; true when it is to be given up.
     pub fn missed(&mut self, relay: RelayId) -> bool {
         let Some(present) = self.present.get_mut(&relay) else {
@@ -361,16 +359,17 @@ impl Members {
         left.is_some()
     }
 
-    /// The last connection to a relay ended; whom it was, if it was in. It is held against it only if we were in there, too: a refusal
-    /// may come after the end of the connection, or not at all.
+    /// The last connection to a relay ended; whom it was, if it was in. It is not held against one that has just refused us: what it
+    /// says of itself may be heard after that, and is the end of it all the same.
     pub fn lose(&mut self, relay: RelayId, now: Instant) -> Option<Member> {
         let lost = self.present.remove(&relay)?;
-        if !lost.is_mutual {
+        self.forget_the_past(now);
+        let past = self.past.entry(relay).or_default();
+        let is_recent = |at| now.saturating_duration_since(at) < SETTLED;
+        if past.refused_us_at.is_some_and(is_recent) {
             self.pause(lost.member.address, LONGEST_PAUSE, now);
             return Some(lost.member);
         }
-        self.forget_the_past(now);
-        let past = self.past.entry(relay).or_default();
         if now.saturating_duration_since(lost.since) < SETTLED {
             past.losses += 1;
             let over = past.losses.saturating_sub(FREE_LOSSES);
@@ -493,7 +492,6 @@ mod tests {
         assert!(!members.admit(ONE, member(2), now), "nothing new");
         assert_eq!(members.poll_dial(now + secs(99)), None);
         assert!(members.admit(ONE, member(3), now + secs(99)), "elsewhere");
-        members.let_in(ONE);
         assert_eq!(members.lose(ONE, now + secs(99)), Some(member(3)));
         assert_eq!(members.lose(ONE, now + secs(99)), None);
         let found: Vec<_> = std::iter::from_fn(|| members.poll_dial(now + secs(100))).collect();
@@ -514,7 +512,6 @@ mod tests {
         members.admit(ONE, member(2), now);
         assert_eq!(members.poll_dial(now + secs(99)), None);
         assert_eq!(members.poll_timeout(), None);
-        members.let_in(ONE);
         members.lose(ONE, now + secs(99));
         let found: Vec<_> = std::iter::from_fn(|| members.poll_dial(now + secs(100))).collect();
         assert_eq!(found, [address(1), address(2)]);
@@ -536,12 +533,10 @@ mod tests {
         for _ in 0..FREE_LOSSES {
             assert_eq!(members.check(ONE, now), Ok(()));
             members.admit(ONE, member(1), now);
-            members.let_in(ONE);
             members.lose(ONE, now + secs(5));
             now += secs(6);
         }
         members.admit(ONE, member(1), now);
-        members.let_in(ONE);
         members.lose(ONE, now);
         assert_eq!(members.check(ONE, now), Err(Stranger::Flapping));
         // It is here again, and refused; and is looked for as soon as it would not be.
@@ -551,7 +546,6 @@ mod tests {
         assert_eq!(members.check(ONE, now + secs(3)), Ok(()));
         // Once it has stayed, the past is the past.
         members.admit(ONE, member(1), now + secs(3));
-        members.let_in(ONE);
         members.lose(ONE, now + secs(99));
         assert_eq!(members.past[&ONE].losses, 0);
     }
@@ -586,8 +580,9 @@ mod tests {
             assert!(members.leave(ONE, now));
             assert_eq!(members.lose(ONE, now), None);
         }
-        // What it says comes too late, or not at all.
+        // It says no, and then who it is, and then nothing more.
         for _ in 0..10 {
+            members.refused_by(ONE, now);
             assert_eq!(members.check(ONE, now), Ok(()));
             members.admit(ONE, member(1), now);
             assert!(members.lose(ONE, now).is_some());

@@ -71,7 +71,6 @@ impl Task {
                 if self.hear(relay, connection, &hello, now).is_err() {
                     self.shun(peer, now);
                 }
-                self.members.let_in(relay);
             }
             Err(_) => {
                 if self.members.missed(relay) {
@@ -96,7 +95,7 @@ impl Task {
             return;
         };
         self.metrics.mesh_refused(stranger);
-        if self.members.refuse(relay, None, now) {
+        if self.members.refused_by(relay, now) {
             tracing::warn!(
                 ?relay,
                 why = stranger.label(),
