@@ -121,8 +121,7 @@ impl Pair {
         let code = code.parse().map_err(|_| "CODE".to_owned())?;
         let introduced = joiner.try_code(code).await.map_err(name)?;
         // Nobody looks: what is said is what counts.
-        let desktop = Desktop::X11(Some("nowhere".to_owned()));
-        let mut sharer = joiner.join(introduced, person("Maria")?, desktop);
+        let mut sharer = joiner.join(introduced, person("Maria")?, Desktop::None);
         let connected = |event: &Event| match event {
             Event::Connected(path) => Some(path.relay.clone()),
             _ => None,

@@ -1,4 +1,4 @@
-//! What a device says of itself, so that others learn whether it is there: see [`Present`].
+//! What a device says of itself, so that others learn whether it is there.
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;

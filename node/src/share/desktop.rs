@@ -17,6 +17,8 @@ pub enum Desktop {
     X11(Option<String>),
     /// A sheet that nobody's screen is behind, for machines without a display.
     Synthetic(Sheet),
+    /// None: the two can talk.
+    None,
 }
 
 impl Desktop {
@@ -28,6 +30,7 @@ impl Desktop {
         match self {
             Self::X11(display) => capture::open(display.as_deref()),
             Self::Synthetic(sheet) => Ok(Box::new(Synthetic::new(sheet.clone()))),
+            Self::None => Err(CaptureError::NoDisplay),
         }
     }
 
@@ -39,6 +42,7 @@ impl Desktop {
         Ok(match self {
             Self::X11(display) => Box::new(X11Inject::open(display.as_deref())?),
             Self::Synthetic(sheet) => Box::new(SyntheticInject::new(sheet.clone())),
+            Self::None => return Err(CaptureError::NoDisplay.into()),
         })
     }
 
@@ -49,7 +53,7 @@ impl Desktop {
     pub fn bar(&self) -> Result<Option<Bar>, CaptureError> {
         match self {
             Self::X11(display) => Bar::open(display.as_deref()).map(Some),
-            Self::Synthetic(_) => Ok(None),
+            Self::Synthetic(_) | Self::None => Ok(None),
         }
     }
 
@@ -60,7 +64,7 @@ impl Desktop {
     pub fn overlay(&self) -> Result<Option<Overlay>, CaptureError> {
         match self {
             Self::X11(display) => Overlay::open(display.as_deref()).map(Some),
-            Self::Synthetic(_) => Ok(None),
+            Self::Synthetic(_) | Self::None => Ok(None),
         }
     }
 }

@@ -283,6 +283,8 @@ impl Watch {
                     );
                     assert!(receipt.mode <= self.granted);
                 }
+                // The organisation may think otherwise before there is a card.
+                Event::Judged(_) => {}
                 Event::PeerCheckedSas(_)
                 | Event::ConsentPrompt { .. }
                 | Event::Countdown { .. }

@@ -1,4 +1,4 @@
-//! Documents with their issuer's signature: made by an [`Issuer`], read by everybody else.
+//! Documents with their issuer's signature: made by an issuer, read by everybody else.
 
 use std::{fmt, ops::Deref};
 
