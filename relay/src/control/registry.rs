@@ -446,7 +446,7 @@ impl Registry {
 
     /// Starts draining.
     pub fn begin_drain(&mut self, now: Instant) {
-        if !self.drain.begin(self.allocations.len(), now) {
+        if !self.drain.begin(self.remaining(), now) {
             return;
         }
         let Some(notice) = self.draining(now) else {
@@ -583,6 +583,11 @@ impl Registry {
     /// Sessions with an allocation.
     pub fn sessions(&self) -> usize {
         self.allocations.len()
+    }
+
+    /// What a drain waits for: sessions, and exchanges of which one may come within their half a minute.
+    fn remaining(&self) -> usize {
+        self.allocations.len() + self.exchanges.len()
     }
 
     /// A node that has a session from now on, and was told to move before it had any, is told once more.

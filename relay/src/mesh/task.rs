@@ -1,5 +1,7 @@
 //! The task that owns the swarm: connections and requests in and out, Kademlia's queries, Hellos every few seconds.
 
+// What one relay may ask.
+mod budget;
 // How many strangers of one network are heard at once.
 mod door;
 // How frames go to them.
@@ -41,7 +43,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::door::Door;
+use self::{budget::Budget, door::Door};
 use super::{
     AskError, Asked, Command, Introduction, Settings, Work,
     codec::{Codec, PROTOCOL_NAME},
@@ -53,7 +55,6 @@ use super::{
 };
 use crate::{
     admin::metrics::{Metrics, Stranger},
-    rate::{Rate, TokenBucket},
     rendezvous::shelf::{REPLICAS, Shelf},
 };
 
@@ -82,8 +83,6 @@ const MAX_CONNECTIONS: u32 = 1024;
 const MAX_DIALS: u32 = 256;
 /// Handshakes of strangers at once.
 const MAX_PENDING: u32 = 128;
-/// Requests of one relay: a thousand records that it hands out anew are a burst, and an introduction takes five.
-const REQUEST_RATE: Rate = Rate::per_second(500, 2000);
 /// Strangers to be counted; more at once are as many as this.
 const STRANGER_QUEUE: usize = 64;
 /// Between two complaints about strangers without a name.
@@ -166,7 +165,7 @@ pub struct Task {
     /// Where connections lead to.
     remote_ips: HashMap<PeerId, BTreeMap<swarm::ConnectionId, IpAddr>>,
     /// What each relay may ask.
-    requests: HashMap<PeerId, TokenBucket>,
+    budgets: HashMap<PeerId, Budget>,
     /// Refused, and when they are left: those who hear why go by themselves before.
     unwelcome: BTreeMap<PeerId, Instant>,
     /// What kinds of address the fleet is at.
@@ -234,7 +233,7 @@ impl Task {
             sought: BTreeSet::new(),
             legs,
             remote_ips: HashMap::new(),
-            requests: HashMap::new(),
+            budgets: HashMap::new(),
             unwelcome: BTreeMap::new(),
             reach,
             dialed: HashMap::new(),
@@ -511,7 +510,7 @@ impl Task {
     fn lose(&mut self, peer: PeerId, now: Instant) {
         self.remote_ips.remove(&peer);
         self.unwelcome.remove(&peer);
-        self.requests.remove(&peer);
+        self.budgets.remove(&peer);
         let kademlia = &mut self.swarm.behaviour_mut().kademlia;
         kademlia.remove_peer(&peer);
         let Some(relay) = relay_id(&peer) else { return };
@@ -609,9 +608,9 @@ impl Task {
     ) {
         let (peer, _) = by;
         let Some(from) = relay_id(&peer) else { return };
-        let bucket = self.requests.entry(peer);
-        let bucket = bucket.or_insert_with(|| TokenBucket::new(now));
-        if bucket.take(REQUEST_RATE, 1, now).is_err() {
+        let budget = self.budgets.entry(peer);
+        let budget = budget.or_insert_with(|| Budget::new(now));
+        if !budget.take(request.body.as_ref(), now) {
             return self.respond(channel, super::refused(Reason::Busy));
         }
         let answer = match request.body {

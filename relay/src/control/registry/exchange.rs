@@ -434,6 +434,7 @@ impl Registry {
         if let Awaited::Admit(session) = ended.awaited {
             self.take_back(exchange, session, ended.joiner);
         }
+        self.drain.handle_remaining(self.remaining());
         Some(ended)
     }
 }
