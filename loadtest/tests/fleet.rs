@@ -91,7 +91,7 @@ fn people_and_relays_come_and_go() {
         ],
     );
     assert!(found["joins_ok"].as_u64() > Some(0), "{found:#}");
-    let samples = &found["memory"][0]["s_rss_bytes_records"];
+    let samples = &found["memory"][0]["s_rss_bytes_records_huge_heap"];
     assert!(
         samples.as_array().is_some_and(|all| all.len() > 2),
         "{found:#}"

@@ -23,6 +23,7 @@ use crate::{
     fleet::{self, Fleet},
     report::{mib, rounded},
     scenario::Bench,
+    setup,
 };
 
 /// Nodes that publish at once, all together.

@@ -1,4 +1,11 @@
 //! What relays have resident, second by second, and whether it grows. Pure but for the reading.
+//!
+//! | of each relay | what moves it |
+//! |---|---|
+//! | resident | all of these |
+//! | in huge pages | a buffer that is used further than ever before: 2 MiB at once, and no more when all of it has been |
+//! | in pages of 4 KiB | what is in use, and what the allocator keeps of what was |
+//! | heap in use | what the program remembers: what grows here for ever is lost |
 
 use std::time::{Duration, Instant};
 
@@ -25,6 +32,10 @@ const T: f64 = 2.228;
 struct Sample {
     at: Duration,
     rss_bytes: u64,
+    /// Of that, in huge pages.
+    huge_bytes: u64,
+    /// As the relay says.
+    heap_bytes: u64,
     records: u64,
 }
 
@@ -57,13 +68,23 @@ impl Memory {
     /// Looks at all; what is not there just now is left out.
     pub(super) fn sample(&mut self, fleet: &Fleet) {
         for (number, samples) in self.by_relay.iter_mut().enumerate() {
-            let Ok(rss_bytes) = fleet.meter(number).rss_bytes() else {
+            let meter = fleet.meter(number);
+            let (Ok(rss_bytes), Ok(huge_bytes), Ok(metrics)) =
+                (meter.rss_bytes(), meter.huge_bytes(), fleet.metrics(number))
+            else {
                 continue;
+            };
+            let count = |name: &str| {
+                let value = metrics.get(name).copied().unwrap_or_default();
+                // A count, which a float holds exactly.
+                format!("{value:.0}").parse().unwrap_or_default()
             };
             samples.push(Sample {
                 at: self.began.elapsed(),
                 rss_bytes,
-                records: fleet.records(number).unwrap_or_default(),
+                huge_bytes,
+                heap_bytes: count("heap_bytes"),
+                records: count("dht_records"),
             });
         }
     }
@@ -86,9 +107,9 @@ impl Memory {
         all.map(|sample| sample.rss_bytes).max()
     }
 
-    fn slope(&self, number: usize) -> Option<Slope> {
+    fn slope(&self, number: usize, of: impl Fn(&Sample) -> u64) -> Option<Slope> {
         let samples = &self.by_relay[number][self.since[number]..];
-        slope(samples.get(WARM_UP..)?)
+        slope(samples.get(WARM_UP..)?, of)
     }
 
     /// What the relay has grown by, for each record that it keeps more than before. A record's key is kept for up to 22 minutes after
@@ -103,21 +124,31 @@ impl Memory {
 
     pub(super) fn json(&self) -> Value {
         let relays = self.by_relay.iter().enumerate().map(|(number, samples)| {
-            let slope = self.slope(number);
             let of = |value: Option<f64>| value.map(|value| rounded(value, 0));
+            let line = |slope: Option<Slope>| {
+                json!({
+                    "bytes_per_hour": of(slope.map(|slope| slope.bytes_per_hour)),
+                    "noise_bytes_per_hour": of(slope.map(|slope| slope.noise)),
+                })
+            };
+            let slope = self.slope(number, Sample::resident);
             let printed = printed(samples).map(|sample| {
                 json!([
                     rounded(sample.at.as_secs_f64(), 1),
                     sample.rss_bytes,
-                    sample.records
+                    sample.records,
+                    sample.huge_bytes,
+                    sample.heap_bytes
                 ])
             });
             json!({
                 "relay": fleet::name(number),
                 "slope_bytes_per_hour": of(slope.map(|slope| slope.bytes_per_hour)),
                 "slope_noise_bytes_per_hour": of(slope.map(|slope| slope.noise)),
+                "small_pages_slope": line(self.slope(number, Sample::small)),
+                "heap_slope": line(self.slope(number, Sample::heap)),
                 "growth_bytes_per_record": of(self.growth_per_record(number)),
-                "s_rss_bytes_records": printed.collect::<Vec<_>>(),
+                "s_rss_bytes_records_huge_heap": printed.collect::<Vec<_>>(),
             })
         });
         Value::Array(relays.collect())
@@ -133,16 +164,19 @@ impl Memory {
                 fleet::name(number),
                 rss.join(" ")
             );
-            text += &match self.slope(number) {
-                Some(Slope {
-                    bytes_per_hour,
-                    noise,
-                }) => {
-                    let [slope, noise] =
-                        [bytes_per_hour, noise].map(|bytes| bytes / f64::from(1 << 20));
-                    format!("{slope:+.1} MiB/h, give or take {noise:.1}")
-                }
-                None => "too short for a slope".to_owned(),
+            let slopes = [
+                ("", self.slope(number, Sample::resident)),
+                ("without huge pages ", self.slope(number, Sample::small)),
+                ("heap in use ", self.slope(number, Sample::heap)),
+            ];
+            let slopes: Vec<_> = slopes
+                .iter()
+                .filter_map(|(what, slope)| Some(format!("{what}{}", slope.as_ref()?.text())))
+                .collect();
+            text += &if slopes.is_empty() {
+                "too short for a slope".to_owned()
+            } else {
+                slopes.join(", ")
             };
             if let Some(bytes) = self.growth_per_record(number) {
                 text += &format!(", {bytes:.0} B for each record more");
@@ -150,6 +184,29 @@ impl Memory {
             text += "\n";
         }
         text.trim_end().to_owned()
+    }
+}
+
+impl Sample {
+    fn resident(&self) -> u64 {
+        self.rss_bytes
+    }
+
+    /// In pages of 4 KiB.
+    fn small(&self) -> u64 {
+        self.rss_bytes.saturating_sub(self.huge_bytes)
+    }
+
+    fn heap(&self) -> u64 {
+        self.heap_bytes
+    }
+}
+
+impl Slope {
+    fn text(&self) -> String {
+        let [slope, noise] =
+            [self.bytes_per_hour, self.noise].map(|bytes| bytes / f64::from(1 << 20));
+        format!("{slope:+.2} MiB/h, give or take {noise:.2}")
     }
 }
 
@@ -161,7 +218,7 @@ fn printed(samples: &[Sample]) -> impl Iterator<Item = &Sample> {
 }
 
 /// The line with the least squares, through averages.
-fn slope(samples: &[Sample]) -> Option<Slope> {
+fn slope(samples: &[Sample], of: impl Fn(&Sample) -> u64) -> Option<Slope> {
     let size = samples.len() / BATCHES;
     if size == 0 {
         return None;
@@ -176,7 +233,7 @@ fn slope(samples: &[Sample]) -> Option<Slope> {
         .take(BATCHES)
         .map(|batch| {
             let hours = batch.iter().map(|sample| sample.at.as_secs_f64() / 3600.0);
-            let bytes = batch.iter().map(|sample| float(sample.rss_bytes));
+            let bytes = batch.iter().map(|sample| float(of(sample)));
             (mean(&mut { hours }), mean(&mut { bytes }))
         })
         .collect();
@@ -209,6 +266,8 @@ mod tests {
         let one = |second| Sample {
             at: Duration::from_secs(second),
             rss_bytes: rss_bytes(second),
+            huge_bytes: 0,
+            heap_bytes: 0,
             records: 0,
         };
         (0..100).map(one).collect()
@@ -216,12 +275,19 @@ mod tests {
 
     #[test]
     fn what_grows_has_a_slope_and_what_wavers_has_noise() {
-        let grows = slope(&samples(|second| 1000 + 10 * second)).expect("enough");
+        let grows = slope(&samples(|second| 1000 + 10 * second), Sample::resident).expect("enough");
         assert!((grows.bytes_per_hour - 36_000.0).abs() < 1.0, "{grows:?}");
         assert!(grows.noise < 1.0, "{grows:?}");
-        let wavers = slope(&samples(|second| 1000 + 500 * (second / 16 % 2))).expect("enough");
+        let wavers = slope(
+            &samples(|second| 1000 + 500 * (second / 16 % 2)),
+            Sample::resident,
+        )
+        .expect("enough");
         assert!(wavers.bytes_per_hour.abs() < wavers.noise, "{wavers:?}");
-        assert_eq!(slope(&samples(|_| 1)[..BATCHES - 1]), None);
+        assert_eq!(
+            slope(&samples(|_| 1)[..BATCHES - 1], Sample::resident),
+            None
+        );
     }
 
     #[test]
