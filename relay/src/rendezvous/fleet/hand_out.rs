@@ -169,7 +169,9 @@ impl Fleet {
             }
             let now = neighbours.borrow_and_update().clone();
             // What has changed meanwhile counts for those whose turn has not come.
-            let is_stale = || neighbours.has_changed().unwrap_or(true);
+            let is_stale = || {
+                neighbours.has_changed().unwrap_or(true) || leaving.is_cancelled() && !is_leaving
+            };
             let round = self.republish(&now, is_stale).await;
             if is_leaving && (round.gone == Outcome::Settled || now.0.is_empty()) {
                 self.handed_on.cancel();
