@@ -5,7 +5,7 @@ use prometheus::Registry;
 use remora_proto::{
     id::DeviceId,
     record::{HostRole, Present, Subject, Waiting},
-    wire::message::mesh as wire,
+    wire::message::mesh::{self as wire, Reason},
 };
 
 use super::{hand_out::Outcome, *};
