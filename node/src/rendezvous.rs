@@ -39,9 +39,9 @@ use crate::{
     event::{Event, Input},
 };
 
-/// How often a taken locator is drawn again before the relay counts as broken: of 32,768, half in use, ten misses
-/// in a row come once in a thousand times.
-const MAX_DRAWS: usize = 10;
+/// How often a taken locator is drawn again before the relay counts as broken: of 32,768, half in use, which is as many as one relay
+/// of the fleet can hold, twenty misses in a row come once in a million times.
+const MAX_DRAWS: usize = 20;
 /// From the host's admission to the relay's allocation.
 const ALLOCATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the relay is asked whether it is there, while somebody reads the code out: whoever types it is there in half a minute, and
