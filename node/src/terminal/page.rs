@@ -122,6 +122,36 @@ impl Page {
         }
     }
 
+    /// Another session is in front; what there was goes on behind it.
+    pub fn bring_forward(&mut self) {
+        self.active = false;
+        self.to.event(json!({"event": "handover_joined"}));
+    }
+
+    /// Nothing has come of it.
+    pub fn bring_back(&mut self) {
+        self.active = true;
+        self.to.event(json!({"event": "handover_over"}));
+    }
+
+    /// Something happened in the session behind.
+    pub fn show_behind(&self, event: &Event) {
+        if !matches!(
+            event,
+            Event::Session(SessionEvent::Media(_) | SessionEvent::Act(_))
+        ) {
+            self.to
+                .event(json!({"event": "behind", "told": event.to_json()}));
+        }
+    }
+
+    /// What this person says is on the page, wherever it was typed.
+    pub fn sent(&self, input: &Input) {
+        if let Input::Session(Command::Chat(text)) = input {
+            self.to.event(json!({"event": "chat_sent", "text": text}));
+        }
+    }
+
     /// A frame, or a cursor's shape, as the sharer sent it.
     pub fn stream(&self, bytes: Bytes) {
         stream(&self.to, bytes);
@@ -156,10 +186,7 @@ impl Page {
             FromPage::Allow { mode } => Command::Allow(mode),
             FromPage::Decline => Command::Decline,
             FromPage::Words { same } => Command::SasChecked(same),
-            FromPage::Chat { text } => {
-                self.to.event(json!({"event": "chat_sent", "text": text}));
-                Command::Chat(text)
-            }
+            FromPage::Chat { text } => Command::Chat(text),
             FromPage::Drop => Command::DropMode,
             FromPage::Pause => Command::Pause(true),
             FromPage::Resume => Command::Pause(false),
