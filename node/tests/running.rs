@@ -257,3 +257,152 @@ fn one_helper_has_several_sessions_at_once_each_with_a_page_of_its_own() {
     maria.say("d");
     assert_eq!(asking.end(PATIENCE).code, Some(3));
 }
+
+// ---- hand-over ---------------------------------------------------------------------------------
+
+/// Of this kind, of the sharer's second session or of the first.
+fn of_session(script: &mut Script, kind: &str, number: Value) -> Value {
+    let event = until(script, kind);
+    assert_eq!(event["session"], number, "{event}");
+    event
+}
+
+#[test]
+fn a_sharer_is_handed_over_with_consent_and_everything_anew() {
+    let scene = Scene::new();
+    let (mut sam, mut maria) = scene.active(&scene.sharer_home, "Maria Lopez", &[]);
+    let (mut alex, code) = scene.invite(&scene.other_home, "Alex Roth", &[]);
+    let first = sessions(&scene.sharer_home)[0]["peer"].clone();
+    assert_eq!(first, "Sam Okafor");
+
+    sam.say(&format!("/handover {code}"));
+    until(&mut maria, "handover_prompt");
+    assert_eq!(sessions(&scene.sharer_home)[0]["question"], "handover");
+    maria.say("/allow");
+    until(&mut sam, "handing_over");
+    until(&mut maria, "handing_over");
+    let card = of_session(&mut maria, "trust", json!(2));
+    assert_eq!(card["peer"]["full_name"], "Alex Roth");
+    assert_eq!(until(&mut alex, "trust")["words"], card["words"]);
+
+    // The first one goes on until the second has started.
+    sam.say("still here");
+    let chat = of_session(&mut maria, "chat", Value::Null);
+    assert_eq!(chat["text"], "still here");
+    alex.say("c");
+    let asked = of_session(&mut maria, "consent_prompt", json!(2));
+    assert_eq!(
+        (&asked["mode"], &asked["upgrade"]),
+        (&json!("control"), &json!(false))
+    );
+    maria.say("s");
+    of_session(&mut maria, "started", json!(2));
+    assert_eq!(until(&mut alex, "started")["mode"], "view");
+    for (person, exit) in [(&mut sam, Some(0)), (&mut maria, None)] {
+        let ended = of_session(person, "ended", Value::Null);
+        assert_eq!(ended["end_reason"], "HANDED_OVER");
+        if exit.is_some() {
+            assert_eq!(person.end(PATIENCE).code, exit);
+        }
+    }
+
+    alex.say("hello");
+    assert_eq!(of_session(&mut maria, "chat", json!(2))["text"], "hello");
+    let [session] = &sessions(&scene.sharer_home)[..] else {
+        panic!("one session");
+    };
+    assert_eq!(session["peer"], "Alex Roth", "{session}");
+    let ping = remora(&scene.sharer_home, &["ping", "--count", "1"]);
+    assert_eq!(ping.code, Some(0), "{ping:?}");
+    maria.say("/leave");
+    for (person, number) in [(&mut maria, json!(2)), (&mut alex, Value::Null)] {
+        let ended = of_session(person, "ended", number);
+        assert_eq!(ended["end_reason"], "SHARER_LEFT");
+        assert_eq!(person.end(PATIENCE).code, Some(0));
+    }
+}
+
+#[test]
+fn when_nothing_comes_of_a_hand_over_the_first_session_is_as_it_was() {
+    let scene = Scene::new();
+    let (mut sam, mut maria) = scene.active(&scene.sharer_home, "Maria Lopez", &[]);
+    let hand_over = |code: &str| {
+        let mut command = scene.helper_home.remora(&["handover", "--json"]);
+        command.env("REMORA_CODE", code);
+        Script::start(command)
+    };
+    let fails = |mut script: Script, exit: i32, code: &str| {
+        let ended = script.end(PATIENCE);
+        assert_eq!(ended.code, Some(exit), "{ended:?}");
+        assert_eq!(object(&ended)["code"], code, "{ended:?}");
+    };
+    fails(hand_over("4060-r0g"), 2, "INVALID_CODE");
+
+    // The sharer does not want another helper.
+    let asking = hand_over("4060-r0gx");
+    until(&mut maria, "handover_prompt");
+    assert_eq!(remora(&scene.sharer_home, &["decline"]).code, Some(0));
+    for person in [&mut sam, &mut maria] {
+        until(person, "handover_declined");
+    }
+    fails(asking, 3, "DECLINED");
+
+    // Nobody shows that code.
+    let asking = hand_over("4060-r0gx");
+    until(&mut maria, "handover_prompt");
+    assert_eq!(remora(&scene.sharer_home, &["allow"]).code, Some(0));
+    assert_eq!(until(&mut maria, "not_possible")["code"], "UNKNOWN_CODE");
+    for person in [&mut sam, &mut maria] {
+        until(person, "handover_failed");
+    }
+    fails(asking, 1, "HANDOVER_FAILED");
+
+    // The other helper asks for more than the sharer wants to give.
+    let (mut alex, code) = scene.invite(&scene.other_home, "Alex Roth", &["--mode", "control"]);
+    let asking = hand_over(&code);
+    until(&mut maria, "handover_prompt");
+    maria.say("/allow");
+    of_session(&mut maria, "consent_prompt", json!(2));
+    maria.say("d");
+    let ended = of_session(&mut maria, "ended", json!(2));
+    assert_eq!(ended["end_reason"], "DECLINED");
+    for person in [&mut sam, &mut maria] {
+        of_session(person, "handover_failed", Value::Null);
+    }
+    fails(asking, 1, "HANDOVER_FAILED");
+    assert_eq!(alex.end(PATIENCE).code, Some(3));
+
+    sam.say("still here");
+    let chat = of_session(&mut maria, "chat", Value::Null);
+    assert_eq!(chat["text"], "still here");
+    assert_eq!(sessions(&scene.sharer_home)[0]["peer"], "Sam Okafor");
+    maria.say("/leave");
+    for person in [&mut sam, &mut maria] {
+        let ended = of_session(person, "ended", Value::Null);
+        assert_eq!(ended["end_reason"], "SHARER_LEFT");
+        assert_eq!(person.end(PATIENCE).code, Some(0));
+    }
+}
+
+#[test]
+fn when_the_first_helper_leaves_on_the_way_the_second_session_begins_all_the_same() {
+    let scene = Scene::new();
+    let (mut sam, mut maria) = scene.active(&scene.sharer_home, "Maria Lopez", &[]);
+    let (mut alex, code) = scene.invite(&scene.other_home, "Alex Roth", &[]);
+    sam.say(&format!("/handover {code}"));
+    until(&mut maria, "handover_prompt");
+    maria.say("/allow");
+    of_session(&mut maria, "trust", json!(2));
+    sam.say("/leave");
+    let ended = of_session(&mut maria, "ended", Value::Null);
+    assert_eq!(ended["end_reason"], "HELPER_LEFT");
+    until(&mut alex, "trust");
+    alex.say("v");
+    of_session(&mut maria, "consent_prompt", json!(2));
+    maria.say("a");
+    of_session(&mut maria, "started", json!(2));
+    alex.say("/leave");
+    for person in [&mut sam, &mut alex, &mut maria] {
+        assert_eq!(person.end(PATIENCE).code, Some(0));
+    }
+}

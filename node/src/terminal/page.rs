@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::{
     error::{Exit, Failure},
     event::{Event, Input, PathSnapshot, milliseconds},
-    ui::{Colour, FromPage, InputEvent, PageSender, Ui},
+    ui::{Colour, FromPage, InputEvent, More, PageSender, Ui},
 };
 
 /// What somebody wishes on the page.
@@ -145,11 +145,16 @@ impl Page {
         }
     }
 
-    /// What this person says is on the page, wherever it was typed.
+    /// What this person says and asks for is on the page, wherever it was typed.
     pub fn sent(&self, input: &Input) {
-        if let Input::Session(Command::Chat(text)) = input {
-            self.to.event(json!({"event": "chat_sent", "text": text}));
-        }
+        let asked = |what: More| json!({"event": "you", "did": "ask_more", "what": what.name()});
+        self.to.event(match input {
+            Input::Session(Command::Chat(text)) => json!({"event": "chat_sent", "text": text}),
+            Input::Session(Command::AskElevation) => asked(More::Elevation),
+            Input::Session(Command::AskRestart) => asked(More::Restart),
+            Input::Session(Command::AskHandover(_)) => asked(More::Handover),
+            _ => return,
+        });
     }
 
     /// A frame, or a cursor's shape, as the sharer sent it.
@@ -190,7 +195,17 @@ impl Page {
             FromPage::Drop => Command::DropMode,
             FromPage::Pause => Command::Pause(true),
             FromPage::Resume => Command::Pause(false),
+            FromPage::Elevate => Command::AskElevation,
+            FromPage::Release => Command::ReleaseElevation,
+            FromPage::Restart => Command::AskRestart,
+            FromPage::HandOver { code } => Command::AskHandover(code),
+            FromPage::AllowMore(More::Elevation) => Command::AllowElevation,
+            FromPage::AllowMore(More::Restart) => Command::AllowRestart,
+            FromPage::AllowMore(More::Handover) => Command::AllowHandover,
+            FromPage::Continue => Command::GoOn,
             FromPage::Leave => Command::Leave,
+            FromPage::ConfirmLeave => Command::ConfirmLeave,
+            FromPage::Stay => Command::Stay,
             FromPage::Choose(_) | FromPage::Gone => return Wish::Nothing,
             // The rest is about the picture, and there is none.
             _ if !self.active => return Wish::Nothing,
