@@ -217,7 +217,8 @@ pub(super) fn choose<'a>(
                 .map(|session| format!("{} ({})", peer(session), session["pid"]))
                 .collect();
             let list = list.join(", ");
-            let line = format!("which session: {list}? Give a name or a number");
+            let line =
+                format!("several sessions run here: {list}; say which, by a name or a number");
             Err(Failure::new(Exit::Usage, "SEVERAL_SESSIONS", line))
         }
     }

@@ -51,7 +51,8 @@ pub async fn run(command: &Running) -> Result<Exit, Failure> {
     let (pid, session) = choose(&running, which.session.as_deref())?;
     let order = order(command, session)?;
     let peer = text(session, "peer");
-    if let (Order::Ask { what }, false) = (&order, which.json) {
+    // For whoever sits there and waits.
+    if let (Order::Ask { what }, true) = (&order, io::stderr().is_terminal()) {
         let line = format!("Asking {peer} for {}…", what.words());
         print_note(&Style::detect().dim(&line))?;
     }
