@@ -2,6 +2,8 @@
 
 /// An organisation's.
 pub mod org;
+/// Running sessions.
+pub mod running;
 
 use std::{env, path::PathBuf, time::Duration};
 
@@ -57,6 +59,11 @@ pub enum Command {
     Join(Join),
     /// Show the relay, how well it can be reached, and the sessions on this computer
     Status(Status),
+    /// List the sessions on this computer
+    Sessions(running::Sessions),
+    /// A running session.
+    #[command(flatten)]
+    Running(running::Running),
     /// Measure the way to the other person's computer, until packets go there directly
     Ping(Ping),
     /// Say what this network lets through, and with which others a direct path is likely

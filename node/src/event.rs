@@ -11,11 +11,13 @@ use remora_proto::{
     path::machine::WhyRelayed,
     rendezvous::CodeEnd,
     session::{
-        Cause, Check, Command, Event as SessionEvent, Method, Mode, Receipt, SasState, Shield,
+        Cause, Check, Command, Event as SessionEvent, Method, Mode, Receipt, Refusal, SasState,
+        Shield,
     },
     wire::message::session::InputEvent,
 };
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 /// How the inner connection's packets go just now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +82,15 @@ impl PathSnapshot {
             "why_relayed": self.why_relayed.map(WhyRelayed::name),
         })
     }
+}
+
+/// What somebody wants of a running session, and wants to be told.
+#[derive(Debug)]
+pub enum Asked {
+    /// How long the way takes, measured, when the other node has answered.
+    Way(oneshot::Sender<PathSnapshot>),
+    /// That its machine does this, and whether it may be.
+    Command(Command, oneshot::Sender<Result<(), Refusal>>),
 }
 
 /// What a person tells a running session.
@@ -277,6 +288,13 @@ fn session_json(event: &SessionEvent) -> Value {
             json!({"event": "restart_prompt", "within_s": seconds(*within)})
         }
         SessionEvent::RestartDeclined => json!({"event": "restart_declined"}),
+        SessionEvent::HandoverPrompt { within } => {
+            json!({"event": "handover_prompt", "within_s": seconds(*within)})
+        }
+        // Not the code.
+        SessionEvent::HandingOver { .. } => json!({"event": "handing_over"}),
+        SessionEvent::HandoverDeclined => json!({"event": "handover_declined"}),
+        SessionEvent::HandoverFailed => json!({"event": "handover_failed"}),
         SessionEvent::Covered(prompt) => json!({
             "event": "screen_covered", "covered": prompt.is_some(),
             "takes_keys": prompt.is_some_and(|prompt| prompt.takes_keys),

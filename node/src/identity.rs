@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Who this node's person is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Identity {
     /// What the card shows.
     pub profile: Profile,

@@ -12,7 +12,7 @@ use remora::{
     netcheck,
     node::{Node, Options},
     presence,
-    status::{self, ping},
+    status::{self, ping, running},
     terminal::{self, console::print_data, style::Style},
 };
 use remora_proto::id::RelayAddr;
@@ -78,6 +78,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Invite(args) => terminal::invite(&File::load(named)?, args).await,
         Command::Join(args) => terminal::join(&File::load(named)?, args).await,
         Command::Status(args) => status::run(&File::load(named)?, args).await,
+        Command::Sessions(args) => running::list(&args),
+        Command::Running(command) => running::run(&command).await,
         Command::Ping(args) => ping::run(args).await,
         Command::Netcheck(args) => netcheck::run(&File::load(named)?, args).await,
         Command::Agent(args) => presence::agent::run(&File::load(named)?, named, args).await,
@@ -234,6 +236,8 @@ fn wants_json(command: &Command) -> bool {
         Command::Invite(args) => args.common.json,
         Command::Join(args) => args.common.json,
         Command::Status(args) => args.common.json,
+        Command::Sessions(args) => args.json,
+        Command::Running(command) => command.which().json,
         Command::Ping(args) => args.json,
         Command::Netcheck(args) => args.json,
         Command::Agent(args) => args.json,
@@ -283,7 +287,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         say(
-            "remora: USAGE: say what to do: setup, invite, join, status, ping, netcheck, agent, presence, preflight, demo or admin; see `remora --help`",
+            "remora: USAGE: say what to do: setup, invite, join, sessions, status, ping, netcheck, agent, presence, preflight, demo or admin; see `remora --help`",
         );
         return ExitCode::from(Exit::Usage as u8);
     }

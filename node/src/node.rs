@@ -19,7 +19,7 @@ use remora_proto::{
     wire::message::control::{Release, node_to_relay::Body as Request},
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     control::{Control, PARK_AFTER},
     error::{Exit, Failure, exit_of},
-    event::{Event, Input, PathSnapshot},
+    event::{Asked, Event, Input, PathSnapshot},
     homes::{
         Homes, Near,
         attached::{Attached, FAREWELL},
@@ -49,8 +49,8 @@ use crate::{
 const QUEUE_EVENTS: usize = 256;
 /// Wishes waiting for the session: lines somebody typed.
 const QUEUE_INPUT: usize = 64;
-/// Who wants the way measured; one answer does for all.
-const QUEUE_MEASUREMENTS: usize = 4;
+/// Who wants to be answered; others wait.
+const QUEUE_ASKED: usize = 4;
 /// Frames waiting for the page: when it is behind, the sharer sends no more.
 const QUEUE_FRAMES: usize = 8;
 /// A name that takes longer is none: somebody waits.
@@ -75,6 +75,7 @@ pub struct Node {
     home: Attached,
     policy: Policy,
     durations: Durations,
+    elevated_before: bool,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
     _surveying: JoinSet<()>,
@@ -97,6 +98,8 @@ pub struct Options {
     pub proxy: Option<Proxy>,
     /// As the sharer: after how long somebody has to say that a session is to go on.
     pub durations: Durations,
+    /// As the sharer: an earlier helper, who has handed over, had an administrator's rights.
+    pub elevated_before: bool,
     /// It goes to no relay that was not named, although one of its fleet may have less to do, or be there when it is gone.
     pub only_named: bool,
     /// Whose policy is kept up to date.
@@ -111,6 +114,7 @@ impl Default for Options {
             tcp_only: false,
             proxy: None,
             durations: Durations::default(),
+            elevated_before: false,
             only_named: false,
             member: None,
         }
@@ -148,8 +152,8 @@ pub struct Running {
     pub input: mpsc::Sender<Input>,
     /// How packets go, renewed every second and with each move once connected.
     pub path: watch::Receiver<PathSnapshot>,
-    /// Has the way measured, and gets an answer when the other node has given one.
-    pub measure: mpsc::Sender<oneshot::Sender<PathSnapshot>>,
+    /// For whoever wants an answer, once connected.
+    pub asked: mpsc::Sender<Asked>,
     /// Helper: frames and cursor shapes for the page.
     pub frames: mpsc::Receiver<Bytes>,
     /// The end.
@@ -192,6 +196,7 @@ impl Node {
     /// None does: what is wrong with the nearest, and what to do about it.
     pub async fn at_nearest(relays: &[RelayAddr], options: Options) -> Result<Self, Failure> {
         let (mut policy, durations) = (options.policy.clone(), options.durations.clone());
+        let elevated_before = options.elevated_before;
         let mut homes = Homes::find(relays, options).await?;
         let home = homes.settle(&BTreeSet::new()).await?;
         let home = homes.learn(home).await;
@@ -216,6 +221,7 @@ impl Node {
             home,
             policy,
             durations,
+            elevated_before,
             surveyed,
             _surveying: surveying,
             port_map,
@@ -332,7 +338,7 @@ impl Node {
         let (events, events_rx) = mpsc::channel(QUEUE_EVENTS);
         let (input_tx, mut input) = mpsc::channel(QUEUE_INPUT);
         let (path, path_rx) = watch::channel(PathSnapshot::default());
-        let (measure, asked) = mpsc::channel(QUEUE_MEASUREMENTS);
+        let (asked_tx, asked) = mpsc::channel(QUEUE_ASKED);
         let (frames_tx, frames) = mpsc::channel(QUEUE_FRAMES);
         let (role, picture) = match &begin {
             Begin::Wait(_) => (Role::Helper, Picture::Viewer(frames_tx)),
@@ -368,7 +374,7 @@ impl Node {
             events: events_rx,
             input: input_tx,
             path: path_rx,
-            measure,
+            asked: asked_tx,
             frames,
             outcome,
         }
@@ -573,6 +579,7 @@ impl Node {
             terms: Terms {
                 platform: channels.backends.platform(),
                 durations: self.durations,
+                elevated_before: self.elevated_before,
                 ..Terms::default()
             },
         };
@@ -615,6 +622,7 @@ impl Node {
             home,
             policy: _,
             durations: _,
+            elevated_before: _,
             surveyed: _,
             _surveying: _,
             port_map,

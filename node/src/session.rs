@@ -47,7 +47,7 @@ use self::{
 };
 use crate::{
     deadline::until,
-    event::{Event, Input, PathSnapshot},
+    event::{Asked, Event, Input, PathSnapshot},
     help::incoming,
     identity::Identity,
     path::{congestion::WayNumber, mover},
@@ -84,8 +84,8 @@ pub struct Channels {
     pub events: mpsc::Sender<Event>,
     /// How packets go, renewed every second and with each move.
     pub path: watch::Sender<PathSnapshot>,
-    /// Who wants the way measured now.
-    pub asked: mpsc::Receiver<oneshot::Sender<PathSnapshot>>,
+    /// Who wants an answer.
+    pub asked: mpsc::Receiver<Asked>,
     /// Helper: where frames go. Sharer: what is shown.
     pub picture: Picture,
     /// Sharer: what the system does.
@@ -376,12 +376,18 @@ pub async fn run(
                 }
                 channels.path.send_replace(path);
             }
-            Some(asked) = channels.asked.recv() => {
-                waiting.retain(|asked| !asked.is_closed());
-                waiting.truncate(MAX_WAITING - 1);
-                waiting.insert(0, asked);
-                measure.reset_immediately();
-            }
+            Some(asked) = channels.asked.recv(), if may_command => match asked {
+                Asked::Way(asked) => {
+                    waiting.retain(|asked| !asked.is_closed());
+                    waiting.truncate(MAX_WAITING - 1);
+                    waiting.insert(0, asked);
+                    measure.reset_immediately();
+                }
+                Asked::Command(command, told) => {
+                    // Whoever has gone meanwhile hears of it as all do.
+                    told.send(session.handle_command(command, Instant::now())).ok();
+                }
+            },
             _ = measure.tick() => if ping.try_send(()).is_err() {
                 tracing::debug!("the path is behind");
             },
@@ -512,6 +518,10 @@ async fn publish(
             | SessionEvent::ElevationReleased
             | SessionEvent::RestartPrompt { .. }
             | SessionEvent::RestartDeclined
+            | SessionEvent::HandoverPrompt { .. }
+            | SessionEvent::HandingOver { .. }
+            | SessionEvent::HandoverDeclined
+            | SessionEvent::HandoverFailed
             | SessionEvent::Paused(_)
             | SessionEvent::Covered(_)
             | SessionEvent::Shield { .. }

@@ -3,6 +3,8 @@
 
 /// Where lines come from and text goes to.
 pub mod console;
+/// A sharer goes on with another helper.
+mod handover;
 /// The page beside it.
 pub mod page;
 /// What is shown and what lines mean; pure.
@@ -29,6 +31,7 @@ use tokio::{
 
 use self::{
     console::{Console, Typed, print_data, print_note},
+    handover::{Again, Behind, Handover, Step, code_of},
     page::{Page, Wish},
     screen::{Meaning, Screen},
     style::Style,
@@ -37,7 +40,7 @@ use crate::{
     cli,
     config::File,
     error::{Exit, Failure, exit_of},
-    event::{Event, Input},
+    event::{Asked, Event, Input},
     identity::Identity,
     node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
@@ -63,7 +66,7 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let page = open_page(&args.page, args.common.json, &mut console, Role::Helper)?;
     let running = node.invite(identity, valid);
     let mode = args.mode.map(Mode::from);
-    Terminal::new(console, page, Role::Helper, mode, args.common.json)?
+    Terminal::new(console, page, Role::Helper, mode, args.common.json, None)?
         .run(running)
         .await
 }
@@ -85,6 +88,11 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
             ..Durations::default()
         },
         ..of_member(&args.common, &identity)
+    };
+    let again = Again {
+        relays: relays.clone(),
+        options: options.clone(),
+        identity: identity.clone(),
     };
     let mut node = Node::at_nearest(&relays, options).await?;
     let mut console = Console::open(args.common.json)?;
@@ -113,7 +121,8 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
         }
     };
     let running = node.join(introduced, identity, Desktop::X11(None));
-    Terminal::new(console, page, Role::Sharer, None, args.common.json)?
+    let json = args.common.json;
+    Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
         .run(running)
         .await
 }
@@ -261,6 +270,9 @@ struct Terminal {
     /// For the session, which takes them when it can. Waiting for that must not keep its events from being shown: it may
     /// be waiting for just that.
     wishes: VecDeque<Input>,
+    handover: Handover,
+    /// Of the session in front, from 1.
+    number: u32,
 }
 
 impl Terminal {
@@ -270,6 +282,7 @@ impl Terminal {
         role: Role,
         mode: Option<Mode>,
         json: bool,
+        again: Option<Again>,
     ) -> Result<Self, Failure> {
         let screen = Screen::new(role, mode, Style::detect());
         let listen = |kind| signal(kind).map_err(|error| Failure::internal("signals", error));
@@ -285,6 +298,8 @@ impl Terminal {
             json,
             interrupts,
             wishes: VecDeque::new(),
+            handover: Handover::new(again),
+            number: 1,
         })
     }
 
@@ -294,15 +309,24 @@ impl Terminal {
         let mut leaving = false;
         loop {
             let [interrupt, terminate] = &mut self.interrupts;
+            // Another session may take its place.
+            let input = running.input.clone();
             let typed = tokio::select! { biased;
                 _ = interrupt.recv() => Typed::Out,
                 _ = terminate.recv() => Typed::Out,
                 event = running.events.recv() => {
-                    let Some(event) = event else { break };
-                    self.show(&event, &running)?;
+                    match event {
+                        Some(event) => self.show(&event, &running)?,
+                        None if self.goes_on(&mut running).await? => {}
+                        None => break,
+                    }
                     continue;
                 }
-                room = running.input.reserve(), if !self.wishes.is_empty() => {
+                step = self.handover.next() => {
+                    self.take_step(step, &mut running)?;
+                    continue;
+                }
+                room = input.reserve(), if !self.wishes.is_empty() => {
                     match (room, self.wishes.pop_front()) {
                         (Ok(room), Some(wish)) => room.send(wish),
                         // The session has just ended: its last events are on their way.
@@ -314,6 +338,10 @@ impl Terminal {
                     if let Some(page) = &self.page {
                         page.stream(bytes);
                     }
+                    continue;
+                }
+                asked = self.board.next(), if self.wishes.is_empty() => {
+                    self.obey(asked, &running)?;
                     continue;
                 }
                 wish = next_wish(&mut self.page), if self.wishes.is_empty() => {
@@ -333,12 +361,13 @@ impl Terminal {
                 Typed::Out if leaving => break,
                 Typed::Out => {
                     leaving = true;
+                    self.handover.tell(Command::Leave);
                     self.send(Input::Session(Command::Leave))?;
                 }
                 Typed::Line(line) => match self.screen.on_line(&line) {
                     Meaning::Wish(input) => self.send(input)?,
                     Meaning::Say(text) if self.json => {
-                        self.print(&json!({"event": "not_possible", "text": text}))?
+                        self.print(&json!({"event": "not_possible", "text": text}), self.number)?
                     }
                     Meaning::Say(text) => self.console.say(&text)?,
                     Meaning::Nothing => {}
@@ -354,6 +383,8 @@ impl Terminal {
             ..
         } = running;
         drop((events, input));
+        self.board.close().await;
+        self.handover.close().await;
         if let Some(page) = self.page {
             page.close().await;
         }
@@ -363,10 +394,131 @@ impl Terminal {
         outcome.map(|receipt| exit_of(receipt.reason))
     }
 
+    /// What somebody else on this computer wants; the session tells them what it says to it.
+    fn obey(&mut self, asked: Asked, running: &Running) -> Result<(), Failure> {
+        let command = match &asked {
+            Asked::Command(command, _) => Some(command.clone()),
+            Asked::Way(_) => None,
+        };
+        // Full: whoever asked learns that there is no answer.
+        let is_sent = running.asked.try_send(asked).is_ok();
+        if let Some(command) = command.filter(|_| is_sent) {
+            self.acknowledge(&Input::Session(command))?;
+            self.renew(running)?;
+        }
+        Ok(())
+    }
+
+    // ---- hand-over -----------------------------------------------------------------------
+
+    /// Whether there is another session now that the one in front is over.
+    async fn goes_on(&mut self, running: &mut Running) -> Result<bool, Failure> {
+        if let Some(first) = self.handover.behind.take() {
+            self.bring_back(running, first)?;
+            return Ok(true);
+        }
+        if !self.handover.is_joining() {
+            return Ok(false);
+        }
+        // The first helper has not waited.
+        match self.handover.next().await {
+            Step::Joined(joined) => match *joined {
+                Ok(second) => self.bring_forward(running, second)?,
+                Err(failure) => {
+                    tracing::warn!(%failure, "no other helper");
+                    return Ok(false);
+                }
+            },
+            Step::Behind(_) | Step::Over => return Ok(false),
+        }
+        self.take_step(Step::Over, running)?;
+        Ok(true)
+    }
+
+    fn take_step(&mut self, step: Step, running: &mut Running) -> Result<(), Failure> {
+        match step {
+            Step::Joined(joined) => match *joined {
+                Ok(second) => self.bring_forward(running, second)?,
+                Err(failure) => {
+                    let (code, text) = (failure.code, failure.line);
+                    self.show(&Event::NotPossible { code, text }, running)?;
+                    self.send(Input::Session(Command::HandoverFailed))?;
+                }
+            },
+            Step::Behind(event) => self.show_behind(&event)?,
+            Step::Over => {
+                let over = self.handover.behind.take();
+                let over = over.map(|behind| behind.running.outcome);
+                self.handover.over.extend(over);
+            }
+        }
+        self.renew(running)
+    }
+
+    /// The session with the other helper, in front of the one there was.
+    fn bring_forward(&mut self, running: &mut Running, second: Running) -> Result<(), Failure> {
+        let number = self.number + 1;
+        let style = Style::detect();
+        let screen = std::mem::replace(&mut self.screen, Screen::new(Role::Sharer, None, style));
+        self.wishes.clear();
+        self.handover.behind = Some(Behind {
+            running: std::mem::replace(running, second),
+            screen,
+            number: std::mem::replace(&mut self.number, number),
+        });
+        if let Some(page) = &mut self.page {
+            page.bring_forward();
+        }
+        Ok(())
+    }
+
+    /// The one there was, when nothing has come of the other.
+    fn bring_back(&mut self, running: &mut Running, first: Behind) -> Result<(), Failure> {
+        self.screen = first.screen;
+        self.number = first.number;
+        self.wishes.clear();
+        let second = std::mem::replace(running, first.running);
+        self.handover.over.push(second.outcome);
+        if let Some(page) = &mut self.page {
+            page.bring_back();
+        }
+        self.send(Input::Session(Command::HandoverFailed))?;
+        self.renew(running)
+    }
+
+    /// For a person who has the other session in front.
+    fn show_behind(&mut self, event: &Event) -> Result<(), Failure> {
+        let Some(behind) = &mut self.handover.behind else {
+            return Ok(());
+        };
+        if let Some(page) = &self.page {
+            page.show_behind(event);
+        }
+        let (lines, _) = behind.screen.on_event(event, Instant::now());
+        let number = behind.number;
+        if self.json {
+            return self.print(&event.to_json(), number);
+        }
+        for line in lines {
+            self.console.say(&line)?;
+        }
+        Ok(())
+    }
+
+    // ---- the person ----------------------------------------------------------------------
+
     fn send(&mut self, input: Input) -> Result<(), Failure> {
-        let acknowledged = self.screen.sent(&input);
+        self.acknowledge(&input)?;
         self.wishes.push_back(input);
-        match acknowledged {
+        Ok(())
+    }
+
+    /// What is on its way to the session, for this person's eyes.
+    fn acknowledge(&mut self, input: &Input) -> Result<(), Failure> {
+        if let Some(page) = &self.page {
+            page.sent(input);
+        }
+        match self.screen.sent(input) {
             Some(line) if !self.json => self.console.say(&line),
             _ => Ok(()),
         }
@@ -380,8 +532,11 @@ impl Terminal {
             return Ok(());
         }
         let (lines, input) = self.screen.on_event(event, Instant::now());
+        // Whoever reads of it here may look from elsewhere.
+        self.renew(running)?;
+        self.board.tell(event);
         if self.json {
-            self.print(&event.to_json())?;
+            self.print(&event.to_json(), self.number)?;
         } else {
             if let Event::Code { code, .. } = event
                 && !self.console.is_terminal()
@@ -394,14 +549,26 @@ impl Terminal {
         }
         if let Some(input) = input {
             self.send(input)?;
+            self.renew(running)?;
         }
-        self.renew(running)
+        if let Some(code) = code_of(event) {
+            let elevated = self.screen.was_elevated();
+            self.handover.begin(code.clone(), elevated);
+        }
+        if let Event::Session(SessionEvent::Started { .. }) = event {
+            self.handover.started();
+        }
+        Ok(())
     }
 
-    fn print(&self, value: &serde_json::Value) -> Result<(), Failure> {
+    /// `number`: of the session; that of the first goes without saying.
+    fn print(&self, value: &serde_json::Value, number: u32) -> Result<(), Failure> {
         let mut value = value.clone();
         if let Some(object) = value.as_object_mut() {
             object.insert("v".into(), 1.into());
+            if number > 1 {
+                object.insert("session".into(), number.into());
+            }
         }
         print_data(&value.to_string())
     }
@@ -414,7 +581,7 @@ impl Terminal {
             }
             self.screen.set_path(path);
         }
-        self.board.show(&self.screen, &running.measure);
+        self.board.show(&self.screen);
         self.console.set_prompt(self.screen.prompt(Instant::now()))
     }
 }

@@ -163,6 +163,9 @@ impl Player {
     }
 
     async fn wish(&mut self, input: Input) -> Result<(), Failure> {
+        if let Some(page) = &self.page {
+            page.sent(&input);
+        }
         if let Some(line) = self.screen.sent(&input) {
             self.print(&line)?;
         }
@@ -470,7 +473,7 @@ pub(super) async fn part(
                     events,
                     input,
                     frames: _,
-                    measure: _,
+                    asked: _,
                 },
             page,
             ..

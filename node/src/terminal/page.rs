@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::{
     error::{Exit, Failure},
     event::{Event, Input, PathSnapshot, milliseconds},
-    ui::{Colour, FromPage, InputEvent, PageSender, Ui},
+    ui::{Colour, FromPage, InputEvent, More, PageSender, Ui},
 };
 
 /// What somebody wishes on the page.
@@ -122,6 +122,41 @@ impl Page {
         }
     }
 
+    /// Another session is in front; what there was goes on behind it.
+    pub fn bring_forward(&mut self) {
+        self.active = false;
+        self.to.event(json!({"event": "handover_joined"}));
+    }
+
+    /// Nothing has come of it.
+    pub fn bring_back(&mut self) {
+        self.active = true;
+        self.to.event(json!({"event": "handover_over"}));
+    }
+
+    /// Something happened in the session behind.
+    pub fn show_behind(&self, event: &Event) {
+        if !matches!(
+            event,
+            Event::Session(SessionEvent::Media(_) | SessionEvent::Act(_))
+        ) {
+            self.to
+                .event(json!({"event": "behind", "told": event.to_json()}));
+        }
+    }
+
+    /// What this person says and asks for is on the page, wherever it was typed.
+    pub fn sent(&self, input: &Input) {
+        let asked = |what: More| json!({"event": "you", "did": "ask_more", "what": what.name()});
+        self.to.event(match input {
+            Input::Session(Command::Chat(text)) => json!({"event": "chat_sent", "text": text}),
+            Input::Session(Command::AskElevation) => asked(More::Elevation),
+            Input::Session(Command::AskRestart) => asked(More::Restart),
+            Input::Session(Command::AskHandover(_)) => asked(More::Handover),
+            _ => return,
+        });
+    }
+
     /// A frame, or a cursor's shape, as the sharer sent it.
     pub fn stream(&self, bytes: Bytes) {
         stream(&self.to, bytes);
@@ -156,14 +191,21 @@ impl Page {
             FromPage::Allow { mode } => Command::Allow(mode),
             FromPage::Decline => Command::Decline,
             FromPage::Words { same } => Command::SasChecked(same),
-            FromPage::Chat { text } => {
-                self.to.event(json!({"event": "chat_sent", "text": text}));
-                Command::Chat(text)
-            }
+            FromPage::Chat { text } => Command::Chat(text),
             FromPage::Drop => Command::DropMode,
             FromPage::Pause => Command::Pause(true),
             FromPage::Resume => Command::Pause(false),
+            FromPage::Elevate => Command::AskElevation,
+            FromPage::Release => Command::ReleaseElevation,
+            FromPage::Restart => Command::AskRestart,
+            FromPage::HandOver { code } => Command::AskHandover(code),
+            FromPage::AllowMore(More::Elevation) => Command::AllowElevation,
+            FromPage::AllowMore(More::Restart) => Command::AllowRestart,
+            FromPage::AllowMore(More::Handover) => Command::AllowHandover,
+            FromPage::Continue => Command::GoOn,
             FromPage::Leave => Command::Leave,
+            FromPage::ConfirmLeave => Command::ConfirmLeave,
+            FromPage::Stay => Command::Stay,
             FromPage::Choose(_) | FromPage::Gone => return Wish::Nothing,
             // The rest is about the picture, and there is none.
             _ if !self.active => return Wish::Nothing,

@@ -16,7 +16,10 @@ use remora_proto::{
 use serde_json::Value;
 
 use super::style::Style;
-use crate::event::{Event, Input, PathSnapshot, about};
+use crate::{
+    event::{Event, Input, PathSnapshot, about},
+    status::order::What,
+};
 
 /// Where in a session the person is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,7 @@ enum Question {
     Control,
     Elevation,
     Restart,
+    Handover,
 }
 
 /// What a typed line means.
@@ -75,6 +79,7 @@ pub struct Screen {
     question: Option<Question>,
     /// Nothing is heard of the other side; until then it is waited for.
     back_until: Option<Instant>,
+    elevated: bool,
 }
 
 fn wish(command: Command) -> Meaning {
@@ -118,6 +123,7 @@ impl Screen {
             peer_wants_relay: false,
             question: None,
             back_until: None,
+            elevated: false,
         }
     }
 
@@ -133,10 +139,28 @@ impl Screen {
         summary["path"] = path.badge().into();
         summary["peer"] = self.peer.trim_matches(['\u{2068}', '\u{2069}']).into();
         summary["mode"] = mode.into();
+        summary["question"] = self.asked().map(What::name).into();
         summary["bytes"] = path.bytes.into();
         summary["bytes_received"] = path.received.into();
         summary["bytes_sent"] = path.bytes.saturating_sub(path.received).into();
         Some(summary)
+    }
+
+    /// Whether the helper has ever had an administrator's rights in this session.
+    pub fn was_elevated(&self) -> bool {
+        self.elevated
+    }
+
+    /// Sharer: what is asked just now, as `remora allow` names it.
+    fn asked(&self) -> Option<What> {
+        match (self.stage, self.question) {
+            (Stage::Prompted(mode), _) => Some(mode.into()),
+            (_, Some(Question::Control)) => Some(What::Control),
+            (_, Some(Question::Elevation)) => Some(What::Elevation),
+            (_, Some(Question::Restart)) => Some(What::Restart),
+            (_, Some(Question::Handover)) => Some(What::Handover),
+            (_, None) => None,
+        }
     }
 
     /// The path's newest measurement.
@@ -269,6 +293,10 @@ impl Screen {
                 vec![self.consent_prompt(*mode, *upgrade)]
             }
             SessionEvent::AwaitingConsent { within } => {
+                if self.stage == Stage::Trust {
+                    // It was asked for elsewhere on this computer.
+                    self.stage = Stage::Asked;
+                }
                 self.deadline = Some(now + *within);
                 vec![]
             }
@@ -356,8 +384,36 @@ impl Screen {
                     self.peer
                 ))]
             }
+            SessionEvent::HandoverPrompt { .. } => {
+                self.question = Some(Question::Handover);
+                vec![style.strong(&format!(
+                    "{} wants: to HAND YOU OVER to another helper, whom you would see and be asked about first.  /allow or /decline",
+                    self.peer
+                ))]
+            }
+            SessionEvent::HandingOver { .. } => {
+                self.question = None;
+                vec![style.good(&match self.role {
+                    Role::Sharer => format!(
+                        "Looking for the other helper. {} stays until you have agreed with them.",
+                        self.peer
+                    ),
+                    Role::Helper => format!(
+                        "{} is on the way to the other helper; until they have begun, this session goes on without your keys and mouse.",
+                        self.peer
+                    ),
+                })]
+            }
+            SessionEvent::HandoverDeclined => {
+                self.question = None;
+                vec![style.warn("No other helper was let in; the session goes on.")]
+            }
+            SessionEvent::HandoverFailed => vec![style.warn(
+                "Nothing has come of it with the other helper; the session goes on.",
+            )],
             SessionEvent::ElevationGranted => {
                 self.question = None;
+                self.elevated = true;
                 vec![style.warn("Administrator's rights are in use; /release ends that.")]
             }
             SessionEvent::ElevationDeclined => {
@@ -539,6 +595,8 @@ impl Screen {
             }
             (EndReason::SharerLeftSignedOut, Role::Sharer) => "You left, and are signed out".into(),
             (EndReason::SharerLeftSignedOut, Role::Helper) => format!("{peer} left, and is signed out"),
+            (EndReason::HandedOver, Role::Helper) => format!("{peer} goes on with the other helper"),
+            (EndReason::HandedOver, Role::Sharer) => format!("{peer} has handed you over"),
             (EndReason::Reclaimed, _) => "The computer was taken back by somebody there".into(),
             (EndReason::Reconfirm | EndReason::MaxDuration | EndReason::Idle, _) => {
                 "Nobody said that the session is to go on".into()
@@ -639,6 +697,14 @@ impl Screen {
     }
 
     fn slash(&self, command: &str) -> Meaning {
+        if let (Some(code), Role::Helper) = (command.strip_prefix("handover "), self.role) {
+            return match code.parse() {
+                Ok(code) => wish(Command::AskHandover(code)),
+                Err(error) => Meaning::Say(format!(
+                    "{error}; the other helper's `remora invite` shows it."
+                )),
+            };
+        }
         let command = match (command, self.stage, self.role) {
             ("leave" | "quit" | "exit", _, _) => Command::Leave,
             ("same", _, _) => Command::SasChecked(true),
@@ -659,6 +725,9 @@ impl Screen {
             ("allow", _, Role::Sharer) if self.question == Some(Question::Restart) => {
                 Command::AllowRestart
             }
+            ("allow", _, Role::Sharer) if self.question == Some(Question::Handover) => {
+                Command::AllowHandover
+            }
             ("allow", _, Role::Sharer) => Command::Allow(Mode::Control),
             ("decline", _, Role::Sharer) => Command::Decline,
             ("pause", _, Role::Sharer) => Command::Pause(true),
@@ -673,7 +742,7 @@ impl Screen {
     fn help(&self) -> String {
         let own = match self.role {
             Role::Helper => {
-                "/control ask for control   /view give control back   /elevate ask for administrator's rights   /restart ask to restart the computer   /release end administrator's rights"
+                "/control ask for control   /view give control back   /elevate ask for administrator's rights   /restart ask to restart the computer   /release end administrator's rights   /handover CODE to the helper who shows it"
             }
             Role::Sharer => {
                 "/allow   /decline   /view take control back   /pause   /resume   /release take administrator's rights back"

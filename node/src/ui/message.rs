@@ -68,8 +68,27 @@ pub enum FromPage {
     Pause,
     /// Sharer: goes on.
     Resume,
+    /// Helper: asks for an administrator's rights.
+    Elevate,
+    /// Either: ends them.
+    Release,
+    /// Helper: asks to restart the sharer's computer.
+    Restart,
+    /// Helper: asks the sharer to go on with the helper who shows this code.
+    HandOver {
+        /// As typed, parsed.
+        code: Code,
+    },
+    /// Sharer: allows what takes more than a mode, if it is what is asked.
+    AllowMore(More),
+    /// Whoever is asked: the session is to go on.
+    Continue,
     /// Either: ends the session.
     Leave,
+    /// Sharer, warned: leaves all the same.
+    ConfirmLeave,
+    /// Sharer, warned: stays.
+    Stay,
     /// Shows this source.
     Select {
         /// Its id in the `screen` event.
@@ -112,6 +131,29 @@ pub enum FromPage {
     Ready,
     /// The last page has been closed or has lost its connection; everything it held down was released.
     Gone,
+}
+
+/// What takes more than a mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum More {
+    /// An administrator's rights.
+    Elevation,
+    /// A restart.
+    Restart,
+    /// Another helper.
+    Handover,
+}
+
+impl More {
+    /// For the page.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Elevation => "elevation",
+            Self::Restart => "restart",
+            Self::Handover => "handover",
+        }
+    }
 }
 
 /// Keys and pointer.
@@ -205,7 +247,19 @@ enum Wire {
     Drop,
     Pause,
     Resume,
+    Elevate,
+    Release,
+    Restart,
+    HandOver {
+        code: String,
+    },
+    AllowMore {
+        what: More,
+    },
+    Continue,
     Leave,
+    ConfirmLeave,
+    Stay,
     Select {
         source: u16,
     },
@@ -333,7 +387,18 @@ impl FromPage {
             Wire::Drop => Self::Drop,
             Wire::Pause => Self::Pause,
             Wire::Resume => Self::Resume,
+            Wire::Elevate => Self::Elevate,
+            Wire::Release => Self::Release,
+            Wire::Restart => Self::Restart,
+            // No failed join of this page's own: what the page lets through is one.
+            Wire::HandOver { code } => Self::HandOver {
+                code: code.parse().map_err(|_| Invalid::Limit("code"))?,
+            },
+            Wire::AllowMore { what } => Self::AllowMore(what),
+            Wire::Continue => Self::Continue,
             Wire::Leave => Self::Leave,
+            Wire::ConfirmLeave => Self::ConfirmLeave,
+            Wire::Stay => Self::Stay,
             Wire::Select { source } => Self::Select { source },
             Wire::Pointer {
                 x,

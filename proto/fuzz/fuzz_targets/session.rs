@@ -129,7 +129,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn person(byte: u8) -> Command {
-    match byte % 12 {
+    match byte % 16 {
         0 => Command::CaptureUp,
         1 => Command::CaptureFailed,
         2 => Command::Pause(true),
@@ -141,6 +141,9 @@ fn person(byte: u8) -> Command {
         8 => Command::AllowRestart,
         9 => Command::GoOn,
         10 => Command::ConfirmLeave,
+        11 => Command::AllowHandover,
+        12 => Command::HandoverFailed,
+        13 => Command::HandedOver,
         _ => Command::Stay,
     }
 }
@@ -298,6 +301,10 @@ impl Watch {
                 | Event::ElevationReleased
                 | Event::RestartPrompt { .. }
                 | Event::RestartDeclined
+                | Event::HandoverPrompt { .. }
+                | Event::HandingOver { .. }
+                | Event::HandoverDeclined
+                | Event::HandoverFailed
                 | Event::Paused(_)
                 | Event::Covered(_)
                 | Event::Shield { .. }

@@ -1,7 +1,7 @@
 //! What one side says and both take note of: commands and messages alike, so that one table holds for both sides.
 #![expect(
     clippy::wildcard_enum_match_arm,
-    reason = "three of many words are questions"
+    reason = "a few of many words are questions"
 )]
 
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::{
     Check, Command, EndReason, Method, Mode, Refusal, SecurePrompt, Shield, timers::Timer,
 };
 use crate::{
+    code::Code,
     identity::Role,
     wire::message::session::{self as schema, control::Body},
 };
@@ -35,6 +36,7 @@ pub(super) enum Question {
     Restart,
     /// Of no number: nobody waits for an answer.
     Chat,
+    Handover,
 }
 
 /// What one side says.
@@ -57,6 +59,11 @@ pub(super) enum Word {
     AskRestart,
     AllowRestart,
     DeclineRestart,
+    AskHandover(Code),
+    AllowHandover,
+    DeclineHandover,
+    HandoverFailed,
+    HandedOver,
     Covered(Option<SecurePrompt>),
     Shielded(Shield, Duration),
     Check(Check, Duration),
@@ -102,6 +109,8 @@ pub(super) fn number(body: &mut Body) -> Option<(Question, &mut u32)> {
         Body::ElevationAnswer(answer) => Some((Question::Elevation, &mut answer.number)),
         Body::RestartRequest(request) => Some((Question::Restart, &mut request.number)),
         Body::RestartAnswer(answer) => Some((Question::Restart, &mut answer.number)),
+        Body::HandoverRequest(request) => Some((Question::Handover, &mut request.number)),
+        Body::HandoverAnswer(answer) => Some((Question::Handover, &mut answer.number)),
         Body::Refused(refused) => {
             let question = Question::from_schema(refused.question());
             Some((question, &mut refused.number))
@@ -117,6 +126,7 @@ impl Question {
             Self::Elevation => schema::Question::ForElevation,
             Self::Restart => schema::Question::ForRestart,
             Self::Chat => schema::Question::ForChat,
+            Self::Handover => schema::Question::ForHandover,
         }
     }
 
@@ -126,6 +136,7 @@ impl Question {
             schema::Question::ForElevation => Self::Elevation,
             schema::Question::ForRestart => Self::Restart,
             schema::Question::ForChat => Self::Chat,
+            schema::Question::ForHandover => Self::Handover,
         }
     }
 }
@@ -188,6 +199,19 @@ impl Word {
                 allow: false,
                 number: 0,
             }),
+            Self::AskHandover(code) => Body::HandoverRequest(schema::HandoverRequest {
+                number: 0,
+                code: code.to_string(),
+            }),
+            Self::AllowHandover => Body::HandoverAnswer(schema::HandoverAnswer {
+                allow: true,
+                number: 0,
+            }),
+            Self::DeclineHandover => Body::HandoverAnswer(schema::HandoverAnswer {
+                allow: false,
+                number: 0,
+            }),
+            Self::HandoverFailed => Body::HandoverFailed(schema::HandoverFailed {}),
             Self::Covered(prompt) => Body::ScreenPaused(schema::ScreenPaused {
                 paused: prompt.is_some(),
                 takes_keys: prompt.is_some_and(|prompt| prompt.takes_keys),
@@ -221,7 +245,11 @@ impl Word {
                 chat_sent: *chat_sent,
             }),
             // Said by what comes of it.
-            Self::CaptureFailed | Self::Leave | Self::ConfirmLeave | Self::Stay => return None,
+            Self::CaptureFailed
+            | Self::HandedOver
+            | Self::Leave
+            | Self::ConfirmLeave
+            | Self::Stay => return None,
         })
     }
 
@@ -259,6 +287,14 @@ impl Word {
                 true => Self::AllowRestart,
                 false => Self::DeclineRestart,
             },
+            Body::HandoverRequest(request) if !sharers => {
+                Self::AskHandover(request.code.parse().ok()?)
+            }
+            Body::HandoverAnswer(answer) if sharers => match answer.allow {
+                true => Self::AllowHandover,
+                false => Self::DeclineHandover,
+            },
+            Body::HandoverFailed(_) if sharers => Self::HandoverFailed,
             Body::ScreenPaused(paused) if sharers => {
                 Self::Covered(paused.paused.then_some(SecurePrompt {
                     takes_keys: paused.takes_keys,
@@ -310,6 +346,9 @@ impl Word {
             | Body::ElevationAnswer(_)
             | Body::RestartRequest(_)
             | Body::RestartAnswer(_)
+            | Body::HandoverRequest(_)
+            | Body::HandoverAnswer(_)
+            | Body::HandoverFailed(_)
             | Body::ScreenPaused(_)
             | Body::ShieldState(_)
             | Body::Check(_)
@@ -334,6 +373,7 @@ impl Word {
             Self::AskMode(_) => Some(Question::Mode),
             Self::AskElevation => Some(Question::Elevation),
             Self::AskRestart => Some(Question::Restart),
+            Self::AskHandover(_) => Some(Question::Handover),
             _ => None,
         }
     }
@@ -355,6 +395,9 @@ impl Word {
             Self::ReleaseElevation => "elevation ended twice",
             Self::AskRestart => "a request for a restart",
             Self::AllowRestart | Self::DeclineRestart => "an answer to one for a restart",
+            Self::AskHandover(_) => "a request to hand over",
+            Self::AllowHandover | Self::DeclineHandover => "an answer to one to hand over",
+            Self::HandoverFailed | Self::HandedOver => "a hand-over",
             Self::Covered(_) => "a covered screen",
             Self::Shielded(..) => "a shield",
             Self::Check(..) => "a question whether to go on",
@@ -381,6 +424,10 @@ impl Command {
             Self::ReleaseElevation => Word::ReleaseElevation,
             Self::AskRestart => Word::AskRestart,
             Self::AllowRestart => Word::AllowRestart,
+            Self::AskHandover(code) => Word::AskHandover(code.clone()),
+            Self::AllowHandover => Word::AllowHandover,
+            Self::HandoverFailed => Word::HandoverFailed,
+            Self::HandedOver => Word::HandedOver,
             Self::GoOn => Word::GoOn,
             Self::CaptureUp => Word::Started,
             Self::CaptureFailed => Word::CaptureFailed,

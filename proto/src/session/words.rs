@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use super::{Cause, Check, Receipt, SecurePrompt, Shield};
 use crate::{
+    code::Code,
     identity::{Profile, Role},
     org::verdict::Verdict,
     sas::Words,
@@ -110,6 +111,14 @@ pub enum Command {
     AskRestart,
     /// Sharer: allows that.
     AllowRestart,
+    /// Helper: asks the sharer to go on with another helper, who shows this code.
+    AskHandover(Code),
+    /// Sharer: allows that.
+    AllowHandover,
+    /// Sharer, from the program: nothing has come of it.
+    HandoverFailed,
+    /// Sharer, from the program: the session with the other helper has started.
+    HandedOver,
     /// Whoever is asked: the session is to go on.
     GoOn,
     /// Sharer, from the program: the screen is open, or there is none to show.
@@ -142,6 +151,9 @@ impl Command {
             Self::ReleaseElevation => "ending elevation",
             Self::AskRestart => "asking for a restart",
             Self::AllowRestart => "allowing a restart",
+            Self::AskHandover(_) => "handing over",
+            Self::AllowHandover => "allowing to be handed over",
+            Self::HandoverFailed | Self::HandedOver => "being handed over",
             Self::GoOn => "going on",
             Self::CaptureUp => "opening the screen",
             Self::CaptureFailed => "giving up the capture",
@@ -229,6 +241,20 @@ pub enum Event {
     },
     /// It does not restart.
     RestartDeclined,
+    /// Sharer: the helper wants to hand over to another one.
+    HandoverPrompt {
+        /// Time to answer; silence is a no.
+        within: Duration,
+    },
+    /// It was allowed. Sharer: the program is to join with the code, and to say what came of it.
+    HandingOver {
+        /// At the sharer.
+        code: Option<Code>,
+    },
+    /// It was not allowed; the session goes on.
+    HandoverDeclined,
+    /// Nothing has come of it; the session goes on.
+    HandoverFailed,
     /// The other person says something.
     Chat {
         /// Counts from 1.

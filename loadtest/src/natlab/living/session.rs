@@ -180,7 +180,7 @@ impl Living {
             path,
             frames,
             outcome,
-            measure: _,
+            asked: _,
         } = met.helper;
         let mut helper = End::new(events, (input, path, outcome), &mut tasks);
         let Running {
@@ -189,7 +189,7 @@ impl Living {
             path,
             outcome,
             frames: _,
-            measure: _,
+            asked: _,
         } = met.sharer;
         let mut sharer = End::new(events, (input, path, outcome), &mut tasks);
         for end in [&mut helper, &mut sharer] {
