@@ -35,6 +35,8 @@ pub mod control;
 mod deadline;
 /// What a person or a script is told, step by step.
 pub mod event;
+/// Clipboard and files.
+pub mod exchange;
 /// The helper's side of the screen.
 pub mod help;
 /// The relays that the node knows, and its place at one of them.

@@ -28,6 +28,7 @@ use crate::{
     control::{Control, PARK_AFTER},
     error::{Exit, Failure, exit_of},
     event::{Event, Input, PathSnapshot},
+    exchange::Folder,
     homes::{
         Homes, Near,
         attached::{Attached, FAREWELL},
@@ -75,6 +76,7 @@ pub struct Node {
     home: Attached,
     policy: Policy,
     durations: Durations,
+    folder: Folder,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
     _surveying: JoinSet<()>,
@@ -101,6 +103,8 @@ pub struct Options {
     pub only_named: bool,
     /// Whose policy is kept up to date.
     pub member: Option<Arc<Member>>,
+    /// Where files come to that the other person sends.
+    pub folder: Folder,
 }
 
 impl Default for Options {
@@ -113,6 +117,7 @@ impl Default for Options {
             durations: Durations::default(),
             only_named: false,
             member: None,
+            folder: Folder::default(),
         }
     }
 }
@@ -192,6 +197,7 @@ impl Node {
     /// None does: what is wrong with the nearest, and what to do about it.
     pub async fn at_nearest(relays: &[RelayAddr], options: Options) -> Result<Self, Failure> {
         let (mut policy, durations) = (options.policy.clone(), options.durations.clone());
+        let folder = options.folder.clone();
         let mut homes = Homes::find(relays, options).await?;
         let home = homes.settle(&BTreeSet::new()).await?;
         let home = homes.learn(home).await;
@@ -216,6 +222,7 @@ impl Node {
             home,
             policy,
             durations,
+            folder,
             surveyed,
             _surveying: surveying,
             port_map,
@@ -355,6 +362,7 @@ impl Node {
                         asked,
                         picture,
                         backends: Backends::default(),
+                        folder: self.folder.clone(),
                     };
                     self.session(introduced, role, identity, channels).await
                 }
@@ -615,6 +623,7 @@ impl Node {
             home,
             policy: _,
             durations: _,
+            folder: _,
             surveyed: _,
             _surveying: _,
             port_map,

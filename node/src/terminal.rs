@@ -3,6 +3,8 @@
 
 /// Where lines come from and text goes to.
 pub mod console;
+/// Clipboard and files.
+mod exchange;
 /// The page beside it.
 pub mod page;
 /// What is shown and what lines mean; pure.

@@ -25,6 +25,7 @@
 //! Modules, in the order to read them: `state` (main states and regions), `timers` (every duration), `rights` (terms, and
 //! what is allowed now), `reason` (why it ended), `word` (what can be said), `transition` (the table, row by row), `receipt`.
 
+mod grants;
 mod reason;
 mod receipt;
 mod rights;
@@ -37,6 +38,7 @@ mod words;
 use std::{collections::VecDeque, time::Instant};
 
 use bytes::Bytes;
+pub use grants::{Grants, Matter, Way};
 pub use reason::EndReason;
 pub use receipt::{Receipt, SasState};
 pub use rights::{Entry, Kind, LocalEnd, Platform, Rights, Terms};
@@ -94,7 +96,7 @@ pub struct Session {
     /// Sharer: what the helper was last told of a secure prompt.
     covered: Option<SecurePrompt>,
     /// Of the latest question of each kind: the helper's own, at the sharer the one heard.
-    numbers: [u32; 4],
+    numbers: [u32; 5],
     receipt: Receipt,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -120,7 +122,7 @@ impl Session {
             timers,
             began: now,
             covered: None,
-            numbers: [0; 4],
+            numbers: [0; 5],
             receipt: Receipt::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -161,6 +163,10 @@ impl Session {
             prompt: live.covered(),
             frozen_until: (live.shield == Shield::Frozen)
                 .then(|| self.timers.at(Timer::Freeze).unwrap_or(self.began)),
+            grants: match live.pause == Pause::Paused || self.state.is_interrupted() {
+                true => Grants::NONE,
+                false => live.grants,
+            },
         }
     }
 
@@ -196,9 +202,24 @@ impl Session {
         if let Command::Chat(text) = command {
             return self.send_chat(text, now);
         }
-        let word = command.word().or_else(|| self.no());
+        let word = if let Command::Grant { grants, on } = command {
+            self.granting(grants, on)
+        } else {
+            command.word().or_else(|| self.no())
+        };
         let word = word.ok_or(Refusal::BadState(name))?;
         self.say(word, now).map_err(|refusal| refusal.named(name))
+    }
+
+    /// Of grants the sharer says what is to be so, the helper what it would like.
+    fn granting(&self, grants: Grants, on: bool) -> Option<Word> {
+        let held = self.state.live()?.grants;
+        Some(match (self.setup.role, on) {
+            (Role::Sharer, true) => Word::Grant(held | grants),
+            (Role::Sharer, false) => Word::Grant(held.without(grants)),
+            (Role::Helper, true) => Word::AskGrant(grants),
+            (Role::Helper, false) => Word::GiveBack(grants),
+        })
     }
 
     /// What the sharer says no to.

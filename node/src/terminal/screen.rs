@@ -10,13 +10,18 @@ use remora_proto::{
     identity::{Profile, Role, is_unsafe_in_line},
     org::{permission::Permissions, verdict::Verdict},
     rendezvous::CodeEnd,
-    session::{Cause, Check, Command, EndReason, Event as SessionEvent, Mode, Receipt, Shield},
+    session::{
+        Cause, Check, Command, EndReason, Event as SessionEvent, Grants, Mode, Receipt, Shield,
+    },
 };
 
 use serde_json::Value;
 
-use super::style::Style;
-use crate::event::{Event, Input, PathSnapshot, about};
+use super::{exchange, style::Style};
+use crate::{
+    event::{Event, Input, PathSnapshot, about},
+    exchange::signs,
+};
 
 /// Where in a session the person is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +80,8 @@ pub struct Screen {
     question: Option<Question>,
     /// Nothing is heard of the other side; until then it is waited for.
     back_until: Option<Instant>,
+    /// What else may leave either computer.
+    granted: Grants,
 }
 
 fn wish(command: Command) -> Meaning {
@@ -89,7 +96,7 @@ fn clock(duration: Duration) -> String {
 
 /// Text of the other person, fenced so that it can neither move the cursor nor reorder our words: controls are
 /// replaced, and it stands in a first-strong isolate (Unicode TR9 §2.4).
-fn fenced(text: &str) -> String {
+pub(super) fn fenced(text: &str) -> String {
     let clean: String = text
         .chars()
         .map(|c| if is_unsafe_in_line(c) { '\u{fffd}' } else { c })
@@ -118,6 +125,7 @@ impl Screen {
             peer_wants_relay: false,
             question: None,
             back_until: None,
+            granted: Grants::NONE,
         }
     }
 
@@ -193,6 +201,7 @@ impl Screen {
                 "The relay goes away for maintenance in {}; this session will end then.",
                 clock(*within)
             ))],
+            Event::Exchange(told) => exchange::told(told, &self.peer, style),
             Event::ChatWanted => vec![style.dim("To say something, type it here and press Enter.")],
             Event::NotPossible { text, .. } => vec![style.warn(&format!("Not now: {text}."))],
             Event::Session(event) => return self.on_session_event(event, now),
@@ -322,7 +331,14 @@ impl Screen {
                 vec![style.warn("Paused: nothing is shown, no input is taken.")]
             }
             SessionEvent::Paused(false) => vec![style.good("Resumed.")],
-            SessionEvent::Media(_) => vec![],
+            SessionEvent::Media(_) | SessionEvent::Exchange(_) => vec![],
+            SessionEvent::Granted(grants) => {
+                self.granted = *grants;
+                vec![exchange::granted(*grants, self.role, style)]
+            }
+            SessionEvent::GrantWanted(grants) => {
+                vec![exchange::wanted(*grants, &self.peer, style)]
+            }
             SessionEvent::UpgradeDeclined => {
                 self.stage = Stage::Active {
                     mode: Mode::View,
@@ -614,7 +630,11 @@ impl Screen {
                     .as_ref()
                     .map(PathSnapshot::badge)
                     .unwrap_or_default();
-                format!("● {mode} · {since} · {badge} > ")
+                let signs = match signs(self.granted, self.role) {
+                    none if none.is_empty() => none,
+                    signs => format!(" · {signs}"),
+                };
+                format!("● {mode} · {since} · {badge}{signs} > ")
             }
             (Stage::Ended, _) => String::new(),
         }
@@ -639,6 +659,9 @@ impl Screen {
     }
 
     fn slash(&self, command: &str) -> Meaning {
+        if let Some(meaning) = exchange::slash(command, self.role) {
+            return meaning;
+        }
         let command = match (command, self.stage, self.role) {
             ("leave" | "quit" | "exit", _, _) => Command::Leave,
             ("same", _, _) => Command::SasChecked(true),
@@ -680,7 +703,8 @@ impl Screen {
             }
         };
         format!(
-            "/leave   {own}   /same or /differ: the words   /relay or /direct: which way to go   //text: chat that begins with /"
+            "/leave   {own}   /same or /differ: the words   /relay or /direct: which way to go   {}   //text: chat that begins with /",
+            exchange::HELP
         )
     }
 

@@ -1,6 +1,6 @@
 //! Where a session is: one main state, and beside it what is told apart while people look (SESSION.md §1.3).
 
-use super::{EndReason, Mode};
+use super::{EndReason, Grants, Mode};
 
 /// A main state, with what only it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,10 @@ pub(super) struct Live {
     pub(super) prompt: Option<SecurePrompt>,
     /// Somebody has to say that the session is to go on.
     pub(super) check: Option<Check>,
+    /// What else may leave either computer.
+    pub(super) grants: Grants,
+    /// Sharer: what the helper has asked for of that, and did not get.
+    pub(super) wanted: Grants,
 }
 
 /// Why a session is INTERRUPTED.
@@ -150,6 +154,8 @@ impl Live {
             pause: Pause::Live,
             prompt: None,
             check: None,
+            grants: Grants::NONE,
+            wanted: Grants::NONE,
         }
     }
 

@@ -11,8 +11,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Act, Cause, Check, Elevation, EndReason, Event, Kind, LocalEnd, Method, Mode, Pause, Refusal,
-    SasState, Session, Shield, T_CONSENT,
+    Act, Cause, Check, Elevation, EndReason, Event, Grants, Kind, LocalEnd, Matter, Method, Mode,
+    Pause, Refusal, SasState, Session, Shield, T_CONSENT,
     state::{Ask, Before, Live, State as S},
     timers::Timer as T,
     word::{
@@ -360,6 +360,29 @@ impl Session {
                 self.finish(reason, now);
             }
 
+            // ---- clipboard and files: each way is the sharer's to grant (§1.5) ----
+            (S::Active(live) | S::Interrupted(live, _), Says(Sharer, W::Grant(grants)))
+                if grants != live.grants =>
+            {
+                return self.grant(live, grants);
+            }
+            (S::Active(live), Says(Helper, W::AskGrant(grants))) if !live.grants.covers(grants) => {
+                return self.grant_asked(live, grants);
+            }
+            // What is granted then the sharer says.
+            (S::Active(live), Says(Helper, W::GiveBack(grants)))
+                if live.grants.without(grants) != live.grants =>
+            {
+                if self.is_sharer() {
+                    self.granted(live.grants.without(grants));
+                }
+            }
+            (S::Active(_) | S::Interrupted(..), Says(who, W::Exchange(body))) => {
+                if who != me {
+                    self.events.push_back(Event::Exchange(body));
+                }
+            }
+
             // ---- the picture, once there is one ----
             (S::Active(_) | S::Interrupted(..), Says(who, W::Media(body))) => {
                 if who != me {
@@ -547,13 +570,62 @@ impl Session {
         match question {
             Question::Mode => self.answered(Ask::Control),
             Question::Restart => self.answered(Ask::Restart),
-            Question::Chat => {}
+            Question::Chat | Question::Grant => {}
             Question::Elevation => {
                 self.timers.stop(&[T::Elevation]);
                 self.change(|live| live.elevation = Elevation::None);
             }
         }
         self.events.push_back(Event::Refused(why));
+    }
+
+    // ---- clipboard and files -------------------------------------------------------------
+
+    /// Of the helper's own terms only what it must not take part in counts.
+    fn may_grant(&self, matter: Matter) -> Result<(), Refusal> {
+        self.setup.terms.may_exchange(matter)?;
+        let vouched = self.setup.verdict.as_ref().is_ok_and(|it| it.verified);
+        match self.is_sharer() && !vouched && self.receipt.sas != SasState::Verified {
+            true => Err(Refusal::Unverified),
+            false => Ok(()),
+        }
+    }
+
+    fn grant(&mut self, live: Live, grants: Grants) -> Done {
+        if self.is_sharer() {
+            for (matter, _) in grants.without(live.grants).iter() {
+                self.may_grant(matter)?;
+            }
+        }
+        let permitted = grants.only(|matter| self.may_grant(matter).is_ok());
+        self.change(|live| {
+            live.grants = permitted;
+            live.wanted = Grants::NONE;
+        });
+        self.events.push_back(Event::Granted(permitted));
+        Ok(())
+    }
+
+    fn grant_asked(&mut self, live: Live, grants: Grants) -> Done {
+        for (matter, _) in grants.iter() {
+            self.may_grant(matter)?;
+        }
+        // What is asked for again is no news.
+        let news = grants.without(live.grants).without(live.wanted);
+        if self.is_sharer() && !news.is_empty() {
+            self.change(|live| live.wanted = live.wanted | news);
+            self.events.push_back(Event::GrantWanted(news));
+        }
+        Ok(())
+    }
+
+    /// Less is granted than before, and not because the sharer said so.
+    fn granted(&mut self, grants: Grants) {
+        self.change(|live| live.grants = grants);
+        if self.is_sharer() {
+            self.tell(&W::Grant(grants));
+        }
+        self.events.push_back(Event::Granted(grants));
     }
 
     // ---- elevation, shield, restart ------------------------------------------------------
@@ -810,6 +882,10 @@ impl Session {
         } else if live.elevation != Elevation::None && self.setup.may_elevate().is_err() {
             self.withdraw_elevation(); // 25
         }
+        let permitted = live.grants.only(|matter| self.may_grant(matter).is_ok());
+        if permitted != live.grants {
+            self.granted(permitted);
+        }
         // More than is permitted now cannot be allowed any more.
         let ask = self.state.live().and_then(|live| live.ask);
         let over = match ask {
@@ -927,7 +1003,7 @@ impl Live {
             Question::Mode => self.ask == Some(Ask::Control),
             Question::Restart => self.ask == Some(Ask::Restart),
             Question::Elevation => self.elevation == Elevation::Asked,
-            Question::Chat => true,
+            Question::Chat | Question::Grant => true,
         }
     }
 }

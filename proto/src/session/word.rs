@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    Check, Command, EndReason, Method, Mode, Refusal, SecurePrompt, Shield, timers::Timer,
+    Check, Command, EndReason, Grants, Method, Mode, Refusal, SecurePrompt, Shield, timers::Timer,
 };
 use crate::{
     identity::Role,
@@ -35,6 +35,7 @@ pub(super) enum Question {
     Restart,
     /// Of no number: nobody waits for an answer.
     Chat,
+    Grant,
 }
 
 /// What one side says.
@@ -63,6 +64,10 @@ pub(super) enum Word {
     GoOn,
     CaptureFailed,
     Media(Body),
+    Grant(Grants),
+    AskGrant(Grants),
+    GiveBack(Grants),
+    Exchange(Body),
     Leave,
     ConfirmLeave,
     Stay,
@@ -102,6 +107,7 @@ pub(super) fn number(body: &mut Body) -> Option<(Question, &mut u32)> {
         Body::ElevationAnswer(answer) => Some((Question::Elevation, &mut answer.number)),
         Body::RestartRequest(request) => Some((Question::Restart, &mut request.number)),
         Body::RestartAnswer(answer) => Some((Question::Restart, &mut answer.number)),
+        Body::GrantRequest(request) => Some((Question::Grant, &mut request.number)),
         Body::Refused(refused) => {
             let question = Question::from_schema(refused.question());
             Some((question, &mut refused.number))
@@ -117,6 +123,7 @@ impl Question {
             Self::Elevation => schema::Question::ForElevation,
             Self::Restart => schema::Question::ForRestart,
             Self::Chat => schema::Question::ForChat,
+            Self::Grant => schema::Question::ForGrant,
         }
     }
 
@@ -126,8 +133,17 @@ impl Question {
             schema::Question::ForElevation => Self::Elevation,
             schema::Question::ForRestart => Self::Restart,
             schema::Question::ForChat => Self::Chat,
+            schema::Question::ForGrant => Self::Grant,
         }
     }
+}
+
+fn grant_request(grants: Grants, gives_back: bool) -> Body {
+    Body::GrantRequest(schema::GrantRequest {
+        number: 0,
+        grants: Some(grants.to_schema()),
+        gives_back,
+    })
 }
 
 fn millis(time: Duration) -> u32 {
@@ -215,7 +231,10 @@ impl Word {
                 })
             }
             Self::GoOn => Body::GoOn(schema::GoOn {}),
-            Self::Media(body) => body.clone(),
+            Self::Grant(grants) => Body::Grants(grants.to_schema()),
+            Self::AskGrant(grants) => grant_request(*grants, false),
+            Self::GiveBack(grants) => grant_request(*grants, true),
+            Self::Media(body) | Self::Exchange(body) => body.clone(),
             Self::Ended { reason, chat_sent } => Body::Ended(schema::Ended {
                 reason: reason.to_schema().into(),
                 chat_sent: *chat_sent,
@@ -299,6 +318,19 @@ impl Word {
             {
                 Self::Media(body)
             }
+            Body::Grants(grants) if sharers => Self::Grant(Grants::from_schema(grants)),
+            Body::GrantRequest(request) if !sharers => {
+                let grants = Grants::from_schema(request.grants.unwrap_or_default());
+                match request.gives_back {
+                    true => Self::GiveBack(grants),
+                    false => Self::AskGrant(grants),
+                }
+            }
+            Body::ClipboardOffer(_)
+            | Body::ClipboardRequest(_)
+            | Body::FileOffer(_)
+            | Body::FileAccept(_)
+            | Body::FileEnd(_) => Self::Exchange(body),
             // The other role's, or, of relays, none of the session's.
             Body::ModeRequest(_)
             | Body::ConsentPrompted(_)
@@ -322,6 +354,8 @@ impl Word {
             | Body::Pointer(_)
             | Body::PenStroke(_)
             | Body::PenClear(_)
+            | Body::Grants(_)
+            | Body::GrantRequest(_)
             | Body::Relays(_)
             | Body::Measured(_)
             | Body::Moving(_) => return None,
@@ -334,6 +368,7 @@ impl Word {
             Self::AskMode(_) => Some(Question::Mode),
             Self::AskElevation => Some(Question::Elevation),
             Self::AskRestart => Some(Question::Restart),
+            Self::AskGrant(_) | Self::GiveBack(_) => Some(Question::Grant),
             _ => None,
         }
     }
@@ -361,6 +396,10 @@ impl Word {
             Self::GoOn => "an answer whether to go on",
             Self::CaptureFailed => "a failed capture",
             Self::Media(_) => "a picture before its time",
+            Self::Grant(_) => "a grant of what is granted",
+            Self::AskGrant(_) => "a request for what is granted",
+            Self::GiveBack(_) => "giving back what was not granted",
+            Self::Exchange(_) => "an exchange before its time",
             Self::Leave | Self::ConfirmLeave | Self::Stay => "leaving",
             Self::Ended { .. } => "an end",
         }
@@ -388,7 +427,8 @@ impl Command {
             Self::Leave => Word::Leave,
             Self::ConfirmLeave => Word::ConfirmLeave,
             Self::Stay => Word::Stay,
-            Self::Decline | Self::Chat(_) => return None,
+            Self::Exchange(body) => Word::Exchange(body.clone()),
+            Self::Decline | Self::Chat(_) | Self::Grant { .. } => return None,
         })
     }
 }

@@ -302,6 +302,7 @@ pub(crate) fn deliver(to: &mut Session, transmits: Vec<Transmit>, now: Instant) 
                             | Body::ElevationRequest(_)
                             | Body::ElevationReleased(_)
                             | Body::RestartRequest(_)
+                            | Body::GrantRequest(_)
                     );
                 let done = to.handle_control(Control { body: Some(body) }, now);
                 assert!(done.is_ok() || may_fail, "{done:?}");
