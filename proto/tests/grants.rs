@@ -1,10 +1,5 @@
 //! Clipboard and files, as the session's machine sees them: what may leave either computer is the sharer's to grant, each way on its
 //! own (SESSION.md §1.5), and forbidden where policy says so.
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a test looks for one thing among many"
-)]
-
 mod pair;
 mod people;
 

@@ -32,13 +32,12 @@ impl FileName {
             .collect();
         // A leading dot hides it; dots and spaces at the end are lost on Windows.
         let at_edge = |c: char| c == '.' || c.is_whitespace();
-        let cut = cut(kept.trim_matches(at_edge));
-        let name = match cut.trim_matches(at_edge) {
+        let name = match kept.trim_matches(at_edge) {
             "" => NAMELESS.to_owned(),
-            name if is_device(name) => format!("_{name}"),
-            name => name.to_owned(),
+            name if is_device(name) => cut(&format!("_{name}")),
+            name => cut(name),
         };
-        Self(name)
+        Self(name.trim_matches(at_edge).to_owned())
     }
 
     /// As it stands.
