@@ -13,6 +13,8 @@
 mod carry;
 /// The folder that files come into.
 mod folder;
+/// The X11 clipboard.
+mod selection;
 /// A file that is offered.
 mod source;
 /// What is told, what is wished.
@@ -43,13 +45,17 @@ use tokio_util::sync::CancellationToken;
 use self::{
     carry::{Opened, Progress, Received, Sent, Teller},
     folder::Part,
+    selection::{FromSelection, Selection, ToSelection},
     source::Source,
 };
 pub use self::{
     folder::Folder,
     told::{Told, Wish, grants_json, signs},
 };
-use crate::{event::Event, share::sharing::ToSession};
+use crate::{
+    event::Event,
+    share::{desktop::Desktop, sharing::ToSession},
+};
 
 /// What the session says. Full: it waits, for this task never waits for it.
 const QUEUE_TOLD: usize = 64;
@@ -65,6 +71,22 @@ pub(crate) enum ToExchange {
     Heard(Body),
     /// This side's person wants that.
     Wish(Wish),
+    /// Both cards are known.
+    Trusted,
+}
+
+/// What this side brings along.
+#[derive(Debug)]
+pub(crate) struct ThisSide {
+    pub(crate) role: Role,
+    /// Where files come to.
+    pub(crate) folder: Folder,
+    /// Whose clipboard takes part.
+    pub(crate) desktop: Desktop,
+    /// Of its card.
+    pub(crate) portrait: Option<Bytes>,
+    /// Hash of the other's, if somebody vouches for it.
+    pub(crate) signed: Option<[u8; 32]>,
 }
 
 /// The task, from the session's side.
@@ -78,14 +100,13 @@ pub(crate) struct Handle {
 impl Handle {
     /// Nothing is granted yet.
     pub(crate) fn start(
-        role: Role,
-        folder: Folder,
+        this_side: ThisSide,
         connection: Connection,
         session: mpsc::Sender<ToSession>,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let (to, told) = mpsc::channel(QUEUE_TOLD);
-        let exchange = Exchange::new(role, folder, connection, events);
+        let exchange = Exchange::new(this_side, connection, events);
         let task = tokio::spawn(exchange.run(told, session));
         let grants = Grants::NONE;
         Self { to, task, grants }
@@ -124,6 +145,8 @@ enum Done {
     TextCame(u32, Option<Bytes>),
     Sent(u32, Sent),
     Received(u32, Received),
+    PortraitSent,
+    PortraitCame(Option<Bytes>),
 }
 
 #[derive(Debug)]
@@ -131,6 +154,13 @@ struct Exchange {
     files: Files,
     clipboard: Clipboard,
     folder: Folder,
+    desktop: Desktop,
+    /// While the clipboard is granted, on a display that has one.
+    selection: Option<(Selection, mpsc::Receiver<FromSelection>)>,
+    /// The person wants to see the text, beside whoever inserts it.
+    asked: bool,
+    portrait: Option<Bytes>,
+    signed: Option<[u8; 32]>,
     connection: Connection,
     events: mpsc::Sender<Event>,
     /// For the session.
@@ -148,17 +178,24 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn new(
-        role: Role,
-        folder: Folder,
-        connection: Connection,
-        events: mpsc::Sender<Event>,
-    ) -> Self {
+    fn new(this_side: ThisSide, connection: Connection, events: mpsc::Sender<Event>) -> Self {
+        let ThisSide {
+            role,
+            folder,
+            desktop,
+            portrait,
+            signed,
+        } = this_side;
         let (progress, progressed) = mpsc::channel(QUEUE_PROGRESS);
         Self {
             files: Files::new(role),
             clipboard: Clipboard::new(role),
             folder,
+            desktop,
+            selection: None,
+            asked: false,
+            portrait,
+            signed,
             connection,
             events,
             said: VecDeque::new(),
@@ -191,6 +228,7 @@ impl Exchange {
                     Ok(done) => self.handle(done).await,
                     Err(error) => tracing::error!(%error, "a part of an exchange"),
                 },
+                copied = copied(&mut self.selection) => self.copied(copied),
                 Some(progress) = self.progressed.recv() => {
                     let Progress { whose, number, done, bytes } = progress;
                     self.tell(Told::FileProgress { whose, number, done, bytes }).await;
@@ -206,6 +244,11 @@ impl Exchange {
             self.drain().await;
         }
         self.jobs.shutdown().await;
+        // Joins a thread, which may wait for its display.
+        let selection = self.selection.take();
+        if spawn_blocking(move || drop(selection)).await.is_err() {
+            tracing::error!("the clipboard was not closed properly");
+        }
     }
 
     async fn tell(&self, told: Told) {
@@ -227,12 +270,63 @@ impl Exchange {
             ToExchange::Grants(grants) => {
                 self.files.handle_grants(grants);
                 self.clipboard.handle_grants(grants);
+                self.attend().await;
+            }
+            ToExchange::Trusted => {
+                if let Some(portrait) = self.portrait.take() {
+                    let connection = self.connection.clone();
+                    self.jobs.spawn(async move {
+                        carry::send_portrait(connection, portrait).await;
+                        Done::PortraitSent
+                    });
+                }
             }
             ToExchange::Heard(body) => {
                 self.clipboard.handle_message(&body);
                 self.files.handle_message(&body);
             }
             ToExchange::Wish(wish) => self.wish(wish).await,
+        }
+    }
+
+    /// Opens the display's clipboard while that is granted, and says what is to be done with it.
+    async fn attend(&mut self) {
+        let (sends, receives) = (self.clipboard.may_send(), self.clipboard.may_receive());
+        if !sends && !receives {
+            let selection = self.selection.take();
+            if spawn_blocking(move || drop(selection)).await.is_err() {
+                tracing::error!("the clipboard was not closed properly");
+            }
+            return;
+        }
+        if self.selection.is_none()
+            && let Desktop::X11(display) = &self.desktop
+        {
+            match Selection::open(display.as_deref()) {
+                Ok(selection) => self.selection = Some(selection),
+                // The page and the terminal still have it.
+                Err(error) => tracing::debug!(%error, "no clipboard on this display"),
+            }
+        }
+        self.order(ToSelection::Watch(sends));
+    }
+
+    fn order(&self, order: ToSelection) {
+        if let Some((selection, _)) = &self.selection {
+            selection.tell(order);
+        }
+    }
+
+    /// On the display; `None`: it is gone.
+    fn copied(&mut self, copied: Option<FromSelection>) {
+        match copied {
+            Some(FromSelection::Local(text)) => self.clipboard.handle_local(text),
+            Some(FromSelection::Wanted) => {
+                if self.clipboard.handle_wanted().is_err() {
+                    self.order(ToSelection::Withdrawn);
+                }
+            }
+            None => self.selection = None,
         }
     }
 
@@ -257,7 +351,9 @@ impl Exchange {
                 Ok(())
             }
             Wish::Paste => {
+                self.asked = true;
                 if let Err(nothing) = self.clipboard.handle_wanted() {
+                    self.asked = false;
                     self.not_possible("CLIPBOARD_EMPTY", nothing.to_string())
                         .await;
                 }
@@ -286,10 +382,20 @@ impl Exchange {
                     });
                 }
                 clipboard::Output::Offered(bytes) => {
+                    self.order(ToSelection::Offered);
                     self.tell(Told::ClipboardOffered(bytes)).await;
                 }
-                clipboard::Output::Withdrawn => self.tell(Told::ClipboardOffered(0)).await,
-                clipboard::Output::Came(text) => self.tell(Told::Clipboard(text)).await,
+                clipboard::Output::Withdrawn => {
+                    self.order(ToSelection::Withdrawn);
+                    self.tell(Told::ClipboardOffered(0)).await;
+                }
+                clipboard::Output::Came(text) => {
+                    self.order(ToSelection::Text(text.clone()));
+                    // What is inserted elsewhere need not stand in a terminal.
+                    if std::mem::take(&mut self.asked) {
+                        self.tell(Told::Clipboard(text)).await;
+                    }
+                }
             }
         }
     }
@@ -410,6 +516,8 @@ impl Exchange {
             }
             Done::Opened(Some(opened)) => self.opened(opened),
             Done::Opened(None) => tracing::debug!("a stream of an unknown kind"),
+            Done::PortraitSent | Done::PortraitCame(None) => {}
+            Done::PortraitCame(Some(png)) => self.tell(Told::Portrait(png)).await,
             Done::TextSent => self.clipboard.handle_sent(),
             Done::TextCame(number, Some(text)) => self.clipboard.handle_content(number, text),
             Done::TextCame(_, None) => tracing::debug!("the clipboard's text did not come"),
@@ -449,6 +557,14 @@ impl Exchange {
                     Done::TextCame(number, carry::receive_text(stream).await)
                 });
             }
+            StreamKind::Picture if self.signed.is_some() => {
+                // Once.
+                if let Some(signed) = self.signed.take() {
+                    self.jobs.spawn(async move {
+                        Done::PortraitCame(carry::receive_portrait(stream, signed).await)
+                    });
+                }
+            }
             StreamKind::File if self.files.handle_stream(number, offset).is_some() => {
                 let Some(part) = self.parts.remove(&number) else {
                     return self.files.handle_over(Whose::Theirs, number, Over::Failed);
@@ -459,13 +575,24 @@ impl Exchange {
                     Done::Received(number, received)
                 });
             }
-            StreamKind::File
+            StreamKind::Picture
+            | StreamKind::File
             | StreamKind::Unspecified
             | StreamKind::Control
             | StreamKind::Chat
             | StreamKind::Input
             | StreamKind::Path => tracing::debug!(?kind, number, "a stream that nobody waits for"),
         }
+    }
+}
+
+/// What happens on the display; waits for ever without one.
+async fn copied(
+    selection: &mut Option<(Selection, mpsc::Receiver<FromSelection>)>,
+) -> Option<FromSelection> {
+    match selection {
+        Some((_, from)) => from.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -41,10 +41,14 @@ pub mod exchange;
 pub mod help;
 /// The relays that the node knows, and its place at one of them.
 pub mod homes;
+/// A code as a link.
+pub mod link;
 /// Builds the parts and runs one session.
 pub mod node;
 /// One UDP socket; virtual sockets for quinn; frames through the relay.
 pub mod path;
+/// The picture on somebody's card.
+pub mod portrait;
 /// Drives the machines that turn a code into keys.
 pub mod rendezvous;
 /// Drives the session's machine over the inner connection.

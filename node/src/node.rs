@@ -77,6 +77,7 @@ pub struct Node {
     policy: Policy,
     durations: Durations,
     folder: Folder,
+    display: Option<String>,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
     _surveying: JoinSet<()>,
@@ -105,6 +106,8 @@ pub struct Options {
     pub member: Option<Arc<Member>>,
     /// Where files come to that the other person sends.
     pub folder: Folder,
+    /// As the helper: the X11 display whose clipboard may take part; `None`: that of `DISPLAY`.
+    pub display: Option<String>,
 }
 
 impl Default for Options {
@@ -118,6 +121,7 @@ impl Default for Options {
             only_named: false,
             member: None,
             folder: Folder::default(),
+            display: None,
         }
     }
 }
@@ -197,7 +201,7 @@ impl Node {
     /// None does: what is wrong with the nearest, and what to do about it.
     pub async fn at_nearest(relays: &[RelayAddr], options: Options) -> Result<Self, Failure> {
         let (mut policy, durations) = (options.policy.clone(), options.durations.clone());
-        let folder = options.folder.clone();
+        let (folder, display) = (options.folder.clone(), options.display.clone());
         let mut homes = Homes::find(relays, options).await?;
         let home = homes.settle(&BTreeSet::new()).await?;
         let home = homes.learn(home).await;
@@ -223,6 +227,7 @@ impl Node {
             policy,
             durations,
             folder,
+            display,
             surveyed,
             _surveying: surveying,
             port_map,
@@ -341,11 +346,16 @@ impl Node {
         let (path, path_rx) = watch::channel(PathSnapshot::default());
         let (measure, asked) = mpsc::channel(QUEUE_MEASUREMENTS);
         let (frames_tx, frames) = mpsc::channel(QUEUE_FRAMES);
-        let (role, picture) = match &begin {
-            Begin::Wait(_) => (Role::Helper, Picture::Viewer(frames_tx)),
+        let (role, picture, desktop) = match &begin {
+            Begin::Wait(_) => (
+                Role::Helper,
+                Picture::Viewer(frames_tx),
+                Desktop::X11(self.display.clone()),
+            ),
             Begin::Introduced(_, desktop) => (
                 Role::Sharer,
                 Picture::Screen(Box::new(Sharing::new(desktop.clone()))),
+                desktop.clone(),
             ),
         };
         let outcome = tokio::spawn(async move {
@@ -363,6 +373,7 @@ impl Node {
                         picture,
                         backends: Backends::default(),
                         folder: self.folder.clone(),
+                        desktop,
                     };
                     self.session(introduced, role, identity, channels).await
                 }
@@ -521,7 +532,11 @@ impl Node {
         identity: Identity,
         channels: Channels,
     ) -> Outcome {
-        let Introduced { allocation, keys } = introduced;
+        let Introduced {
+            allocation,
+            keys,
+            entry,
+        } = introduced;
         let (session, side) = (allocation.session, allocation.side);
         let nonce = Nonce::generate(&mut Random::system());
         let introduction = Introduction {
@@ -581,6 +596,7 @@ impl Node {
             terms: Terms {
                 platform: channels.backends.platform(),
                 durations: self.durations,
+                entry,
                 ..Terms::default()
             },
         };
@@ -624,6 +640,7 @@ impl Node {
             policy: _,
             durations: _,
             folder: _,
+            display: _,
             surveyed: _,
             _surveying: _,
             port_map,

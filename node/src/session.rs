@@ -52,7 +52,10 @@ use crate::{
     help::incoming,
     identity::Identity,
     path::{congestion::WayNumber, mover},
-    share::sharing::{self, Sharing, ToScreen, ToSession},
+    share::{
+        desktop::Desktop,
+        sharing::{self, Sharing, ToScreen, ToSession},
+    },
 };
 
 /// Messages between a stream's task and the machine. Full means that the network (writers) or the person's program
@@ -93,6 +96,8 @@ pub struct Channels {
     pub backends: Backends,
     /// Where files come to.
     pub folder: Folder,
+    /// Whose clipboard takes part.
+    pub desktop: Desktop,
 }
 
 /// The task that keeps relays, from the session's side.
@@ -141,6 +146,13 @@ impl Judge {
             member.refresh();
         }
         self.identity.judge(&self.peer.introduction, self.peer.node)
+    }
+
+    /// The hash of the other's picture, if whoever vouches for the other has signed it.
+    fn signed_portrait(&self, verdict: &Result<Verdict, verdict::Refusal>) -> Option<[u8; 32]> {
+        let papers = self.peer.introduction.papers.as_ref()?;
+        let is_verified = verdict.as_ref().is_ok_and(|verdict| verdict.verified);
+        papers.credential.picture.filter(|_| is_verified)
     }
 }
 
@@ -203,9 +215,15 @@ pub async fn run(
     writers.spawn(write(input.send, input_rx));
     let (keys, keys_rx) = mpsc::channel(QUEUE_MESSAGES);
     let (to_session, mut from_beside) = mpsc::channel(QUEUE_MESSAGES);
+    let this_side = exchange::ThisSide {
+        role: setup.role,
+        folder: channels.folder,
+        desktop: channels.desktop,
+        portrait: judge.identity.portrait.clone(),
+        signed: judge.signed_portrait(&setup.verdict),
+    };
     let exchange = exchange::Handle::start(
-        setup.role,
-        channels.folder,
+        this_side,
         connection.clone(),
         to_session.clone(),
         channels.events.clone(),
@@ -485,7 +503,7 @@ fn instead_of(act: Act) -> Option<Command> {
         Act::Elevate => Some(Command::ReleaseElevation),
         // Nothing is shown of a screen that others can see.
         Act::Shield => Some(Command::CaptureFailed),
-        Act::Unelevate | Act::Unshield | Act::Restart | Act::SignOut => None,
+        Act::Unelevate | Act::Unshield | Act::Restart | Act::SignOut | Act::PowerKey { .. } => None,
     }
 }
 
@@ -501,6 +519,7 @@ async fn publish(
         match &event {
             SessionEvent::Trust { peer, .. } => {
                 beside.tell(ToScreen::Helper(peer.full_name.clone()));
+                beside.exchange(ToExchange::Trusted).await;
             }
             // Nobody but the screen is interested.
             SessionEvent::Media(_) if beside.screen.is_some() => {

@@ -2,6 +2,7 @@
 
 import { chat } from '/chat.js';
 import { h, id, say, set, show } from '/dom.js';
+import { exchange } from '/exchange.js';
 import { icon } from '/icons.js';
 import { avatar, card, words } from '/parts.js';
 import { peerName } from '/state.js';
@@ -144,6 +145,9 @@ export function viewerScreen(app) {
   const talkTool = tool('chat', t('tool.chat'), () => openChat(!chatOpen));
   const unread = h('span.count', { hidden: true, 'aria-hidden': 'true' });
   talkTool.element.append(unread);
+  const swap = tool('swap', t('exchange.title'));
+  const shares = exchange(app);
+  const sharesPanel = panel(swap.element, t('exchange.title'), shares.element);
   const restart = tool('restart', t('tool.restart'));
   restart.off(t('tool.restart.why'));
   const tasks = tool('tasks', t('tool.tasks'));
@@ -164,7 +168,7 @@ export function viewerScreen(app) {
   const statsPanel = panel(path, t('stats.title'), h('div.stats', h('h2', t('stats.title')), numbers));
 
   const bar = h('div.bar', { role: 'toolbar', 'aria-label': t('view.tools') },
-    who, h('div.tools', control.element, elevate.element, monitor.element, laser.element, pen.element, sizes.element, talkTool.element, restart.element, tasks.element), path, leave);
+    who, h('div.tools', control.element, elevate.element, monitor.element, laser.element, pen.element, sizes.element, talkTool.element, swap.element, restart.element, tasks.element), path, leave);
   roving(bar);
 
   // Colours and wiping, while a drawing tool is taken.
@@ -186,7 +190,7 @@ export function viewerScreen(app) {
   talk.element.hidden = true;
   const heading = h('h1.visually-hidden', { tabindex: '-1' });
   const element = h('div.viewer', heading, bar, h('div.viewer-main', drawing, stage, talk.element), hint, label,
-    monitors, sizePanel, whoPanel, statsPanel);
+    monitors, sizePanel, sharesPanel, whoPanel, statsPanel);
 
   // ---- what the tools do ---------------------------------------------------------------------
 
@@ -364,6 +368,7 @@ export function viewerScreen(app) {
       set(sizeOptions.screen, 'aria-pressed', String(Boolean(document.fullscreenElement)));
       say(sizeOptions.screen.lastChild, t(document.fullscreenElement ? 'tool.size.leave' : 'tool.size.screen'));
 
+      shares.update(state);
       talk.update(state);
       if (chatOpen) read = state.chat.length;
       const news = state.chat.slice(read).filter(({ mine }) => !mine).length;

@@ -96,7 +96,7 @@ pub struct Session {
     /// Sharer: what the helper was last told of a secure prompt.
     covered: Option<SecurePrompt>,
     /// Of the latest question of each kind: the helper's own, at the sharer the one heard.
-    numbers: [u32; 5],
+    numbers: [u32; 6],
     receipt: Receipt,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -109,6 +109,7 @@ impl Session {
         let lenient = setup.role == Role::Helper;
         let refusal = setup.verdict.as_ref().err().copied();
         let terms = setup.terms.clone();
+        setup.verdict = setup.verdict.map(|verdict| verdict.by(terms.entry));
         if let Ok(verdict) = &setup.verdict {
             setup.terms = terms.under(verdict);
         }
@@ -122,14 +123,20 @@ impl Session {
             timers,
             began: now,
             covered: None,
-            numbers: [0; 5],
+            numbers: [0; 6],
             receipt: Receipt::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         };
         match refusal {
             Some(refusal) => session.end(refusal.end_reason(), now), // 10
-            None => session.tell(&Word::Reveal(nonce)),
+            None => {
+                // The helper is to know what can be asked for before it can ask.
+                if session.terms.entry == Entry::Link && session.setup.role == Role::Sharer {
+                    session.tell(&Word::ByLink);
+                }
+                session.tell(&Word::Reveal(nonce));
+            }
         }
         session
     }
@@ -458,7 +465,7 @@ impl Session {
         verdict: Result<Verdict, verdict::Refusal>,
         now: Instant,
     ) -> Result<(), Refusal> {
-        self.setup.verdict = verdict;
+        self.setup.verdict = verdict.map(|verdict| verdict.by(self.terms.entry));
         self.world(World::Judged, now)
     }
 

@@ -26,6 +26,7 @@ use super::{
     folder::{Part, over},
     source::Source,
 };
+use crate::portrait;
 
 /// After the picture: a file has time.
 const PRIORITY: i32 = -2;
@@ -172,6 +173,32 @@ pub(super) async fn send_text(connection: Connection, number: u32, text: Bytes) 
 pub(super) async fn receive_text(mut stream: RecvStream) -> Option<Bytes> {
     let text = stream.read_to_end(MAX_CLIPBOARD_BYTES).await;
     text.ok().map(Bytes::from)
+}
+
+/// Sends the picture of this side's card.
+pub(super) async fn send_portrait(connection: Connection, picture: Bytes) {
+    let sent = async {
+        let mut stream = open(&connection, StreamKind::Picture, Content::default()).await?;
+        stream.write_chunk(picture).await.ok()?;
+        stream.finish().ok()?;
+        stream.stopped().await.ok()
+    };
+    if sent.await.is_none() {
+        tracing::debug!("the picture did not arrive");
+    }
+}
+
+/// Receives the other's: drawn anew, if it is the one that was signed.
+pub(super) async fn receive_portrait(mut stream: RecvStream, signed: [u8; 32]) -> Option<Bytes> {
+    let bytes = stream.read_to_end(portrait::MAX_BYTES).await.ok()?;
+    let drawn = spawn_blocking(move || portrait::checked(&bytes, &signed)).await;
+    match drawn.ok()? {
+        Ok(png) => Some(png.into()),
+        Err(error) => {
+            tracing::warn!(%error, "the other person's picture");
+            None
+        }
+    }
 }
 
 /// Sends a file to whoever has `offset` bytes of that hash.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64, HEXLOWER};
 use remora_proto::{
     exchange::files::{Offer, Over, Whose},
     identity::Role,
@@ -68,6 +68,8 @@ pub enum Told {
     ClipboardOffered(u32),
     /// This is it; UTF-8.
     Clipboard(Bytes),
+    /// The picture on the other's card, as PNG.
+    Portrait(Bytes),
 }
 
 /// For scripts.
@@ -136,6 +138,7 @@ impl Told {
             Self::Clipboard(text) => {
                 json!({"event": "clipboard", "text": String::from_utf8_lossy(text)})
             }
+            Self::Portrait(png) => json!({"event": "picture", "png": BASE64.encode(png)}),
         }
     }
 }

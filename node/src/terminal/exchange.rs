@@ -143,7 +143,7 @@ pub(super) fn told(told: &Told, peer: &str, style: Style) -> Vec<String> {
                 (over, _, whose) => style.warn(&format!("{name}: {}.", why(*over, *whose))),
             }]
         }
-        Told::ClipboardOffered(0) => vec![],
+        Told::ClipboardOffered(0) | Told::Portrait(_) => vec![],
         Told::ClipboardOffered(bytes) => vec![style.dim(&format!(
             "{peer} has copied text ({}); insert it, or /clipboard get shows it",
             size(u64::from(*bytes))

@@ -671,6 +671,8 @@ impl Screen {
             ("view", _, Role::Helper) => Command::AskMode(Mode::View),
             ("elevate", _, Role::Helper) => Command::AskElevation,
             ("restart", _, Role::Helper) => Command::AskRestart,
+            ("power", _, Role::Helper) => Command::PowerKey { long: false },
+            ("power long", _, Role::Helper) => Command::PowerKey { long: true },
             ("release", _, _) => Command::ReleaseElevation,
             ("continue", _, _) => Command::GoOn,
             ("confirm", _, Role::Sharer) => Command::ConfirmLeave,

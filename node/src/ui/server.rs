@@ -342,6 +342,10 @@ fn echo(wish: &FromPage) -> Option<Value> {
             json!({"event": "you", "did": "choose", "role": crate::event::role_name(*role)})
         }
         FromPage::Chat { .. }
+        | FromPage::Grant { .. }
+        | FromPage::File { .. }
+        | FromPage::Copy { .. }
+        | FromPage::Paste
         | FromPage::Drop
         | FromPage::Pause
         | FromPage::Resume

@@ -55,6 +55,7 @@ fuzz_target!(|data: &[u8]| {
                 elevates: true,
                 shields: true,
                 restarts: true,
+                power_key: true,
             },
             ..Terms::default()
         },
@@ -134,7 +135,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn person(byte: u8) -> Command {
-    match byte % 12 {
+    match byte % 13 {
         0 => Command::CaptureUp,
         1 => Command::CaptureFailed,
         2 => Command::Pause(true),
@@ -146,6 +147,7 @@ fn person(byte: u8) -> Command {
         8 => Command::AllowRestart,
         9 => Command::GoOn,
         10 => Command::ConfirmLeave,
+        11 => Command::PowerKey { long: true },
         _ => Command::Stay,
     }
 }

@@ -34,7 +34,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    fn cap(self) -> Mode {
+    pub(super) fn cap(self) -> Mode {
         match self {
             Self::Link => Mode::View,
             Self::Code | Self::Notify | Self::Request => Mode::Control,
@@ -63,6 +63,8 @@ pub struct Platform {
     pub shields: bool,
     /// Come back into the session after a restart.
     pub restarts: bool,
+    /// Press its own power key.
+    pub power_key: bool,
 }
 
 impl Default for Platform {
@@ -72,6 +74,7 @@ impl Default for Platform {
             elevates: false,
             shields: false,
             restarts: false,
+            power_key: false,
         }
     }
 }

@@ -11,8 +11,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Act, Cause, Check, Elevation, EndReason, Event, Grants, Kind, LocalEnd, Matter, Method, Mode,
-    Pause, Refusal, SasState, Session, Shield, T_CONSENT,
+    Act, Cause, Check, Elevation, EndReason, Entry, Event, Grants, Kind, LocalEnd, Matter, Method,
+    Mode, Pause, Refusal, SasState, Session, Shield, T_CONSENT,
     state::{Ask, Before, Live, State as S},
     timers::Timer as T,
     word::{
@@ -54,6 +54,7 @@ impl Session {
             (S::Ending(live, before), what) => return self.meanwhile(live, before, what, now),
 
             // ---- 9, 10: JOINING ----
+            (S::Joining, Says(Sharer, W::ByLink)) if me == Helper => self.by_link(),
             (S::Joining, Says(who, W::Reveal(nonce))) if who != me => self.row_9(&nonce, now),
             (S::Joining, Due(T::Join)) => self.end(EndReason::JoinTimeout, now), // 10
 
@@ -360,6 +361,13 @@ impl Session {
                 self.finish(reason, now);
             }
 
+            // ---- a key that no keyboard has (guide, D-9) ----
+            (S::Active(live), Says(Helper, W::PowerKey { long })) if live.mode == Mode::Control => {
+                if self.is_sharer() {
+                    return self.power_key(long);
+                }
+            }
+
             // ---- clipboard and files: each way is the sharer's to grant (§1.5) ----
             (S::Active(live) | S::Interrupted(live, _), Says(Sharer, W::Grant(grants)))
                 if grants != live.grants =>
@@ -424,6 +432,15 @@ impl Session {
     }
 
     // ---- trust and consent ---------------------------------------------------------------
+
+    /// The sharer's machine does not go further, either (guide, E-6).
+    fn by_link(&mut self) {
+        self.terms.entry = Entry::Link;
+        self.setup.terms.entry = Entry::Link;
+        if let Ok(verdict) = &mut self.setup.verdict {
+            *verdict = verdict.clone().by(Entry::Link);
+        }
+    }
 
     fn row_9(&mut self, nonce: &[u8], now: Instant) {
         let nonce =
@@ -570,7 +587,7 @@ impl Session {
         match question {
             Question::Mode => self.answered(Ask::Control),
             Question::Restart => self.answered(Ask::Restart),
-            Question::Chat | Question::Grant => {}
+            Question::Chat | Question::Grant | Question::SystemKey => {}
             Question::Elevation => {
                 self.timers.stop(&[T::Elevation]);
                 self.change(|live| live.elevation = Elevation::None);
@@ -708,6 +725,18 @@ impl Session {
             self.tell(&W::Covered(covered));
             self.events.push_back(Event::Covered(covered));
         }
+    }
+
+    fn power_key(&mut self, long: bool) -> Done {
+        if !self.setup.terms.platform.power_key {
+            return Err(Refusal::Unsupported);
+        }
+        // As any other key.
+        if self.rights().input_refusal().is_some() {
+            return Err(NOT_LISTED);
+        }
+        self.act(Act::PowerKey { long });
+        Ok(())
     }
 
     fn row_36(&mut self, live: Live, now: Instant) -> Done {
@@ -1003,7 +1032,7 @@ impl Live {
             Question::Mode => self.ask == Some(Ask::Control),
             Question::Restart => self.ask == Some(Ask::Restart),
             Question::Elevation => self.elevation == Elevation::Asked,
-            Question::Chat | Question::Grant => true,
+            Question::Chat | Question::Grant | Question::SystemKey => true,
         }
     }
 }

@@ -36,11 +36,13 @@ pub(super) enum Question {
     /// Of no number: nobody waits for an answer.
     Chat,
     Grant,
+    SystemKey,
 }
 
 /// What one side says.
 #[derive(Debug)]
 pub(super) enum Word {
+    ByLink,
     Reveal(Bytes),
     SasChecked(bool),
     AskMode(Mode),
@@ -67,6 +69,7 @@ pub(super) enum Word {
     Grant(Grants),
     AskGrant(Grants),
     GiveBack(Grants),
+    PowerKey { long: bool },
     Exchange(Body),
     Leave,
     ConfirmLeave,
@@ -108,6 +111,7 @@ pub(super) fn number(body: &mut Body) -> Option<(Question, &mut u32)> {
         Body::RestartRequest(request) => Some((Question::Restart, &mut request.number)),
         Body::RestartAnswer(answer) => Some((Question::Restart, &mut answer.number)),
         Body::GrantRequest(request) => Some((Question::Grant, &mut request.number)),
+        Body::SystemKey(key) => Some((Question::SystemKey, &mut key.number)),
         Body::Refused(refused) => {
             let question = Question::from_schema(refused.question());
             Some((question, &mut refused.number))
@@ -124,6 +128,7 @@ impl Question {
             Self::Restart => schema::Question::ForRestart,
             Self::Chat => schema::Question::ForChat,
             Self::Grant => schema::Question::ForGrant,
+            Self::SystemKey => schema::Question::ForSystemKey,
         }
     }
 
@@ -134,6 +139,7 @@ impl Question {
             schema::Question::ForRestart => Self::Restart,
             schema::Question::ForChat => Self::Chat,
             schema::Question::ForGrant => Self::Grant,
+            schema::Question::ForSystemKey => Self::SystemKey,
         }
     }
 }
@@ -154,6 +160,7 @@ impl Word {
     /// What the other side is told when this side says it, still without a [`number`]; `None`: nothing, or something else.
     pub(super) fn body(&self) -> Option<Body> {
         Some(match self {
+            Self::ByLink => Body::ByLink(schema::ByLink {}),
             Self::Reveal(nonce) => Body::NonceReveal(schema::NonceReveal {
                 nonce: nonce.clone(),
             }),
@@ -234,6 +241,11 @@ impl Word {
             Self::Grant(grants) => Body::Grants(grants.to_schema()),
             Self::AskGrant(grants) => grant_request(*grants, false),
             Self::GiveBack(grants) => grant_request(*grants, true),
+            Self::PowerKey { long } => Body::SystemKey(schema::SystemKey {
+                number: 0,
+                key: schema::SystemKeyKind::Power.into(),
+                long: *long,
+            }),
             Self::Media(body) | Self::Exchange(body) => body.clone(),
             Self::Ended { reason, chat_sent } => Body::Ended(schema::Ended {
                 reason: reason.to_schema().into(),
@@ -318,6 +330,10 @@ impl Word {
             {
                 Self::Media(body)
             }
+            Body::ByLink(_) if sharers => Self::ByLink,
+            Body::SystemKey(key) if !sharers && key.key() == schema::SystemKeyKind::Power => {
+                Self::PowerKey { long: key.long }
+            }
             Body::Grants(grants) if sharers => Self::Grant(Grants::from_schema(grants)),
             Body::GrantRequest(request) if !sharers => {
                 let grants = Grants::from_schema(request.grants.unwrap_or_default());
@@ -356,6 +372,8 @@ impl Word {
             | Body::PenClear(_)
             | Body::Grants(_)
             | Body::GrantRequest(_)
+            | Body::ByLink(_)
+            | Body::SystemKey(_)
             | Body::Relays(_)
             | Body::Measured(_)
             | Body::Moving(_) => return None,
@@ -369,6 +387,7 @@ impl Word {
             Self::AskElevation => Some(Question::Elevation),
             Self::AskRestart => Some(Question::Restart),
             Self::AskGrant(_) | Self::GiveBack(_) => Some(Question::Grant),
+            Self::PowerKey { .. } => Some(Question::SystemKey),
             _ => None,
         }
     }
@@ -376,6 +395,7 @@ impl Word {
     /// What it is, for whoever may not say it now.
     pub(super) fn name(&self) -> &'static str {
         match self {
+            Self::ByLink => "a way in, said too late",
             Self::Reveal(_) => "a second nonce",
             Self::SasChecked(_) => "a verdict on the words",
             Self::AskMode(_) => "a request for a mode",
@@ -399,6 +419,7 @@ impl Word {
             Self::Grant(_) => "a grant of what is granted",
             Self::AskGrant(_) => "a request for what is granted",
             Self::GiveBack(_) => "giving back what was not granted",
+            Self::PowerKey { .. } => "a key of the system's",
             Self::Exchange(_) => "an exchange before its time",
             Self::Leave | Self::ConfirmLeave | Self::Stay => "leaving",
             Self::Ended { .. } => "an end",
@@ -428,6 +449,7 @@ impl Command {
             Self::ConfirmLeave => Word::ConfirmLeave,
             Self::Stay => Word::Stay,
             Self::Exchange(body) => Word::Exchange(body.clone()),
+            Self::PowerKey { long } => Word::PowerKey { long: *long },
             Self::Decline | Self::Chat(_) | Self::Grant { .. } => return None,
         })
     }

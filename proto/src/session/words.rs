@@ -125,6 +125,11 @@ pub enum Command {
         /// Or off.
         on: bool,
     },
+    /// Helper: presses the computer's power key, which no keyboard has (guide, D-9).
+    PowerKey {
+        /// Holds it down for a while.
+        long: bool,
+    },
     /// A message about what is exchanged, from the program rather than the person.
     Exchange(schema::control::Body),
     /// Either: ends the session. The sharer may be asked what that means first ([`Event::LeaveWarning`]).
@@ -156,6 +161,7 @@ impl Command {
             Self::CaptureFailed => "giving up the capture",
             Self::Media(_) => "a message about the picture",
             Self::Grant { .. } => "granting what is granted or asking for what is not to be had",
+            Self::PowerKey { .. } => "pressing the power key",
             Self::Exchange(_) => "a message about what is exchanged",
             Self::Leave => "leaving",
             Self::ConfirmLeave => "confirming to leave",
@@ -317,6 +323,11 @@ pub enum Act {
     Restart,
     /// Sign the sharer out, once the last words are said.
     SignOut,
+    /// Press the power key.
+    PowerKey {
+        /// Held down for a while.
+        long: bool,
+    },
 }
 
 /// What goes to the other side, and on which stream.
