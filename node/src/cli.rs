@@ -162,7 +162,7 @@ pub struct Setup {
     #[arg(
         value_name = "HOST:PORT/KEY[/TLS]",
         value_delimiter = ',',
-        required_unless_present_any = ["request", "credential", "leave_organisation"]
+        required_unless_present_any = ["request", "credential", "leave_organisation", "picture"]
     )]
     pub relays: Vec<RelayAddr>,
     /// Print a line to send to your administrator, who vouches for you
@@ -171,6 +171,9 @@ pub struct Setup {
     /// Take what your administrator has signed: the file that came back
     #[arg(long, value_name = "FILE", conflicts_with = "leave_organisation")]
     pub credential: Option<PathBuf>,
+    /// Keep this picture for your card, PNG or JPEG, at most 64 KiB; shown once your organisation has signed its hash
+    #[arg(long, value_name = "FILE")]
+    pub picture: Option<PathBuf>,
     /// Belong to no organisation any more
     #[arg(long)]
     pub leave_organisation: bool,
@@ -194,6 +197,15 @@ pub struct Invite {
     /// Ask for this as soon as the other person is there, instead of asking you
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
+    /// Print a link with the code in it; who comes by it shows the screen, and cannot be controlled
+    #[arg(long)]
+    pub link: bool,
+    /// The host that links name [default: from the settings file, else the relay's]
+    #[arg(long, env = "REMORA_LINK_HOST", value_name = "HOST", value_parser = crate::link::host)]
+    pub link_host: Option<String>,
+    /// Where files come to that the other person sends [default: your desktop's downloads]
+    #[arg(long, env = "REMORA_DOWNLOADS", value_name = "FOLDER")]
+    pub downloads: Option<PathBuf>,
     /// How long the code is valid, in seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = validity)]
     pub valid: u64,
@@ -214,10 +226,13 @@ pub struct Join {
     /// When the session is to be confirmed, and by when it ends.
     #[command(flatten)]
     pub limits: Limits,
+    /// Where files come to that the other person sends [default: your desktop's downloads]
+    #[arg(long, env = "REMORA_DOWNLOADS", value_name = "FOLDER")]
+    pub downloads: Option<PathBuf>,
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
-    /// The code; better left out, then it is asked for (or taken from REMORA_CODE)
+    /// The code, or a link to it; better left out, then it is asked for (or taken from REMORA_CODE)
     #[arg(value_name = "CODE")]
     pub code: Option<String>,
 }

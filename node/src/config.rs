@@ -25,6 +25,8 @@ pub struct File {
     /// The same of several, of which the nearest is used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relays: Vec<String>,
+    /// The host that links to a code name, instead of the relay's.
+    pub link_host: Option<String>,
     /// Who this computer's person is.
     #[serde(default)]
     pub profile: FileProfile,
@@ -149,12 +151,23 @@ impl File {
             Some(path) => Files::beside(path).member()?,
             None => None,
         };
+        let signed = member
+            .as_ref()
+            .and_then(|member| member.papers().credential.picture);
+        let portrait = match &self.path {
+            Some(path) => Files::beside(path).portrait(signed.as_ref()),
+            None => None,
+        };
         let profile = match &member {
             Some(member) => member.papers().credential.profile.clone(),
             None => self.profile(typed)?,
         };
         let member = member.map(Arc::new);
-        Ok(Identity { profile, member })
+        Ok(Identity {
+            profile,
+            member,
+            portrait,
+        })
     }
 
     /// Writes the file and its folder; gives its path.

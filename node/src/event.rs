@@ -19,6 +19,8 @@ use remora_proto::{
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use crate::exchange::{Told, Wish, grants_json};
+
 /// How the inner connection's packets go just now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathSnapshot {
@@ -104,6 +106,8 @@ pub enum Input {
     Session(Command),
     /// Helper: keys and pointer for the sharer's screen.
     Keys(Vec<InputEvent>),
+    /// About clipboard and files.
+    Exchange(Wish),
 }
 
 /// An event of a node.
@@ -156,6 +160,8 @@ pub enum Event {
     },
     /// From the session's machine.
     Session(SessionEvent),
+    /// Of clipboard and files.
+    Exchange(Told),
     /// Sharer: the person pressed Chat on the bar.
     ChatWanted,
     /// The person wanted something that is not possible, or not now.
@@ -273,7 +279,13 @@ fn session_json(event: &SessionEvent) -> Value {
         }
         SessionEvent::Paused(true) => json!({"event": "paused"}),
         SessionEvent::Paused(false) => json!({"event": "resumed"}),
-        SessionEvent::Media(_) => json!({"event": "media"}),
+        SessionEvent::Media(_) | SessionEvent::Exchange(_) => json!({"event": "media"}),
+        SessionEvent::Granted(grants) => {
+            json!({"event": "granted", "granted": grants_json(*grants)})
+        }
+        SessionEvent::GrantWanted(grants) => {
+            json!({"event": "grant_wanted", "wanted": grants_json(*grants)})
+        }
         SessionEvent::UpgradeDeclined => json!({"event": "upgrade_declined"}),
         SessionEvent::Refused(refusal) => {
             json!({"event": "refused", "code": refusal.code(), "text": refusal.to_string()})
@@ -383,6 +395,7 @@ impl Event {
                 json!({"event": "relay_back", "relay": relay, "same_code": same_code})
             }
             Self::Session(event) => session_json(event),
+            Self::Exchange(told) => told.to_json(),
             Self::ChatWanted => json!({"event": "chat_wanted"}),
             Self::NotPossible { code, text } => {
                 json!({"event": "not_possible", "code": code, "text": text})

@@ -4,12 +4,13 @@
 //! signed for that key. Without papers a session has a key of its own that is thrown away, so that nobody is recognised by it.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use remora_proto::{
     id::NodeId,
     identity::{Introduction, Profile, Role},
@@ -27,7 +28,7 @@ use remora_proto::{
 use crate::{
     control::unix_ms,
     error::{Exit, Failure},
-    secret_file,
+    portrait, secret_file,
 };
 
 /// Who this node's person is.
@@ -37,12 +38,17 @@ pub struct Identity {
     pub profile: Profile,
     /// With an organisation that says so.
     pub member: Option<Arc<Member>>,
+    /// The picture for the card, if that organisation has signed its hash.
+    pub portrait: Option<Bytes>,
 }
 
 impl From<Profile> for Identity {
     fn from(profile: Profile) -> Self {
-        let member = None;
-        Self { profile, member }
+        Self {
+            profile,
+            member: None,
+            portrait: None,
+        }
     }
 }
 
@@ -66,6 +72,7 @@ struct Held {
 pub struct Files {
     key: PathBuf,
     papers: PathBuf,
+    portrait: PathBuf,
 }
 
 /// Seconds since 1970 by this computer's clock.
@@ -83,7 +90,34 @@ impl Files {
         Self {
             key: settings.with_extension("key"),
             papers: settings.with_extension("papers"),
+            portrait: settings.with_extension("picture"),
         }
+    }
+
+    /// Keeps a picture for the card; gives the hash that has to be signed.
+    ///
+    /// # Errors
+    /// It is none that can be shown, or cannot be kept.
+    pub fn take_portrait(&self, file: &Path) -> Result<[u8; 32], Failure> {
+        let refused = |error: &dyn fmt::Display, path: &Path| {
+            let line = format!("{}: {error}", path.display());
+            Failure::new(Exit::Usage, "PICTURE_REFUSED", line)
+        };
+        let bytes = portrait::read(file).map_err(|error| refused(&error, file))?;
+        secret_file::replace(&self.portrait, &bytes)
+            .map_err(|error| refused(&error, &self.portrait))?;
+        Ok(portrait::hash(&bytes))
+    }
+
+    /// The picture that was kept, if it is the one that was signed.
+    pub fn portrait(&self, signed: Option<&[u8; 32]>) -> Option<Bytes> {
+        let signed = signed?;
+        let bytes = portrait::read(&self.portrait).ok()?;
+        let is_it = portrait::hash(&bytes) == *signed;
+        if !is_it {
+            tracing::warn!("the picture is not the one that was signed; nobody sees it");
+        }
+        is_it.then_some(bytes)
     }
 
     fn key(&self) -> Result<StaticKey, Failure> {

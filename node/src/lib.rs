@@ -35,14 +35,20 @@ pub mod control;
 mod deadline;
 /// What a person or a script is told, step by step.
 pub mod event;
+/// Clipboard and files.
+pub mod exchange;
 /// The helper's side of the screen.
 pub mod help;
 /// The relays that the node knows, and its place at one of them.
 pub mod homes;
+/// A code as a link.
+pub mod link;
 /// Builds the parts and runs one session.
 pub mod node;
 /// One UDP socket; virtual sockets for quinn; frames through the relay.
 pub mod path;
+/// The picture on somebody's card.
+pub mod portrait;
 /// Drives the machines that turn a code into keys.
 pub mod rendezvous;
 /// Drives the session's machine over the inner connection.

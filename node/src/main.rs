@@ -3,6 +3,7 @@
 use std::{env, io::Write, process::ExitCode, time::Duration};
 
 use clap::error::ErrorKind;
+use data_encoding::HEXLOWER;
 use remora::{
     admin,
     cli::{AdminCommand, Cli, Command},
@@ -116,6 +117,13 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
             credential.profile.company,
             credential.profile.domain,
             credential.permissions
+        ));
+    }
+    if let Some(picture) = &args.picture {
+        let hash = file.beside()?.take_portrait(picture)?;
+        say(&format!(
+            "The picture is kept; others see it once your administrator has signed its hash (`--picture`): {}",
+            HEXLOWER.encode(&hash)
         ));
     }
     if args.request {

@@ -28,6 +28,7 @@ use crate::{
     control::{Control, PARK_AFTER},
     error::{Exit, Failure, exit_of},
     event::{Asked, Event, Input, PathSnapshot},
+    exchange::Folder,
     homes::{
         Homes, Near,
         attached::{Attached, FAREWELL},
@@ -76,6 +77,8 @@ pub struct Node {
     policy: Policy,
     durations: Durations,
     elevated_before: bool,
+    folder: Folder,
+    display: Option<String>,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
     _surveying: JoinSet<()>,
@@ -104,6 +107,10 @@ pub struct Options {
     pub only_named: bool,
     /// Whose policy is kept up to date.
     pub member: Option<Arc<Member>>,
+    /// Where files come to that the other person sends.
+    pub folder: Folder,
+    /// As the helper: the X11 display whose clipboard may take part; `None`: that of `DISPLAY`.
+    pub display: Option<String>,
 }
 
 impl Default for Options {
@@ -117,6 +124,8 @@ impl Default for Options {
             elevated_before: false,
             only_named: false,
             member: None,
+            folder: Folder::default(),
+            display: None,
         }
     }
 }
@@ -197,6 +206,7 @@ impl Node {
     pub async fn at_nearest(relays: &[RelayAddr], options: Options) -> Result<Self, Failure> {
         let (mut policy, durations) = (options.policy.clone(), options.durations.clone());
         let elevated_before = options.elevated_before;
+        let (folder, display) = (options.folder.clone(), options.display.clone());
         let mut homes = Homes::find(relays, options).await?;
         let home = homes.settle(&BTreeSet::new()).await?;
         let home = homes.learn(home).await;
@@ -222,6 +232,8 @@ impl Node {
             policy,
             durations,
             elevated_before,
+            folder,
+            display,
             surveyed,
             _surveying: surveying,
             port_map,
@@ -340,11 +352,16 @@ impl Node {
         let (path, path_rx) = watch::channel(PathSnapshot::default());
         let (asked_tx, asked) = mpsc::channel(QUEUE_ASKED);
         let (frames_tx, frames) = mpsc::channel(QUEUE_FRAMES);
-        let (role, picture) = match &begin {
-            Begin::Wait(_) => (Role::Helper, Picture::Viewer(frames_tx)),
+        let (role, picture, desktop) = match &begin {
+            Begin::Wait(_) => (
+                Role::Helper,
+                Picture::Viewer(frames_tx),
+                Desktop::X11(self.display.clone()),
+            ),
             Begin::Introduced(_, desktop) => (
                 Role::Sharer,
                 Picture::Screen(Box::new(Sharing::new(desktop.clone()))),
+                desktop.clone(),
             ),
         };
         let outcome = tokio::spawn(async move {
@@ -361,6 +378,8 @@ impl Node {
                         asked,
                         picture,
                         backends: Backends::default(),
+                        folder: self.folder.clone(),
+                        desktop,
                     };
                     self.session(introduced, role, identity, channels).await
                 }
@@ -519,7 +538,11 @@ impl Node {
         identity: Identity,
         channels: Channels,
     ) -> Outcome {
-        let Introduced { allocation, keys } = introduced;
+        let Introduced {
+            allocation,
+            keys,
+            entry,
+        } = introduced;
         let (session, side) = (allocation.session, allocation.side);
         let nonce = Nonce::generate(&mut Random::system());
         let introduction = Introduction {
@@ -580,6 +603,7 @@ impl Node {
                 platform: channels.backends.platform(),
                 durations: self.durations,
                 elevated_before: self.elevated_before,
+                entry,
                 ..Terms::default()
             },
         };
@@ -623,6 +647,8 @@ impl Node {
             policy: _,
             durations: _,
             elevated_before: _,
+            folder: _,
+            display: _,
             surveyed: _,
             _surveying: _,
             port_map,

@@ -78,6 +78,8 @@ pub struct Introduced {
     pub allocation: Allocation,
     /// Known to the two nodes alone.
     pub keys: InnerKeys,
+    /// How the sharer came: as far as this side knows.
+    pub entry: Entry,
 }
 
 /// How waiting with a code ended.
@@ -126,7 +128,12 @@ pub async fn wait(
         }
         if let Some((exchange, keys)) = joined.take() {
             let allocation = await_allocation(notices, exchange).await?;
-            return Ok(Waited::Introduced(Introduced { allocation, keys }));
+            let entry = Entry::default();
+            return Ok(Waited::Introduced(Introduced {
+                allocation,
+                keys,
+                entry,
+            }));
         }
         if let Some((at, within)) = leaving
             && (!host.is_asked() || at <= Instant::now())
@@ -157,7 +164,7 @@ pub async fn wait(
                     flush(control, host).await;
                     return Ok(Waited::NewCode);
                 }
-                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_)) => tell(events, not_yet("nobody is here yet")).await,
+                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_) | Input::Exchange(_)) => tell(events, not_yet("nobody is here yet")).await,
             },
             () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
             () = &mut silence => return Ok(Waited::Lost),
@@ -183,7 +190,7 @@ pub async fn wait_without_relay(
             wanted = input.recv() => match wanted {
                 None | Some(Input::Session(Command::Leave)) => host.cancel(),
                 Some(Input::NewCode) => tell(events, not_yet("there is no relay that could keep one")).await,
-                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_)) => tell(events, not_yet("nobody is here yet")).await,
+                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_) | Input::Exchange(_)) => tell(events, not_yet("nobody is here yet")).await,
             },
             () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
         }
@@ -365,7 +372,12 @@ async fn try_once(
         }
         match (joiner.poll_event(), allocation.take()) {
             (Some(JoinerEvent::Joined(keys)), Some(allocation)) => {
-                return Ok(Introduced { allocation, keys });
+                let entry = Entry::default();
+                return Ok(Introduced {
+                    allocation,
+                    keys,
+                    entry,
+                });
             }
             (Some(JoinerEvent::Failed(failure)), _) => return Err(failure.into()),
             (Some(JoinerEvent::Joined(_)), None) | (None, _) => {}

@@ -48,10 +48,14 @@ use self::{
 use crate::{
     deadline::until,
     event::{Asked, Event, Input, PathSnapshot},
+    exchange::{self, Folder, ToExchange},
     help::incoming,
     identity::Identity,
     path::{congestion::WayNumber, mover},
-    share::sharing::{self, Sharing, ToScreen, ToSession},
+    share::{
+        desktop::Desktop,
+        sharing::{self, Sharing, ToScreen, ToSession},
+    },
 };
 
 /// Messages between a stream's task and the machine. Full means that the network (writers) or the person's program
@@ -90,6 +94,10 @@ pub struct Channels {
     pub picture: Picture,
     /// Sharer: what the system does.
     pub backends: Backends,
+    /// Where files come to.
+    pub folder: Folder,
+    /// Whose clipboard takes part.
+    pub desktop: Desktop,
 }
 
 /// The task that keeps relays, from the session's side.
@@ -138,6 +146,13 @@ impl Judge {
             member.refresh();
         }
         self.identity.judge(&self.peer.introduction, self.peer.node)
+    }
+
+    /// The hash of the other's picture, if whoever vouches for the other has signed it.
+    fn signed_portrait(&self, verdict: &Result<Verdict, verdict::Refusal>) -> Option<[u8; 32]> {
+        let papers = self.peer.introduction.papers.as_ref()?;
+        let is_verified = verdict.as_ref().is_ok_and(|verdict| verdict.verified);
+        papers.credential.picture.filter(|_| is_verified)
     }
 }
 
@@ -199,11 +214,33 @@ pub async fn run(
     }
     writers.spawn(write(input.send, input_rx));
     let (keys, keys_rx) = mpsc::channel(QUEUE_MESSAGES);
-    let (mut beside, mut from_beside) = match channels.picture {
-        Picture::Viewer(frames) => Beside::viewer(connection.clone(), frames),
+    let (to_session, mut from_beside) = mpsc::channel(QUEUE_MESSAGES);
+    let this_side = exchange::ThisSide {
+        role: setup.role,
+        folder: channels.folder,
+        desktop: channels.desktop,
+        portrait: judge.identity.portrait.clone(),
+        signed: judge.signed_portrait(&setup.verdict),
+    };
+    let exchange = exchange::Handle::start(
+        this_side,
+        connection.clone(),
+        to_session.clone(),
+        channels.events.clone(),
+    );
+    let mut beside = match channels.picture {
+        Picture::Viewer(frames) => Beside::viewer(connection.clone(), frames, to_session, exchange),
         Picture::Screen(sharing) => {
             tasks.spawn(read(input.recv, input.inbox, keys));
-            Beside::screen(*sharing, connection.clone(), keys_rx, route.number())
+            let way = route.number();
+            Beside::screen(
+                *sharing,
+                connection.clone(),
+                keys_rx,
+                way,
+                to_session,
+                exchange,
+            )
         }
     };
 
@@ -296,6 +333,10 @@ pub async fn run(
                 let command = match wanted {
                     Some(Input::Session(command)) => command,
                     Some(Input::NewCode) => continue,
+                    Some(Input::Exchange(wish)) => {
+                        beside.exchange(ToExchange::Wish(wish)).await;
+                        continue;
+                    }
                     Some(Input::Relayed(relayed)) => {
                         if relay_only {
                             let text = "this session was begun to go through the relay only".into();
@@ -468,7 +509,7 @@ fn instead_of(act: Act) -> Option<Command> {
         Act::Elevate => Some(Command::ReleaseElevation),
         // Nothing is shown of a screen that others can see.
         Act::Shield => Some(Command::CaptureFailed),
-        Act::Unelevate | Act::Unshield | Act::Restart | Act::SignOut => None,
+        Act::Unelevate | Act::Unshield | Act::Restart | Act::SignOut | Act::PowerKey { .. } => None,
     }
 }
 
@@ -480,15 +521,22 @@ async fn publish(
 ) -> Published {
     let mut published = Published::default();
     while let Some(event) = session.poll_event() {
-        beside.rights(session.rights());
+        beside.rights(session.rights()).await;
         match &event {
             SessionEvent::Trust { peer, .. } => {
                 beside.tell(ToScreen::Helper(peer.full_name.clone()));
+                beside.exchange(ToExchange::Trusted).await;
             }
             // Nobody but the screen is interested.
             SessionEvent::Media(_) if beside.screen.is_some() => {
                 if let SessionEvent::Media(body) = event {
                     beside.tell(ToScreen::Media(body));
+                }
+                continue;
+            }
+            SessionEvent::Exchange(_) => {
+                if let SessionEvent::Exchange(body) = event {
+                    beside.exchange(ToExchange::Heard(body)).await;
                 }
                 continue;
             }
@@ -501,7 +549,11 @@ async fn publish(
                 beside.tell(ToScreen::Open);
                 continue;
             }
-            SessionEvent::Ended(ended) => published.receipt = Some(ended.clone()),
+            SessionEvent::Ended(ended) => {
+                published.receipt = Some(ended.clone());
+                // The end is the last that is told.
+                beside.end_exchange().await;
+            }
             SessionEvent::Media(_)
             | SessionEvent::Judged(_)
             | SessionEvent::PeerCheckedSas(_)
@@ -531,6 +583,8 @@ async fn publish(
             | SessionEvent::Stayed
             | SessionEvent::Interrupted { .. }
             | SessionEvent::Resumed { .. }
+            | SessionEvent::Granted(_)
+            | SessionEvent::GrantWanted(_)
             | SessionEvent::Chat { .. } => {}
         }
         tell(events, Event::Session(event)).await;
@@ -538,9 +592,11 @@ async fn publish(
     published
 }
 
-/// The task that has the picture, from the session's side.
+/// The tasks that have the picture, and what is exchanged, from the session's side.
 struct Beside {
     task: JoinHandle<()>,
+    /// Until the end.
+    exchange: Option<exchange::Handle>,
     /// At the sharer.
     screen: Option<(mpsc::Sender<ToScreen>, watch::Sender<Rights>)>,
 }
@@ -549,10 +605,14 @@ impl Beside {
     fn viewer(
         connection: Connection,
         frames: mpsc::Sender<Bytes>,
-    ) -> (Self, mpsc::Receiver<ToSession>) {
-        let (session, from) = mpsc::channel(QUEUE_MESSAGES);
-        let task = tokio::spawn(incoming::receive(connection, frames, session));
-        (Self { task, screen: None }, from)
+        session: mpsc::Sender<ToSession>,
+        exchange: exchange::Handle,
+    ) -> Self {
+        Self {
+            task: tokio::spawn(incoming::receive(connection, frames, session)),
+            exchange: Some(exchange),
+            screen: None,
+        }
     }
 
     fn screen(
@@ -560,8 +620,9 @@ impl Beside {
         connection: Connection,
         input: mpsc::Receiver<Result<schema::InputBatch, InvalidMessage>>,
         way: WayNumber,
-    ) -> (Self, mpsc::Receiver<ToSession>) {
-        let (session, from) = mpsc::channel(QUEUE_MESSAGES);
+        session: mpsc::Sender<ToSession>,
+        exchange: exchange::Handle,
+    ) -> Self {
         let (tell, told) = mpsc::channel(QUEUE_SCREEN);
         let (allow, rights) = watch::channel(Rights::default());
         let channels = sharing::Channels {
@@ -571,15 +632,32 @@ impl Beside {
             input,
             way,
         };
-        let task = tokio::spawn(sharing.run(connection, channels));
-        let screen = Some((tell, allow));
-        (Self { task, screen }, from)
+        Self {
+            task: tokio::spawn(sharing.run(connection, channels)),
+            exchange: Some(exchange),
+            screen: Some((tell, allow)),
+        }
     }
 
     /// What the session allows now.
-    fn rights(&self, now: Rights) {
+    async fn rights(&mut self, now: Rights) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.grants(now.grants).await;
+        }
         if let Some((_, rights)) = &self.screen {
             rights.send_if_modified(|rights| std::mem::replace(rights, now) != now);
+        }
+    }
+
+    async fn exchange(&self, what: ToExchange) {
+        if let Some(exchange) = &self.exchange {
+            exchange.tell(what).await;
+        }
+    }
+
+    async fn end_exchange(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.close().await;
         }
     }
 
@@ -593,7 +671,11 @@ impl Beside {
 
     /// Nothing is shown and no key is down afterwards.
     async fn close(self) {
-        let Self { mut task, screen } = self;
+        let Self {
+            mut task,
+            exchange: _,
+            screen,
+        } = self;
         if screen.is_none() {
             // Only receives.
             task.abort();

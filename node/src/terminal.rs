@@ -3,6 +3,8 @@
 
 /// Where lines come from and text goes to.
 pub mod console;
+/// Clipboard and files.
+mod exchange;
 /// A sharer goes on with another helper.
 mod handover;
 /// The page beside it.
@@ -15,11 +17,11 @@ pub mod style;
 use std::{
     collections::VecDeque,
     env,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use remora_proto::{
-    code::Code,
     identity::Role,
     session::{Command, Durations, Event as SessionEvent, Mode},
 };
@@ -41,7 +43,9 @@ use crate::{
     config::File,
     error::{Exit, Failure, exit_of},
     event::{Asked, Event, Input},
+    exchange::Folder,
     identity::Identity,
+    link::{self, Given},
     node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
     share::{desktop::Desktop, preflight},
@@ -60,15 +64,29 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Helper)?;
     let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
-    let node = Node::at_nearest(&relays, of_member(&args.common, &identity)).await?;
+    let options = Options {
+        folder: folder(args.downloads),
+        ..of_member(&args.common, &identity)
+    };
+    let node = Node::at_nearest(&relays, options).await?;
+    let link_host = args
+        .link_host
+        .or_else(|| file.link_host.clone())
+        .unwrap_or_else(|| link::host_of(&node.relay().host_port).to_owned());
     // Not before: until then, Ctrl-C is the system's business.
     let mut console = Console::open(args.common.json)?;
-    let page = open_page(&args.page, args.common.json, &mut console, Role::Helper)?;
+    let mut page = open_page(&args.page, args.common.json, &mut console, Role::Helper)?;
+    if let Some(page) = &mut page {
+        page.link_to(link_host.clone());
+    }
     let running = node.invite(identity, valid);
     let mode = args.mode.map(Mode::from);
-    Terminal::new(console, page, Role::Helper, mode, args.common.json, None)?
-        .run(running)
-        .await
+    let mut terminal = Terminal::new(console, page, Role::Helper, mode, args.common.json, None)?;
+    terminal.links = Links {
+        host: link_host,
+        wanted: args.link,
+    };
+    terminal.run(running).await
 }
 
 /// `remora join`
@@ -81,6 +99,7 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     identity.check(Role::Sharer)?;
     let given = given_code(&args)?;
     let options = Options {
+        folder: folder(args.downloads.clone()),
         durations: Durations {
             reconfirm: args.limits.reconfirm,
             max: args.limits.max,
@@ -127,6 +146,10 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
         .await
 }
 
+fn folder(downloads: Option<PathBuf>) -> Folder {
+    downloads.map_or_else(Folder::default, Folder::from)
+}
+
 fn of_member(common: &cli::Common, identity: &Identity) -> Options {
     Options {
         member: identity.member.clone(),
@@ -163,7 +186,7 @@ fn open_page(
     Ok(Some(page))
 }
 
-fn parse_code(text: &str) -> Result<Code, Failure> {
+fn parse_code(text: &str) -> Result<Given, Failure> {
     text.parse().map_err(|error| {
         Failure::new(
             Exit::Usage,
@@ -174,7 +197,7 @@ fn parse_code(text: &str) -> Result<Code, Failure> {
 }
 
 /// The code from the command line or the environment.
-fn given_code(args: &cli::Join) -> Result<Option<Code>, Failure> {
+fn given_code(args: &cli::Join) -> Result<Option<Given>, Failure> {
     if let Some(text) = &args.code {
         let warning = "warning: other users of this computer can see a code on the command line; better run `remora join` and type it when asked";
         print_note(&Style::detect().warn(warning))?;
@@ -194,12 +217,16 @@ fn no_code() -> Failure {
 async fn try_code(
     console: &mut Console,
     node: &mut Node,
-    code: Code,
+    Given { code, entry }: Given,
 ) -> Result<Introduced, Failure> {
-    tokio::select! {
-        tried = node.try_code(code) => tried,
-        () = console.interrupted() => Err(no_code()),
-    }
+    let introduced = tokio::select! {
+        tried = node.try_code(code) => tried?,
+        () = console.interrupted() => return Err(no_code()),
+    };
+    Ok(Introduced {
+        entry,
+        ..introduced
+    })
 }
 
 /// Asks until a code works, or the person gives up; a script has one try.
@@ -244,10 +271,10 @@ async fn ask_for_code(
 }
 
 /// The next code typed on the page; waits for ever without one.
-async fn next_code(page: &mut Option<Page>) -> Code {
+async fn next_code(page: &mut Option<Page>) -> Given {
     loop {
-        if let Wish::Join(code) = next_wish(page).await {
-            return code;
+        if let Wish::Join(given) = next_wish(page).await {
+            return given;
         }
     }
 }
@@ -273,6 +300,17 @@ struct Terminal {
     handover: Handover,
     /// Of the session in front, from 1.
     number: u32,
+    /// Helper: of the code.
+    links: Links,
+}
+
+/// The code as a link.
+#[derive(Default)]
+struct Links {
+    /// That it names.
+    host: String,
+    /// The person wants to send one.
+    wanted: bool,
 }
 
 impl Terminal {
@@ -300,6 +338,7 @@ impl Terminal {
             wishes: VecDeque::new(),
             handover: Handover::new(again),
             number: 1,
+            links: Links::default(),
         })
     }
 
@@ -535,16 +574,23 @@ impl Terminal {
         // Whoever reads of it here may look from elsewhere.
         self.renew(running)?;
         self.board.tell(event);
-        if self.json {
-            self.print(&event.to_json(), self.number)?;
+        let link = if let Event::Code { code, .. } = event {
+            Some((code, link::link(&self.links.host, code)))
         } else {
-            if let Event::Code { code, .. } = event
-                && !self.console.is_terminal()
-            {
-                print_data(code)?;
+            None
+        };
+        if self.json {
+            let mut value = event.to_json();
+            if let Some((_, link)) = &link {
+                value["link"] = link.as_str().into();
             }
+            self.print(&value, self.number)?;
+        } else {
             for line in lines {
                 self.console.say(&line)?;
+            }
+            if let Some((code, link)) = &link {
+                self.show_link(code, link)?;
             }
         }
         if let Some(input) = input {
@@ -559,6 +605,21 @@ impl Terminal {
             self.handover.started();
         }
         Ok(())
+    }
+
+    /// A pipe gets the one thing that is wanted.
+    fn show_link(&mut self, code: &str, link: &str) -> Result<(), Failure> {
+        match (self.console.is_terminal(), self.links.wanted) {
+            (false, false) => print_data(code),
+            (false, true) => print_data(link),
+            (true, false) => Ok(()),
+            (true, true) => {
+                let link = Style::detect().strong(link);
+                self.console.say(&format!(
+                    "Or, to see the screen only, send this link:  {link}  (`remora join` takes it, too)"
+                ))
+            }
+        }
     }
 
     /// `number`: of the session; that of the first goes without saying.

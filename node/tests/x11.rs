@@ -905,6 +905,7 @@ fn text(control: bool) -> BarText {
             .checked_sub(Duration::from_secs(134))
             .unwrap(),
         path: "direct".to_owned(),
+        shares: String::new(),
     }
 }
 
@@ -1035,6 +1036,13 @@ fn the_bar_says_the_mode_in_words_and_colour_and_any_name() {
             BarText {
                 name: "Łukasz Żółć · 山田太郎 · דנה".to_owned(),
                 path: "relayed via fra-1".to_owned(),
+                ..text(true)
+            },
+        ),
+        (
+            "bar-shares.ppm",
+            BarText {
+                shares: "clipboard ←→ · files →".to_owned(),
                 ..text(true)
             },
         ),

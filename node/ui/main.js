@@ -225,6 +225,19 @@ class App {
       case 'upgrade_declined':
         this.#toast(t('told.upgrade_declined'));
         break;
+      case 'granted':
+        if (event.granted.length === 0) this.#toast(t('told.granted.none'));
+        else this.#toast(t('told.granted', { what: event.granted.map((grant) => {
+          const [matter, way] = grant.split('_to_');
+          return `${t(`exchange.${matter}`)}: ${t(way === this.state.role ? 'exchange.grant.mine' : 'exchange.grant.theirs', { name })}`;
+        }).join(', ') }), 'warn');
+        break;
+      case 'grant_wanted':
+        this.#toast(t('told.grant_wanted', { name }), 'warn');
+        break;
+      case 'file_offered':
+        if (event.direction === 'in') this.#toast(t('told.file', { name, file: event.name }));
+        break;
       case 'relay_wish':
         if (event.theirs !== this.#peerWantsRelay) this.#toast(t(`told.relay_wish.${event.theirs ? 'on' : 'off'}`, { name }));
         this.#peerWantsRelay = event.theirs;

@@ -1,6 +1,7 @@
 // The sharer's screens: the code, who it is, the question, and what is going on while sharing.
 
 import { chat } from '/chat.js';
+import { exchange } from '/exchange.js';
 import { h, id, say, set, show } from '/dom.js';
 import { icon } from '/icons.js';
 import { button, card, title, words } from '/parts.js';
@@ -13,6 +14,12 @@ const LOOK_MS = 1000;
 /** Crockford's base32, as proto/src/code.rs. */
 const SYMBOL = /[0-9abcdefghjkmnpqrstvwxyz]/;
 const LIKE = { i: '1', l: '1', o: '0' };
+
+/** The code in a link, which shows the screen and no more; null: it is none. */
+export function codeOfLink(text) {
+  const link = /^\s*https?:\/\/[^\s#?]*(?:\?[^\s#]*?\bpasscode=([^\s#&]+)[^\s#]*)?(?:#(\S*))?\s*$/i.exec(text);
+  return link ? (link[1] ?? link[2] ?? '') : null;
+}
 
 /** What was typed or pasted, as symbols of a code; `wrong` is the first thing that cannot be one. */
 export function symbolsOf(text) {
@@ -36,6 +43,8 @@ export function joinScreen(app) {
   const go = button('button.main.big', { label: t('join.go'), type: 'submit' });
   const busy = h('p.waiting', { hidden: true }, h('span.pulse', { 'aria-hidden': 'true' }), h('span', t('join.busy')));
   const code = () => boxes.map((box) => box.value).join('');
+  /** Pasted, and of the code that the boxes hold. */
+  let link = null;
 
   const complain = (key, text) => {
     const words = key ? t(key) : text;
@@ -74,7 +83,10 @@ export function joinScreen(app) {
     box.addEventListener('keydown', (event) => keyDown(event, index));
     box.addEventListener('paste', (event) => {
       event.preventDefault();
-      fill(index, event.clipboardData.getData('text'));
+      const text = event.clipboardData.getData('text');
+      const inLink = codeOfLink(text);
+      fill(index, inLink ?? text);
+      link = inLink === null ? null : { text: text.trim(), code: code() };
     });
     box.addEventListener('input', (event) => {
       // Typed into a box that is full and not selected, a symbol takes the old one's place.
@@ -87,7 +99,7 @@ export function joinScreen(app) {
     event.preventDefault();
     const missing = boxes.find((box) => !box.value);
     if (missing) missing.focus();
-    else app.send({ type: 'join', code: code() });
+    else app.send({ type: 'join', code: link?.code === code() ? link.text : code() });
   };
   const element = h('div.screen.join-screen', title(t('join.title')), h('p.lead', t('join.text')),
     h('form', { onsubmit: submit, novalidate: true },
@@ -259,10 +271,12 @@ export function sharingScreen(app) {
   const who = h('div');
   const check = words(app);
   const details = h('details.who', h('summary', t('share.who'), icon('down')), who, check.element);
+  const shares = exchange(app);
+  const exchanged = h('details.who', h('summary', t('exchange.title'), icon('down')), shares.element);
   const talk = chat(app);
   const status = h('section.card.status', h('div.status-head', light, h('div', heading, meaning)), h('div.row', pause, stop, leave),
     h('dl.facts', h('div', h('dt', t('share.since')), since), h('div', h('dt', t('share.path')), path)), source.element);
-  const element = h('div.screen.sharing', h('div.columns', h('div.column', mark, upgrade, more.element, status, details), talk.element));
+  const element = h('div.screen.sharing', h('div.columns', h('div.column', mark, upgrade, more.element, status, details, exchanged), talk.element));
   let shown = null;
   let pausing = null;
   return {
@@ -292,6 +306,7 @@ export function sharingScreen(app) {
       if (state.elevated) say(mark.querySelector('span'), t('elevated.mark', { name }));
       if (more.update(state, now)) pause.focus();
       check.update(state);
+      shares.update(state);
       talk.update(state);
       const asked = Boolean(state.prompt?.upgrade);
       const news = asked && upgrade.hidden;

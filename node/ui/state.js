@@ -47,6 +47,12 @@ export function initial() {
     drainAt: null,
     over: null,
     leaving: false,
+    picture: null,
+    granted: [],
+    wanted: [],
+    offered: 0,
+    clipboard: null,
+    files: new Map(),
   };
 }
 
@@ -69,6 +75,11 @@ function answered(state) {
 function said(state) {
   for (const asked of [state.prompt, state.question]) if (asked) asked.answered = true;
 }
+/** Each side counts its own. */
+const fileKey = ({ direction, number }) => `${direction} ${number}`;
+
+/** Refusals of what nobody waits for an answer to. */
+const UNASKED = ['CHAT_BLOCKED_BY_POLICY', 'CLIPBOARD_BLOCKED_BY_POLICY', 'FILES_BLOCKED_BY_POLICY', 'UNVERIFIED'];
 
 const FIRST = { helper: 'opening', sharer: 'join' };
 
@@ -86,7 +97,7 @@ const EVENTS = {
 
   code(state, event, at) {
     state.stage = 'code';
-    state.code = { text: event.code, qr: event.qr, valid: event.valid_s * 1000, until: at + event.valid_s * 1000, tries: 3 };
+    state.code = { text: event.code, link: event.link ?? null, qr: event.qr, valid: event.valid_s * 1000, until: at + event.valid_s * 1000, tries: 3 };
   },
   wrong_code(state, event) {
     if (state.code) state.code.tries = event.tries_left;
@@ -106,7 +117,7 @@ const EVENTS = {
     state.rtt = event.rtt_ms;
   },
   trust(state, event, at) {
-    Object.assign(state, { stage: 'trust', peer: event.peer, permitted: event.permitted ?? null, warnings: event.warnings ?? [], words: event.words, trustAt: at });
+    Object.assign(state, { stage: 'trust', peer: { ...event.peer, picture: state.picture }, permitted: event.permitted ?? null, warnings: event.warnings ?? [], words: event.words, trustAt: at });
   },
   judged(state, event) {
     Object.assign(state, { permitted: event.permitted, warnings: event.warnings, lacks: {}, peer: { ...state.peer, verified: event.verified } });
@@ -169,6 +180,34 @@ const EVENTS = {
   stats(state, event) {
     state.stats = event;
   },
+  picture(state, event) {
+    state.picture = event.picture;
+    if (state.peer) state.peer = { ...state.peer, picture: event.picture };
+  },
+  granted(state, event) {
+    Object.assign(state, { granted: event.granted, wanted: [] });
+    if (event.granted.length === 0) Object.assign(state, { offered: 0 });
+  },
+  grant_wanted(state, event) {
+    state.wanted = [...state.wanted, ...event.wanted];
+  },
+  clipboard_offered(state, event) {
+    state.offered = event.bytes;
+  },
+  clipboard(state, event) {
+    state.clipboard = event.text;
+  },
+  file_offered(state, event) {
+    state.files.set(fileKey(event), { ...event, done: null, over: null, path: null });
+  },
+  file_progress(state, event) {
+    const file = state.files.get(fileKey(event));
+    if (file) file.done = event.done;
+  },
+  file_over(state, event) {
+    const file = state.files.get(fileKey(event));
+    if (file) Object.assign(file, { over: event.code, path: event.path });
+  },
   /** Said when it comes; what it comes to, the path says. */
   relay_wish() {},
   /** Said when it comes; what it comes to, the session's end says. */
@@ -225,7 +264,7 @@ const EVENTS = {
   },
   refused(state, event) {
     // Nobody waits for an answer to that.
-    if (event.code === 'CHAT_BLOCKED_BY_POLICY') return;
+    if (UNASKED.includes(event.code)) return;
     if (state.stage === 'asked') Object.assign(state, { stage: 'trust', asked: null });
     if (state.upgrade && LASTING.has(event.code)) state.lacks = { ...state.lacks, [state.upgrade.what]: event.code };
     state.upgrade = null;

@@ -2,6 +2,7 @@
 
 import { chat } from '/chat.js';
 import { h, id, say, set, show } from '/dom.js';
+import { exchange } from '/exchange.js';
 import { icon } from '/icons.js';
 import { avatar, button, card, words } from '/parts.js';
 import { symbolsOf } from '/sharer.js';
@@ -144,6 +145,9 @@ export function viewerScreen(app) {
   const talkTool = tool('chat', t('tool.chat'), () => openChat(!chatOpen));
   const unread = h('span.count', { hidden: true, 'aria-hidden': 'true' });
   talkTool.element.append(unread);
+  const swap = tool('swap', t('exchange.title'));
+  const shares = exchange(app);
+  const sharesPanel = panel(swap.element, t('exchange.title'), shares.element);
   const restart = tool('restart', t('tool.restart'), () => app.send({ type: 'restart' }));
   const tasks = tool('tasks', t('tool.tasks'));
   tasks.off(t('tool.tasks.why'));
@@ -165,7 +169,7 @@ export function viewerScreen(app) {
   const statsPanel = panel(path, t('stats.title'), h('div.stats', h('h2', t('stats.title')), numbers));
 
   const bar = h('div.bar', { role: 'toolbar', 'aria-label': t('view.tools') },
-    who, h('div.tools', control.element, elevate.element, monitor.element, laser.element, pen.element, sizes.element, talkTool.element, restart.element, tasks.element, over.element), path, leave);
+    who, h('div.tools', control.element, elevate.element, monitor.element, laser.element, pen.element, sizes.element, talkTool.element, swap.element, restart.element, tasks.element, over.element), path, leave);
   roving(bar);
 
   // Colours and wiping, while a drawing tool is taken.
@@ -188,7 +192,7 @@ export function viewerScreen(app) {
   const heading = h('h1.visually-hidden', { tabindex: '-1' });
   const banner = h('p.strip.warn.banner', { role: 'status', hidden: true }, icon('warn'), h('span'));
   const element = h('div.viewer', heading, bar, banner, h('div.viewer-main', drawing, stage, talk.element), hint, label,
-    monitors, sizePanel, whoPanel, statsPanel, overPanel);
+    monitors, sizePanel, sharesPanel, whoPanel, statsPanel, overPanel);
 
   // ---- what the tools do ---------------------------------------------------------------------
 
@@ -428,6 +432,7 @@ export function viewerScreen(app) {
       set(sizeOptions.screen, 'aria-pressed', String(Boolean(document.fullscreenElement)));
       say(sizeOptions.screen.lastChild, t(document.fullscreenElement ? 'tool.size.leave' : 'tool.size.screen'));
 
+      shares.update(state);
       talk.update(state);
       if (chatOpen) read = state.chat.length;
       const news = state.chat.slice(read).filter(({ mine }) => !mine).length;

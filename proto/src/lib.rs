@@ -60,6 +60,9 @@ pub mod sas;
 pub mod path;
 
 // --- and hold a session on it ---
+/// Machines: the clipboard's text, and files.
+#[cfg(feature = "end-to-end")]
+pub mod exchange;
 /// Who somebody says they are.
 #[cfg(feature = "end-to-end")]
 pub mod identity;

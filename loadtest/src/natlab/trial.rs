@@ -110,6 +110,7 @@ impl Watched {
             | Event::RelayBack { .. }
             | Event::Session(_)
             | Event::ChatWanted
+            | Event::Exchange(_)
             | Event::NotPossible { .. } => {}
         }
     }

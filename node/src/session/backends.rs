@@ -52,6 +52,15 @@ pub trait Restart: fmt::Debug + Send {
     fn restart(&mut self) -> Result<(), Undone>;
 }
 
+/// Presses the computer's power key, as of a telephone: short, the screen goes dark; long, it asks whether to switch off.
+pub trait PowerKey: fmt::Debug + Send {
+    /// Does.
+    ///
+    /// # Errors
+    /// Nothing was pressed.
+    fn press(&mut self, long: bool) -> Result<(), Undone>;
+}
+
 /// What this system has; what it has not is refused as `UNSUPPORTED`.
 #[derive(Debug, Default)]
 pub struct Backends {
@@ -63,6 +72,8 @@ pub struct Backends {
     pub sign_out: Option<Box<dyn SignOut>>,
     /// Restarting.
     pub restart: Option<Box<dyn Restart>>,
+    /// None on Linux: what the key does there is its system's to say, and no program's to cause.
+    pub power_key: Option<Box<dyn PowerKey>>,
 }
 
 impl Backends {
@@ -73,6 +84,7 @@ impl Backends {
             elevates: self.broker.is_some() && self.sign_out.is_some(),
             shields: self.shield.is_some(),
             restarts: self.restart.is_some(),
+            power_key: self.power_key.is_some(),
         }
     }
 
@@ -98,6 +110,10 @@ impl Backends {
                 .restart
                 .as_mut()
                 .map_or_else(unsupported, |restart| restart.restart()),
+            Act::PowerKey { long } => self
+                .power_key
+                .as_mut()
+                .map_or_else(unsupported, |key| key.press(long)),
             Act::Unelevate => {
                 if let Some(broker) = &mut self.broker {
                     broker.release();
@@ -127,7 +143,9 @@ mod tests {
         let mut none = Backends::default();
         let platform = none.platform();
         assert!(!platform.elevates && !platform.shields && !platform.restarts);
-        for act in [Act::Elevate, Act::Shield, Act::SignOut, Act::Restart] {
+        assert!(!platform.power_key);
+        let key = Act::PowerKey { long: true };
+        for act in [Act::Elevate, Act::Shield, Act::SignOut, Act::Restart, key] {
             assert_eq!(none.act(act), Err(Undone("UNSUPPORTED".to_owned())));
         }
         for act in [Act::Unelevate, Act::Unshield] {

@@ -81,6 +81,8 @@ pub struct BarText {
     pub since: Instant,
     /// `direct`, `relayed via fra-1`.
     pub path: String,
+    /// What else may leave either computer, a sign for each direction: `clipboard ←→ · files →`; or nothing.
+    pub shares: String,
 }
 
 /// What the sharer pressed.

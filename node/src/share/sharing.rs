@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn::Connection;
 use remora_proto::{
+    identity::Role,
     session::{Command, Mode, Rights},
     wire::message::{
         CURSOR_STREAM, InvalidMessage,
@@ -38,7 +39,7 @@ use super::{
     overlay::Overlay,
     projector::{Projected, Projector, ToProjector},
 };
-use crate::path::congestion::WayNumber;
+use crate::{exchange::signs, path::congestion::WayNumber};
 
 /// Between the projector's thread and this task, which only starts what it is told to.
 const QUEUE_PROJECTED: usize = 8;
@@ -144,6 +145,7 @@ impl Sharing {
                 paused: false,
                 since: Instant::now(),
                 path: String::new(),
+                shares: String::new(),
             },
             epoch: 0,
             halted: false,
@@ -270,6 +272,7 @@ impl Sharing {
         }
         self.text.control = rights.mode == Some(Mode::Control);
         self.text.paused = rights.paused;
+        self.text.shares = signs(rights.grants, Role::Sharer);
         self.show_bar();
     }
 

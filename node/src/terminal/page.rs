@@ -8,7 +8,6 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use prost::Message as _;
 use remora_proto::{
-    code::Code,
     identity::Role,
     session::{Command, Event as SessionEvent},
     wire::message::{
@@ -22,14 +21,16 @@ use tokio::sync::mpsc;
 use crate::{
     error::{Exit, Failure},
     event::{Event, Input, PathSnapshot, milliseconds},
+    exchange::{Told, Wish as Exchanged},
+    link::{self, Given},
     ui::{Colour, FromPage, InputEvent, More, PageSender, Ui},
 };
 
 /// What somebody wishes on the page.
 #[derive(Debug)]
 pub enum Wish {
-    /// The sharer typed a code.
-    Join(Code),
+    /// The sharer typed a code, or pasted a link.
+    Join(Given),
     /// For the session.
     Session(Input),
     /// Nothing that concerns the session now.
@@ -43,6 +44,7 @@ pub struct Page {
     to: PageSender,
     from: mpsc::Receiver<FromPage>,
     active: bool,
+    link_host: Option<String>,
 }
 
 impl Page {
@@ -58,12 +60,18 @@ impl Page {
             to: channels.to_page,
             from: channels.from_page,
             active: false,
+            link_host: None,
         })
     }
 
     /// To be opened in a browser on this computer, once.
     pub fn url(&self) -> &str {
         self.ui.url()
+    }
+
+    /// Codes are shown as links to this host, too.
+    pub fn link_to(&mut self, host: String) {
+        self.link_host = Some(host);
     }
 
     /// The code did not work.
@@ -77,6 +85,21 @@ impl Page {
         match event {
             Event::Session(SessionEvent::Media(body)) => self.show_media(body),
             Event::Session(SessionEvent::Act(_)) => {}
+            Event::Code { code, .. } => {
+                let mut event = event.to_json();
+                if let Some(host) = &self.link_host {
+                    event["link"] = link::link(host, code).into();
+                }
+                self.to.event(event);
+            }
+            Event::Exchange(Told::Portrait(png)) => {
+                let picture = format!("data:image/png;base64,{}", BASE64.encode(png));
+                self.to
+                    .event(json!({"event": "picture", "picture": picture}));
+            }
+            Event::Exchange(progress @ Told::FileProgress { .. }) => {
+                self.to.transient(progress.to_json())
+            }
             Event::Session(SessionEvent::Started { .. }) => {
                 self.active = true;
                 self.to.event(event.to_json());
@@ -185,13 +208,19 @@ impl Page {
 
     fn meaning(&self, wish: FromPage) -> Wish {
         let command = match wish {
-            FromPage::Join { code } => return Wish::Join(code),
+            FromPage::Join { given } => return Wish::Join(given),
             FromPage::NewCode => return Wish::Session(Input::NewCode),
             FromPage::Ask { mode } => Command::AskMode(mode),
             FromPage::Allow { mode } => Command::Allow(mode),
             FromPage::Decline => Command::Decline,
             FromPage::Words { same } => Command::SasChecked(same),
             FromPage::Chat { text } => Command::Chat(text),
+            FromPage::Grant { grants, on } => Command::Grant { grants, on },
+            FromPage::File { wish } => return Wish::Session(Input::Exchange(wish)),
+            FromPage::Copy { text } => {
+                return Wish::Session(Input::Exchange(Exchanged::Copy(text.into())));
+            }
+            FromPage::Paste => return Wish::Session(Input::Exchange(Exchanged::Paste)),
             FromPage::Drop => Command::DropMode,
             FromPage::Pause => Command::Pause(true),
             FromPage::Resume => Command::Pause(false),

@@ -10,14 +10,17 @@ use remora_proto::{
     identity::{Profile, Role, is_unsafe_in_line},
     org::{permission::Permissions, verdict::Verdict},
     rendezvous::CodeEnd,
-    session::{Cause, Check, Command, EndReason, Event as SessionEvent, Mode, Receipt, Shield},
+    session::{
+        Cause, Check, Command, EndReason, Event as SessionEvent, Grants, Mode, Receipt, Shield,
+    },
 };
 
 use serde_json::Value;
 
-use super::style::Style;
+use super::{exchange, style::Style};
 use crate::{
     event::{Event, Input, PathSnapshot, about},
+    exchange::signs,
     status::order::What,
 };
 
@@ -80,6 +83,8 @@ pub struct Screen {
     /// Nothing is heard of the other side; until then it is waited for.
     back_until: Option<Instant>,
     elevated: bool,
+    /// What else may leave either computer.
+    granted: Grants,
 }
 
 fn wish(command: Command) -> Meaning {
@@ -94,7 +99,7 @@ fn clock(duration: Duration) -> String {
 
 /// Text of the other person, fenced so that it can neither move the cursor nor reorder our words: controls are
 /// replaced, and it stands in a first-strong isolate (Unicode TR9 §2.4).
-fn fenced(text: &str) -> String {
+pub(super) fn fenced(text: &str) -> String {
     let clean: String = text
         .chars()
         .map(|c| if is_unsafe_in_line(c) { '\u{fffd}' } else { c })
@@ -124,6 +129,7 @@ impl Screen {
             question: None,
             back_until: None,
             elevated: false,
+            granted: Grants::NONE,
         }
     }
 
@@ -217,6 +223,7 @@ impl Screen {
                 "The relay goes away for maintenance in {}; this session will end then.",
                 clock(*within)
             ))],
+            Event::Exchange(told) => exchange::told(told, &self.peer, style),
             Event::ChatWanted => vec![style.dim("To say something, type it here and press Enter.")],
             Event::NotPossible { text, .. } => vec![style.warn(&format!("Not now: {text}."))],
             Event::Session(event) => return self.on_session_event(event, now),
@@ -350,7 +357,14 @@ impl Screen {
                 vec![style.warn("Paused: nothing is shown, no input is taken.")]
             }
             SessionEvent::Paused(false) => vec![style.good("Resumed.")],
-            SessionEvent::Media(_) => vec![],
+            SessionEvent::Media(_) | SessionEvent::Exchange(_) => vec![],
+            SessionEvent::Granted(grants) => {
+                self.granted = *grants;
+                vec![exchange::granted(*grants, self.role, style)]
+            }
+            SessionEvent::GrantWanted(grants) => {
+                vec![exchange::wanted(*grants, &self.peer, style)]
+            }
             SessionEvent::UpgradeDeclined => {
                 self.stage = Stage::Active {
                     mode: Mode::View,
@@ -672,7 +686,11 @@ impl Screen {
                     .as_ref()
                     .map(PathSnapshot::badge)
                     .unwrap_or_default();
-                format!("● {mode} · {since} · {badge} > ")
+                let signs = match signs(self.granted, self.role) {
+                    none if none.is_empty() => none,
+                    signs => format!(" · {signs}"),
+                };
+                format!("● {mode} · {since} · {badge}{signs} > ")
             }
             (Stage::Ended, _) => String::new(),
         }
@@ -705,6 +723,9 @@ impl Screen {
                 )),
             };
         }
+        if let Some(meaning) = exchange::slash(command, self.role) {
+            return meaning;
+        }
         let command = match (command, self.stage, self.role) {
             ("leave" | "quit" | "exit", _, _) => Command::Leave,
             ("same", _, _) => Command::SasChecked(true),
@@ -714,6 +735,8 @@ impl Screen {
             ("view", _, Role::Helper) => Command::AskMode(Mode::View),
             ("elevate", _, Role::Helper) => Command::AskElevation,
             ("restart", _, Role::Helper) => Command::AskRestart,
+            ("power", _, Role::Helper) => Command::PowerKey { long: false },
+            ("power long", _, Role::Helper) => Command::PowerKey { long: true },
             ("release", _, _) => Command::ReleaseElevation,
             ("continue", _, _) => Command::GoOn,
             ("confirm", _, Role::Sharer) => Command::ConfirmLeave,
@@ -749,7 +772,8 @@ impl Screen {
             }
         };
         format!(
-            "/leave   {own}   /same or /differ: the words   /relay or /direct: which way to go   //text: chat that begins with /"
+            "/leave   {own}   /same or /differ: the words   /relay or /direct: which way to go   {}   //text: chat that begins with /",
+            exchange::HELP
         )
     }
 

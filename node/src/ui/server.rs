@@ -351,6 +351,10 @@ fn echo(wish: &FromPage) -> Option<Value> {
         | FromPage::Continue
         | FromPage::ConfirmLeave
         | FromPage::Stay
+        | FromPage::Grant { .. }
+        | FromPage::File { .. }
+        | FromPage::Copy { .. }
+        | FromPage::Paste
         | FromPage::Drop
         | FromPage::Pause
         | FromPage::Resume

@@ -13,7 +13,7 @@ const trust = (node) => {
 
 test('the code is shown, copied, renewed, and its ring runs', async () => {
   const { node, page, close } = await openPage('helper');
-  node.event('code', { code: '4060-r0gx', valid_s: 600 });
+  node.event('code', { code: '4060-r0gx', valid_s: 600, link: 'https://help.contoso.com/j#4060r0gx' });
   await page.getByText('4060').waitFor();
   assert.equal(await page.locator('.code').textContent(), '4060r0gx');
   assert.match(await page.locator('.code + p').textContent(), /4 0 6 0 r 0 g x/);
@@ -21,6 +21,9 @@ test('the code is shown, copied, renewed, and its ring runs', async () => {
   await page.getByRole('button', { name: 'Copy code' }).click();
   await page.getByRole('button', { name: 'Copied' }).waitFor();
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), '4060-r0gx');
+  await page.getByRole('button', { name: 'Copy link' }).click();
+  await page.getByText('Copied').last().waitFor();
+  await page.waitForFunction(() => navigator.clipboard.readText().then((text) => text === 'https://help.contoso.com/j#4060r0gx'));
   await page.waitForFunction(() => /^9:5\d$/.test(document.querySelector('.ring-text').textContent));
   await page.getByRole('button', { name: 'New code' }).click();
   await node.wish('NewCode');

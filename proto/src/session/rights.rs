@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Durations, Mode, Refusal, SecurePrompt, Setup};
+use super::{Durations, Grants, Matter, Mode, Refusal, SecurePrompt, Setup};
 use crate::org::{
     permission::Permission,
     setting::{Setting, Settings},
@@ -34,7 +34,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    fn cap(self) -> Mode {
+    pub(super) fn cap(self) -> Mode {
         match self {
             Self::Link => Mode::View,
             Self::Code | Self::Notify | Self::Request => Mode::Control,
@@ -63,6 +63,8 @@ pub struct Platform {
     pub shields: bool,
     /// Come back into the session after a restart.
     pub restarts: bool,
+    /// Press its own power key.
+    pub power_key: bool,
 }
 
 impl Default for Platform {
@@ -72,6 +74,7 @@ impl Default for Platform {
             elevates: false,
             shields: false,
             restarts: false,
+            power_key: false,
         }
     }
 }
@@ -90,6 +93,10 @@ pub struct Terms {
     pub restart_forbidden: bool,
     /// Policy: nothing is written.
     pub chat_blocked: bool,
+    /// Policy: no clipboard, whatever the sharer grants.
+    pub clipboard_blocked: bool,
+    /// Policy: no files, whatever the sharer grants.
+    pub files_blocked: bool,
     /// Policy: who is ended by an administrator after an administrator's rights were used is signed out.
     pub sign_out_on_kill: bool,
     /// Several people use the device at once: no restarts (guide, E-13).
@@ -117,6 +124,8 @@ impl Default for Terms {
             elevation_blocked: false,
             restart_forbidden: false,
             chat_blocked: false,
+            clipboard_blocked: false,
+            files_blocked: false,
             sign_out_on_kill: false,
             multi_user: false,
             elevated_before: false,
@@ -191,6 +200,8 @@ impl Terms {
             elevation_blocked: self.elevation_blocked || is_on(Setting::BlockElevation),
             restart_forbidden: self.restart_forbidden || is_on(Setting::BlockRestart),
             chat_blocked: self.chat_blocked || is_on(Setting::BlockChat),
+            clipboard_blocked: self.clipboard_blocked || is_on(Setting::BlockClipboard),
+            files_blocked: self.files_blocked || is_on(Setting::BlockFiles),
             sign_out_on_kill: self.sign_out_on_kill || is_on(Setting::SignOutOnKill),
             local_end: match is_on(Setting::UnattendedReclaim) {
                 true => LocalEnd::Reclaim,
@@ -207,6 +218,16 @@ impl Terms {
         match self.chat_blocked {
             true => Err(Refusal::ChatBlocked),
             false => Ok(()),
+        }
+    }
+
+    /// What an organisation has set. Who came by a link sees the screen, and that is all (guide, E-6).
+    pub(super) fn may_exchange(&self, matter: Matter) -> Result<(), Refusal> {
+        match (matter, self.entry) {
+            (_, Entry::Link) => Err(Refusal::ModeNotPermitted),
+            (Matter::Clipboard, _) if self.clipboard_blocked => Err(Refusal::ClipboardBlocked),
+            (Matter::Files, _) if self.files_blocked => Err(Refusal::FilesBlocked),
+            (Matter::Clipboard | Matter::Files, _) => Ok(()),
         }
     }
 
@@ -262,6 +283,8 @@ pub struct Rights {
     pub prompt: Option<SecurePrompt>,
     /// Until then neither side's input counts.
     pub frozen_until: Option<Instant>,
+    /// What else may leave either computer just now: nothing while the session is halted.
+    pub grants: Grants,
 }
 
 impl Rights {

@@ -1,6 +1,6 @@
 //! Where a session is: one main state, and beside it what is told apart while people look (SESSION.md §1.3).
 
-use super::{EndReason, Mode};
+use super::{EndReason, Grants, Mode};
 
 /// A main state, with what only it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,10 @@ pub(super) struct Live {
     pub(super) check: Option<Check>,
     /// The sharer is on its way to another helper.
     pub(super) handing_over: bool,
+    /// What else may leave either computer.
+    pub(super) grants: Grants,
+    /// Sharer: what the helper has asked for of that, and did not get.
+    pub(super) wanted: Grants,
 }
 
 /// Why a session is INTERRUPTED.
@@ -154,6 +158,8 @@ impl Live {
             prompt: None,
             check: None,
             handing_over: false,
+            grants: Grants::NONE,
+            wanted: Grants::NONE,
         }
     }
 

@@ -11,8 +11,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Act, Cause, Check, Elevation, EndReason, Event, Kind, LocalEnd, Method, Mode, Pause, Refusal,
-    SasState, Session, Shield, T_CONSENT,
+    Act, Cause, Check, Elevation, EndReason, Entry, Event, Grants, Kind, LocalEnd, Matter, Method,
+    Mode, Pause, Refusal, SasState, Session, Shield, T_CONSENT,
     state::{Ask, Before, Live, State as S},
     timers::Timer as T,
     word::{
@@ -55,6 +55,7 @@ impl Session {
             (S::Ending(live, before), what) => return self.meanwhile(live, before, what, now),
 
             // ---- 9, 10: JOINING ----
+            (S::Joining, Says(Sharer, W::ByLink)) if me == Helper => self.by_link(),
             (S::Joining, Says(who, W::Reveal(nonce))) if who != me => self.row_9(&nonce, now),
             (S::Joining, Due(T::Join)) => self.end(EndReason::JoinTimeout, now), // 10
 
@@ -403,6 +404,36 @@ impl Session {
                 self.finish(reason, now);
             }
 
+            // ---- a key that no keyboard has (guide, D-9) ----
+            (S::Active(live), Says(Helper, W::PowerKey { long })) if live.mode == Mode::Control => {
+                if self.is_sharer() {
+                    return self.power_key(long);
+                }
+            }
+
+            // ---- clipboard and files: each way is the sharer's to grant (§1.5) ----
+            (S::Active(live) | S::Interrupted(live, _), Says(Sharer, W::Grant(grants)))
+                if grants != live.grants =>
+            {
+                return self.grant(live, grants);
+            }
+            (S::Active(live), Says(Helper, W::AskGrant(grants))) if !live.grants.covers(grants) => {
+                return self.grant_asked(live, grants);
+            }
+            // What is granted then the sharer says.
+            (S::Active(live), Says(Helper, W::GiveBack(grants)))
+                if live.grants.without(grants) != live.grants =>
+            {
+                if self.is_sharer() {
+                    self.granted(live.grants.without(grants));
+                }
+            }
+            (S::Active(_) | S::Interrupted(..), Says(who, W::Exchange(body))) => {
+                if who != me {
+                    self.events.push_back(Event::Exchange(body));
+                }
+            }
+
             // ---- the picture, once there is one ----
             (S::Active(_) | S::Interrupted(..), Says(who, W::Media(body))) => {
                 if who != me {
@@ -444,6 +475,15 @@ impl Session {
     }
 
     // ---- trust and consent ---------------------------------------------------------------
+
+    /// The sharer's machine does not go further, either (guide, E-6).
+    fn by_link(&mut self) {
+        self.terms.entry = Entry::Link;
+        self.setup.terms.entry = Entry::Link;
+        if let Ok(verdict) = &mut self.setup.verdict {
+            *verdict = verdict.clone().by(Entry::Link);
+        }
+    }
 
     fn row_9(&mut self, nonce: &[u8], now: Instant) {
         let nonce =
@@ -592,13 +632,62 @@ impl Session {
             Question::Mode => self.answered(Ask::Control),
             Question::Restart => self.answered(Ask::Restart),
             Question::Handover => self.answered(Ask::Handover),
-            Question::Chat => {}
+            Question::Chat | Question::Grant | Question::SystemKey => {}
             Question::Elevation => {
                 self.timers.stop(&[T::Elevation]);
                 self.change(|live| live.elevation = Elevation::None);
             }
         }
         self.events.push_back(Event::Refused(why));
+    }
+
+    // ---- clipboard and files -------------------------------------------------------------
+
+    /// Of the helper's own terms only what it must not take part in counts.
+    fn may_grant(&self, matter: Matter) -> Result<(), Refusal> {
+        self.setup.terms.may_exchange(matter)?;
+        let vouched = self.setup.verdict.as_ref().is_ok_and(|it| it.verified);
+        match self.is_sharer() && !vouched && self.receipt.sas != SasState::Verified {
+            true => Err(Refusal::Unverified),
+            false => Ok(()),
+        }
+    }
+
+    fn grant(&mut self, live: Live, grants: Grants) -> Done {
+        if self.is_sharer() {
+            for (matter, _) in grants.without(live.grants).iter() {
+                self.may_grant(matter)?;
+            }
+        }
+        let permitted = grants.only(|matter| self.may_grant(matter).is_ok());
+        self.change(|live| {
+            live.grants = permitted;
+            live.wanted = Grants::NONE;
+        });
+        self.events.push_back(Event::Granted(permitted));
+        Ok(())
+    }
+
+    fn grant_asked(&mut self, live: Live, grants: Grants) -> Done {
+        for (matter, _) in grants.iter() {
+            self.may_grant(matter)?;
+        }
+        // What is asked for again is no news.
+        let news = grants.without(live.grants).without(live.wanted);
+        if self.is_sharer() && !news.is_empty() {
+            self.change(|live| live.wanted = live.wanted | news);
+            self.events.push_back(Event::GrantWanted(news));
+        }
+        Ok(())
+    }
+
+    /// Less is granted than before, and not because the sharer said so.
+    fn granted(&mut self, grants: Grants) {
+        self.change(|live| live.grants = grants);
+        if self.is_sharer() {
+            self.tell(&W::Grant(grants));
+        }
+        self.events.push_back(Event::Granted(grants));
     }
 
     // ---- elevation, shield, restart ------------------------------------------------------
@@ -681,6 +770,18 @@ impl Session {
             self.tell(&W::Covered(covered));
             self.events.push_back(Event::Covered(covered));
         }
+    }
+
+    fn power_key(&mut self, long: bool) -> Done {
+        if !self.setup.terms.platform.power_key {
+            return Err(Refusal::Unsupported);
+        }
+        // As any other key.
+        if self.rights().input_refusal().is_some() {
+            return Err(NOT_LISTED);
+        }
+        self.act(Act::PowerKey { long });
+        Ok(())
     }
 
     fn row_36(&mut self, live: Live, now: Instant) -> Done {
@@ -870,6 +971,10 @@ impl Session {
         } else if live.elevation != Elevation::None && self.setup.may_elevate().is_err() {
             self.withdraw_elevation(); // 25
         }
+        let permitted = live.grants.only(|matter| self.may_grant(matter).is_ok());
+        if permitted != live.grants {
+            self.granted(permitted);
+        }
         // More than is permitted now cannot be allowed any more.
         let ask = self.state.live().and_then(|live| live.ask);
         let over = match ask {
@@ -991,7 +1096,7 @@ impl Live {
             Question::Restart => self.ask == Some(Ask::Restart),
             Question::Handover => self.ask == Some(Ask::Handover),
             Question::Elevation => self.elevation == Elevation::Asked,
-            Question::Chat => true,
+            Question::Chat | Question::Grant | Question::SystemKey => true,
         }
     }
 }

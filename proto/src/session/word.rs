@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    Check, Command, EndReason, Method, Mode, Refusal, SecurePrompt, Shield, timers::Timer,
+    Check, Command, EndReason, Grants, Method, Mode, Refusal, SecurePrompt, Shield, timers::Timer,
 };
 use crate::{
     code::Code,
@@ -37,11 +37,14 @@ pub(super) enum Question {
     /// Of no number: nobody waits for an answer.
     Chat,
     Handover,
+    Grant,
+    SystemKey,
 }
 
 /// What one side says.
 #[derive(Debug)]
 pub(super) enum Word {
+    ByLink,
     Reveal(Bytes),
     SasChecked(bool),
     AskMode(Mode),
@@ -70,6 +73,11 @@ pub(super) enum Word {
     GoOn,
     CaptureFailed,
     Media(Body),
+    Grant(Grants),
+    AskGrant(Grants),
+    GiveBack(Grants),
+    PowerKey { long: bool },
+    Exchange(Body),
     Leave,
     ConfirmLeave,
     Stay,
@@ -111,6 +119,8 @@ pub(super) fn number(body: &mut Body) -> Option<(Question, &mut u32)> {
         Body::RestartAnswer(answer) => Some((Question::Restart, &mut answer.number)),
         Body::HandoverRequest(request) => Some((Question::Handover, &mut request.number)),
         Body::HandoverAnswer(answer) => Some((Question::Handover, &mut answer.number)),
+        Body::GrantRequest(request) => Some((Question::Grant, &mut request.number)),
+        Body::SystemKey(key) => Some((Question::SystemKey, &mut key.number)),
         Body::Refused(refused) => {
             let question = Question::from_schema(refused.question());
             Some((question, &mut refused.number))
@@ -127,6 +137,8 @@ impl Question {
             Self::Restart => schema::Question::ForRestart,
             Self::Chat => schema::Question::ForChat,
             Self::Handover => schema::Question::ForHandover,
+            Self::Grant => schema::Question::ForGrant,
+            Self::SystemKey => schema::Question::ForSystemKey,
         }
     }
 
@@ -137,8 +149,18 @@ impl Question {
             schema::Question::ForRestart => Self::Restart,
             schema::Question::ForChat => Self::Chat,
             schema::Question::ForHandover => Self::Handover,
+            schema::Question::ForGrant => Self::Grant,
+            schema::Question::ForSystemKey => Self::SystemKey,
         }
     }
+}
+
+fn grant_request(grants: Grants, gives_back: bool) -> Body {
+    Body::GrantRequest(schema::GrantRequest {
+        number: 0,
+        grants: Some(grants.to_schema()),
+        gives_back,
+    })
 }
 
 fn millis(time: Duration) -> u32 {
@@ -149,6 +171,7 @@ impl Word {
     /// What the other side is told when this side says it, still without a [`number`]; `None`: nothing, or something else.
     pub(super) fn body(&self) -> Option<Body> {
         Some(match self {
+            Self::ByLink => Body::ByLink(schema::ByLink {}),
             Self::Reveal(nonce) => Body::NonceReveal(schema::NonceReveal {
                 nonce: nonce.clone(),
             }),
@@ -239,7 +262,15 @@ impl Word {
                 })
             }
             Self::GoOn => Body::GoOn(schema::GoOn {}),
-            Self::Media(body) => body.clone(),
+            Self::Grant(grants) => Body::Grants(grants.to_schema()),
+            Self::AskGrant(grants) => grant_request(*grants, false),
+            Self::GiveBack(grants) => grant_request(*grants, true),
+            Self::PowerKey { long } => Body::SystemKey(schema::SystemKey {
+                number: 0,
+                key: schema::SystemKeyKind::Power.into(),
+                long: *long,
+            }),
+            Self::Media(body) | Self::Exchange(body) => body.clone(),
             Self::Ended { reason, chat_sent } => Body::Ended(schema::Ended {
                 reason: reason.to_schema().into(),
                 chat_sent: *chat_sent,
@@ -335,6 +366,23 @@ impl Word {
             {
                 Self::Media(body)
             }
+            Body::ByLink(_) if sharers => Self::ByLink,
+            Body::SystemKey(key) if !sharers && key.key() == schema::SystemKeyKind::Power => {
+                Self::PowerKey { long: key.long }
+            }
+            Body::Grants(grants) if sharers => Self::Grant(Grants::from_schema(grants)),
+            Body::GrantRequest(request) if !sharers => {
+                let grants = Grants::from_schema(request.grants.unwrap_or_default());
+                match request.gives_back {
+                    true => Self::GiveBack(grants),
+                    false => Self::AskGrant(grants),
+                }
+            }
+            Body::ClipboardOffer(_)
+            | Body::ClipboardRequest(_)
+            | Body::FileOffer(_)
+            | Body::FileAccept(_)
+            | Body::FileEnd(_) => Self::Exchange(body),
             // The other role's, or, of relays, none of the session's.
             Body::ModeRequest(_)
             | Body::ConsentPrompted(_)
@@ -361,6 +409,10 @@ impl Word {
             | Body::Pointer(_)
             | Body::PenStroke(_)
             | Body::PenClear(_)
+            | Body::Grants(_)
+            | Body::GrantRequest(_)
+            | Body::ByLink(_)
+            | Body::SystemKey(_)
             | Body::Relays(_)
             | Body::Measured(_)
             | Body::Moving(_) => return None,
@@ -374,6 +426,8 @@ impl Word {
             Self::AskElevation => Some(Question::Elevation),
             Self::AskRestart => Some(Question::Restart),
             Self::AskHandover(_) => Some(Question::Handover),
+            Self::AskGrant(_) | Self::GiveBack(_) => Some(Question::Grant),
+            Self::PowerKey { .. } => Some(Question::SystemKey),
             _ => None,
         }
     }
@@ -381,6 +435,7 @@ impl Word {
     /// What it is, for whoever may not say it now.
     pub(super) fn name(&self) -> &'static str {
         match self {
+            Self::ByLink => "a way in, said too late",
             Self::Reveal(_) => "a second nonce",
             Self::SasChecked(_) => "a verdict on the words",
             Self::AskMode(_) => "a request for a mode",
@@ -404,6 +459,11 @@ impl Word {
             Self::GoOn => "an answer whether to go on",
             Self::CaptureFailed => "a failed capture",
             Self::Media(_) => "a picture before its time",
+            Self::Grant(_) => "a grant of what is granted",
+            Self::AskGrant(_) => "a request for what is granted",
+            Self::GiveBack(_) => "giving back what was not granted",
+            Self::PowerKey { .. } => "a key of the system's",
+            Self::Exchange(_) => "an exchange before its time",
             Self::Leave | Self::ConfirmLeave | Self::Stay => "leaving",
             Self::Ended { .. } => "an end",
         }
@@ -435,7 +495,9 @@ impl Command {
             Self::Leave => Word::Leave,
             Self::ConfirmLeave => Word::ConfirmLeave,
             Self::Stay => Word::Stay,
-            Self::Decline | Self::Chat(_) => return None,
+            Self::Exchange(body) => Word::Exchange(body.clone()),
+            Self::PowerKey { long } => Word::PowerKey { long: *long },
+            Self::Decline | Self::Chat(_) | Self::Grant { .. } => return None,
         })
     }
 }

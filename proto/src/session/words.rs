@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Cause, Check, Receipt, SecurePrompt, Shield};
+use super::{Cause, Check, Grants, Receipt, SecurePrompt, Shield};
 use crate::{
     code::Code,
     identity::{Profile, Role},
@@ -127,6 +127,20 @@ pub enum Command {
     CaptureFailed,
     /// A message about the picture, from the program rather than the person.
     Media(schema::control::Body),
+    /// Sharer: grants that, or takes it back. Helper: asks for it, or needs it no more.
+    Grant {
+        /// What.
+        grants: Grants,
+        /// Or off.
+        on: bool,
+    },
+    /// Helper: presses the computer's power key, which no keyboard has (guide, D-9).
+    PowerKey {
+        /// Holds it down for a while.
+        long: bool,
+    },
+    /// A message about what is exchanged, from the program rather than the person.
+    Exchange(schema::control::Body),
     /// Either: ends the session. The sharer may be asked what that means first ([`Event::LeaveWarning`]).
     Leave,
     /// Sharer: yes, leave and be signed out (unattended: take the computer back).
@@ -158,6 +172,9 @@ impl Command {
             Self::CaptureUp => "opening the screen",
             Self::CaptureFailed => "giving up the capture",
             Self::Media(_) => "a message about the picture",
+            Self::Grant { .. } => "granting what is granted or asking for what is not to be had",
+            Self::PowerKey { .. } => "pressing the power key",
+            Self::Exchange(_) => "a message about what is exchanged",
             Self::Leave => "leaving",
             Self::ConfirmLeave => "confirming to leave",
             Self::Stay => "staying",
@@ -307,6 +324,12 @@ pub enum Event {
     Act(Act),
     /// The other side's program says something about the picture, which it may.
     Media(schema::control::Body),
+    /// All that may leave either computer beside the picture and the words, from now on.
+    Granted(Grants),
+    /// Sharer: the helper asks for more of that; silence is a no.
+    GrantWanted(Grants),
+    /// The other side's program says something about what is exchanged; whether it may is [`Rights::grants`](super::Rights)' to say.
+    Exchange(schema::control::Body),
     /// The last event.
     Ended(Receipt),
 }
@@ -326,6 +349,11 @@ pub enum Act {
     Restart,
     /// Sign the sharer out, once the last words are said.
     SignOut,
+    /// Press the power key.
+    PowerKey {
+        /// Held down for a while.
+        long: bool,
+    },
 }
 
 /// What goes to the other side, and on which stream.
@@ -364,6 +392,17 @@ pub enum Refusal {
     /// An organisation wants nothing written.
     #[error("chat is blocked by an organisation's policy")]
     ChatBlocked,
+    /// An organisation wants no clipboard shared.
+    #[error("the clipboard is blocked by an organisation's policy")]
+    ClipboardBlocked,
+    /// An organisation wants no files sent.
+    #[error("files are blocked by an organisation's policy")]
+    FilesBlocked,
+    /// Nobody vouches for the helper, and the sharer has not said that the words are the same.
+    #[error(
+        "nobody vouches for the helper; the sharer has to compare the three words first, and say that they are the same"
+    )]
+    Unverified,
     /// Nobody at an unattended computer can end the session.
     #[error("only the helper can end a session with a computer that nobody attends")]
     NoLocalEnd,
@@ -381,6 +420,9 @@ impl Refusal {
             Self::PrerequisiteMissing => "PREREQ_MISSING",
             Self::RestartUnavailable => "RESTART_UNAVAILABLE",
             Self::ChatBlocked => "CHAT_BLOCKED_BY_POLICY",
+            Self::ClipboardBlocked => "CLIPBOARD_BLOCKED_BY_POLICY",
+            Self::FilesBlocked => "FILES_BLOCKED_BY_POLICY",
+            Self::Unverified => "UNVERIFIED",
             Self::NoLocalEnd => "UNATTENDED_NO_LOCAL_END",
         }
     }
@@ -405,6 +447,9 @@ impl Refusal {
             Self::PrerequisiteMissing => schema::RefusalCode::RefusalPrereqMissing,
             Self::RestartUnavailable => schema::RefusalCode::RefusalRestartUnavailable,
             Self::ChatBlocked => schema::RefusalCode::RefusalChatBlockedByPolicy,
+            Self::ClipboardBlocked => schema::RefusalCode::RefusalClipboardBlockedByPolicy,
+            Self::FilesBlocked => schema::RefusalCode::RefusalFilesBlockedByPolicy,
+            Self::Unverified => schema::RefusalCode::RefusalUnverified,
         }
     }
 
@@ -418,6 +463,9 @@ impl Refusal {
             schema::RefusalCode::RefusalPrereqMissing => Self::PrerequisiteMissing,
             schema::RefusalCode::RefusalRestartUnavailable => Self::RestartUnavailable,
             schema::RefusalCode::RefusalChatBlockedByPolicy => Self::ChatBlocked,
+            schema::RefusalCode::RefusalClipboardBlockedByPolicy => Self::ClipboardBlocked,
+            schema::RefusalCode::RefusalFilesBlockedByPolicy => Self::FilesBlocked,
+            schema::RefusalCode::RefusalUnverified => Self::Unverified,
         }
     }
 }

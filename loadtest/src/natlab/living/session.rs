@@ -63,6 +63,7 @@ impl Heard {
             | Event::RelayLost
             | Event::RelayBack { .. }
             | Event::ChatWanted
+            | Event::Exchange(_)
             | Event::NotPossible { .. } => {}
         }
     }

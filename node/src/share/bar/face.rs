@@ -91,7 +91,7 @@ pub(super) struct Look {
 
 /// Where everything is.
 struct Layout {
-    words: [(String, Colour); 3],
+    words: [(String, Colour); 4],
     rule: f32,
     buttons: Vec<(Press, f32, f32)>,
     width: f32,
@@ -134,7 +134,17 @@ fn lay_out(
         clock(elapsed),
         presentable(&text.path, MAX_PATH)
     );
-    let words = [(name, TEXT), (does.to_owned(), TEXT), (quiet, QUIET)];
+    let shares = match text.shares.as_str() {
+        "" => String::new(),
+        shares => format!(" · {shares}"),
+    };
+    // As noticeable as a pause: something leaves that is not in sight.
+    let words = [
+        (name, TEXT),
+        (does.to_owned(), TEXT),
+        (shares, AMBER),
+        (quiet, QUIET),
+    ];
     // The clock's place is as wide as it may become, or the buttons would move under the sharer's pointer.
     let wide = words
         .iter()
@@ -311,6 +321,7 @@ mod tests {
             paused,
             since: Instant::now(),
             path,
+            shares: String::new(),
         }
     }
 
@@ -395,6 +406,17 @@ mod tests {
                 face.canvas.width
             );
         }
+    }
+
+    #[test]
+    fn what_else_is_shared_is_to_be_seen() {
+        let quiet = text(false, false);
+        let shares = "clipboard ←→ · files →".to_owned();
+        let shares = BarText {
+            shares,
+            ..quiet.clone()
+        };
+        assert!(face(&shares).canvas.width > face(&quiet).canvas.width);
     }
 
     #[test]
