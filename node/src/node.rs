@@ -15,7 +15,7 @@ use remora_proto::{
     random::Random,
     rendezvous::{CodeEnd, Host},
     sas::Nonce,
-    session::{Durations, EndReason, Receipt, Setup, Terms},
+    session::{Durations, EndReason, Entry, Kind, Receipt, Setup, Terms},
     wire::message::control::{Release, node_to_relay::Body as Request},
 };
 use tokio::{
@@ -34,6 +34,10 @@ use crate::{
         keep::{self, Keeping},
     },
     identity::{Identity, Member},
+    invitation::{
+        Call,
+        calling::{Calling, Over},
+    },
     path::{
         portmap::{self, Gateway, PortMap},
         route::why_at_first,
@@ -75,6 +79,8 @@ pub struct Node {
     home: Attached,
     policy: Policy,
     durations: Durations,
+    entry: Entry,
+    kind: Kind,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
     _surveying: JoinSet<()>,
@@ -101,6 +107,10 @@ pub struct Options {
     pub only_named: bool,
     /// Whose policy is kept up to date.
     pub member: Option<Arc<Member>>,
+    /// How its sessions come to be.
+    pub entry: Entry,
+    /// Whether somebody attends them.
+    pub kind: Kind,
 }
 
 impl Default for Options {
@@ -113,6 +123,8 @@ impl Default for Options {
             durations: Durations::default(),
             only_named: false,
             member: None,
+            entry: Entry::default(),
+            kind: Kind::default(),
         }
     }
 }
@@ -152,6 +164,8 @@ pub struct Running {
     pub measure: mpsc::Sender<oneshot::Sender<PathSnapshot>>,
     /// Helper: frames and cursor shapes for the page.
     pub frames: mpsc::Receiver<Bytes>,
+    /// Helper who invites a device: whatever is sent here has the invitation sent again.
+    pub retry: Option<mpsc::Sender<()>>,
     /// The end.
     pub outcome: JoinHandle<Outcome>,
 }
@@ -192,6 +206,7 @@ impl Node {
     /// None does: what is wrong with the nearest, and what to do about it.
     pub async fn at_nearest(relays: &[RelayAddr], options: Options) -> Result<Self, Failure> {
         let (mut policy, durations) = (options.policy.clone(), options.durations.clone());
+        let (entry, kind) = (options.entry, options.kind);
         let mut homes = Homes::find(relays, options).await?;
         let home = homes.settle(&BTreeSet::new()).await?;
         let home = homes.learn(home).await;
@@ -216,6 +231,8 @@ impl Node {
             home,
             policy,
             durations,
+            entry,
+            kind,
             surveyed,
             _surveying: surveying,
             port_map,
@@ -246,7 +263,19 @@ impl Node {
     /// Shows codes, each for `lifetime`, and waits for the one who has it; the node is the helper.
     pub fn invite(self, identity: impl Into<Identity>, lifetime: Duration) -> Running {
         self.want_port();
-        self.run(identity.into(), Begin::Wait(lifetime))
+        self.run(identity.into(), Begin::Wait(lifetime, None))
+    }
+
+    /// Invites a device: a code, good for `lifetime`, that goes there and is shown to nobody here; the node is the helper.
+    pub fn call(
+        mut self,
+        identity: impl Into<Identity>,
+        lifetime: Duration,
+        call: Call,
+    ) -> Running {
+        self.want_port();
+        (self.entry, self.kind) = (Entry::Notify, call.kind);
+        self.run(identity.into(), Begin::Wait(lifetime, Some(call)))
     }
 
     /// Tries a code, at the other relays, too, when nobody waits with it at the one it is at. On failure the node can try another.
@@ -335,16 +364,37 @@ impl Node {
         let (measure, asked) = mpsc::channel(QUEUE_MEASUREMENTS);
         let (frames_tx, frames) = mpsc::channel(QUEUE_FRAMES);
         let (role, picture) = match &begin {
-            Begin::Wait(_) => (Role::Helper, Picture::Viewer(frames_tx)),
+            Begin::Wait(..) => (Role::Helper, Picture::Viewer(frames_tx)),
             Begin::Introduced(_, desktop) => (
                 Role::Sharer,
                 Picture::Screen(Box::new(Sharing::new(desktop.clone()))),
             ),
         };
+        let calling = match &begin {
+            Begin::Wait(_, Some(call)) => {
+                let (homes, input) = (self.homes.clone(), input_tx.downgrade());
+                Some(Calling::begin(
+                    homes,
+                    call.clone(),
+                    &identity,
+                    events.clone(),
+                    input,
+                ))
+            }
+            Begin::Wait(_, None) | Begin::Introduced(..) => None,
+        };
+        let retry = calling.as_ref().map(Calling::retry);
         let outcome = tokio::spawn(async move {
             let introduced = match begin {
                 Begin::Introduced(introduced, _) => Ok(*introduced),
-                Begin::Wait(lifetime) => self.wait(&mut input, &events, lifetime).await,
+                Begin::Wait(lifetime, _) => {
+                    let front = Front {
+                        events: &events,
+                        calling: calling.as_ref(),
+                    };
+                    let waited = self.wait(&mut input, &front, lifetime).await;
+                    self.call_over(calling, waited).await
+                }
             };
             match introduced {
                 Ok(introduced) => {
@@ -370,18 +420,48 @@ impl Node {
             path: path_rx,
             measure,
             frames,
+            retry,
             outcome,
+        }
+    }
+
+    /// The invited device hears how it ended, and the person what the device said.
+    async fn call_over(
+        &mut self,
+        calling: Option<Calling>,
+        waited: Result<Introduced, Failure>,
+    ) -> Result<Introduced, Failure> {
+        let Some(calling) = calling else {
+            return waited;
+        };
+        match waited {
+            Ok(introduced) => {
+                self.leaving.spawn(async move {
+                    calling.finish(Over::Joined).await;
+                });
+                Ok(introduced)
+            }
+            Err(failure) => {
+                let end = match failure.code {
+                    "CODE_EXPIRED" => CodeEnd::Expired,
+                    "CODE_BURNED" => CodeEnd::Burned,
+                    _ => CodeEnd::Cancelled,
+                };
+                let said = calling.finish(Over::Code(end)).await;
+                Err(said.unwrap_or(failure))
+            }
         }
     }
 
     async fn wait(
         &mut self,
         input: &mut mpsc::Receiver<Input>,
-        events: &mpsc::Sender<Event>,
+        front: &Front<'_>,
         lifetime: Duration,
     ) -> Result<Introduced, Failure> {
+        let events = front.events;
         self.tell_home(events).await;
-        let mut host = rendezvous::publish(&self.home.control, lifetime, events).await?;
+        let mut host = front.publish(&self.home.control, lifetime).await?;
         let mut can_move = self.homes.are_several();
         loop {
             let Attached {
@@ -391,7 +471,7 @@ impl Node {
             match waiting.await? {
                 Waited::Introduced(introduced) => return Ok(introduced),
                 Waited::NewCode => {
-                    host = rendezvous::publish(&self.home.control, lifetime, events).await?;
+                    host = front.publish(&self.home.control, lifetime).await?;
                 }
                 Waited::Draining(within) => {
                     if !self.go_elsewhere().await {
@@ -400,19 +480,19 @@ impl Node {
                         can_move = false;
                         continue;
                     }
-                    match self.publish_again(&mut host, lifetime, events).await {
+                    match self.publish_again(&mut host, lifetime, front).await {
                         Ok(_) => self.tell_home(events).await,
                         Err(failure) => {
                             tracing::info!(%failure, "the other relay does not take the code");
-                            self.come_back(&mut host, lifetime, events, input).await?;
+                            self.come_back(&mut host, lifetime, front, input).await?;
                         }
                     }
                 }
                 Waited::Lost => {
-                    self.come_back(&mut host, lifetime, events, input).await?;
+                    self.come_back(&mut host, lifetime, front, input).await?;
                     can_move = self.homes.are_several();
                 }
-                Waited::Ended(end) => return Err(ended(end, events).await),
+                Waited::Ended(end) => return Err(front.ended(end).await),
             }
         }
     }
@@ -423,13 +503,13 @@ impl Node {
         &self,
         host: &mut Host,
         lifetime: Duration,
-        events: &mpsc::Sender<Event>,
+        front: &Front<'_>,
     ) -> Result<bool, Failure> {
         let control = &self.home.control;
         host.handle_moved();
         let is_same = rendezvous::try_publish(control, host).await?;
         if !is_same {
-            *host = rendezvous::publish(control, lifetime, events).await?;
+            *host = front.publish(control, lifetime).await?;
         }
         Ok(is_same)
     }
@@ -442,22 +522,23 @@ impl Node {
         &mut self,
         host: &mut Host,
         lifetime: Duration,
-        events: &mpsc::Sender<Event>,
+        front: &Front<'_>,
         input: &mut mpsc::Receiver<Input>,
     ) -> Result<(), Failure> {
+        let events = front.events;
         tell(events, Event::RelayLost).await;
         // Another one first.
         let mut avoided = BTreeSet::from([self.home.id()]);
         loop {
             let place = tokio::select! { biased;
                 end = rendezvous::wait_without_relay(host, events, input) => {
-                    return Err(ended(end, events).await);
+                    return Err(front.ended(end).await);
                 }
                 place = find_place(&self.homes, &mut avoided) => place,
             };
             avoided.insert(place.id());
             self.be_at(place);
-            match self.publish_again(host, lifetime, events).await {
+            match self.publish_again(host, lifetime, front).await {
                 Ok(same_code) => {
                     let relay = self.home.control.welcome.relay_name.clone();
                     tell(events, Event::RelayBack { relay, same_code }).await;
@@ -573,6 +654,8 @@ impl Node {
             terms: Terms {
                 platform: channels.backends.platform(),
                 durations: self.durations,
+                entry: self.entry,
+                kind: self.kind,
                 ..Terms::default()
             },
         };
@@ -615,6 +698,8 @@ impl Node {
             home,
             policy: _,
             durations: _,
+            entry: _,
+            kind: _,
             surveyed: _,
             _surveying: _,
             port_map,
@@ -641,14 +726,34 @@ pub(crate) async fn find_place(homes: &Homes, avoided: &mut BTreeSet<RelayId>) -
     }
 }
 
-async fn ended(end: CodeEnd, events: &mpsc::Sender<Event>) -> Failure {
-    tell(events, Event::CodeEnded(end)).await;
-    rendezvous::code_ended(end)
+/// Who is told of the code, and the invited device, which has it instead.
+struct Front<'a> {
+    events: &'a mpsc::Sender<Event>,
+    calling: Option<&'a Calling>,
+}
+
+impl Front<'_> {
+    async fn publish(&self, control: &Control, lifetime: Duration) -> Result<Host, Failure> {
+        let Some(calling) = self.calling else {
+            return rendezvous::publish(control, lifetime, self.events).await;
+        };
+        let host = rendezvous::draw(control, lifetime).await?;
+        calling.code(host.code().clone()).await;
+        Ok(host)
+    }
+
+    async fn ended(&self, end: CodeEnd) -> Failure {
+        // Of an invitation that has ended by itself, its end is said.
+        if !self.calling.is_some_and(Calling::has_ended) {
+            tell(self.events, Event::CodeEnded(end)).await;
+        }
+        rendezvous::code_ended(end)
+    }
 }
 
 /// How a session begins.
 enum Begin {
-    Wait(Duration),
+    Wait(Duration, Option<Call>),
     Introduced(Box<Introduced>, Desktop),
 }
 

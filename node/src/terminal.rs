@@ -19,7 +19,8 @@ use std::{
 use remora_proto::{
     code::Code,
     identity::Role,
-    session::{Command, Durations, Event as SessionEvent, Mode},
+    invitation::word::{MAX_REASON_BYTES, one_line},
+    session::{Command, Durations, Entry, Event as SessionEvent, Kind, Mode},
 };
 use serde_json::json;
 use tokio::{
@@ -39,6 +40,7 @@ use crate::{
     error::{Exit, Failure, exit_of},
     event::{Event, Input},
     identity::Identity,
+    invitation::Call,
     node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
     share::{desktop::Desktop, preflight},
@@ -57,11 +59,15 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Helper)?;
     let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
+    let call = called(file, &args)?;
     let node = Node::at_nearest(&relays, of_member(&args.common, &identity)).await?;
     // Not before: until then, Ctrl-C is the system's business.
     let mut console = Console::open(args.common.json)?;
     let page = open_page(&args.page, args.common.json, &mut console, Role::Helper)?;
-    let running = node.invite(identity, valid);
+    let running = match call {
+        Some(call) => node.call(identity, valid, call),
+        None => node.invite(identity, valid),
+    };
     let mode = args.mode.map(Mode::from);
     Terminal::new(console, page, Role::Helper, mode, args.common.json)?
         .run(running)
@@ -73,11 +79,37 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
+    let given = given_code(&args)?;
+    join_by(file, args, given, Entry::Code).await
+}
+
+/// `remora inbox open`: the same with the code of an invitation.
+///
+/// # Errors
+/// What went wrong before or instead of a session.
+pub async fn open(file: &File, args: cli::Join, code: Code) -> Result<Exit, Failure> {
+    join_by(file, args, Some(code), Entry::Notify).await
+}
+
+async fn join_by(
+    file: &File,
+    args: cli::Join,
+    given: Option<Code>,
+    entry: Entry,
+) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Sharer)?;
-    let given = given_code(&args)?;
+    let kind = match args.unattended {
+        true => Kind::Unattended,
+        false => Kind::Attended,
+    };
     let options = Options {
+        entry: match kind {
+            Kind::Unattended => Entry::Notify,
+            Kind::Attended => entry,
+        },
+        kind,
         durations: Durations {
             reconfirm: args.limits.reconfirm,
             max: args.limits.max,
@@ -116,6 +148,30 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     Terminal::new(console, page, Role::Sharer, None, args.common.json)?
         .run(running)
         .await
+}
+
+/// The device that is invited, if one is.
+fn called(file: &File, args: &cli::Invite) -> Result<Option<Call>, Failure> {
+    let is_unattended = args.mode == Some(cli::ModeArg::Unattended);
+    let Some(device) = &args.device else {
+        return match is_unattended {
+            true => Err(Failure::new(
+                Exit::Usage,
+                "USAGE",
+                "nobody reads a code at a device that nobody attends; name it with --device",
+            )),
+            false => Ok(None),
+        };
+    };
+    Ok(Some(Call {
+        device: file.device(device)?,
+        kind: match is_unattended {
+            true => Kind::Unattended,
+            false => Kind::Attended,
+        },
+        mode: args.mode.map(Mode::from),
+        reason: one_line(args.reason.as_deref().unwrap_or_default(), MAX_REASON_BYTES),
+    }))
 }
 
 fn of_member(common: &cli::Common, identity: &Identity) -> Options {
@@ -234,6 +290,15 @@ async fn ask_for_code(
     }
 }
 
+/// Has the invitation sent again; twice at once is once.
+fn retry(running: &Running) {
+    if let Some(retry) = &running.retry
+        && retry.try_send(()).is_err()
+    {
+        tracing::debug!("it is being sent");
+    }
+}
+
 /// The next code typed on the page; waits for ever without one.
 async fn next_code(page: &mut Option<Page>) -> Code {
     loop {
@@ -337,6 +402,7 @@ impl Terminal {
                 }
                 Typed::Line(line) => match self.screen.on_line(&line) {
                     Meaning::Wish(input) => self.send(input)?,
+                    Meaning::Retry => retry(&running),
                     Meaning::Say(text) if self.json => {
                         self.print(&json!({"event": "not_possible", "text": text}))?
                     }

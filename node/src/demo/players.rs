@@ -414,7 +414,7 @@ pub(super) async fn stay(
             Typed::Line(line) => match player.screen.on_line(&line) {
                 Meaning::Wish(input) => player.wish(input).await?,
                 Meaning::Say(text) => console.say(&text)?,
-                Meaning::Nothing => {}
+                Meaning::Nothing | Meaning::Retry => {}
             },
         }
     };
@@ -471,6 +471,7 @@ pub(super) async fn part(
                     input,
                     frames: _,
                     measure: _,
+                    retry: _,
                 },
             page,
             ..

@@ -16,7 +16,7 @@ use remora_proto::{
 use serde_json::Value;
 
 use super::style::Style;
-use crate::event::{Event, Input, PathSnapshot, about};
+use crate::event::{Event, Input, Notified, PathSnapshot, about};
 
 /// Where in a session the person is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ enum Question {
 pub enum Meaning {
     /// For the session.
     Wish(Input),
+    /// Helper: the invitation is to be sent to the device again.
+    Retry,
     /// An answer to the person right away.
     Say(String),
     /// Nothing.
@@ -68,6 +70,8 @@ pub struct Screen {
     permitted: Option<Mode>,
     /// Whether the person has said that the words are the same, or that they differ.
     checked: bool,
+    /// Helper: a device is invited, and nobody reads out a code.
+    is_call: bool,
     path: Option<PathSnapshot>,
     /// The other person wants the relay.
     peer_wants_relay: bool,
@@ -114,6 +118,7 @@ impl Screen {
             wanted,
             permitted: None,
             checked: false,
+            is_call: false,
             path: None,
             peer_wants_relay: false,
             question: None,
@@ -166,6 +171,19 @@ impl Screen {
                 "Someone tried a wrong code ({} of 3). If that was the person you help, ask them to type it again; if not, press n for a new code.",
                 3u32.saturating_sub(*tries_left)
             ))],
+            Event::Device {
+                profile,
+                name,
+                verdict,
+            } => {
+                self.is_call = true;
+                let who = fenced(&profile.full_name);
+                let name = name.as_ref().map(|name| format!("      device {name}"));
+                let mut lines = vec![format!("{who}{}", name.unwrap_or_default())];
+                lines.extend(self.verdict(verdict));
+                lines
+            }
+            Event::Notification(notified) => vec![self.notified(*notified, now)],
             Event::CodeEnded(end) => vec![self.code_ended(*end)],
             Event::Connected(path) => {
                 let line = style.dim(&format!("Connected · {}", path.badge()));
@@ -218,6 +236,30 @@ impl Screen {
             (_, false, false) => format!("{peer} does not ask for the relay any more."),
         };
         vec![self.style.dim(&line)]
+    }
+
+    fn notified(&mut self, notified: Notified, now: Instant) -> String {
+        self.is_call = true;
+        let style = self.style;
+        match notified {
+            Notified::Sent => style.dim("Invitation sent."),
+            Notified::Delivered { agents, within } => {
+                self.deadline = Some(now + within);
+                let to = match agents {
+                    1 => "1 person".to_owned(),
+                    several => format!("{several} people"),
+                };
+                style.good(&format!(
+                    "Delivered to {to}, who can open it for {}.",
+                    clock(within)
+                ))
+            }
+            Notified::NotReceived => {
+                self.deadline = None;
+                style.warn("Sent, but not received. r sends it again; Ctrl-C cancels.")
+            }
+            Notified::Opened => style.good("Opened; connecting…"),
+        }
     }
 
     fn code_ended(&mut self, end: CodeEnd) -> String {
@@ -575,6 +617,9 @@ impl Screen {
             .map(|deadline| clock(deadline.saturating_duration_since(now)));
         let left = left.unwrap_or_default();
         match (self.stage, self.role) {
+            (Stage::Waiting, _) if self.is_call => {
+                format!("Waiting… {left}  [r]etry, Ctrl-C cancels > ")
+            }
             (Stage::Waiting, _) => format!("Waiting… {left}  [n]ew code, Ctrl-C cancels > "),
             (Stage::Trust, role) => {
                 let words = if self.checked {
@@ -688,6 +733,7 @@ impl Screen {
         let yes = |word: &str| matches!(word, "y" | "yes");
         let no = |word: &str| matches!(word, "n" | "no");
         match (self.stage, self.role, word) {
+            (Stage::Waiting, _, "r" | "retry") if self.is_call => Meaning::Retry,
             (Stage::Waiting, _, "n" | "new") => Meaning::Wish(Input::NewCode),
             (Stage::Prompted(mode), _, "a" | "allow") => wish(Command::Allow(mode)),
             (Stage::Prompted(Mode::Control), _, "s" | "screen") => wish(Command::Allow(Mode::View)),

@@ -181,6 +181,7 @@ impl Living {
             frames,
             outcome,
             measure: _,
+            retry: _,
         } = met.helper;
         let mut helper = End::new(events, (input, path, outcome), &mut tasks);
         let Running {
@@ -190,6 +191,7 @@ impl Living {
             outcome,
             frames: _,
             measure: _,
+            retry: _,
         } = met.sharer;
         let mut sharer = End::new(events, (input, path, outcome), &mut tasks);
         for end in [&mut helper, &mut sharer] {
