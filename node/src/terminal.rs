@@ -20,7 +20,7 @@ use remora_proto::{
     code::Code,
     identity::Role,
     invitation::word::{MAX_REASON_BYTES, one_line},
-    session::{Command, Durations, Entry, Event as SessionEvent, Kind, Mode},
+    session::{Command, Durations, Entry, Event as SessionEvent, Kind, Mode, T_CONSENT},
 };
 use serde_json::json;
 use tokio::{
@@ -80,15 +80,20 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
 /// What went wrong before or instead of a session.
 pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     let given = given_code(&args)?;
-    join_by(file, args, given, Entry::Code).await
+    join_by(file, args, given, Entry::Code, T_CONSENT).await
 }
 
-/// `remora inbox open`: the same with the code of an invitation.
+/// `remora inbox open`: the same with the code of an invitation, which has to be allowed `within` this time (guide, C-6).
 ///
 /// # Errors
 /// What went wrong before or instead of a session.
-pub async fn open(file: &File, args: cli::Join, code: Code) -> Result<Exit, Failure> {
-    join_by(file, args, Some(code), Entry::Notify).await
+pub async fn open(
+    file: &File,
+    args: cli::Join,
+    code: Code,
+    within: Duration,
+) -> Result<Exit, Failure> {
+    join_by(file, args, Some(code), Entry::Notify, within).await
 }
 
 async fn join_by(
@@ -96,6 +101,7 @@ async fn join_by(
     args: cli::Join,
     given: Option<Code>,
     entry: Entry,
+    consent: Duration,
 ) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
     let identity = file.identity(&args.profile)?;
@@ -111,6 +117,7 @@ async fn join_by(
         },
         kind,
         durations: Durations {
+            consent,
             reconfirm: args.limits.reconfirm,
             max: args.limits.max,
             idle: args.limits.idle,

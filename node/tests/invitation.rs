@@ -200,10 +200,6 @@ fn n_2_what_was_not_received_is_sent_again_and_shown_once() {
     state(&mut helper, "delivered");
     agent.expect("invitation");
     assert_eq!(scene.letters(&login).len(), 1);
-    // Too soon, and said so; whatever was sent before.
-    helper.say("r");
-    assert_eq!(helper.expect("not_possible")["code"], "RATE_LIMITED");
-    assert_eq!(scene.letters(&login).len(), 1);
 }
 
 #[test]
@@ -331,16 +327,9 @@ const NOTIFICATIONS: &str = "org.freedesktop.Notifications";
 
 /// A session bus with somebody who takes notifications, and says what comes.
 struct Desktop {
-    daemon: Script,
+    _daemon: Script,
     server: Script,
     address: String,
-}
-
-impl Drop for Desktop {
-    fn drop(&mut self) {
-        self.server.signal(Signal::SIGTERM);
-        self.daemon.signal(Signal::SIGTERM);
-    }
 }
 
 impl Desktop {
@@ -349,13 +338,14 @@ impl Desktop {
         command.args(["--session", "--nofork", "--print-address"]);
         let mut daemon = Script::start(command);
         let address = daemon.line(PATIENCE);
-        let mut command = home.command("python3");
+        // Debian's own, which has its packages.
+        let mut command = home.command("/usr/bin/python3");
         command
             .args(["-u", "-m", "dbusmock", "--template", "notification_daemon"])
             .env("DBUS_SESSION_BUS_ADDRESS", &address);
         let server = Script::start(command);
         let desktop = Self {
-            daemon,
+            _daemon: daemon,
             server,
             address,
         };

@@ -76,12 +76,19 @@ impl Line {
     pub(super) async fn run(mut self) {
         let mut avoided = BTreeSet::new();
         loop {
-            let mut home = find_place(&self.homes, &mut avoided).await;
+            let mut home = tokio::select! {
+                home = find_place(&self.homes, &mut avoided) => home,
+                () = self.heard.closed() => return,
+            };
             loop {
-                match self.ring(&mut home).await {
-                    Next::Again(after) => sleep(after).await,
+                let after = match self.ring(&mut home).await {
+                    Next::Again(after) => after,
                     Next::Elsewhere => break,
                     Next::Over => return home.close().await,
+                };
+                tokio::select! {
+                    () = sleep(after) => {}
+                    () = self.heard.closed() => return home.close().await,
                 }
             }
             avoided.insert(home.id());
@@ -173,9 +180,10 @@ impl Line {
                         return Next::Over;
                     }
                 },
+                // Only by leaving the relay is the exchange left, and each node has a few.
                 () = until(waiting) => {
                     self.tell(Heard::Lost).await;
-                    return Next::Again(AGAIN);
+                    return Next::Elsewhere;
                 }
                 () = self.heard.closed() => return Next::Over,
             }

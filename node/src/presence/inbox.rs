@@ -133,7 +133,7 @@ impl Inbox {
         loop {
             tokio::select! { biased;
                 word = place.from.recv() => match word {
-                    Some(word) => self.hear(word).await?,
+                    Some(word) => self.hear(word)?,
                     None => break,
                 },
                 Some((asked, answer)) = self.questions.recv() => self.answer(asked, answer, &place).await,
@@ -151,39 +151,40 @@ impl Inbox {
         Ok(())
     }
 
-    async fn hear(&mut self, word: ToSeat) -> Result<(), Failure> {
+    fn hear(&mut self, word: ToSeat) -> Result<(), Failure> {
         match word {
             ToSeat::Device { .. } | ToSeat::Full { .. } => {}
             ToSeat::Show { letter } => {
-                self.sweep().await;
+                self.sweep();
                 let id = letter.id.clone();
                 if self.letters.insert(id, letter.clone()).is_none() {
-                    self.popups.show(&letter).await;
+                    self.popups.show(&letter);
                     self.voice
                         .tell(event("invitation", &letter), &line(&letter))?;
                 }
             }
             ToSeat::Withdrawn { id, why } => {
-                if let Some(letter) = self.take(&id).await {
+                if let Some(letter) = self.take(&id) {
                     let line = format!("{} invites no more ({why}).", letter.name());
                     let event = json!({"event": "invitation_withdrawn", "id": id, "why": why});
                     self.voice.tell(event, &line)?;
                 }
             }
             ToSeat::Opened { id, code } => {
-                self.take(&id).await;
+                let until = self.take(&id).map(|letter| letter.until_unix_ms);
+                let left_ms = until.unwrap_or_default().saturating_sub(unix_ms());
                 let event = json!({"event": "invitation_opened", "id": id});
                 self.voice.tell(event, "Opened.")?;
-                self.tell(&id.clone(), Told::Opened { id, code });
+                self.tell(&id.clone(), Told::Opened { id, code, left_ms });
             }
             ToSeat::Declined { id } => {
-                self.take(&id).await;
+                self.take(&id);
                 let event = json!({"event": "invitation_declined", "id": id});
                 self.voice.tell(event, "Declined.")?;
                 self.tell(&id.clone(), Told::Declined { id });
             }
             ToSeat::NotYours { id, code, text } => {
-                self.take(&id).await;
+                self.take(&id);
                 self.tell(&id, Told::Not { code, text });
             }
         }
@@ -191,19 +192,19 @@ impl Inbox {
     }
 
     /// What nobody can open any more, whether or not anybody has said so.
-    async fn sweep(&mut self) {
+    fn sweep(&mut self) {
         let now = unix_ms();
         let over = self.letters.values();
         let over = over.filter(|letter| letter.until_unix_ms <= now);
         let over: Vec<_> = over.map(|letter| letter.id.clone()).collect();
         for id in over {
-            self.take(&id).await;
+            self.take(&id);
         }
     }
 
-    async fn take(&mut self, id: &str) -> Option<Letter> {
+    fn take(&mut self, id: &str) -> Option<Letter> {
         let letter = self.letters.remove(id)?;
-        self.popups.close(id).await;
+        self.popups.close(id);
         Some(letter)
     }
 
@@ -218,7 +219,7 @@ impl Inbox {
     }
 
     async fn answer(&mut self, asked: Asked, answer: oneshot::Sender<Told>, place: &Place) {
-        self.sweep().await;
+        self.sweep();
         self.waiting.retain(|(_, waiting)| !waiting.is_closed());
         let (id, is_open) = match asked {
             Asked::List => {

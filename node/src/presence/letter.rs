@@ -102,8 +102,12 @@ pub(super) enum Asked {
 pub(super) enum Told {
     /// This.
     List { letters: Vec<Letter> },
-    /// The code to join with.
-    Opened { id: String, code: String },
+    /// The code to join with, and how long the person still has to allow what the helper asks for.
+    Opened {
+        id: String,
+        code: String,
+        left_ms: u64,
+    },
     /// Done.
     Declined { id: String },
     /// Not possible.

@@ -119,7 +119,7 @@ impl Office {
     pub(super) async fn handle(&mut self, happening: Happening, control: Option<&Control>) -> bool {
         let before = self.seats();
         match happening {
-            Happening::Arrival(arrival) => self.arrive(arrival).await,
+            Happening::Arrival(arrival) => self.arrive(arrival),
             Happening::Over(id) => self.desk.handle_lease_over(id),
             Happening::Time => self.time(control).await,
         }
@@ -138,7 +138,7 @@ impl Office {
         }
     }
 
-    async fn arrive(&mut self, arrival: Arrival) {
+    fn arrive(&mut self, arrival: Arrival) {
         match arrival {
             Arrival::New(seat, to) => {
                 self.seats.insert(seat, to);
@@ -154,7 +154,7 @@ impl Office {
                 let Some(answer) = self.answer(seat, word) else {
                     return;
                 };
-                self.tell_seat(seat, answer).await;
+                self.tell_seat(seat, answer);
             }
         }
     }
@@ -310,14 +310,14 @@ impl Office {
                 }
                 Action::Show(seat, shown) => {
                     let letter = letter(&shown);
-                    self.tell_seat(seat, ToSeat::Show { letter }).await;
+                    self.tell_seat(seat, ToSeat::Show { letter });
                 }
                 Action::Withdraw(seat, id, why) => {
                     let withdrawn = ToSeat::Withdrawn {
                         id: id.to_string(),
                         why: why_name(why).into(),
                     };
-                    self.tell_seat(seat, withdrawn).await;
+                    self.tell_seat(seat, withdrawn);
                 }
                 Action::Begin(id, code) => {
                     let child = self.command.unattended(&code);
@@ -330,11 +330,12 @@ impl Office {
         }
     }
 
-    async fn tell_seat(&self, seat: Seat, word: ToSeat) {
+    /// An agent that does not read holds nobody up; it lists what it was told before.
+    fn tell_seat(&self, seat: Seat, word: ToSeat) {
         if let Some(to) = self.seats.get(&seat)
-            && to.send(word).await.is_err()
+            && to.try_send(word).is_err()
         {
-            tracing::debug!("an agent is gone");
+            tracing::debug!("an agent is gone, or does not read");
         }
     }
 

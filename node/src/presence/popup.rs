@@ -70,17 +70,18 @@ impl Popups {
     }
 
     /// Shows an invitation.
-    pub(super) async fn show(&self, letter: &Letter) {
-        self.order(Order::Show(Box::new(letter.clone()))).await;
+    pub(super) fn show(&self, letter: &Letter) {
+        self.order(Order::Show(Box::new(letter.clone())));
     }
 
     /// Takes it away, if it is shown.
-    pub(super) async fn close(&self, id: &str) {
-        self.order(Order::Close(id.to_owned())).await;
+    pub(super) fn close(&self, id: &str) {
+        self.order(Order::Close(id.to_owned()));
     }
 
-    async fn order(&self, order: Order) {
-        if self.orders.send(order).await.is_err() {
+    /// A desktop that does not answer holds nobody up.
+    fn order(&self, order: Order) {
+        if self.orders.try_send(order).is_err() {
             tracing::debug!("nobody shows notifications");
         }
     }

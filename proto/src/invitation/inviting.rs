@@ -185,10 +185,17 @@ impl Inviting {
         }
     }
 
-    /// The way to the device is another one, or the code is: it is said once more, and counts as no retry.
+    /// The way to the device is another one, or the code is: it is said once more, and counts as no retry. Whoever has not received it
+    /// has no longer for that.
     pub fn handle_lost(&mut self, now: Instant) {
-        if self.is_inviting() {
-            self.notify(now);
+        match self.state {
+            State::Delivered(_) => self.notify(now),
+            State::Notifying | State::Unacked => {
+                if self.transmits.is_empty() {
+                    self.transmits.push_back(Transmit::Offer);
+                }
+            }
+            State::Joining | State::Ended => {}
         }
     }
 
@@ -488,6 +495,12 @@ mod tests {
         at.inviting.handle_lost(at.now);
         assert_eq!(at.said(), [Transmit::Offer]);
         assert_eq!(at.inviting.state(), State::Notifying);
+        // Lost once more: nobody waits longer for that.
+        at.passes(T_ACK - S);
+        at.inviting.handle_lost(at.now);
+        assert_eq!(at.said(), [Transmit::Offer]);
+        at.passes(S);
+        assert_eq!(at.told(), [Event::NotReceived]);
         at.inviting.handle_joined();
         at.said();
         at.inviting.handle_lost(at.now);

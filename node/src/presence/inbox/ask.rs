@@ -37,7 +37,7 @@ pub async fn run(file: &File, args: cli::Inbox) -> Result<Exit, Failure> {
         }
         Some(cli::InboxCommand::Open(open)) => {
             let id = open.id.unwrap_or_default();
-            let Told::Opened { code, .. } = any(&Asked::Open { id }).await? else {
+            let Told::Opened { code, left_ms, .. } = any(&Asked::Open { id }).await? else {
                 return Err(no_answer());
             };
             let code = code
@@ -52,7 +52,7 @@ pub async fn run(file: &File, args: cli::Inbox) -> Result<Exit, Failure> {
                 unattended: false,
                 code: None,
             };
-            terminal::open(file, join, code).await
+            terminal::open(file, join, code, Duration::from_millis(left_ms)).await
         }
     }
 }
