@@ -55,11 +55,11 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
+    let call = called(file, &args)?;
     let relays = file.relays(&args.common.relays.relay)?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Helper)?;
     let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
-    let call = called(file, &args)?;
     let node = Node::at_nearest(&relays, of_member(&args.common, &identity)).await?;
     // Not before: until then, Ctrl-C is the system's business.
     let mut console = Console::open(args.common.json)?;

@@ -535,8 +535,7 @@ fn n_4_a_device_that_fails_policy_is_warned_of_before_the_notification_and_can_b
     assert_eq!(helper.expect("notification")["state"], "delivered");
     let offered = agent.expect("invitation");
     assert_eq!(offered["from"]["verified"], true, "{offered}");
-    let mut sharer = scene.start(&scene.maria, "inbox", &[]);
-    let listed = sharer.expect("inbox");
+    let listed = told(run(scene.maria.remora(&["inbox", "--json"])));
     assert_eq!(listed["invitations"][0]["id"], offered["id"]);
 }
 

@@ -200,11 +200,11 @@ async fn a_ring_brings_no_session_and_a_device_has_only_so_many() {
             loop {
                 let mut helper = Node::new(asked).await;
                 for _ in 0..4 {
-                    match helper.ask(ring(device.id, b"")).await {
-                        Reply::Started(_) => {}
-                        Reply::Refused(refused) => return refused,
-                        reply => panic!("{reply:?}"),
+                    let reply = helper.ask(ring(device.id, b"")).await;
+                    if let Reply::Refused(refused) = reply {
+                        return refused;
                     }
+                    assert!(matches!(reply, Reply::Started(_)), "{reply:?}");
                 }
                 helpers.push(helper);
             }
