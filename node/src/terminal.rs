@@ -389,8 +389,10 @@ impl Terminal {
                     continue;
                 }
                 wish = next_wish(&mut self.page), if self.wishes.is_empty() => {
-                    if let Wish::Session(input) = wish {
-                        self.send(input)?;
+                    match wish {
+                        Wish::Session(input) => self.send(input)?,
+                        Wish::Retry => retry(&running),
+                        Wish::Join(_) | Wish::Nothing => {}
                     }
                     continue;
                 }

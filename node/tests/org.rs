@@ -571,3 +571,18 @@ fn t_02e_a_device_says_why_a_helper_may_not_invite_it() {
     assert_eq!(off.code, Some(6), "{off:?}");
     assert!(off.line().contains("UNENROLLED_NOT_ALLOWED"), "{off:?}");
 }
+
+#[test]
+fn t_08u_what_nobody_attends_is_helped_only_where_its_person_has_said_so() {
+    let scene = Scene::enrolled("unattended-operator");
+    let (mut agent, id) = agent(&scene);
+    let more = ["--device", &id, "--mode", "unattended"];
+    let ended = scene.start(&scene.sam, "invite", &more).end(PATIENCE);
+    assert_eq!(ended.code, Some(6), "{ended:?}");
+    assert!(ended.line().contains("PREREQ_MISSING"), "{ended:?}");
+    assert!(ended.line().contains("--unattended on"), "{ended:?}");
+    // Whoever is there can still be asked.
+    let mut helper = scene.start(&scene.sam, "invite", &["--device", &id]);
+    agent.expect("invitation");
+    helper.expect("notification");
+}

@@ -430,7 +430,7 @@ async fn next_wish(page: &mut Option<Page>) -> Option<Input> {
     match page.next().await {
         Wish::Session(Input::Session(Command::Media(Body::FrameAck(_)))) => None,
         Wish::Session(input) => Some(input),
-        Wish::Join(_) | Wish::Nothing => None,
+        Wish::Join(_) | Wish::Retry | Wish::Nothing => None,
     }
 }
 

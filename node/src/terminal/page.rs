@@ -32,6 +32,8 @@ pub enum Wish {
     Join(Code),
     /// For the session.
     Session(Input),
+    /// The helper wants the invitation sent again.
+    Retry,
     /// Nothing that concerns the session now.
     Nothing,
 }
@@ -152,6 +154,7 @@ impl Page {
         let command = match wish {
             FromPage::Join { code } => return Wish::Join(code),
             FromPage::NewCode => return Wish::Session(Input::NewCode),
+            FromPage::Retry => return Wish::Retry,
             FromPage::Ask { mode } => Command::AskMode(mode),
             FromPage::Allow { mode } => Command::Allow(mode),
             FromPage::Decline => Command::Decline,

@@ -734,7 +734,7 @@ impl Screen {
         let no = |word: &str| matches!(word, "n" | "no");
         match (self.stage, self.role, word) {
             (Stage::Waiting, _, "r" | "retry") if self.is_call => Meaning::Retry,
-            (Stage::Waiting, _, "n" | "new") => Meaning::Wish(Input::NewCode),
+            (Stage::Waiting, _, "n" | "new") if !self.is_call => Meaning::Wish(Input::NewCode),
             (Stage::Prompted(mode), _, "a" | "allow") => wish(Command::Allow(mode)),
             (Stage::Prompted(Mode::Control), _, "s" | "screen") => wish(Command::Allow(Mode::View)),
             (Stage::Prompted(_), _, "d" | "decline") => wish(Command::Decline),
@@ -796,6 +796,30 @@ mod tests {
         let mut screen = Screen::new(role, None, Style::plain());
         screen.peer = "Peer".into();
         screen
+    }
+
+    #[test]
+    fn a_device_that_is_invited_is_waited_for_and_can_be_invited_again() {
+        let now = Instant::now();
+        let mut helper = Screen::new(Role::Helper, None, Style::plain());
+        // A code is not sent again, and a device has none to be drawn anew.
+        assert_eq!(helper.on_line("r"), Meaning::Nothing);
+        let tell = |helper: &mut Screen, notified| {
+            let (lines, _) = helper.on_event(&Event::Notification(notified), now);
+            lines.concat()
+        };
+        tell(&mut helper, Notified::Sent);
+        assert!(helper.prompt(now).contains("[r]etry"));
+        let said = tell(&mut helper, Notified::NotReceived);
+        assert!(said.contains("not received"), "{said}");
+        assert_eq!(helper.on_line("r"), Meaning::Retry);
+        let delivered = Notified::Delivered {
+            agents: 2,
+            within: Duration::from_secs(300),
+        };
+        let said = tell(&mut helper, delivered);
+        assert_eq!(said, "Delivered to 2 people, who can open it for 5:00.");
+        assert!(helper.prompt(now).contains("5:00"));
     }
 
     #[test]

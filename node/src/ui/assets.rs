@@ -44,6 +44,7 @@ const ASSETS: &[Asset] = assets! {
     JS "/parts.js" => "parts.js",
     JS "/chat.js" => "chat.js",
     JS "/helper.js" => "helper.js",
+    JS "/invited.js" => "invited.js",
     JS "/sharer.js" => "sharer.js",
     JS "/over.js" => "over.js",
     JS "/viewer.js" => "viewer.js",

@@ -341,7 +341,8 @@ fn echo(wish: &FromPage) -> Option<Value> {
         FromPage::Choose(role) => {
             json!({"event": "you", "did": "choose", "role": crate::event::role_name(*role)})
         }
-        FromPage::Chat { .. }
+        FromPage::Retry
+        | FromPage::Chat { .. }
         | FromPage::Drop
         | FromPage::Pause
         | FromPage::Resume
