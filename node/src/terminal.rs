@@ -426,15 +426,20 @@ impl Terminal {
             outcome,
             events,
             input,
+            retry,
             ..
         } = running;
         drop((events, input));
-        if let Some(page) = self.page {
-            page.close().await;
-        }
         let outcome = outcome
             .await
             .map_err(|error| Failure::internal("the session's task", error))?;
+        if let Some(page) = self.page {
+            // Of a code's end it has been told.
+            if let (Err(failure), Some(_)) = (&outcome, retry) {
+                page.failed(failure);
+            }
+            page.close().await;
+        }
         outcome.map(|receipt| exit_of(receipt.reason))
     }
 

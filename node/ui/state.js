@@ -62,6 +62,8 @@ const EVENTS = {
   },
   /** How the invitation fares. */
   notification(state, event, at) {
+    // Whoever opened it may be there already.
+    if (state.stage !== 'opening' && state.stage !== 'invited') return;
     state.stage = 'invited';
     state.invited = { state: event.state, agents: event.agents, until: event.within_s ? at + event.within_s * 1000 : 0 };
   },
@@ -166,7 +168,7 @@ const EVENTS = {
     if (state.prompt) state.prompt.answered = false;
   },
   failed(state, event) {
-    finish(state, { kind: 'failed', reason: event.code, text: event.text, again: event.again });
+    if (!state.over) finish(state, { kind: 'failed', reason: event.code, text: event.text, again: event.again });
   },
   ended(state, event) {
     finish(state, { kind: 'ended', reason: event.end_reason, receipt: event, again: event.again });

@@ -74,6 +74,12 @@ impl Page {
             .event(json!({"event": "join_failed", "code": failure.code, "text": failure.line, "tries_left": failure.tries_left}));
     }
 
+    /// There is no session, and why.
+    pub fn failed(&self, failure: &Failure) {
+        self.to
+            .event(json!({"event": "failed", "code": failure.code, "text": failure.line}));
+    }
+
     /// Shows an event.
     pub fn show(&mut self, event: &Event) {
         match event {
