@@ -70,6 +70,8 @@ pub enum Command {
     Netcheck(Netcheck),
     /// Be there as a device, for whoever asks, until this program ends
     Agent(Agent),
+    /// Show the invitations to this computer, and answer them
+    Inbox(Inbox),
     /// Ask whether a device is there, and when it was last
     Presence(Presence),
     /// Say what this computer lacks for sharing its screen, and how to mend it
@@ -206,6 +208,12 @@ pub struct Invite {
     /// Where files come to that the other person sends [default: your desktop's downloads]
     #[arg(long, env = "REMORA_DOWNLOADS", value_name = "FOLDER")]
     pub downloads: Option<PathBuf>,
+    /// Invite this device instead of reading out a code: its id, or its name from `[devices]` in the settings file
+    #[arg(long, value_name = "NAME|ID", conflicts_with = "valid")]
+    pub device: Option<String>,
+    /// What for; whoever reads the invitation at the device sees it
+    #[arg(long, value_name = "TEXT", requires = "device")]
+    pub reason: Option<String>,
     /// How long the code is valid, in seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = validity)]
     pub valid: u64,
@@ -232,6 +240,9 @@ pub struct Join {
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
+    /// Nobody is there: as the agent begins a session that it was offered
+    #[arg(long, hide = true, requires = "code_stdin")]
+    pub unattended: bool,
     /// The code, or a link to it; better left out, then it is asked for (or taken from REMORA_CODE)
     #[arg(value_name = "CODE")]
     pub code: Option<String>,
@@ -293,6 +304,12 @@ pub struct Netcheck {
 /// `remora agent`
 #[derive(Debug, Args)]
 pub struct Agent {
+    /// Whether helpers whom your organisation permits it may come while nobody is there
+    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    pub unattended: Switch,
+    /// Where the agents of all log-ins of this computer meet, if not only yours [default: beside the device's key]
+    #[arg(long, env = "REMORA_AGENT_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// Which relay.
     #[command(flatten)]
     pub relays: Relays,
@@ -302,6 +319,59 @@ pub struct Agent {
     /// Print one JSON object a line on stdout, for scripts
     #[arg(long)]
     pub json: bool,
+}
+
+/// Something that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is not
+    Off,
+    /// It is
+    On,
+}
+
+/// `remora inbox`
+#[derive(Debug, Args)]
+pub struct Inbox {
+    /// What to do with an invitation [default: list them all].
+    #[command(subcommand)]
+    pub command: Option<InboxCommand>,
+    /// Print JSON on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An answer to an invitation.
+#[derive(Debug, Subcommand)]
+pub enum InboxCommand {
+    /// Accept it: the session begins as with a code
+    Open(Box<InboxOpen>),
+    /// Do without
+    Decline {
+        /// The invitation, or the beginning of its id [default: the only one]
+        #[arg(value_name = "ID")]
+        id: Option<String>,
+    },
+}
+
+/// `remora inbox open`
+#[derive(Debug, Args)]
+pub struct InboxOpen {
+    /// The invitation, or the beginning of its id [default: the only one]
+    #[arg(value_name = "ID")]
+    pub id: Option<String>,
+    /// Which relay, how to print.
+    #[command(flatten)]
+    pub common: Common,
+    /// The page.
+    #[command(flatten)]
+    pub page: PageArgs,
+    /// Who you are.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    /// When the session is to be confirmed, and by when it ends.
+    #[command(flatten)]
+    pub limits: Limits,
 }
 
 /// `remora presence`
@@ -415,13 +485,15 @@ pub enum ModeArg {
     View,
     /// See it, and use mouse and keyboard
     Control,
+    /// The same at a device that nobody attends
+    Unattended,
 }
 
 impl From<ModeArg> for Mode {
     fn from(mode: ModeArg) -> Self {
         match mode {
             ModeArg::View => Self::View,
-            ModeArg::Control => Self::Control,
+            ModeArg::Control | ModeArg::Unattended => Self::Control,
         }
     }
 }

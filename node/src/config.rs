@@ -2,12 +2,16 @@
 //! said with its line.
 
 use std::{
+    collections::BTreeMap,
     env, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use remora_proto::{id::RelayAddr, identity::Profile};
+use remora_proto::{
+    id::{DeviceId, RelayAddr},
+    identity::Profile,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -27,6 +31,9 @@ pub struct File {
     pub relays: Vec<String>,
     /// The host that links to a code name, instead of the relay's.
     pub link_host: Option<String>,
+    /// Names of devices, and their ids, for `remora invite --device`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub devices: BTreeMap<String, String>,
     /// Who this computer's person is.
     #[serde(default)]
     pub profile: FileProfile,
@@ -185,6 +192,23 @@ impl File {
         };
         write().map_err(|error| usage(format!("cannot write {}: {error}", path.display())))?;
         Ok(path)
+    }
+
+    /// The device of this name in the settings, or of this id.
+    ///
+    /// # Errors
+    /// It is neither, or what stands there is no id.
+    pub fn device(&self, name: &str) -> Result<DeviceId, Failure> {
+        let stored = self.devices.get(name);
+        let text = stored.map_or(name, String::as_str);
+        text.parse().map_err(|error| {
+            usage(match stored {
+                Some(_) => format!("`{name}` below [devices] in the settings file: {error}"),
+                None => format!(
+                    "`{name}` is no device's id ({error}), nor a name below [devices] in the settings file; `remora agent` says the id there"
+                ),
+            })
+        })
     }
 
     /// The relays to use: those that were typed, else those of the file.

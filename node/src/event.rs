@@ -134,6 +134,17 @@ pub enum Event {
         /// Before it burns.
         tries_left: u32,
     },
+    /// Helper: whose device is invited, and what to know of it.
+    Device {
+        /// Of its person.
+        profile: Profile,
+        /// Its name, if it is enrolled.
+        name: Option<String>,
+        /// What is to be thought of that.
+        verdict: Box<Verdict>,
+    },
+    /// Helper: how the invitation fares.
+    Notification(Notified),
     /// Helper: the code admits nobody any more.
     CodeEnded(CodeEnd),
     /// The inner connection stands.
@@ -173,6 +184,41 @@ pub enum Event {
     },
 }
 
+/// How the invitation of a device fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notified {
+    /// A relay has taken it to the device.
+    Sent,
+    /// People there can open it.
+    Delivered {
+        /// How many.
+        agents: u32,
+        /// For so long.
+        within: Duration,
+    },
+    /// Sent, and nobody has received it yet.
+    NotReceived,
+    /// Somebody has opened it.
+    Opened,
+}
+
+impl Notified {
+    fn json(self) -> Value {
+        let (state, rest) = match self {
+            Self::Sent => ("sent", json!({})),
+            Self::Delivered { agents, within } => (
+                "delivered",
+                json!({"agents": agents, "within_s": seconds(within)}),
+            ),
+            Self::NotReceived => ("not_received", json!({})),
+            Self::Opened => ("opened", json!({})),
+        };
+        let mut object = with_event("notification", rest);
+        object["state"] = state.into();
+        object
+    }
+}
+
 /// For scripts: milliseconds, to the microsecond; what is beyond that nobody has measured.
 pub fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
@@ -195,7 +241,8 @@ fn seconds(duration: Duration) -> u64 {
     duration.as_secs()
 }
 
-fn card(profile: &Profile, verdict: &Verdict) -> Value {
+/// A trust card's fields.
+pub(crate) fn card(profile: &Profile, verdict: &Verdict) -> Value {
     json!({
         "full_name": profile.full_name, "job_title": profile.job_title,
         "company": profile.company, "domain": profile.domain, "verified": verdict.verified,
@@ -381,6 +428,15 @@ impl Event {
             Self::WrongCode { tries_left } => {
                 json!({"event": "wrong_code", "tries_left": tries_left})
             }
+            Self::Device {
+                profile,
+                name,
+                verdict,
+            } => json!({
+                "event": "device", "peer": card(profile, verdict), "name": name,
+                "permitted": permitted(verdict), "warnings": warnings(verdict),
+            }),
+            Self::Notification(notified) => notified.json(),
             Self::CodeEnded(end) => json!({"event": "code_ended", "why": code_end_name(*end)}),
             Self::Connected(path) => with_event("connected", path.json()),
             Self::Moved(path) => with_event("path_moved", path.json()),

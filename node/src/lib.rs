@@ -57,6 +57,8 @@ pub mod session;
 pub mod share;
 
 // --- devices ---
+/// A code that goes to a device.
+pub mod invitation;
 /// Says that this one is there, and asks whether another is.
 pub mod presence;
 

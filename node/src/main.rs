@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use data_encoding::HEXLOWER;
 use remora::{
     admin,
-    cli::{AdminCommand, Cli, Command},
+    cli::{AdminCommand, Cli, Command, InboxCommand},
     config::{File, FileProfile},
     demo,
     error::{Exit, Failure},
@@ -84,6 +84,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Ping(args) => ping::run(args).await,
         Command::Netcheck(args) => netcheck::run(&File::load(named)?, args).await,
         Command::Agent(args) => presence::agent::run(&File::load(named)?, named, args).await,
+        Command::Inbox(args) => presence::inbox::ask::run(&File::load(named)?, args).await,
         Command::Presence(args) => presence::ask::run(&File::load(named)?, args).await,
         Command::Preflight(args) => status::preflight(&args),
         Command::Demo(args) => demo::run(args).await,
@@ -249,6 +250,10 @@ fn wants_json(command: &Command) -> bool {
         Command::Ping(args) => args.json,
         Command::Netcheck(args) => args.json,
         Command::Agent(args) => args.json,
+        Command::Inbox(args) => match &args.command {
+            Some(InboxCommand::Open(open)) => open.common.json,
+            Some(InboxCommand::Decline { .. }) | None => args.json,
+        },
         Command::Presence(args) => args.json,
         Command::Preflight(args) => args.json,
         Command::Demo(args) => args.json,

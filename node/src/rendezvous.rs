@@ -228,6 +228,20 @@ pub async fn publish(
     lifetime: Duration,
     events: &mpsc::Sender<Event>,
 ) -> Result<Host, Failure> {
+    let host = draw(control, lifetime).await?;
+    let shown = Event::Code {
+        code: host.code().to_string(),
+        valid: lifetime.min(LIFETIME),
+    };
+    tell(events, shown).await;
+    Ok(host)
+}
+
+/// The same without showing it.
+///
+/// # Errors
+/// The relay refuses, or is gone.
+pub async fn draw(control: &Control, lifetime: Duration) -> Result<Host, Failure> {
     let realm = &control.welcome.realm;
     for _ in 0..MAX_DRAWS {
         let host = Host::new(
@@ -239,11 +253,6 @@ pub async fn publish(
             Random::system(),
         );
         if try_publish(control, &host).await? {
-            let shown = Event::Code {
-                code: host.code().to_string(),
-                valid: lifetime.min(LIFETIME),
-            };
-            tell(events, shown).await;
             return Ok(host);
         }
     }

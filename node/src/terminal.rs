@@ -22,8 +22,10 @@ use std::{
 };
 
 use remora_proto::{
+    code::Code,
     identity::Role,
-    session::{Command, Durations, Event as SessionEvent, Mode},
+    invitation::word::{MAX_REASON_BYTES, one_line},
+    session::{Command, Durations, Entry, Event as SessionEvent, Kind, Mode, T_CONSENT},
 };
 use serde_json::json;
 use tokio::{
@@ -45,6 +47,7 @@ use crate::{
     event::{Asked, Event, Input},
     exchange::Folder,
     identity::Identity,
+    invitation::Call,
     link::{self, Given},
     node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
@@ -60,6 +63,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
+    let call = called(file, &args)?;
     let relays = file.relays(&args.common.relays.relay)?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Helper)?;
@@ -79,7 +83,10 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     if let Some(page) = &mut page {
         page.link_to(link_host.clone());
     }
-    let running = node.invite(identity, valid);
+    let running = match call {
+        Some(call) => node.call(identity, valid, call),
+        None => node.invite(identity, valid),
+    };
     let mode = args.mode.map(Mode::from);
     let mut terminal = Terminal::new(console, page, Role::Helper, mode, args.common.json, None)?;
     terminal.links = Links {
@@ -94,13 +101,45 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
+    let given = given_code(&args)?;
+    join_by(file, args, given, T_CONSENT).await
+}
+
+/// `remora inbox open`: the same with the code of an invitation, which has to be allowed `within` this time (guide, C-6).
+///
+/// # Errors
+/// What went wrong before or instead of a session.
+pub async fn open(
+    file: &File,
+    args: cli::Join,
+    code: Code,
+    within: Duration,
+) -> Result<Exit, Failure> {
+    let invited = Given {
+        code,
+        entry: Entry::Notify,
+    };
+    join_by(file, args, Some(invited), within).await
+}
+
+async fn join_by(
+    file: &File,
+    args: cli::Join,
+    given: Option<Given>,
+    consent: Duration,
+) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Sharer)?;
-    let given = given_code(&args)?;
+    let kind = match args.unattended {
+        true => Kind::Unattended,
+        false => Kind::Attended,
+    };
     let options = Options {
         folder: folder(args.downloads.clone()),
+        kind,
         durations: Durations {
+            consent,
             reconfirm: args.limits.reconfirm,
             max: args.limits.max,
             idle: args.limits.idle,
@@ -139,6 +178,14 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
             return Err(failure);
         }
     };
+    let introduced = Introduced {
+        // Nobody has typed the code of an unattended session.
+        entry: match kind {
+            Kind::Unattended => Entry::Notify,
+            Kind::Attended => introduced.entry,
+        },
+        ..introduced
+    };
     let running = node.join(introduced, identity, Desktop::X11(None));
     let json = args.common.json;
     Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
@@ -148,6 +195,30 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
 
 fn folder(downloads: Option<PathBuf>) -> Folder {
     downloads.map_or_else(Folder::default, Folder::from)
+}
+
+/// The device that is invited, if one is.
+fn called(file: &File, args: &cli::Invite) -> Result<Option<Call>, Failure> {
+    let is_unattended = args.mode == Some(cli::ModeArg::Unattended);
+    let Some(device) = &args.device else {
+        return match is_unattended {
+            true => Err(Failure::new(
+                Exit::Usage,
+                "USAGE",
+                "nobody reads a code at a device that nobody attends; name it with --device",
+            )),
+            false => Ok(None),
+        };
+    };
+    Ok(Some(Call {
+        device: file.device(device)?,
+        kind: match is_unattended {
+            true => Kind::Unattended,
+            false => Kind::Attended,
+        },
+        mode: args.mode.map(Mode::from),
+        reason: one_line(args.reason.as_deref().unwrap_or_default(), MAX_REASON_BYTES),
+    }))
 }
 
 fn of_member(common: &cli::Common, identity: &Identity) -> Options {
@@ -270,6 +341,15 @@ async fn ask_for_code(
     }
 }
 
+/// Has the invitation sent again; twice at once is once.
+fn retry(running: &Running) {
+    if let Some(retry) = &running.retry
+        && retry.try_send(()).is_err()
+    {
+        tracing::debug!("it is being sent");
+    }
+}
+
 /// The next code typed on the page; waits for ever without one.
 async fn next_code(page: &mut Option<Page>) -> Given {
     loop {
@@ -384,8 +464,10 @@ impl Terminal {
                     continue;
                 }
                 wish = next_wish(&mut self.page), if self.wishes.is_empty() => {
-                    if let Wish::Session(input) = wish {
-                        self.send(input)?;
+                    match wish {
+                        Wish::Session(input) => self.send(input)?,
+                        Wish::Retry => retry(&running),
+                        Wish::Join(_) | Wish::Nothing => {}
                     }
                     continue;
                 }
@@ -405,6 +487,7 @@ impl Terminal {
                 }
                 Typed::Line(line) => match self.screen.on_line(&line) {
                     Meaning::Wish(input) => self.send(input)?,
+                    Meaning::Retry => retry(&running),
                     Meaning::Say(text) if self.json => {
                         self.print(&json!({"event": "not_possible", "text": text}), self.number)?
                     }
@@ -419,17 +502,22 @@ impl Terminal {
             outcome,
             events,
             input,
+            retry,
             ..
         } = running;
         drop((events, input));
         self.board.close().await;
         self.handover.close().await;
-        if let Some(page) = self.page {
-            page.close().await;
-        }
         let outcome = outcome
             .await
             .map_err(|error| Failure::internal("the session's task", error))?;
+        if let Some(page) = self.page {
+            // Of a code's end it has been told.
+            if let (Err(failure), Some(_)) = (&outcome, retry) {
+                page.failed(failure);
+            }
+            page.close().await;
+        }
         outcome.map(|receipt| exit_of(receipt.reason))
     }
 

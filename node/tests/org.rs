@@ -509,3 +509,80 @@ fn every_verb_changes_the_policy_and_says_what_is_wrong() {
         assert_eq!(shown[gone], json!([]), "{gone}");
     }
 }
+
+/// Maria's device, with its agent.
+fn agent(scene: &Scene) -> (Script, String) {
+    let mut agent = scene.start(&scene.maria, "agent", &[]);
+    let device = agent.expect("device")["device"].clone();
+    agent.expect("online");
+    (agent, device.as_str().expect("text").to_owned())
+}
+
+#[test]
+fn n_4_a_device_that_fails_policy_is_warned_of_before_the_notification_and_can_be_helped() {
+    let scene = Scene::enrolled("help-desk-operator");
+    let device = ["device", "fin-lt-0231", "--failing", "antivirus-off"];
+    let file = told(scene.org(&[&device[..], &["--json"]].concat()))["file"].clone();
+    let file = file.as_str().expect("a path");
+    done(run(scene.maria.remora(&["setup", "--credential", file])));
+    let (mut agent, id) = agent(&scene);
+    let mut helper = scene.start(&scene.sam, "invite", &["--device", &id]);
+    assert_eq!(helper.expect("notification")["state"], "sent");
+    let device = helper.expect("device");
+    assert_eq!(device["warnings"][0]["code"], "NONCOMPLIANT", "{device}");
+    assert_eq!(device["name"], "fin-lt-0231");
+    assert_eq!(device["peer"]["verified"], true);
+    assert_eq!(helper.expect("notification")["state"], "delivered");
+    let offered = agent.expect("invitation");
+    assert_eq!(offered["from"]["verified"], true, "{offered}");
+    let listed = told(run(scene.maria.remora(&["inbox", "--json"])));
+    assert_eq!(listed["invitations"][0]["id"], offered["id"]);
+}
+
+#[test]
+fn t_02e_a_device_says_why_a_helper_may_not_invite_it() {
+    let scene = Scene::enrolled("viewer");
+    let (_agent, id) = agent(&scene);
+    let refused = |home: &Home, more: &[&str]| {
+        let more = [&["--device", &id][..], more].concat();
+        let ended = scene.start(home, "invite", &more).end(PATIENCE);
+        assert_eq!(ended.code, Some(6), "{ended:?}");
+        let error: Value = serde_json::from_str(ended.stdout.last().expect("one")).expect("JSON");
+        error["code"].as_str().expect("text").to_owned()
+    };
+    for mode in ["control", "unattended"] {
+        assert_eq!(refused(&scene.sam, &["--mode", mode]), "NO_PERMISSION");
+    }
+    // Who has no papers is nobody there.
+    assert_eq!(refused(&Home::new(), &[]), "ORG_MISMATCH");
+    // What a helper's own organisation does not allow is not even asked.
+    done(scene.org(&["policy", "enabled=off"]));
+    scene.enrol(&scene.sam, "Sam Okafor", &["--role", "viewer"]);
+    assert_eq!(refused(&scene.sam, &[]), "DISABLED");
+    let alone = run(scene.sam.remora(&["invite", "--mode", "unattended"]));
+    assert!(alone.line().contains("--device"), "{alone:?}");
+    let off = run(Home::new().remora(&[
+        "agent",
+        "--unattended",
+        "on",
+        "--relay",
+        &scene.relay.address,
+    ]));
+    assert_eq!(off.code, Some(6), "{off:?}");
+    assert!(off.line().contains("UNENROLLED_NOT_ALLOWED"), "{off:?}");
+}
+
+#[test]
+fn t_08u_what_nobody_attends_is_helped_only_where_its_person_has_said_so() {
+    let scene = Scene::enrolled("unattended-operator");
+    let (mut agent, id) = agent(&scene);
+    let more = ["--device", &id, "--mode", "unattended"];
+    let ended = scene.start(&scene.sam, "invite", &more).end(PATIENCE);
+    assert_eq!(ended.code, Some(6), "{ended:?}");
+    assert!(ended.line().contains("PREREQ_MISSING"), "{ended:?}");
+    assert!(ended.line().contains("--unattended on"), "{ended:?}");
+    // Whoever is there can still be asked.
+    let mut helper = scene.start(&scene.sam, "invite", &["--device", &id]);
+    agent.expect("invitation");
+    helper.expect("notification");
+}

@@ -2,6 +2,7 @@
 
 import { h, say, show } from '/dom.js';
 import { codeScreen, trustScreen as helperTrust } from '/helper.js';
+import { invitedScreen } from '/invited.js';
 import { icon, mark } from '/icons.js';
 import { Link, enter } from '/link.js';
 import { doorScreen, overScreen } from '/over.js';
@@ -31,6 +32,7 @@ const SCREENS = {
   choose: ['choose', chooseScreen],
   opening: ['code', codeScreen],
   code: ['code', codeScreen],
+  invited: ['invited', invitedScreen],
   join: ['join', joinScreen],
   joining: ['join', joinScreen],
   meeting: ['meet', meetScreen],

@@ -6,6 +6,7 @@ export function initial() {
     role: null,
     stage: 'boot',
     code: null,
+    invited: null,
     error: null,
     peer: null,
     permitted: null,
@@ -102,10 +103,21 @@ const EVENTS = {
   wrong_code(state, event) {
     if (state.code) state.code.tries = event.tries_left;
   },
+  /** Whose device is invited. */
+  device(state, event) {
+    Object.assign(state, { peer: event.peer, warnings: event.warnings });
+  },
+  /** How the invitation fares. */
+  notification(state, event, at) {
+    // Whoever opened it may be there already.
+    if (state.stage !== 'opening' && state.stage !== 'invited') return;
+    state.stage = 'invited';
+    state.invited = { state: event.state, agents: event.agents, until: event.within_s ? at + event.within_s * 1000 : 0 };
+  },
   code_ended(state, event) {
     // A used code goes on as a session.
     if (event.why === 'CODE_USED') return;
-    if (state.stage === 'code' || state.stage === 'opening') finish(state, { kind: 'code', reason: event.why, again: event.again });
+    if (['code', 'invited', 'opening'].includes(state.stage)) finish(state, { kind: 'code', reason: event.why, again: event.again });
   },
   join_failed(state, event) {
     state.stage = 'join';
@@ -283,7 +295,7 @@ const EVENTS = {
     if (state.question) state.question.answered = false;
   },
   failed(state, event) {
-    finish(state, { kind: 'failed', reason: event.code, text: event.text, again: event.again });
+    if (!state.over) finish(state, { kind: 'failed', reason: event.code, text: event.text, again: event.again });
   },
   ended(state, event) {
     finish(state, { kind: 'ended', reason: event.end_reason, receipt: event, again: event.again });

@@ -38,6 +38,9 @@ pub mod park;
 /// The session code: alphabet, entropy, forgiving parser.
 #[cfg(feature = "end-to-end")]
 pub mod code;
+/// A code that is sent to a device instead of read out: sealed words, the helper's machine, the device's.
+#[cfg(feature = "end-to-end")]
+pub mod invitation;
 /// CPace: a short code becomes a strong key, with confirmation.
 #[cfg(feature = "end-to-end")]
 pub mod pake;

@@ -417,7 +417,7 @@ pub(super) async fn stay(
             Typed::Line(line) => match player.screen.on_line(&line) {
                 Meaning::Wish(input) => player.wish(input).await?,
                 Meaning::Say(text) => console.say(&text)?,
-                Meaning::Nothing => {}
+                Meaning::Nothing | Meaning::Retry => {}
             },
         }
     };
@@ -433,7 +433,7 @@ async fn next_wish(page: &mut Option<Page>) -> Option<Input> {
     match page.next().await {
         Wish::Session(Input::Session(Command::Media(Body::FrameAck(_)))) => None,
         Wish::Session(input) => Some(input),
-        Wish::Join(_) | Wish::Nothing => None,
+        Wish::Join(_) | Wish::Retry | Wish::Nothing => None,
     }
 }
 
@@ -474,6 +474,7 @@ pub(super) async fn part(
                     input,
                     frames: _,
                     asked: _,
+                    retry: _,
                 },
             page,
             ..

@@ -26,7 +26,7 @@ const QUEUE_ASKED: usize = 4;
 const QUEUE_EVENTS: usize = 256;
 
 /// `$XDG_RUNTIME_DIR/remora`, or a folder of the user's own below the temporary one.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     match env::var_os("XDG_RUNTIME_DIR") {
         Some(runtime) => PathBuf::from(runtime).join("remora"),
         None => env::temp_dir().join(format!("remora-{}", nix::unistd::getuid())),

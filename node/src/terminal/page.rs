@@ -33,6 +33,8 @@ pub enum Wish {
     Join(Given),
     /// For the session.
     Session(Input),
+    /// The helper wants the invitation sent again.
+    Retry,
     /// Nothing that concerns the session now.
     Nothing,
 }
@@ -78,6 +80,12 @@ impl Page {
     pub fn join_failed(&self, failure: &Failure) {
         self.to
             .event(json!({"event": "join_failed", "code": failure.code, "text": failure.line, "tries_left": failure.tries_left}));
+    }
+
+    /// There is no session, and why.
+    pub fn failed(&self, failure: &Failure) {
+        self.to
+            .event(json!({"event": "failed", "code": failure.code, "text": failure.line}));
     }
 
     /// Shows an event.
@@ -210,6 +218,7 @@ impl Page {
         let command = match wish {
             FromPage::Join { given } => return Wish::Join(given),
             FromPage::NewCode => return Wish::Session(Input::NewCode),
+            FromPage::Retry => return Wish::Retry,
             FromPage::Ask { mode } => Command::AskMode(mode),
             FromPage::Allow { mode } => Command::Allow(mode),
             FromPage::Decline => Command::Decline,

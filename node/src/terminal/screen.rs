@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{exchange, style::Style};
 use crate::{
-    event::{Event, Input, PathSnapshot, about},
+    event::{Event, Input, Notified, PathSnapshot, about},
     exchange::signs,
     status::order::What,
 };
@@ -55,6 +55,8 @@ enum Question {
 pub enum Meaning {
     /// For the session.
     Wish(Input),
+    /// Helper: the invitation is to be sent to the device again.
+    Retry,
     /// An answer to the person right away.
     Say(String),
     /// Nothing.
@@ -75,6 +77,8 @@ pub struct Screen {
     permitted: Option<Mode>,
     /// Whether the person has said that the words are the same, or that they differ.
     checked: bool,
+    /// Helper: a device is invited, and nobody reads out a code.
+    is_call: bool,
     path: Option<PathSnapshot>,
     /// The other person wants the relay.
     peer_wants_relay: bool,
@@ -124,6 +128,7 @@ impl Screen {
             wanted,
             permitted: None,
             checked: false,
+            is_call: false,
             path: None,
             peer_wants_relay: false,
             question: None,
@@ -196,6 +201,19 @@ impl Screen {
                 "Someone tried a wrong code ({} of 3). If that was the person you help, ask them to type it again; if not, press n for a new code.",
                 3u32.saturating_sub(*tries_left)
             ))],
+            Event::Device {
+                profile,
+                name,
+                verdict,
+            } => {
+                self.is_call = true;
+                let who = fenced(&profile.full_name);
+                let name = name.as_ref().map(|name| format!("      device {name}"));
+                let mut lines = vec![format!("{who}{}", name.unwrap_or_default())];
+                lines.extend(self.verdict(verdict));
+                lines
+            }
+            Event::Notification(notified) => vec![self.notified(*notified, now)],
             Event::CodeEnded(end) => vec![self.code_ended(*end)],
             Event::Connected(path) => {
                 let line = style.dim(&format!("Connected · {}", path.badge()));
@@ -249,6 +267,30 @@ impl Screen {
             (_, false, false) => format!("{peer} does not ask for the relay any more."),
         };
         vec![self.style.dim(&line)]
+    }
+
+    fn notified(&mut self, notified: Notified, now: Instant) -> String {
+        self.is_call = true;
+        let style = self.style;
+        match notified {
+            Notified::Sent => style.dim("Invitation sent."),
+            Notified::Delivered { agents, within } => {
+                self.deadline = Some(now + within);
+                let to = match agents {
+                    1 => "1 person".to_owned(),
+                    several => format!("{several} people"),
+                };
+                style.good(&format!(
+                    "Delivered to {to}, who can open it for {}.",
+                    clock(within)
+                ))
+            }
+            Notified::NotReceived => {
+                self.deadline = None;
+                style.warn("Sent, but not received. r sends it again; Ctrl-C cancels.")
+            }
+            Notified::Opened => style.good("Opened; connecting…"),
+        }
     }
 
     fn code_ended(&mut self, end: CodeEnd) -> String {
@@ -647,6 +689,9 @@ impl Screen {
             .map(|deadline| clock(deadline.saturating_duration_since(now)));
         let left = left.unwrap_or_default();
         match (self.stage, self.role) {
+            (Stage::Waiting, _) if self.is_call => {
+                format!("Waiting… {left}  [r]etry, Ctrl-C cancels > ")
+            }
             (Stage::Waiting, _) => format!("Waiting… {left}  [n]ew code, Ctrl-C cancels > "),
             (Stage::Trust, role) => {
                 let words = if self.checked {
@@ -781,7 +826,8 @@ impl Screen {
         let yes = |word: &str| matches!(word, "y" | "yes");
         let no = |word: &str| matches!(word, "n" | "no");
         match (self.stage, self.role, word) {
-            (Stage::Waiting, _, "n" | "new") => Meaning::Wish(Input::NewCode),
+            (Stage::Waiting, _, "r" | "retry") if self.is_call => Meaning::Retry,
+            (Stage::Waiting, _, "n" | "new") if !self.is_call => Meaning::Wish(Input::NewCode),
             (Stage::Prompted(mode), _, "a" | "allow") => wish(Command::Allow(mode)),
             (Stage::Prompted(Mode::Control), _, "s" | "screen") => wish(Command::Allow(Mode::View)),
             (Stage::Prompted(_), _, "d" | "decline") => wish(Command::Decline),
@@ -843,6 +889,30 @@ mod tests {
         let mut screen = Screen::new(role, None, Style::plain());
         screen.peer = "Peer".into();
         screen
+    }
+
+    #[test]
+    fn a_device_that_is_invited_is_waited_for_and_can_be_invited_again() {
+        let now = Instant::now();
+        let mut helper = Screen::new(Role::Helper, None, Style::plain());
+        // A code is not sent again, and a device has none to be drawn anew.
+        assert_eq!(helper.on_line("r"), Meaning::Nothing);
+        let tell = |helper: &mut Screen, notified| {
+            let (lines, _) = helper.on_event(&Event::Notification(notified), now);
+            lines.concat()
+        };
+        tell(&mut helper, Notified::Sent);
+        assert!(helper.prompt(now).contains("[r]etry"));
+        let said = tell(&mut helper, Notified::NotReceived);
+        assert!(said.contains("not received"), "{said}");
+        assert_eq!(helper.on_line("r"), Meaning::Retry);
+        let delivered = Notified::Delivered {
+            agents: 2,
+            within: Duration::from_secs(300),
+        };
+        let said = tell(&mut helper, delivered);
+        assert_eq!(said, "Delivered to 2 people, who can open it for 5:00.");
+        assert!(helper.prompt(now).contains("5:00"));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub enum FromPage {
     },
     /// Helper: draws another code.
     NewCode,
+    /// Helper: has the invitation sent to the device again.
+    Retry,
     /// Helper: asks for a mode.
     Ask {
         /// Which.
@@ -276,6 +278,7 @@ enum Wire {
         code: String,
     },
     NewCode,
+    Retry,
     Ask {
         mode: WireMode,
     },
@@ -434,6 +437,7 @@ impl FromPage {
                 given: code.parse()?,
             },
             Wire::NewCode => Self::NewCode,
+            Wire::Retry => Self::Retry,
             Wire::Ask { mode } => Self::Ask { mode: mode.into() },
             Wire::Allow { mode } => Self::Allow { mode: mode.into() },
             Wire::Decline => Self::Decline,

@@ -347,6 +347,7 @@ fn echo(wish: &FromPage) -> Option<Value> {
         // Told when it is on its way to the session, from wherever it was wished.
         FromPage::Elevate | FromPage::Restart | FromPage::HandOver { .. } => return None,
         FromPage::Chat { .. }
+        | FromPage::Retry
         | FromPage::Release
         | FromPage::Continue
         | FromPage::ConfirmLeave

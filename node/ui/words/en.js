@@ -55,6 +55,15 @@ export const words = {
   'code.wrong.1': 'Someone typed a wrong code again (2 of 3 tries). If you are not sure who it was, take a new code.',
   'code.wrong.0': 'Three wrong codes were typed. This code no longer works.',
 
+  // --- the invitation of a device ---
+  'invited.title': 'This device is invited',
+  'invited.text': 'Whoever is there sees a notification with your name, and finds it in the inbox too. They need no code.',
+  'invited.sent': 'Sent. Waiting for the device…',
+  'invited.delivered': 'Delivered (people there: {agents}). It can be opened for {time}.',
+  'invited.not_received': 'Sent, but the device has not received it.',
+  'invited.opened': 'Opened. Connecting…',
+  'invited.again': 'Send again',
+
   // --- the sharer's code ---
   'join.title': 'Type the code from your helper',
   'join.text': 'Your helper reads it to you: eight letters and digits. Only go on if you know who they are and you asked them for help.',

@@ -258,7 +258,8 @@ fn limited(durations: &Durations, settings: &Settings) -> Durations {
         ours.into_iter().chain(theirs).min()
     };
     Durations {
-        consent: time(Setting::ConsentSeconds),
+        // An invitation's time has begun when it was shown.
+        consent: durations.consent.min(time(Setting::ConsentSeconds)),
         unattended: time(Setting::UnattendedSeconds),
         freeze: time(Setting::FreezeSeconds),
         reconfirm: limit(durations.reconfirm, Setting::ReconfirmSeconds),

@@ -21,14 +21,14 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub(super) fn to_schema(self) -> schema::Mode {
+    pub(crate) fn to_schema(self) -> schema::Mode {
         match self {
             Self::View => schema::Mode::View,
             Self::Control => schema::Mode::ControlMode,
         }
     }
 
-    pub(super) fn from_schema(mode: schema::Mode) -> Option<Self> {
+    pub(crate) fn from_schema(mode: schema::Mode) -> Option<Self> {
         match mode {
             schema::Mode::View => Some(Self::View),
             schema::Mode::ControlMode => Some(Self::Control),

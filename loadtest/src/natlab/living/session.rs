@@ -182,6 +182,7 @@ impl Living {
             frames,
             outcome,
             asked: _,
+            retry: _,
         } = met.helper;
         let mut helper = End::new(events, (input, path, outcome), &mut tasks);
         let Running {
@@ -191,6 +192,7 @@ impl Living {
             outcome,
             frames: _,
             asked: _,
+            retry: _,
         } = met.sharer;
         let mut sharer = End::new(events, (input, path, outcome), &mut tasks);
         for end in [&mut helper, &mut sharer] {
