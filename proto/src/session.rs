@@ -159,6 +159,7 @@ impl Session {
             paused: live.pause == Pause::Paused,
             interrupted: self.state.is_interrupted(),
             prompt: live.covered(),
+            elevated: live.elevation == Elevation::Granted,
             frozen_until: (live.shield == Shield::Frozen)
                 .then(|| self.timers.at(Timer::Freeze).unwrap_or(self.began)),
         }

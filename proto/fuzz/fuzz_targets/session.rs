@@ -308,6 +308,7 @@ impl Watch {
                 | Event::Interrupted { .. }
                 | Event::Resumed { .. }
                 | Event::Act(_)
+                | Event::Elevated(_)
                 | Event::Media(_) => assert!(self.trusted),
             }
         }

@@ -255,6 +255,8 @@ pub struct Rights {
     pub interrupted: bool,
     /// The sharer's system asks for something that must not be seen.
     pub prompt: Option<SecurePrompt>,
+    /// The helper has an administrator's rights.
+    pub elevated: bool,
     /// Until then neither side's input counts.
     pub frozen_until: Option<Instant>,
 }

@@ -63,6 +63,7 @@ pub(super) enum Word {
     GoOn,
     CaptureFailed,
     Media(Body),
+    Elevated(Body),
     Leave,
     ConfirmLeave,
     Stay,
@@ -215,7 +216,7 @@ impl Word {
                 })
             }
             Self::GoOn => Body::GoOn(schema::GoOn {}),
-            Self::Media(body) => body.clone(),
+            Self::Media(body) | Self::Elevated(body) => body.clone(),
             Self::Ended { reason, chat_sent } => Body::Ended(schema::Ended {
                 reason: reason.to_schema().into(),
                 chat_sent: *chat_sent,
@@ -254,6 +255,8 @@ impl Word {
                 false => Self::DeclineElevation,
             },
             Body::ElevationReleased(_) => Self::ReleaseElevation,
+            Body::ElevationKey(_) | Body::ElevationReport(_) if sharers => Self::Elevated(body),
+            Body::ElevationOrder(_) if !sharers => Self::Elevated(body),
             Body::RestartRequest(_) if !sharers => Self::AskRestart,
             Body::RestartAnswer(answer) if sharers => match answer.allow {
                 true => Self::AllowRestart,
@@ -308,6 +311,9 @@ impl Word {
             | Body::Refused(_)
             | Body::ElevationRequest(_)
             | Body::ElevationAnswer(_)
+            | Body::ElevationKey(_)
+            | Body::ElevationOrder(_)
+            | Body::ElevationReport(_)
             | Body::RestartRequest(_)
             | Body::RestartAnswer(_)
             | Body::ScreenPaused(_)
@@ -361,6 +367,7 @@ impl Word {
             Self::GoOn => "an answer whether to go on",
             Self::CaptureFailed => "a failed capture",
             Self::Media(_) => "a picture before its time",
+            Self::Elevated(_) => "what needs an administrator's rights",
             Self::Leave | Self::ConfirmLeave | Self::Stay => "leaving",
             Self::Ended { .. } => "an end",
         }
@@ -385,6 +392,7 @@ impl Command {
             Self::CaptureUp => Word::Started,
             Self::CaptureFailed => Word::CaptureFailed,
             Self::Media(body) => Word::Media(body.clone()),
+            Self::Elevated(body) => Word::Elevated(body.clone()),
             Self::Leave => Word::Leave,
             Self::ConfirmLeave => Word::ConfirmLeave,
             Self::Stay => Word::Stay,

@@ -118,6 +118,9 @@ pub enum Command {
     CaptureFailed,
     /// A message about the picture, from the program rather than the person.
     Media(schema::control::Body),
+    /// A message between the helper and the sharer's broker, which passes only while the helper has an administrator's rights:
+    /// helper, an order; sharer's program, the broker's key and what it reports.
+    Elevated(schema::control::Body),
     /// Either: ends the session. The sharer may be asked what that means first ([`Event::LeaveWarning`]).
     Leave,
     /// Sharer: yes, leave and be signed out (unattended: take the computer back).
@@ -146,6 +149,7 @@ impl Command {
             Self::CaptureUp => "opening the screen",
             Self::CaptureFailed => "giving up the capture",
             Self::Media(_) => "a message about the picture",
+            Self::Elevated(_) => "what needs an administrator's rights",
             Self::Leave => "leaving",
             Self::ConfirmLeave => "confirming to leave",
             Self::Stay => "staying",
@@ -281,6 +285,9 @@ pub enum Event {
     Act(Act),
     /// The other side's program says something about the picture, which it may.
     Media(schema::control::Body),
+    /// Between the helper and the sharer's broker: at the sharer an order that has arrived, or what the broker reports; at the helper
+    /// the broker's key, or that report.
+    Elevated(schema::control::Body),
     /// The last event.
     Ended(Receipt),
 }
