@@ -8,8 +8,10 @@ use std::{env, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use remora_proto::{
     id::{DeviceId, RelayAddr},
-    session::Mode,
+    session::{Kind, Mode},
 };
+
+use crate::session::backends::BROKER_SOCKET;
 
 /// Give help and get help at a computer, by a code, with nobody in between able to look.
 #[derive(Debug, Parser)]
@@ -187,6 +189,9 @@ pub struct Invite {
     /// Ask for this as soon as the other person is there, instead of asking you
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
+    /// Help at a computer that nobody attends: the person there has said the same, and your role permits it
+    #[arg(long)]
+    pub unattended: bool,
     /// How long the code is valid, in seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = validity)]
     pub valid: u64,
@@ -207,6 +212,13 @@ pub struct Join {
     /// When the session is to be confirmed, and by when it ends.
     #[command(flatten)]
     pub limits: Limits,
+    /// Nobody stays here: without an answer the helper is let in after half a minute, with the screen dark and keyboard and mouse off,
+    /// until the helper ends it. Only where your organisation permits its helpers that
+    #[arg(long)]
+    pub unattended: bool,
+    /// Where remora-broker listens, which runs programs as administrator for a helper whom you allow that
+    #[arg(long, env = "REMORA_BROKER", value_name = "SOCKET", default_value = BROKER_SOCKET)]
+    pub broker: PathBuf,
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
@@ -370,6 +382,14 @@ fn minutes(text: &str) -> Result<Duration, &'static str> {
         .filter(|minutes| (1..=1440).contains(minutes))
         .map(|minutes: u64| Duration::from_secs(60 * minutes))
         .ok_or("say how many minutes, from 1 to 1440")
+}
+
+/// What `--unattended` says.
+pub(crate) fn kind(unattended: bool) -> Kind {
+    match unattended {
+        true => Kind::Unattended,
+        false => Kind::Attended,
+    }
 }
 
 /// A flag's variable.

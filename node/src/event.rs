@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+/// What passes between the helper and the sharer's broker.
+pub mod elevated;
+
 use remora_proto::{
+    elevation::Order,
     identity::{Profile, Role},
     org::{
         permission::Permission,
@@ -93,6 +97,8 @@ pub enum Input {
     Session(Command),
     /// Helper: keys and pointer for the sharer's screen.
     Keys(Vec<InputEvent>),
+    /// Helper, elevated: for the sharer's broker.
+    Order(Order),
 }
 
 /// An event of a node.
@@ -297,6 +303,7 @@ fn session_json(event: &SessionEvent) -> Value {
             json!({"event": "check", "why": check_name(*check), "within_s": seconds(*within), "ours": ours})
         }
         SessionEvent::GoesOn => json!({"event": "goes_on"}),
+        SessionEvent::Elevated(body) => elevated::json(body),
         SessionEvent::LeaveWarning { signs_out } => {
             json!({"event": "leave_warning", "signs_out": signs_out})
         }

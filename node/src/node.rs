@@ -4,7 +4,9 @@
     reason = "the reasons that need a line of their own, among many"
 )]
 
-use std::{collections::BTreeSet, net::SocketAddr, slice, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, net::SocketAddr, path::PathBuf, slice, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
 use remora_proto::{
@@ -15,7 +17,7 @@ use remora_proto::{
     random::Random,
     rendezvous::{CodeEnd, Host},
     sas::Nonce,
-    session::{Durations, EndReason, Receipt, Setup, Terms},
+    session::{Durations, EndReason, Kind, Receipt, Setup, Terms},
     wire::message::control::{Release, node_to_relay::Body as Request},
 };
 use tokio::{
@@ -41,7 +43,11 @@ use crate::{
         survey::{self, Surveyed},
     },
     rendezvous::{self, Introduced, Tried, Waited},
-    session::{self, Channels, Judge, Picture, backends::Backends, inner},
+    session::{
+        self, Channels, Judge, Picture,
+        backends::{BROKER_SOCKET, Backends},
+        inner,
+    },
     share::{desktop::Desktop, sharing::Sharing},
 };
 
@@ -75,6 +81,8 @@ pub struct Node {
     home: Attached,
     policy: Policy,
     durations: Durations,
+    kind: Kind,
+    broker: PathBuf,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
     _surveying: JoinSet<()>,
@@ -97,6 +105,10 @@ pub struct Options {
     pub proxy: Option<Proxy>,
     /// As the sharer: after how long somebody has to say that a session is to go on.
     pub durations: Durations,
+    /// Whether somebody sits at the sharer's computer; both sides have to say the same.
+    pub kind: Kind,
+    /// As the sharer: where the broker listens, if there is one.
+    pub broker: PathBuf,
     /// It goes to no relay that was not named, although one of its fleet may have less to do, or be there when it is gone.
     pub only_named: bool,
     /// Whose policy is kept up to date.
@@ -111,6 +123,8 @@ impl Default for Options {
             tcp_only: false,
             proxy: None,
             durations: Durations::default(),
+            kind: Kind::default(),
+            broker: PathBuf::from(BROKER_SOCKET),
             only_named: false,
             member: None,
         }
@@ -192,6 +206,7 @@ impl Node {
     /// None does: what is wrong with the nearest, and what to do about it.
     pub async fn at_nearest(relays: &[RelayAddr], options: Options) -> Result<Self, Failure> {
         let (mut policy, durations) = (options.policy.clone(), options.durations.clone());
+        let (kind, broker) = (options.kind, options.broker.clone());
         let mut homes = Homes::find(relays, options).await?;
         let home = homes.settle(&BTreeSet::new()).await?;
         let home = homes.learn(home).await;
@@ -216,6 +231,8 @@ impl Node {
             home,
             policy,
             durations,
+            kind,
+            broker,
             surveyed,
             _surveying: surveying,
             port_map,
@@ -341,6 +358,10 @@ impl Node {
                 Picture::Screen(Box::new(Sharing::new(desktop.clone()))),
             ),
         };
+        let shown = match &begin {
+            Begin::Wait(_) => Desktop::None,
+            Begin::Introduced(_, desktop) => desktop.clone(),
+        };
         let outcome = tokio::spawn(async move {
             let introduced = match begin {
                 Begin::Introduced(introduced, _) => Ok(*introduced),
@@ -348,13 +369,17 @@ impl Node {
             };
             match introduced {
                 Ok(introduced) => {
+                    // Asks the display and the system's bus.
+                    let broker = self.broker.clone();
+                    let find = move || Backends::of_system(&shown, broker);
+                    let backends = tokio::task::spawn_blocking(find).await;
                     let channels = Channels {
                         input,
                         events,
                         path,
                         asked,
                         picture,
-                        backends: Backends::default(),
+                        backends: backends.unwrap_or_default(),
                     };
                     self.session(introduced, role, identity, channels).await
                 }
@@ -573,6 +598,7 @@ impl Node {
             terms: Terms {
                 platform: channels.backends.platform(),
                 durations: self.durations,
+                kind: self.kind,
                 ..Terms::default()
             },
         };
@@ -615,6 +641,8 @@ impl Node {
             home,
             policy: _,
             durations: _,
+            kind: _,
+            broker: _,
             surveyed: _,
             _surveying: _,
             port_map,

@@ -3,6 +3,8 @@
 
 /// Where lines come from and text goes to.
 pub mod console;
+/// An administrator's password, from a keyboard or a file.
+mod credential;
 /// The page beside it.
 pub mod page;
 /// What is shown and what lines mean; pure.
@@ -18,6 +20,7 @@ use std::{
 
 use remora_proto::{
     code::Code,
+    elevation::Order,
     identity::Role,
     session::{Command, Durations, Event as SessionEvent, Mode},
 };
@@ -29,6 +32,7 @@ use tokio::{
 
 use self::{
     console::{Console, Typed, print_data, print_note},
+    credential::Asking,
     page::{Page, Wish},
     screen::{Meaning, Screen},
     style::Style,
@@ -57,7 +61,11 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Helper)?;
     let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
-    let node = Node::at_nearest(&relays, of_member(&args.common, &identity)).await?;
+    let options = Options {
+        kind: cli::kind(args.unattended),
+        ..of_member(&args.common, &identity)
+    };
+    let node = Node::at_nearest(&relays, options).await?;
     // Not before: until then, Ctrl-C is the system's business.
     let mut console = Console::open(args.common.json)?;
     let page = open_page(&args.page, args.common.json, &mut console, Role::Helper)?;
@@ -84,6 +92,8 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
             idle: args.limits.idle,
             ..Durations::default()
         },
+        kind: cli::kind(args.unattended),
+        broker: args.broker.clone(),
         ..of_member(&args.common, &identity)
     };
     let mut node = Node::at_nearest(&relays, options).await?;
@@ -261,6 +271,16 @@ struct Terminal {
     /// For the session, which takes them when it can. Waiting for that must not keep its events from being shown: it may
     /// be waiting for just that.
     wishes: VecDeque<Input>,
+    /// Of an administrator, whose password is not known yet.
+    asking: Option<Asking>,
+}
+
+/// Waits for ever if nobody is asked.
+async fn given(asking: &mut Option<Asking>) -> Result<Order, String> {
+    match asking {
+        Some(asking) => asking.done().await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Terminal {
@@ -285,6 +305,7 @@ impl Terminal {
             json,
             interrupts,
             wishes: VecDeque::new(),
+            asking: None,
         })
     }
 
@@ -322,7 +343,13 @@ impl Terminal {
                     }
                     continue;
                 }
-                typed = self.console.next(), if self.wishes.is_empty() => typed,
+                order = given(&mut self.asking), if self.asking.is_some() => {
+                    self.asking = None;
+                    self.order(order)?;
+                    self.renew(&running)?;
+                    continue;
+                }
+                typed = self.console.next(), if self.wishes.is_empty() && self.asking.is_none() => typed,
                 _ = refresh.tick() => {
                     self.renew(&running)?;
                     continue;
@@ -337,6 +364,9 @@ impl Terminal {
                 }
                 Typed::Line(line) => match self.screen.on_line(&line) {
                     Meaning::Wish(input) => self.send(input)?,
+                    Meaning::Credential(whose) => {
+                        self.asking = Some(Asking::begin(whose, self.console.is_terminal()));
+                    }
                     Meaning::Say(text) if self.json => {
                         self.print(&json!({"event": "not_possible", "text": text}))?
                     }
@@ -361,6 +391,17 @@ impl Terminal {
             .await
             .map_err(|error| Failure::internal("the session's task", error))?;
         outcome.map(|receipt| exit_of(receipt.reason))
+    }
+
+    /// What an administrator has said, for the broker.
+    fn order(&mut self, order: Result<Order, String>) -> Result<(), Failure> {
+        match order {
+            Ok(order) => self.send(Input::Order(order)),
+            Err(text) if self.json => {
+                self.print(&json!({"event": "not_possible", "code": "NO_PASSWORD", "text": text}))
+            }
+            Err(text) => self.console.say(&text),
+        }
     }
 
     fn send(&mut self, input: Input) -> Result<(), Failure> {
@@ -415,6 +456,10 @@ impl Terminal {
             self.screen.set_path(path);
         }
         self.board.show(&self.screen, &running.measure);
-        self.console.set_prompt(self.screen.prompt(Instant::now()))
+        let prompt = match &self.asking {
+            Some(asking) => asking.prompt.clone(),
+            None => self.screen.prompt(Instant::now()),
+        };
+        self.console.set_prompt(prompt)
     }
 }

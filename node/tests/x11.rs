@@ -900,11 +900,13 @@ fn text(control: bool) -> BarText {
     BarText {
         name: "Sam Okafor".to_owned(),
         control,
+        administrator: false,
         paused: false,
         since: Instant::now()
             .checked_sub(Duration::from_secs(134))
             .unwrap(),
         path: "direct".to_owned(),
+        question: None,
     }
 }
 

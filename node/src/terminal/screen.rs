@@ -4,19 +4,24 @@
     reason = "one stage among many; the rest show the same"
 )]
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use remora_proto::{
+    elevation::Order,
     identity::{Profile, Role, is_unsafe_in_line},
     org::{permission::Permissions, verdict::Verdict},
     rendezvous::CodeEnd,
     session::{Cause, Check, Command, EndReason, Event as SessionEvent, Mode, Receipt, Shield},
+    wire::message::session::control::Body,
 };
 
 use serde_json::Value;
 
 use super::style::Style;
-use crate::event::{Event, Input, PathSnapshot, about};
+use crate::event::{Event, Input, PathSnapshot, about, elevated};
 
 /// Where in a session the person is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +53,21 @@ enum Question {
 pub enum Meaning {
     /// For the session.
     Wish(Input),
+    /// An administrator's name; the password is to be asked for, or is in that file.
+    Credential(Credential),
     /// An answer to the person right away.
     Say(String),
     /// Nothing.
     Nothing,
+}
+
+/// Whose password it is, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Of the administrator.
+    pub name: String,
+    /// `None`: it is typed.
+    pub file: Option<PathBuf>,
 }
 
 /// One person's view of a session.
@@ -79,6 +95,24 @@ pub struct Screen {
 
 fn wish(command: Command) -> Meaning {
     Meaning::Wish(Input::Session(command))
+}
+
+/// What a helper orders of the sharer's broker.
+fn order(word: &str, rest: &str) -> Option<Meaning> {
+    let order = match word {
+        "run" => Order::Run(rest.to_owned()),
+        "stop" => Order::Stop(rest.parse().ok()?),
+        "credential" => {
+            let (name, file) = match rest.split_once(char::is_whitespace) {
+                Some((name, file)) => (name, Some(file.trim().into())),
+                None => (rest, None),
+            };
+            let name = name.to_owned();
+            return Some(Meaning::Credential(Credential { name, file }));
+        }
+        _ => return None,
+    };
+    Some(Meaning::Wish(Input::Order(order)))
 }
 
 /// `9:58`
@@ -218,6 +252,20 @@ impl Screen {
             (_, false, false) => format!("{peer} does not ask for the relay any more."),
         };
         vec![self.style.dim(&line)]
+    }
+
+    /// The sharer sees what runs, the helper also what comes of it.
+    fn elevated(&self, body: &Body) -> Vec<String> {
+        if self.role == Role::Sharer && matches!(body, Body::ElevationKey(_)) {
+            return Vec::new();
+        }
+        elevated::lines(body)
+            .into_iter()
+            .map(|(ours, theirs)| match theirs.is_empty() {
+                true => self.style.dim(&ours),
+                false => format!("{} {}", self.style.dim(&ours), fenced(&theirs)),
+            })
+            .collect()
     }
 
     fn code_ended(&mut self, end: CodeEnd) -> String {
@@ -408,6 +456,7 @@ impl Screen {
                 vec![style.good(&format!("{} is back.", self.peer))]
             }
             SessionEvent::Act(_) => vec![],
+            SessionEvent::Elevated(body) => self.elevated(body),
             SessionEvent::Chat { text, .. } => {
                 let name = style.strong(&format!("{}:", self.peer));
                 text.split('\n')
@@ -639,6 +688,12 @@ impl Screen {
     }
 
     fn slash(&self, command: &str) -> Meaning {
+        if let Some((word, rest)) = command.split_once(char::is_whitespace)
+            && self.role == Role::Helper
+            && let Some(meaning) = order(word, rest.trim())
+        {
+            return meaning;
+        }
         let command = match (command, self.stage, self.role) {
             ("leave" | "quit" | "exit", _, _) => Command::Leave,
             ("same", _, _) => Command::SasChecked(true),
@@ -673,7 +728,7 @@ impl Screen {
     fn help(&self) -> String {
         let own = match self.role {
             Role::Helper => {
-                "/control ask for control   /view give control back   /elevate ask for administrator's rights   /restart ask to restart the computer   /release end administrator's rights"
+                "/control ask for control   /view give control back   /elevate ask for administrator's rights   /credential NAME [FILE] who vouches   /run COMMAND   /stop NUMBER   /restart ask to restart the computer   /release end administrator's rights"
             }
             Role::Sharer => {
                 "/allow   /decline   /view take control back   /pause   /resume   /release take administrator's rights back"
