@@ -279,8 +279,8 @@ pub async fn run(
                 (Role::Helper, Said::Order(_)) | (Role::Sharer, Said::Key(_) | Said::Over) => {}
             }
         }
-        if let Some(shield) = published.shield.filter(|_| role == Role::Sharer) {
-            let notice = (shield == Shield::Frozen).then(|| powers::notice(&helper));
+        if let Some((shield, within)) = published.shield.filter(|_| role == Role::Sharer) {
+            let notice = (shield == Shield::Frozen).then(|| powers::notice(&helper, within));
             channels.backends.notice(notice.as_deref());
         }
         for act in published.acts {
@@ -501,7 +501,7 @@ struct Published {
     /// To the broker, or from it.
     elevated: Vec<Said>,
     /// What is done about whoever walks by, now.
-    shield: Option<Shield>,
+    shield: Option<(Shield, Duration)>,
     /// The session is over.
     receipt: Option<Receipt>,
 }
@@ -530,7 +530,10 @@ async fn publish(
         }
         match &event {
             SessionEvent::Trust { peer, .. } => {
-                beside.tell(ToScreen::Helper(peer.full_name.clone()));
+                beside.tell(ToScreen::Helper {
+                    name: peer.full_name.clone(),
+                    who: powers::who(peer),
+                });
             }
             // Nobody but the screen is interested.
             SessionEvent::Media(_) if beside.screen.is_some() => {
@@ -551,7 +554,7 @@ async fn publish(
                 published.elevated.push(Said::Key(key.key.clone()));
             }
             SessionEvent::ElevationReleased => published.elevated.push(Said::Over),
-            SessionEvent::Shield { shield, .. } => published.shield = Some(*shield),
+            SessionEvent::Shield { shield, within } => published.shield = Some((*shield, *within)),
             // For people it begins when there is something to see.
             SessionEvent::Starting { .. } => {
                 beside.tell(ToScreen::Open);

@@ -52,6 +52,9 @@ impl Scene {
             maria: Home::new(),
             display: Xvfb::start(800, 600),
         };
+        // As a real screen is.
+        let lit = ["--output", "screen", "--gamma", "1:1:1"];
+        scene.display.run("xrandr", &lit).succeed();
         scene.org(&["init", "--name", "Contoso", "--domain", "contoso.com"]);
         scene.org(&["policy", "enabled=on"]);
         scene.enrol(&scene.sam, "Sam Okafor", role, "desk-1");

@@ -899,6 +899,7 @@ fn input_for_one_window_does_not_reach_another() {
 fn text(control: bool) -> BarText {
     BarText {
         name: "Sam Okafor".to_owned(),
+        who: "Sam Okafor (Contoso)".to_owned(),
         control,
         administrator: false,
         paused: false,

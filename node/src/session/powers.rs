@@ -5,7 +5,7 @@
     reason = "a few events are questions, or the end of one, among many"
 )]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use remora_proto::{
@@ -49,15 +49,20 @@ pub(super) fn seal(
     Ok(Command::Elevated(Body::ElevationOrder(order)))
 }
 
-/// What somebody reads who has touched a computer that a helper works at.
-pub(super) fn notice(helper: &Profile) -> String {
-    let name = &helper.full_name;
-    let who = match helper.company.trim() {
+/// `Sam Okafor (Contoso)`
+pub(super) fn who(person: &Profile) -> String {
+    let name = &person.full_name;
+    match person.company.trim() {
         "" => name.clone(),
         company => format!("{name} ({company})"),
-    };
+    }
+}
+
+/// What somebody reads who has touched a computer that a helper works at.
+pub(super) fn notice(helper: &Profile, within: Duration) -> String {
+    let (who, seconds) = (who(helper), within.as_secs());
     format!(
-        "{who} is working at this computer from elsewhere.\nFor half a minute nobody's keyboard and mouse do anything here."
+        "{who} is working on this device.\nKeyboard and mouse are paused for {seconds} seconds for both of you."
     )
 }
 

@@ -72,6 +72,8 @@ const RESOURCE_WORDS: u32 = 16_384;
 pub struct BarText {
     /// The helper's.
     pub name: String,
+    /// The same with the company, where nobody has seen the card.
+    pub who: String,
     /// CONTROL, not VIEW.
     pub control: bool,
     /// The helper may run programs with an administrator's rights.

@@ -48,7 +48,12 @@ const QUEUE_PROJECTED: usize = 8;
 #[derive(Debug)]
 pub enum ToScreen {
     /// Who looks: on the bar.
-    Helper(String),
+    Helper {
+        /// Of the person.
+        name: String,
+        /// And of the company, for whoever has not seen the card.
+        who: String,
+    },
     /// How packets go: on the bar.
     Path(String),
     /// They go another way now.
@@ -162,6 +167,7 @@ impl Sharing {
             prompted: false,
             text: BarText {
                 name: String::new(),
+                who: String::new(),
                 control: false,
                 administrator: false,
                 paused: false,
@@ -347,8 +353,8 @@ impl Sharing {
 
     fn hear(&mut self, told: ToScreen, rights: Rights, outgoing: &mut Outgoing) -> Option<Command> {
         match told {
-            ToScreen::Helper(name) => {
-                self.text.name = name;
+            ToScreen::Helper { name, who } => {
+                (self.text.name, self.text.who) = (name, who);
                 self.text.since = Instant::now();
             }
             ToScreen::Path(badge) => {

@@ -89,6 +89,8 @@ pub struct Screen {
     peer_wants_relay: bool,
     /// Sharer: asked within the session.
     question: Option<Question>,
+    /// What no answer is.
+    silence: &'static str,
     /// Nothing is heard of the other side; until then it is waited for.
     back_until: Option<Instant>,
 }
@@ -151,6 +153,7 @@ impl Screen {
             path: None,
             peer_wants_relay: false,
             question: None,
+            silence: "no",
             back_until: None,
         }
     }
@@ -323,6 +326,7 @@ impl Screen {
             SessionEvent::Countdown { mode, within } => {
                 self.deadline = Some(now + *within);
                 self.stage = Stage::Prompted(*mode);
+                self.silence = "yes";
                 vec![style.strong(&format!(
                     "{} will connect to this computer in {}.",
                     self.peer,
@@ -484,7 +488,12 @@ impl Screen {
                 "Somebody touched the computer. Keyboard and mouse are paused for {} for both of you.",
                 clock(within)
             )),
-            (Shield::Shielded, _) => self.style.good("The computer's screen is hidden there."),
+            (Shield::Shielded, Role::Sharer) => {
+                self.style.good("The computer's screen is hidden here.")
+            }
+            (Shield::Shielded, Role::Helper) => self.style.good(&format!(
+                "{peer}'s screen is hidden from whoever walks by. Nobody watches over what you do: keep to what is not sensitive."
+            )),
             (Shield::Off, _) => self.style.dim("The computer's screen is shown there."),
         }
     }
@@ -645,7 +654,7 @@ impl Screen {
                     Mode::Control => "[a]llow control  [s]creen only  [d]ecline",
                     Mode::View => "[a]llow  [d]ecline",
                 };
-                format!("{allow}   answers itself \"no\" in {left} > ")
+                format!("{allow}   answers itself \"{}\" in {left} > ", self.silence)
             }
             (Stage::Active { .. }, _) if self.back_until.is_some() => {
                 let left = self
@@ -901,6 +910,43 @@ mod tests {
         // Nobody is there whose words could be compared.
         let mut alone = Screen::new(Role::Helper, None, Style::plain());
         assert_eq!(alone.sent(&checked(true)), None);
+    }
+
+    #[test]
+    fn u_7_a_helper_where_nobody_sits_is_told_to_keep_to_what_is_not_sensitive() {
+        let hidden = Event::Session(SessionEvent::Shield {
+            shield: Shield::Shielded,
+            within: Duration::ZERO,
+        });
+        let says = |role| {
+            let (lines, _) = screen(role).on_event(&hidden, Instant::now());
+            lines.join(" ").contains("not sensitive")
+        };
+        assert!(says(Role::Helper));
+        assert!(!says(Role::Sharer));
+    }
+
+    #[test]
+    fn silence_is_a_yes_only_where_nobody_need_be() {
+        let within = Duration::from_secs(30);
+        let mode = Mode::Control;
+        for (event, silence) in [
+            (SessionEvent::Countdown { mode, within }, "yes"),
+            (
+                SessionEvent::ConsentPrompt {
+                    mode,
+                    within,
+                    upgrade: false,
+                },
+                "no",
+            ),
+        ] {
+            let mut sharer = screen(Role::Sharer);
+            sharer.on_event(&Event::Session(event), Instant::now());
+            let prompt = sharer.prompt(Instant::now());
+            let expected = format!("answers itself \"{silence}\"");
+            assert!(prompt.contains(&expected), "{prompt}");
+        }
     }
 
     #[test]

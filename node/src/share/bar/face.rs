@@ -233,7 +233,11 @@ fn sentence(text: &BarText, longest_name: usize) -> (String, String) {
     let does = match text.question {
         Some(Question::Countdown { until, .. }) => {
             let left = clock(until.saturating_duration_since(Instant::now()));
-            return (name, format!(" will work at this computer in {left}"));
+            let who = match text.name.trim() {
+                "" => name,
+                _ => presentable(&text.who, longest_name),
+            };
+            return (who, format!(" will connect to this computer in {left}"));
         }
         Some(Question::Elevation) => " wants ADMINISTRATOR'S RIGHTS here",
         Some(Question::Restart) => " wants to RESTART this computer",
@@ -332,6 +336,7 @@ mod tests {
     fn text(control: bool, paused: bool) -> BarText {
         let (name, path) = ("Sam Okafor".to_owned(), "direct".to_owned());
         BarText {
+            who: format!("{name} (Contoso)"),
             name,
             control,
             administrator: false,
@@ -362,6 +367,30 @@ mod tests {
             .iter()
             .map(|(press, ..)| press.label())
             .collect()
+    }
+
+    #[test]
+    fn u_2_whoever_is_there_reads_who_comes_when_and_can_say_yes_or_no() {
+        let until = Instant::now() + Duration::from_secs(30);
+        let mode = remora_proto::session::Mode::Control;
+        let asked = BarText {
+            question: Some(Question::Countdown { mode, until }),
+            ..text(false, false)
+        };
+        let (who, does) = sentence(&asked, MAX_NAME);
+        assert_eq!(who, "Sam Okafor (Contoso)");
+        assert!(does.starts_with(" will connect to this computer in 00:"));
+        let labels = |text: &BarText| {
+            let face = face(text);
+            let labels = face.buttons.iter().map(|(press, ..)| press.label());
+            labels.collect::<Vec<_>>()
+        };
+        assert_eq!(labels(&asked), ["Start now", "Decline"]);
+        let leaving = BarText {
+            question: Some(Question::SignOut),
+            ..text(true, false)
+        };
+        assert_eq!(labels(&leaving), ["Leave and sign out", "Stay"]);
     }
 
     #[test]

@@ -176,6 +176,15 @@ fn crtcs(display: &Display) -> Result<Vec<u32>, CaptureError> {
 /// Red, green, blue.
 type Ramps = [Vec<u16>; 3];
 
+/// As a screen is that nobody has adjusted.
+fn even(size: usize) -> Ramps {
+    let most = size.saturating_sub(1).max(1);
+    let level =
+        |step: usize| u16::try_from(step * usize::from(u16::MAX) / most).unwrap_or(u16::MAX);
+    let ramp: Vec<u16> = (0..size).map(level).collect();
+    [ramp.clone(), ramp.clone(), ramp]
+}
+
 /// The raised shield; gives everything back when dropped.
 struct Guard {
     display: Display,
@@ -349,13 +358,16 @@ impl Guard {
         let connection = &self.display.connection;
         for crtc in crtcs(&self.display)? {
             let now = connection.randr_get_crtc_gamma(crtc)?.reply()?;
+            let size = now.red.len();
             let ramps = [now.red, now.green, now.blue];
-            if ramps.iter().flatten().all(|level| *level == 0) {
-                continue;
+            let is_dark = ramps.iter().flatten().all(|level| *level == 0);
+            // Dark from the beginning: one of us was killed before it could light it.
+            let before = || if is_dark { even(size) } else { ramps };
+            self.ramps.entry(crtc).or_insert_with(before);
+            if !is_dark {
+                let dark = vec![0; size];
+                connection.randr_set_crtc_gamma(crtc, &dark, &dark, &dark)?;
             }
-            let dark = vec![0; ramps[0].len()];
-            connection.randr_set_crtc_gamma(crtc, &dark, &dark, &dark)?;
-            self.ramps.entry(crtc).or_insert(ramps);
         }
         Ok(())
     }
