@@ -1,5 +1,7 @@
 //! A computer that nobody attends: two real nodes of an organisation, a real display that goes dark, and somebody who walks by.
 
+#![allow(clippy::unwrap_used, reason = "what fails here has failed the test")]
+
 #[path = "support/display.rs"]
 mod display;
 mod support;
@@ -13,15 +15,12 @@ use support::{
     PATIENCE,
     process::{Ended, Home, RelayProcess, Script, run},
 };
-use x11rb::{
-    connection::Connection as _,
-    protocol::{
-        Event,
-        randr::ConnectionExt as _,
-        xinput::{self, ConnectionExt as _},
-        xproto::{ConnectionExt as _, InputFocus},
-        xtest::ConnectionExt as _,
-    },
+use x11rb::protocol::{
+    Event,
+    randr::ConnectionExt as _,
+    xinput::{self, ConnectionExt as _},
+    xproto::{ConnectionExt as _, InputFocus},
+    xtest::ConnectionExt as _,
 };
 
 /// More than half a minute, which the guide gives whoever is there, and whoever has touched something.

@@ -65,9 +65,11 @@ fn serve(stream: UnixStream, asked: &Mutex<Vec<String>>) -> io::Result<()> {
     loop {
         let mut head = [0; 16];
         from.read_exact(&mut head)?;
-        let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four"));
+        let word =
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (body, serial, fields) = (word(4), word(8), word(12));
-        let mut rest = vec![0; usize::try_from(fields.next_multiple_of(8) + body).expect("few")];
+        let length = usize::try_from(fields.next_multiple_of(8) + body);
+        let mut rest = vec![0; length.map_err(io::Error::other)?];
         from.read_exact(&mut rest)?;
         let path = field(&rest, 1, b'o').unwrap_or_default();
         let method = field(&rest, 3, b's').unwrap_or_default();
