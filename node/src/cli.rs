@@ -10,8 +10,10 @@ use std::{env, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use remora_proto::{
     id::{DeviceId, RelayAddr},
-    session::Mode,
+    session::{Kind, Mode},
 };
+
+use crate::session::backends::BROKER_SOCKET;
 
 /// Give help and get help at a computer, by a code, with nobody in between able to look.
 #[derive(Debug, Parser)]
@@ -214,6 +216,9 @@ pub struct Invite {
     /// What for; whoever reads the invitation at the device sees it
     #[arg(long, value_name = "TEXT", requires = "device")]
     pub reason: Option<String>,
+    /// Help at a computer that nobody attends: the person there has said the same, and your role permits it
+    #[arg(long, conflicts_with = "device")]
+    pub unattended: bool,
     /// How long the code is valid, in seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = validity)]
     pub valid: u64,
@@ -237,12 +242,16 @@ pub struct Join {
     /// Where files come to that the other person sends [default: your desktop's downloads]
     #[arg(long, env = "REMORA_DOWNLOADS", value_name = "FOLDER")]
     pub downloads: Option<PathBuf>,
+    /// Nobody stays here: without an answer the helper is let in after half a minute, with the screen dark and keyboard and mouse off,
+    /// until the helper ends it. Only where your organisation permits its helpers that
+    #[arg(long)]
+    pub unattended: bool,
+    /// Where remora-broker listens, which runs programs as administrator for a helper whom you allow that
+    #[arg(long, env = "REMORA_BROKER", value_name = "SOCKET", default_value = BROKER_SOCKET)]
+    pub broker: PathBuf,
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
-    /// Nobody is there: as the agent begins a session that it was offered
-    #[arg(long, hide = true, requires = "code_stdin")]
-    pub unattended: bool,
     /// The code, or a link to it; better left out, then it is asked for (or taken from REMORA_CODE)
     #[arg(value_name = "CODE")]
     pub code: Option<String>,
@@ -462,6 +471,14 @@ fn minutes(text: &str) -> Result<Duration, &'static str> {
         .filter(|minutes| (1..=1440).contains(minutes))
         .map(|minutes: u64| Duration::from_secs(60 * minutes))
         .ok_or("say how many minutes, from 1 to 1440")
+}
+
+/// What `--unattended` says.
+pub(crate) fn kind(unattended: bool) -> Kind {
+    match unattended {
+        true => Kind::Unattended,
+        false => Kind::Attended,
+    }
 }
 
 /// A flag's variable.

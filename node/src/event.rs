@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+/// What passes between the helper and the sharer's broker.
+pub mod elevated;
+
 use remora_proto::{
+    elevation::Order,
     identity::{Profile, Role},
     org::{
         permission::Permission,
@@ -108,6 +112,8 @@ pub enum Input {
     Keys(Vec<InputEvent>),
     /// About clipboard and files.
     Exchange(Wish),
+    /// Helper, elevated: for the sharer's broker.
+    Order(Order),
 }
 
 /// An event of a node.
@@ -374,6 +380,7 @@ fn session_json(event: &SessionEvent) -> Value {
             json!({"event": "check", "why": check_name(*check), "within_s": seconds(*within), "ours": ours})
         }
         SessionEvent::GoesOn => json!({"event": "goes_on"}),
+        SessionEvent::Elevated(body) => elevated::json(body),
         SessionEvent::LeaveWarning { signs_out } => {
             json!({"event": "leave_warning", "signs_out": signs_out})
         }

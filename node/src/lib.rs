@@ -56,6 +56,11 @@ pub mod session;
 /// The sharer's screen: what of it is shown, and what may be done to it.
 pub mod share;
 
+// --- with an administrator's rights ---
+/// The program that runs what a helper orders, as root.
+#[cfg(target_os = "linux")]
+pub mod broker;
+
 // --- devices ---
 /// A code that goes to a device.
 pub mod invitation;

@@ -4,7 +4,9 @@
     reason = "the reasons that need a line of their own, among many"
 )]
 
-use std::{collections::BTreeSet, net::SocketAddr, slice, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, net::SocketAddr, path::PathBuf, slice, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
 use remora_proto::{
@@ -46,7 +48,11 @@ use crate::{
         survey::{self, Surveyed},
     },
     rendezvous::{self, Introduced, Tried, Waited},
-    session::{self, Channels, Judge, Picture, backends::Backends, inner},
+    session::{
+        self, Channels, Judge, Picture,
+        backends::{BROKER_SOCKET, Backends},
+        inner,
+    },
     share::{desktop::Desktop, sharing::Sharing},
 };
 
@@ -84,6 +90,7 @@ pub struct Node {
     folder: Folder,
     display: Option<String>,
     kind: Kind,
+    broker: PathBuf,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
     _surveying: JoinSet<()>,
@@ -108,6 +115,8 @@ pub struct Options {
     pub durations: Durations,
     /// As the sharer: an earlier helper, who has handed over, had an administrator's rights.
     pub elevated_before: bool,
+    /// As the sharer: where the broker listens, if there is one.
+    pub broker: PathBuf,
     /// It goes to no relay that was not named, although one of its fleet may have less to do, or be there when it is gone.
     pub only_named: bool,
     /// Whose policy is kept up to date.
@@ -129,6 +138,7 @@ impl Default for Options {
             proxy: None,
             durations: Durations::default(),
             elevated_before: false,
+            broker: PathBuf::from(BROKER_SOCKET),
             only_named: false,
             member: None,
             folder: Folder::default(),
@@ -218,6 +228,7 @@ impl Node {
         let elevated_before = options.elevated_before;
         let (folder, display) = (options.folder.clone(), options.display.clone());
         let kind = options.kind;
+        let broker = options.broker.clone();
         let mut homes = Homes::find(relays, options).await?;
         let home = homes.settle(&BTreeSet::new()).await?;
         let home = homes.learn(home).await;
@@ -246,6 +257,7 @@ impl Node {
             folder,
             display,
             kind,
+            broker,
             surveyed,
             _surveying: surveying,
             port_map,
@@ -402,6 +414,10 @@ impl Node {
             Begin::Wait(_, None) | Begin::Introduced(..) => None,
         };
         let retry = calling.as_ref().map(Calling::retry);
+        let shown = match &begin {
+            Begin::Wait(..) => Desktop::None,
+            Begin::Introduced(_, desktop) => desktop.clone(),
+        };
         let outcome = tokio::spawn(async move {
             let introduced = match begin {
                 Begin::Introduced(introduced, _) => Ok(*introduced),
@@ -416,13 +432,17 @@ impl Node {
             };
             match introduced {
                 Ok(introduced) => {
+                    // Asks the display and the system's bus.
+                    let broker = self.broker.clone();
+                    let find = move || Backends::of_system(&shown, broker);
+                    let backends = tokio::task::spawn_blocking(find).await;
                     let channels = Channels {
                         input,
                         events,
                         path,
                         asked,
                         picture,
-                        backends: Backends::default(),
+                        backends: backends.unwrap_or_default(),
                         folder: self.folder.clone(),
                         desktop,
                     };
@@ -730,6 +750,7 @@ impl Node {
             folder: _,
             display: _,
             kind: _,
+            broker: _,
             surveyed: _,
             _surveying: _,
             port_map,

@@ -164,7 +164,7 @@ pub async fn wait(
                     flush(control, host).await;
                     return Ok(Waited::NewCode);
                 }
-                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_) | Input::Exchange(_)) => tell(events, not_yet("nobody is here yet")).await,
+                Some(Input::Session(_) | Input::Keys(_) | Input::Order(_) | Input::Relayed(_) | Input::Exchange(_)) => tell(events, not_yet("nobody is here yet")).await,
             },
             () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
             () = &mut silence => return Ok(Waited::Lost),
@@ -190,7 +190,7 @@ pub async fn wait_without_relay(
             wanted = input.recv() => match wanted {
                 None | Some(Input::Session(Command::Leave)) => host.cancel(),
                 Some(Input::NewCode) => tell(events, not_yet("there is no relay that could keep one")).await,
-                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_) | Input::Exchange(_)) => tell(events, not_yet("nobody is here yet")).await,
+                Some(Input::Session(_) | Input::Keys(_) | Input::Order(_) | Input::Relayed(_) | Input::Exchange(_)) => tell(events, not_yet("nobody is here yet")).await,
             },
             () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
         }

@@ -3,6 +3,8 @@
 
 /// Where lines come from and text goes to.
 pub mod console;
+/// An administrator's password, from a keyboard or a file.
+mod credential;
 /// Clipboard and files.
 mod exchange;
 /// A sharer goes on with another helper.
@@ -23,6 +25,7 @@ use std::{
 
 use remora_proto::{
     code::Code,
+    elevation::Order,
     identity::Role,
     invitation::word::{MAX_REASON_BYTES, one_line},
     session::{Command, Durations, Entry, Event as SessionEvent, Kind, Mode, T_CONSENT},
@@ -35,6 +38,7 @@ use tokio::{
 
 use self::{
     console::{Console, Typed, print_data, print_note},
+    credential::Asking,
     handover::{Again, Behind, Handover, Step, code_of},
     page::{Page, Wish},
     screen::{Meaning, Screen},
@@ -70,6 +74,7 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
     let options = Options {
         folder: folder(args.downloads),
+        kind: cli::kind(args.unattended),
         ..of_member(&args.common, &identity)
     };
     let node = Node::at_nearest(&relays, options).await?;
@@ -131,13 +136,8 @@ async fn join_by(
     let relays = file.relays(&args.common.relays.relay)?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Sharer)?;
-    let kind = match args.unattended {
-        true => Kind::Unattended,
-        false => Kind::Attended,
-    };
     let options = Options {
         folder: folder(args.downloads.clone()),
-        kind,
         durations: Durations {
             consent,
             reconfirm: args.limits.reconfirm,
@@ -145,6 +145,8 @@ async fn join_by(
             idle: args.limits.idle,
             ..Durations::default()
         },
+        kind: cli::kind(args.unattended),
+        broker: args.broker.clone(),
         ..of_member(&args.common, &identity)
     };
     let again = Again {
@@ -177,14 +179,6 @@ async fn join_by(
             node.close().await;
             return Err(failure);
         }
-    };
-    let introduced = Introduced {
-        // Nobody has typed the code of an unattended session.
-        entry: match kind {
-            Kind::Unattended => Entry::Notify,
-            Kind::Attended => introduced.entry,
-        },
-        ..introduced
     };
     let running = node.join(introduced, identity, Desktop::X11(None));
     let json = args.common.json;
@@ -380,8 +374,18 @@ struct Terminal {
     handover: Handover,
     /// Of the session in front, from 1.
     number: u32,
+    /// Of an administrator, whose password is not known yet.
+    asking: Option<Asking>,
     /// Helper: of the code.
     links: Links,
+}
+
+/// Waits for ever if nobody is asked.
+async fn given(asking: &mut Option<Asking>) -> Result<Order, String> {
+    match asking {
+        Some(asking) => asking.done().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The code as a link.
@@ -419,6 +423,7 @@ impl Terminal {
             handover: Handover::new(again),
             number: 1,
             links: Links::default(),
+            asking: None,
         })
     }
 
@@ -471,7 +476,13 @@ impl Terminal {
                     }
                     continue;
                 }
-                typed = self.console.next(), if self.wishes.is_empty() => typed,
+                order = given(&mut self.asking), if self.asking.is_some() => {
+                    self.asking = None;
+                    self.order(order)?;
+                    self.renew(&running)?;
+                    continue;
+                }
+                typed = self.console.next(), if self.wishes.is_empty() && self.asking.is_none() => typed,
                 _ = refresh.tick() => {
                     self.renew(&running)?;
                     continue;
@@ -488,6 +499,9 @@ impl Terminal {
                 Typed::Line(line) => match self.screen.on_line(&line) {
                     Meaning::Wish(input) => self.send(input)?,
                     Meaning::Retry => retry(&running),
+                    Meaning::Credential(whose) => {
+                        self.asking = Some(Asking::begin(whose, self.console.is_terminal()));
+                    }
                     Meaning::Say(text) if self.json => {
                         self.print(&json!({"event": "not_possible", "text": text}), self.number)?
                     }
@@ -634,6 +648,17 @@ impl Terminal {
 
     // ---- the person ----------------------------------------------------------------------
 
+    /// What an administrator has said, for the broker.
+    fn order(&mut self, order: Result<Order, String>) -> Result<(), Failure> {
+        match order {
+            Ok(order) => self.send(Input::Order(order)),
+            Err(text) if self.json => {
+                self.print(&json!({"event": "not_possible", "code": "NO_PASSWORD", "text": text}))
+            }
+            Err(text) => self.console.say(&text),
+        }
+    }
+
     fn send(&mut self, input: Input) -> Result<(), Failure> {
         self.acknowledge(&input)?;
         self.wishes.push_back(input);
@@ -731,6 +756,10 @@ impl Terminal {
             self.screen.set_path(path);
         }
         self.board.show(&self.screen);
-        self.console.set_prompt(self.screen.prompt(Instant::now()))
+        let prompt = match &self.asking {
+            Some(asking) => asking.prompt.clone(),
+            None => self.screen.prompt(Instant::now()),
+        };
+        self.console.set_prompt(prompt)
     }
 }

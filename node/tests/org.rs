@@ -162,6 +162,34 @@ fn e_9_what_a_role_does_not_permit_is_said_and_never_reaches_the_sharer() {
     assert_eq!(sharer.expect("consent_prompt")["mode"], "view");
 }
 
+/// In a session of mode control; what comes of asking for an administrator's rights.
+fn asks_for_elevation(scene: &Scene) -> Value {
+    let (mut helper, mut sharer, ..) = scene.introduced();
+    helper.say("c");
+    sharer.expect("consent_prompt");
+    helper.expect("awaiting_consent");
+    sharer.say("a");
+    sharer.expect("started");
+    helper.expect("started");
+    helper.say("/elevate");
+    helper.expect("refused")
+}
+
+#[test]
+fn d_3_an_organisation_blocks_elevation() {
+    let scene = Scene::enrolled("help-desk-operator");
+    assert_eq!(asks_for_elevation(&scene)["code"], "UNSUPPORTED");
+    done(scene.org(&["policy", "block-elevation=on"]));
+    for (home, name, role) in [
+        (&scene.sam, "Sam Okafor", "help-desk-operator"),
+        (&scene.maria, "Maria Lopez", "member"),
+    ] {
+        scene.enrol(home, name, &["--role", role, "--device", "fin-lt-0231"]);
+    }
+    let refused = asks_for_elevation(&scene);
+    assert_eq!(refused["code"], "ELEVATION_BLOCKED_BY_POLICY");
+}
+
 #[test]
 fn a_3_who_has_no_papers_helps_nobody_in_an_organisation() {
     let scene = Scene::new();

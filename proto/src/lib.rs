@@ -63,6 +63,9 @@ pub mod sas;
 pub mod path;
 
 // --- and hold a session on it ---
+/// What a helper orders of the sharer's broker, sealed so that nobody but the broker reads it.
+#[cfg(feature = "end-to-end")]
+pub mod elevation;
 /// Machines: the clipboard's text, and files.
 #[cfg(feature = "end-to-end")]
 pub mod exchange;

@@ -173,6 +173,7 @@ impl Session {
             interrupted: self.state.is_interrupted(),
             asked: live.is_sharers_to_answer(),
             prompt: live.covered(),
+            elevated: live.elevation == Elevation::Granted,
             frozen_until: (live.shield == Shield::Frozen)
                 .then(|| self.timers.at(Timer::Freeze).unwrap_or(self.began)),
             grants: match live.pause == Pause::Paused || self.state.is_interrupted() {

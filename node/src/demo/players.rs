@@ -417,6 +417,7 @@ pub(super) async fn stay(
             Typed::Line(line) => match player.screen.on_line(&line) {
                 Meaning::Wish(input) => player.wish(input).await?,
                 Meaning::Say(text) => console.say(&text)?,
+                Meaning::Credential(_) => console.say("Nobody is administrator here.")?,
                 Meaning::Nothing | Meaning::Retry => {}
             },
         }

@@ -4,22 +4,27 @@
     reason = "one stage among many; the rest show the same"
 )]
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use remora_proto::{
+    elevation::Order,
     identity::{Profile, Role, is_unsafe_in_line},
     org::{permission::Permissions, verdict::Verdict},
     rendezvous::CodeEnd,
     session::{
         Cause, Check, Command, EndReason, Event as SessionEvent, Grants, Mode, Receipt, Shield,
     },
+    wire::message::session::control::Body,
 };
 
 use serde_json::Value;
 
 use super::{exchange, style::Style};
 use crate::{
-    event::{Event, Input, Notified, PathSnapshot, about},
+    event::{Event, Input, Notified, PathSnapshot, about, elevated},
     exchange::signs,
     status::order::What,
 };
@@ -57,10 +62,21 @@ pub enum Meaning {
     Wish(Input),
     /// Helper: the invitation is to be sent to the device again.
     Retry,
+    /// An administrator's name; the password is to be asked for, or is in that file.
+    Credential(Credential),
     /// An answer to the person right away.
     Say(String),
     /// Nothing.
     Nothing,
+}
+
+/// Whose password it is, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Of the administrator.
+    pub name: String,
+    /// `None`: it is typed.
+    pub file: Option<PathBuf>,
 }
 
 /// One person's view of a session.
@@ -84,6 +100,8 @@ pub struct Screen {
     peer_wants_relay: bool,
     /// Sharer: asked within the session.
     question: Option<Question>,
+    /// What no answer is.
+    silence: &'static str,
     /// Nothing is heard of the other side; until then it is waited for.
     back_until: Option<Instant>,
     elevated: bool,
@@ -93,6 +111,24 @@ pub struct Screen {
 
 fn wish(command: Command) -> Meaning {
     Meaning::Wish(Input::Session(command))
+}
+
+/// What a helper orders of the sharer's broker.
+fn order(word: &str, rest: &str) -> Option<Meaning> {
+    let order = match word {
+        "run" => Order::Run(rest.to_owned()),
+        "stop" => Order::Stop(rest.parse().ok()?),
+        "credential" => {
+            let (name, file) = match rest.split_once(char::is_whitespace) {
+                Some((name, file)) => (name, Some(file.trim().into())),
+                None => (rest, None),
+            };
+            let name = name.to_owned();
+            return Some(Meaning::Credential(Credential { name, file }));
+        }
+        _ => return None,
+    };
+    Some(Meaning::Wish(Input::Order(order)))
 }
 
 /// `9:58`
@@ -132,6 +168,7 @@ impl Screen {
             path: None,
             peer_wants_relay: false,
             question: None,
+            silence: "no",
             back_until: None,
             elevated: false,
             granted: Grants::NONE,
@@ -293,6 +330,20 @@ impl Screen {
         }
     }
 
+    /// The sharer sees what runs, the helper also what comes of it.
+    fn elevated(&self, body: &Body) -> Vec<String> {
+        if self.role == Role::Sharer && matches!(body, Body::ElevationKey(_)) {
+            return Vec::new();
+        }
+        elevated::lines(body)
+            .into_iter()
+            .map(|(ours, theirs)| match theirs.is_empty() {
+                true => self.style.dim(&ours),
+                false => format!("{} {}", self.style.dim(&ours), fenced(&theirs)),
+            })
+            .collect()
+    }
+
     fn code_ended(&mut self, end: CodeEnd) -> String {
         self.stage = Stage::Ended;
         self.style.warn(match end {
@@ -352,6 +403,7 @@ impl Screen {
             SessionEvent::Countdown { mode, within } => {
                 self.deadline = Some(now + *within);
                 self.stage = Stage::Prompted(*mode);
+                self.silence = "yes";
                 vec![style.strong(&format!(
                     "{} will connect to this computer in {}.",
                     self.peer,
@@ -520,6 +572,7 @@ impl Screen {
                 vec![style.good(&format!("{} is back.", self.peer))]
             }
             SessionEvent::Act(_) => vec![],
+            SessionEvent::Elevated(body) => self.elevated(body),
             SessionEvent::Chat { text, .. } => {
                 let name = style.strong(&format!("{}:", self.peer));
                 text.split('\n')
@@ -547,7 +600,12 @@ impl Screen {
                 "Somebody touched the computer. Keyboard and mouse are paused for {} for both of you.",
                 clock(within)
             )),
-            (Shield::Shielded, _) => self.style.good("The computer's screen is hidden there."),
+            (Shield::Shielded, Role::Sharer) => {
+                self.style.good("The computer's screen is hidden here.")
+            }
+            (Shield::Shielded, Role::Helper) => self.style.good(&format!(
+                "{peer}'s screen is hidden from whoever walks by. Nobody watches over what you do: keep to what is not sensitive."
+            )),
             (Shield::Off, _) => self.style.dim("The computer's screen is shown there."),
         }
     }
@@ -713,7 +771,7 @@ impl Screen {
                     Mode::Control => "[a]llow control  [s]creen only  [d]ecline",
                     Mode::View => "[a]llow  [d]ecline",
                 };
-                format!("{allow}   answers itself \"no\" in {left} > ")
+                format!("{allow}   answers itself \"{}\" in {left} > ", self.silence)
             }
             (Stage::Active { .. }, _) if self.back_until.is_some() => {
                 let left = self
@@ -760,6 +818,12 @@ impl Screen {
     }
 
     fn slash(&self, command: &str) -> Meaning {
+        if let Some((word, rest)) = command.split_once(char::is_whitespace)
+            && self.role == Role::Helper
+            && let Some(meaning) = order(word, rest.trim())
+        {
+            return meaning;
+        }
         if let (Some(code), Role::Helper) = (command.strip_prefix("handover "), self.role) {
             return match code.parse() {
                 Ok(code) => wish(Command::AskHandover(code)),
@@ -810,7 +874,7 @@ impl Screen {
     fn help(&self) -> String {
         let own = match self.role {
             Role::Helper => {
-                "/control ask for control   /view give control back   /elevate ask for administrator's rights   /restart ask to restart the computer   /release end administrator's rights   /handover CODE to the helper who shows it"
+                "/control ask for control   /view give control back   /elevate ask for administrator's rights   /credential NAME [FILE] who vouches   /run COMMAND   /stop NUMBER   /restart ask to restart the computer   /release end administrator's rights   /handover CODE to the helper who shows it"
             }
             Role::Sharer => {
                 "/allow   /decline   /view take control back   /pause   /resume   /release take administrator's rights back"
@@ -1009,6 +1073,43 @@ mod tests {
         // Nobody is there whose words could be compared.
         let mut alone = Screen::new(Role::Helper, None, Style::plain());
         assert_eq!(alone.sent(&checked(true)), None);
+    }
+
+    #[test]
+    fn u_7_a_helper_where_nobody_sits_is_told_to_keep_to_what_is_not_sensitive() {
+        let hidden = Event::Session(SessionEvent::Shield {
+            shield: Shield::Shielded,
+            within: Duration::ZERO,
+        });
+        let says = |role| {
+            let (lines, _) = screen(role).on_event(&hidden, Instant::now());
+            lines.join(" ").contains("not sensitive")
+        };
+        assert!(says(Role::Helper));
+        assert!(!says(Role::Sharer));
+    }
+
+    #[test]
+    fn silence_is_a_yes_only_where_nobody_need_be() {
+        let within = Duration::from_secs(30);
+        let mode = Mode::Control;
+        for (event, silence) in [
+            (SessionEvent::Countdown { mode, within }, "yes"),
+            (
+                SessionEvent::ConsentPrompt {
+                    mode,
+                    within,
+                    upgrade: false,
+                },
+                "no",
+            ),
+        ] {
+            let mut sharer = screen(Role::Sharer);
+            sharer.on_event(&Event::Session(event), Instant::now());
+            let prompt = sharer.prompt(Instant::now());
+            let expected = format!("answers itself \"{silence}\"");
+            assert!(prompt.contains(&expected), "{prompt}");
+        }
     }
 
     #[test]

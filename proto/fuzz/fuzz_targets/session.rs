@@ -348,6 +348,7 @@ impl Watch {
                 | Event::Granted(_)
                 | Event::GrantWanted(_)
                 | Event::Exchange(_)
+                | Event::Elevated(_)
                 | Event::Media(_) => assert!(self.trusted),
             }
         }

@@ -107,6 +107,11 @@ impl Resolver {
             known: Some(key.clone()),
         }
     }
+
+    /// For handshakes of a side that has no key.
+    pub(super) fn anonymous() -> Self {
+        Self { known: None }
+    }
 }
 
 impl CryptoResolver for Resolver {

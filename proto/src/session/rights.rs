@@ -282,6 +282,8 @@ pub struct Rights {
     pub asked: bool,
     /// The sharer's system asks for something that must not be seen.
     pub prompt: Option<SecurePrompt>,
+    /// The helper has an administrator's rights.
+    pub elevated: bool,
     /// Until then neither side's input counts.
     pub frozen_until: Option<Instant>,
     /// What else may leave either computer just now: nothing while the session is halted.

@@ -208,6 +208,15 @@ impl Session {
                 self.refused(question, why);
             }
 
+            // What passes between the helper and the broker; the sharer sees what the broker says, too.
+            (S::Active(live), Says(who, W::Elevated(body)))
+                if live.elevation == Elevation::Granted =>
+            {
+                if who != me || who == Sharer {
+                    self.events.push_back(Event::Elevated(body));
+                }
+            }
+
             // ---- 24: a secure prompt ----
             (S::Active(_) | S::Interrupted(..), World(Wo::SecurePrompt(prompt)))
                 if me == Sharer =>

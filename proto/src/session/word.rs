@@ -78,6 +78,7 @@ pub(super) enum Word {
     GiveBack(Grants),
     PowerKey { long: bool },
     Exchange(Body),
+    Elevated(Body),
     Leave,
     ConfirmLeave,
     Stay,
@@ -270,7 +271,7 @@ impl Word {
                 key: schema::SystemKeyKind::Power.into(),
                 long: *long,
             }),
-            Self::Media(body) | Self::Exchange(body) => body.clone(),
+            Self::Media(body) | Self::Exchange(body) | Self::Elevated(body) => body.clone(),
             Self::Ended { reason, chat_sent } => Body::Ended(schema::Ended {
                 reason: reason.to_schema().into(),
                 chat_sent: *chat_sent,
@@ -313,6 +314,8 @@ impl Word {
                 false => Self::DeclineElevation,
             },
             Body::ElevationReleased(_) => Self::ReleaseElevation,
+            Body::ElevationKey(_) | Body::ElevationReport(_) if sharers => Self::Elevated(body),
+            Body::ElevationOrder(_) if !sharers => Self::Elevated(body),
             Body::RestartRequest(_) if !sharers => Self::AskRestart,
             Body::RestartAnswer(answer) if sharers => match answer.allow {
                 true => Self::AllowRestart,
@@ -392,6 +395,9 @@ impl Word {
             | Body::Refused(_)
             | Body::ElevationRequest(_)
             | Body::ElevationAnswer(_)
+            | Body::ElevationKey(_)
+            | Body::ElevationOrder(_)
+            | Body::ElevationReport(_)
             | Body::RestartRequest(_)
             | Body::RestartAnswer(_)
             | Body::HandoverRequest(_)
@@ -464,6 +470,7 @@ impl Word {
             Self::GiveBack(_) => "giving back what was not granted",
             Self::PowerKey { .. } => "a key of the system's",
             Self::Exchange(_) => "an exchange before its time",
+            Self::Elevated(_) => "what needs an administrator's rights",
             Self::Leave | Self::ConfirmLeave | Self::Stay => "leaving",
             Self::Ended { .. } => "an end",
         }
@@ -492,6 +499,7 @@ impl Command {
             Self::CaptureUp => Word::Started,
             Self::CaptureFailed => Word::CaptureFailed,
             Self::Media(body) => Word::Media(body.clone()),
+            Self::Elevated(body) => Word::Elevated(body.clone()),
             Self::Leave => Word::Leave,
             Self::ConfirmLeave => Word::ConfirmLeave,
             Self::Stay => Word::Stay,

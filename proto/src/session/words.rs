@@ -141,6 +141,9 @@ pub enum Command {
     },
     /// A message about what is exchanged, from the program rather than the person.
     Exchange(schema::control::Body),
+    /// A message between the helper and the sharer's broker, which passes only while the helper has an administrator's rights:
+    /// helper, an order; sharer's program, the broker's key and what it reports.
+    Elevated(schema::control::Body),
     /// Either: ends the session. The sharer may be asked what that means first ([`Event::LeaveWarning`]).
     Leave,
     /// Sharer: yes, leave and be signed out (unattended: take the computer back).
@@ -175,6 +178,7 @@ impl Command {
             Self::Grant { .. } => "granting what is granted or asking for what is not to be had",
             Self::PowerKey { .. } => "pressing the power key",
             Self::Exchange(_) => "a message about what is exchanged",
+            Self::Elevated(_) => "what needs an administrator's rights",
             Self::Leave => "leaving",
             Self::ConfirmLeave => "confirming to leave",
             Self::Stay => "staying",
@@ -330,6 +334,9 @@ pub enum Event {
     GrantWanted(Grants),
     /// The other side's program says something about what is exchanged; whether it may is [`Rights::grants`](super::Rights)' to say.
     Exchange(schema::control::Body),
+    /// Between the helper and the sharer's broker: at the sharer an order that has arrived, or what the broker reports; at the helper
+    /// the broker's key, or that report.
+    Elevated(schema::control::Body),
     /// The last event.
     Ended(Receipt),
 }
