@@ -42,6 +42,7 @@ use crate::{
     node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
     share::{desktop::Desktop, preflight},
+    sign_in,
     status::board::Board,
 };
 
@@ -54,6 +55,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// What went wrong before or instead of a session.
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
+    sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Helper)?;
     let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
@@ -74,6 +76,7 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
 /// What went wrong before or instead of a session.
 pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
+    sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Sharer)?;
     let given = given_code(&args)?;

@@ -30,6 +30,7 @@ use crate::{
     event::{about, milliseconds},
     homes::{Homes, attached::Attached},
     node::{Options, find_place},
+    sign_in,
     terminal::console::{print_data, print_note},
 };
 
@@ -76,6 +77,7 @@ pub async fn run(file: &File, named: Option<&Path>, args: cli::Agent) -> Result<
     let ended = tokio::select! { biased;
         _ = interrupt.recv() => Ok(Exit::Ok),
         _ = terminate.recv() => Ok(Exit::Ok),
+        () = sign_in::keep(file) => Ok(Exit::Ok),
         never = agent.live(&relays, options) => never.map(|never| match never {}),
     };
     // With its last word, which says that the device has gone.
