@@ -563,6 +563,86 @@ fn a_3_somebody_elses_desk_is_told_by_its_key_before_anybody_signs_in() {
     setup.expect("sign_in");
 }
 
+/// A certificate for this computer, and its key, in files.
+fn certificate(home: &Home) -> [String; 2] {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
+    let pem = |what: &str, der: &[u8]| {
+        let text = data_encoding::BASE64.encode(der);
+        let path = home.path().join(what.replace(' ', "-"));
+        let pem = format!("-----BEGIN {what}-----\n{text}\n-----END {what}-----\n");
+        fs::write(&path, pem).expect("written");
+        path.display().to_string()
+    };
+    [
+        pem("CERTIFICATE", made.cert.der()),
+        pem("PRIVATE KEY", &made.signing_key.serialize_der()),
+    ]
+}
+
+#[test]
+fn a_3_a_desk_is_reached_by_tls_and_nobody_else_is_taken_for_it() {
+    let provider = Provider::start();
+    let (admin, key) = Office::found("Contoso", "contoso.com");
+    let [certificate, secret] = certificate(&admin);
+    let tls = ["--tls-cert", &certificate, "--tls-key", &secret];
+    let office = Office::open(admin, key, &provider, &tls);
+    let home = Home::new();
+    let url = format!("https://{}#{}", office.listen, office.key);
+    let unknown = run(home.remora(&["setup", &url]));
+    assert_eq!(
+        unknown.code,
+        Some(7),
+        "no authority that is trusted: {unknown:?}"
+    );
+    let mut setup = home.remora(&["setup", &url, "--json"]);
+    setup.env("SSL_CERT_FILE", &certificate);
+    let mut setup = Script::start(setup);
+    let told = setup.expect("sign_in");
+    provider.browse(&[told["url"].as_str().expect("an address"), "sam"]);
+    assert_eq!(setup.expect("signed_in")["full_name"], "Sam Okafor");
+    // In the open there is no desk.
+    let serve = [
+        "admin",
+        "org",
+        "serve",
+        "--client-id",
+        "x",
+        "--provider",
+        &provider.issuer,
+    ];
+    let open = run(office
+        .admin
+        .remora(&[&serve[..], &["--listen", "0.0.0.0:0"]].concat()));
+    assert_eq!(open.code, Some(2), "{open:?}");
+    assert!(open.line().contains("--tls-cert"), "{open:?}");
+}
+
+#[test]
+fn a_3_a_desk_signs_the_policy_anew_before_it_is_stale() {
+    let provider = Provider::start();
+    let admin = Home::new();
+    let org = |args: &[&str]| {
+        let mut command = admin.command("faketime");
+        command
+            .args(["-f", "-25h", support::process::REMORA, "admin", "org"])
+            .args(args);
+        done(run(command))
+    };
+    let key = org(&["init", "--name", "Contoso", "--domain", "contoso.com"])[0].clone();
+    org(&["policy", "enabled=on"]);
+    let relay = RelayProcess::start(&[]);
+    let mut office = Office::open(admin, key, &provider, &["--relay", &relay.address]);
+    assert_eq!(office.desk.expect("policy")["policy"], 3);
+    let shown = office.org(&["show", "--json"]);
+    let shown: Value = serde_json::from_str(&shown[0]).expect("JSON");
+    assert_eq!(
+        (&shown["policy"], &shown["settings"]["enabled"]),
+        (&json!(3), &json!("on"))
+    );
+    let issued = shown["issued_unix_s"].as_u64().expect("a time");
+    assert!(issued + 3600 > remora::identity::unix_s(), "of today");
+}
+
 #[test]
 fn a_4_an_address_that_another_account_has_used_gets_nothing() {
     let provider = Provider::start();

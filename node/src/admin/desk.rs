@@ -18,7 +18,7 @@ mod refusal;
 /// A certificate in files.
 mod tls;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use data_encoding::BASE64URL_NOPAD;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -41,11 +41,14 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     task::{JoinSet, spawn_blocking},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use self::{keys::Verifier, papers::Signer, refusal::Refusal, tls::Tls};
-use super::folder::{DAY_S, Folder};
+use super::{
+    folder::{DAY_S, Folder},
+    org::publish,
+};
 use crate::{
     cli::org::{Org, Serve},
     config::File,
@@ -67,6 +70,8 @@ const MAX_CONNECTIONS: usize = 256;
 const CONNECTION_LIFE: Duration = Duration::from_secs(30);
 /// To say what is wanted.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks how old the policy is.
+const POLICY_LOOK: Duration = Duration::from_secs(600);
 /// The longest token, and a request.
 const MAX_BODY_BYTES: usize = 24 << 10;
 
@@ -113,8 +118,10 @@ pub(super) async fn serve(
         .local_addr()
         .map_err(|error| Failure::internal("listen", error))?;
     announce(&desk, at, tls.is_some(), serve.json)?;
+    let signer = Arc::new(Signer::new(dir, serve));
+    let mut fresh = pin!(keep_policy_fresh(file, args, &signer, serve.json));
     let office = Arc::new(Office {
-        signer: Arc::new(Signer::new(dir, serve)),
+        signer: Arc::clone(&signer),
         verifier,
         desk,
         json: serve.json,
@@ -123,6 +130,7 @@ pub(super) async fn serve(
     loop {
         tokio::select! { biased;
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = &mut fresh => {}
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
                 // Out of descriptors, or gone again: the next one may do better.
                 let Ok((tcp, _)) = accepted else { continue };
@@ -138,6 +146,26 @@ pub(super) async fn serve(
                 }));
             }
         }
+    }
+}
+
+/// Never returns: a relay that keeps policies back is told from a quiet week. What does not work is tried again.
+async fn keep_policy_fresh(file: &File, args: &Org, signer: &Arc<Signer>, json: bool) {
+    loop {
+        let own = Arc::clone(signer);
+        let renewed = match spawn_blocking(move || own.renew_policy()).await {
+            Ok(Ok(Some(policy))) => {
+                let number = policy.header.number;
+                tell(json, json!({"event": "policy", "policy": number}));
+                publish(file, &args.relay, &policy).await
+            }
+            Ok(renewed) => renewed.map(|_| ()),
+            Err(error) => Err(Failure::internal("policy", error)),
+        };
+        if let Err(failure) = renewed {
+            tracing::error!(%failure, "the policy is not signed anew");
+        }
+        sleep(POLICY_LOOK).await;
     }
 }
 
@@ -226,7 +254,7 @@ impl Office {
             if !refusal.is_routine() {
                 let mut event = body.clone();
                 event["event"] = "refused".into();
-                self.tell(event);
+                tell(self.json, event);
             }
             response(refusal.status(), JSON, body.to_string())
         })
@@ -262,8 +290,11 @@ impl Office {
         let signed = signed
             .await
             .map_err(|error| Refusal::Desk(error.to_string()))??;
-        self.tell(json!({"event": "signed", "subject": signed.subject, "node": signed.node, "serial": signed.serial,
-            "expires_unix_s": signed.expires}));
+        tell(
+            self.json,
+            json!({"event": "signed", "subject": signed.subject, "node": signed.node, "serial": signed.serial,
+            "expires_unix_s": signed.expires}),
+        );
         let body = json!({"papers": BASE64URL_NOPAD.encode(&signed.membership), "refresh_token": refresh_token});
         Ok(response(StatusCode::OK, JSON, body.to_string()))
     }
@@ -288,17 +319,17 @@ impl Office {
             }
         }
     }
+}
 
-    /// Who keeps no log reads none; what is done is done.
-    fn tell(&self, mut event: Value) {
-        event["v"] = 1.into();
-        let told = match self.json {
-            true => print_data(&event.to_string()),
-            false => print_note(&line(&event)),
-        };
-        if let Err(failure) = told {
-            tracing::debug!(%failure, "the log");
-        }
+/// Who keeps no log reads none; what is done is done.
+fn tell(json: bool, mut event: Value) {
+    event["v"] = 1.into();
+    let told = match json {
+        true => print_data(&event.to_string()),
+        false => print_note(&line(&event)),
+    };
+    if let Err(failure) = told {
+        tracing::debug!(%failure, "the log");
     }
 }
 
@@ -306,6 +337,7 @@ fn line(event: &Value) -> String {
     let text = |name: &str| event[name].as_str().unwrap_or_default();
     match event["event"].as_str() {
         Some("signed") => format!("signed for {} at {}", text("subject"), text("node")),
+        Some("policy") => format!("policy {}, signed anew", event["policy"]),
         _ => format!("refused: {}: {}", text("code"), text("text")),
     }
 }

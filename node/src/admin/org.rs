@@ -94,7 +94,11 @@ fn act(folder: &Folder, command: cli::OrgCommand) -> Result<(), Failure> {
 
 /// Brings a new policy to every relay that is known, and to those of their fleet. One that is not reached is said, and is no failure:
 /// members bring it along.
-async fn publish(file: &File, typed: &[RelayAddr], policy: &Signed<Policy>) -> Result<(), Failure> {
+pub(super) async fn publish(
+    file: &File,
+    typed: &[RelayAddr],
+    policy: &Signed<Policy>,
+) -> Result<(), Failure> {
     let Ok(mut relays) = file.relays(typed) else {
         return print_note(
             "No relay is known that could pass it on: it reaches people with the next file that you give them.",

@@ -9,7 +9,7 @@ use remora_proto::{
         desk::Desk,
         label::Label,
         membership::{Papers, Request, holds_at},
-        policy::Policy,
+        policy::{Policy, STALE_AFTER_S},
         signed::Signed,
     },
     random::Random,
@@ -32,6 +32,9 @@ use crate::{
 
 /// What of a node's key makes a device's name that nobody else's computer has.
 const KEY_LETTERS: usize = 8;
+
+/// From one policy to the next, whether or not anything has changed.
+const POLICY_AGE_S: u64 = STALE_AFTER_S / 2;
 
 /// Signs in the organisation's folder, in which an administrator may work meanwhile.
 pub(super) struct Signer {
@@ -65,6 +68,16 @@ impl Signer {
     pub(super) fn desk(&self, desk: Desk) -> Result<Signed<Desk>, Failure> {
         let folder = Folder::open(&self.dir)?;
         Signed::new(desk, &folder.issuer).map_err(|error| Failure::internal("desk", error))
+    }
+
+    /// Signs the policy anew, as it is, once it is old enough; people are told when it is older than a day.
+    pub(super) fn renew_policy(&self) -> Result<Option<Signed<Policy>>, Failure> {
+        let folder = Folder::open(&self.dir)?;
+        let issued = folder.policy()?.header.issued;
+        match unix_s() >= issued.saturating_add(POLICY_AGE_S) {
+            true => folder.change(|_| Ok(())).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// Signs for the person of a token that was verified, at the computer that asks.
