@@ -62,7 +62,7 @@ impl Scene {
         scene
     }
 
-    /// The same 25 hours ago: both have papers, and the relay the policy, which holds for so many days.
+    /// The same 25 hours ago: both have papers, and a policy that holds for so many days, which they bring the relay.
     fn of_yesterday(days: &str) -> Self {
         let scene = Self {
             relay: RelayProcess::start(&[]),
@@ -88,7 +88,6 @@ impl Scene {
             let file = &org(&sign)[0];
             done(run(home.remora(&["setup", "--credential", file])));
         }
-        org(&["policy", "--relay", &scene.relay.address]);
         scene
     }
 

@@ -6,6 +6,7 @@ use aws_lc_rs::{
         RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
     },
 };
+use proptest::{collection::vec, prelude::*};
 use serde_json::json;
 
 use super::*;
@@ -262,5 +263,31 @@ fn a_3_clocks_differ_by_two_minutes_and_a_token_is_handed_in_at_once() {
     ] {
         let refused = provider.verify(&head, &bad).expect_err("out of time");
         assert_eq!(refused, invalid, "{bad}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn what_is_no_token_is_not_believed_whatever_it_is(parts in vec("[ -~]{0,40}", 0..5), head in "[a-z]{0,8}") {
+        let keys = Keys::parse(br#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#);
+        let keys = keys.expect("a key");
+        let shaped = format!("{}.{}.{}", base64(r#"{"alg":"EdDSA"}"#), base64(parts.join(&head)), base64([0; 64]));
+        for text in [parts.join("."), parts.concat(), shaped] {
+            prop_assert!(verify(&text, &keys, expected()).is_err());
+        }
+    }
+
+    #[test]
+    fn keys_are_read_or_not_whatever_they_are(kty in "RSA|EC|OKP|oct", crv in "P-256|Ed25519|x", n in "[A-Za-z0-9_=-]{0,90}", e in "[A-Za-z0-9_-]{0,9}") {
+        let jwks = json!({"keys": [{"kty": kty, "crv": crv, "n": n, "e": e, "x": n, "y": n}, {"kty": 1}, null]});
+        let keys = Keys::parse(jwks.to_string().as_bytes()).expect("a set");
+        prop_assert!(keys.0.len() <= 1);
+        for alg in ["RS256", "PS256", "ES256", "EdDSA"] {
+            let head = base64(json!({"alg": alg}).to_string());
+            let token = format!("{head}.e30.{}", base64([1; 64]));
+            prop_assert!(verify(&token, &keys, expected()).is_err());
+        }
     }
 }
