@@ -4,6 +4,8 @@
 pub mod org;
 /// Running sessions.
 pub mod running;
+/// Signing in.
+pub mod sign_in;
 
 use std::{env, path::PathBuf, time::Duration};
 
@@ -53,8 +55,12 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Save the relay's address, and who you are, for every later command
+    /// Save the relay's address, and who you are, for every later command; or sign in at your organisation, which knows both
     Setup(Setup),
+    /// Sign in at your organisation again
+    SignIn(sign_in::SignIn),
+    /// Forget who is signed in, here and at the provider
+    SignOut(sign_in::SignOut),
     /// Give help: shows a code for the person you help
     Invite(Invite),
     /// Get help: asks for your helper's code
@@ -162,13 +168,19 @@ pub struct ProfileArgs {
 /// `remora setup`
 #[derive(Debug, Args)]
 pub struct Setup {
-    /// The relay's address, as `remora-relay` prints it; or several, of which the nearest is used
+    /// Where your organisation signs you in; or the relay's address, as `remora-relay` prints it; or several, of which the nearest is used
     #[arg(
-        value_name = "HOST:PORT/KEY[/TLS]",
+        value_name = "https://DESK[#KEY] | HOST:PORT/KEY[/TLS]",
         value_delimiter = ',',
         required_unless_present_any = ["request", "credential", "leave_organisation", "picture"]
     )]
-    pub relays: Vec<RelayAddr>,
+    pub places: Vec<sign_in::Place>,
+    /// How you sign in.
+    #[command(flatten)]
+    pub how: sign_in::How,
+    /// Print one JSON object a line on stdout, for scripts, of signing in
+    #[arg(long)]
+    pub json: bool,
     /// Print a line to send to your administrator, who vouches for you
     #[arg(long, conflicts_with_all = ["credential", "leave_organisation"])]
     pub request: bool,

@@ -37,6 +37,9 @@ pub struct File {
     /// Who this computer's person is.
     #[serde(default)]
     pub profile: FileProfile,
+    /// Where this computer's person signs in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<FileOrganisation>,
     /// Where it was read from.
     #[serde(skip)]
     path: Option<PathBuf>,
@@ -54,6 +57,16 @@ pub struct FileProfile {
     pub company: Option<String>,
     /// May be missing.
     pub domain: Option<String>,
+}
+
+/// Its `[organisation]` table, written by `remora setup URL`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileOrganisation {
+    /// Its desk: `https://HOST`.
+    pub desk: String,
+    /// Its key: whoever answers at the desk must have it.
+    pub key: String,
 }
 
 /// Where this user's files of this program are.

@@ -23,10 +23,14 @@ pub mod config;
 pub mod error;
 /// Who this node's person is in a session.
 pub mod identity;
+/// The provider's side of that: OpenID Connect.
+mod oidc;
 /// A member's policy, kept up to date.
 mod policing;
 /// Keys in files.
 mod secret_file;
+/// Signing in at an organisation's desk, by its provider.
+pub mod sign_in;
 
 // --- the node ---
 /// The control connection to the relay.

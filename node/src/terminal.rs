@@ -56,6 +56,7 @@ use crate::{
     node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
     share::{desktop::Desktop, preflight},
+    sign_in,
     status::board::Board,
 };
 
@@ -69,6 +70,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let call = called(file, &args)?;
     let relays = file.relays(&args.common.relays.relay)?;
+    sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Helper)?;
     let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
@@ -134,6 +136,7 @@ async fn join_by(
     consent: Duration,
 ) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
+    sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Sharer)?;
     let options = Options {

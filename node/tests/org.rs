@@ -24,7 +24,7 @@ use remora_proto::{
 use serde_json::{Value, json};
 use support::{
     PATIENCE,
-    process::{Ended, Home, RelayProcess, Script, run},
+    process::{Ended, Home, REMORA, RelayProcess, Script, run},
 };
 
 /// From a change of policy to the end of a session that it does not permit.
@@ -59,6 +59,35 @@ impl Scene {
         };
         done(scene.org(&["init", "--name", "Contoso", "--domain", "contoso.com"]));
         done(scene.org(&["policy", "enabled=on"]));
+        scene
+    }
+
+    /// The same 25 hours ago: both have papers, and a policy that holds for so many days, which they bring the relay.
+    fn of_yesterday(days: &str) -> Self {
+        let scene = Self {
+            relay: RelayProcess::start(&[]),
+            admin: Home::new(),
+            sam: Home::new(),
+            maria: Home::new(),
+        };
+        let org = |args: &[&str]| {
+            let mut command = scene.admin.command("faketime");
+            command
+                .args(["-f", "-25h", REMORA, "admin", "org"])
+                .args(args);
+            done(run(command))
+        };
+        org(&["init", "--name", "Contoso", "--domain", "contoso.com"]);
+        org(&["policy", "enabled=on", "--days", days]);
+        for (home, name, role, device) in [
+            (&scene.sam, "Sam Okafor", "help-desk-operator", "desk-1"),
+            (&scene.maria, "Maria Lopez", "member", "fin-lt-0231"),
+        ] {
+            let request = done(run(home.remora(&["setup", "--request", "--name", name])));
+            let sign = ["sign", &request[0], "--role", role, "--device", device];
+            let file = &org(&sign)[0];
+            done(run(home.remora(&["setup", "--credential", file])));
+        }
         scene
     }
 
@@ -296,6 +325,29 @@ fn a_3_a_revoked_helpers_session_ends_within_ten_seconds_by_relay_and_by_file() 
             assert_eq!(script.expect("ended")["end_reason"], "AUTH_FAILED");
         }
     }
+}
+
+#[test]
+fn a_3_a_relay_that_keeps_the_policy_back_is_noticed_after_a_day() {
+    let scene = Scene::of_yesterday("30");
+    // What is signed today, that relay is not told, or does not tell.
+    done(scene.org(&["revoke", "sam.okafor"]));
+    let (_helper, _sharer, at_helper, at_sharer) = scene.introduced();
+    for told in [&at_helper, &at_sharer] {
+        let warnings = told["warnings"].as_array().expect("a list");
+        let codes: Vec<_> = warnings.iter().map(|warning| &warning["code"]).collect();
+        assert_eq!(codes, ["POLICY_STALE"], "{told}");
+    }
+}
+
+#[test]
+fn a_3_a_policy_that_is_kept_back_for_too_long_lets_nobody_help() {
+    let scene = Scene::of_yesterday("1");
+    let refused = run(scene
+        .sam
+        .remora(&["invite", "--relay", &scene.relay.address]));
+    assert_eq!(refused.code, Some(6), "{refused:?}");
+    assert!(refused.line().contains("POLICY_EXPIRED"), "{refused:?}");
 }
 
 /// A member that nobody drives.

@@ -47,6 +47,7 @@ use crate::{
     identity::Member,
     node::{Options, find_place},
     session::backends::Backends,
+    sign_in,
     terminal::console::{print_data, print_note},
 };
 
@@ -95,6 +96,7 @@ pub async fn run(file: &File, named: Option<&Path>, args: cli::Agent) -> Result<
     let ended = tokio::select! { biased;
         _ = interrupt.recv() => Ok(Exit::Ok),
         _ = terminate.recv() => Ok(Exit::Ok),
+        () = sign_in::keep(file) => Ok(Exit::Ok),
         never = service.run(&mut inbox, &mut agent) => never.map(|never| match never {}),
     };
     // With its last word, which says that the device has gone.
