@@ -128,6 +128,22 @@ pub struct Common {
     pub json: bool,
 }
 
+/// Files of the other person.
+#[derive(Debug, Args)]
+pub struct FolderArgs {
+    /// Where files come to that the other person sends [default: your desktop's downloads]
+    #[arg(long, env = "REMORA_DOWNLOADS", value_name = "FOLDER")]
+    pub downloads: Option<PathBuf>,
+}
+
+/// An administrator's rights on the sharer's computer.
+#[derive(Debug, Args)]
+pub struct BrokerArgs {
+    /// Where remora-broker listens, which runs programs as administrator for a helper whom you allow that
+    #[arg(long, env = "REMORA_BROKER", value_name = "SOCKET", default_value = BROKER_SOCKET)]
+    pub broker: PathBuf,
+}
+
 /// The page in the browser.
 #[derive(Debug, Args)]
 pub struct PageArgs {
@@ -219,9 +235,9 @@ pub struct Invite {
     /// The host that links name [default: from the settings file, else the relay's]
     #[arg(long, env = "REMORA_LINK_HOST", value_name = "HOST", value_parser = crate::link::host)]
     pub link_host: Option<String>,
-    /// Where files come to that the other person sends [default: your desktop's downloads]
-    #[arg(long, env = "REMORA_DOWNLOADS", value_name = "FOLDER")]
-    pub downloads: Option<PathBuf>,
+    /// Files.
+    #[command(flatten)]
+    pub folder: FolderArgs,
     /// Invite this device instead of reading out a code: its id, or its name from `[devices]` in the settings file
     #[arg(long, value_name = "NAME|ID", conflicts_with = "valid")]
     pub device: Option<String>,
@@ -251,16 +267,16 @@ pub struct Join {
     /// When the session is to be confirmed, and by when it ends.
     #[command(flatten)]
     pub limits: Limits,
-    /// Where files come to that the other person sends [default: your desktop's downloads]
-    #[arg(long, env = "REMORA_DOWNLOADS", value_name = "FOLDER")]
-    pub downloads: Option<PathBuf>,
+    /// Files.
+    #[command(flatten)]
+    pub folder: FolderArgs,
     /// Nobody stays here: without an answer the helper is let in after half a minute, with the screen dark and keyboard and mouse off,
     /// until the helper ends it. Only where your organisation permits its helpers that
     #[arg(long)]
     pub unattended: bool,
-    /// Where remora-broker listens, which runs programs as administrator for a helper whom you allow that
-    #[arg(long, env = "REMORA_BROKER", value_name = "SOCKET", default_value = BROKER_SOCKET)]
-    pub broker: PathBuf,
+    /// The broker.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
@@ -393,6 +409,12 @@ pub struct InboxOpen {
     /// When the session is to be confirmed, and by when it ends.
     #[command(flatten)]
     pub limits: Limits,
+    /// Files.
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// The broker.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
 }
 
 /// `remora presence`

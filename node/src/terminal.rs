@@ -75,7 +75,7 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     identity.check(Role::Helper)?;
     let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
     let options = Options {
-        folder: folder(args.downloads),
+        folder: folder(args.folder.downloads),
         kind: cli::kind(args.unattended),
         ..of_member(&args.common, &identity)
     };
@@ -140,7 +140,7 @@ async fn join_by(
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Sharer)?;
     let options = Options {
-        folder: folder(args.downloads.clone()),
+        folder: folder(args.folder.downloads.clone()),
         durations: Durations {
             consent,
             reconfirm: args.limits.reconfirm,
@@ -149,7 +149,7 @@ async fn join_by(
             ..Durations::default()
         },
         kind: cli::kind(args.unattended),
-        broker: args.broker.clone(),
+        broker: args.broker.broker.clone(),
         ..of_member(&args.common, &identity)
     };
     let again = Again {
@@ -656,7 +656,8 @@ impl Terminal {
         match order {
             Ok(order) => self.send(Input::Order(order)),
             Err(text) if self.json => {
-                self.print(&json!({"event": "not_possible", "code": "NO_PASSWORD", "text": text}))
+                let refused = json!({"event": "not_possible", "code": "NO_PASSWORD", "text": text});
+                self.print(&refused, self.number)
             }
             Err(text) => self.console.say(&text),
         }

@@ -275,8 +275,14 @@ impl Window {
     fn expire(&mut self) -> Result<(), CaptureError> {
         let now = Instant::now();
         let has_gone = |since: Instant| now >= since + PATIENCE;
-        while let Some((request, _)) = self.waiting.pop_front_if(|(_, since)| has_gone(*since)) {
-            self.answer(&request, NONE)?;
+        while self
+            .waiting
+            .front()
+            .is_some_and(|(_, since)| has_gone(*since))
+        {
+            if let Some((request, _)) = self.waiting.pop_front() {
+                self.answer(&request, NONE)?;
+            }
         }
         self.outgoing.retain(|outgoing| !has_gone(outgoing.since));
         if self.incoming.take_if(|it| has_gone(it.since)).is_some() {

@@ -95,10 +95,7 @@ impl Calling {
         let (orders, mut orders_rx) = mpsc::channel(QUEUE_ORDERS);
         let (retry, mut retries) = mpsc::channel(1);
         let (ended, has_ended) = watch::channel(false);
-        let identity = Identity {
-            profile: identity.profile.clone(),
-            member: identity.member.clone(),
-        };
+        let identity = identity.clone();
         let mut task = JoinSet::new();
         task.spawn(async move {
             let Some(Order::Code(code)) = orders_rx.recv().await else {

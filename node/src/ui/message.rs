@@ -1,7 +1,7 @@
 //! What pages say: one JSON object a message, parsed into values that need no second look.
 
 use remora_proto::{
-    code::InvalidCode,
+    code::{Code, InvalidCode},
     identity::Role,
     session::{Grants, Matter, Mode, Way},
     wire::message::MAX_CHAT_TEXT_BYTES,

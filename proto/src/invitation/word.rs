@@ -191,7 +191,8 @@ impl Refusal {
         match self {
             Self::Limit(Limit::Disabled) => RefusedReason::Disabled,
             Self::Limit(Limit::PolicyExpired) => RefusedReason::PolicyExpired,
-            Self::Limit(Limit::NoPermission) => RefusedReason::NoPermission,
+            // An invitation comes by no link: it would be no more than that.
+            Self::Limit(Limit::NoPermission | Limit::Link) => RefusedReason::NoPermission,
             Self::Limit(Limit::OutOfScope) => RefusedReason::OutOfScope,
             Self::OrgMismatch => RefusedReason::OrgMismatch,
             Self::AuthFailed => RefusedReason::AuthFailed,

@@ -48,6 +48,8 @@ pub async fn run(file: &File, args: cli::Inbox) -> Result<Exit, Failure> {
                 page: open.page,
                 profile: open.profile,
                 limits: open.limits,
+                folder: open.folder,
+                broker: open.broker,
                 code_stdin: false,
                 unattended: false,
                 code: None,
