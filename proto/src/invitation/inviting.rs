@@ -323,6 +323,11 @@ mod tests {
     const S: Duration = Duration::from_secs(1);
     const TICK: Duration = Duration::from_millis(1);
 
+    #[expect(clippy::disallowed_methods, reason = "any moment is a start")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
     struct At {
         inviting: Inviting,
         now: Instant,
@@ -330,7 +335,7 @@ mod tests {
 
     impl At {
         fn new() -> Self {
-            let now = Instant::now();
+            let now = start();
             let mut at = Self {
                 inviting: Inviting::new(false, T_CONSENT, now),
                 now,
@@ -482,7 +487,7 @@ mod tests {
 
     #[test]
     fn t_08u_where_nobody_is_asked_nobody_is_late() {
-        let now = Instant::now();
+        let now = start();
         let mut inviting = Inviting::new(true, T_CONSENT, now);
         inviting.handle_delivered(1, now);
         assert_eq!(inviting.poll_timeout(), None);

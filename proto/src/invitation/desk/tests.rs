@@ -6,6 +6,11 @@ use crate::{identity::Profile, org::permission::Permissions, random::Random, ses
 const HELPER: NodeId = NodeId([1; 32]);
 const CALL: Call = Call(7);
 
+#[expect(clippy::disallowed_methods, reason = "any moment is a start")]
+fn start() -> Instant {
+    Instant::now()
+}
+
 struct Office {
     desk: Desk,
     now: Instant,
@@ -28,7 +33,7 @@ impl Office {
         }
         Self {
             desk,
-            now: Instant::now(),
+            now: start(),
             random: Random::seeded(5),
         }
     }
