@@ -70,10 +70,9 @@ fn a_relay_of_the_fleet_that_floods_it_takes_nobodys_place() {
         ],
     );
     let number = |name: &str| found.pointer(name).and_then(Value::as_u64);
-    // Each of its records has been judged by each of the others, and some of them were too many at once.
+    // Each of its records has been judged by each of the others.
     let judged = number("/flood_at_all/kept").zip(number("/flood_at_all/refused"));
     assert_eq!(judged.map(|(kept, refused)| kept + refused), Some(9000));
-    assert!(number("/flood_at_all/busy") > Some(0), "{found:#}");
 }
 
 #[test]
