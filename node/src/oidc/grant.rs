@@ -11,6 +11,9 @@ use super::{
 };
 use crate::error::{Exit, Failure};
 
+/// The scope that gives a refresh token (OpenID Connect Core 1.0 §11).
+pub(crate) const OFFLINE: &str = "offline_access";
+
 /// This program at that provider.
 pub(crate) struct Client<'a> {
     pub(crate) web: &'a Web,
@@ -113,9 +116,15 @@ impl Client<'_> {
         Zeroizing::new(form.finish())
     }
 
-    /// What is asked for, as one word.
+    /// What is asked for, as one word. Some providers refuse everything when they are asked for what lasts.
     pub(crate) fn scope(&self) -> String {
-        self.desk.scopes.join(" ")
+        let supported = self.provider.scopes.as_ref();
+        let has = |scope: &str| supported.is_none_or(|all| all.iter().any(|one| one == scope));
+        let scopes = self.desk.scopes.iter().map(String::as_str);
+        let asked: Vec<_> = scopes
+            .filter(|scope| *scope != OFFLINE || has(scope))
+            .collect();
+        asked.join(" ")
     }
 
     /// Brings a form there.

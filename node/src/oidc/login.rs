@@ -32,7 +32,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::grant::{Client, Denied, Grant, NoGrant, timed_out};
+use super::grant::{Client, Denied, Grant, NoGrant, OFFLINE, timed_out};
 use crate::error::Failure;
 
 /// Somebody looks for a password, and for a telephone.
@@ -97,8 +97,8 @@ impl<'a> Login<'a> {
             .append_pair("nonce", nonce)
             .append_pair("code_challenge", &challenge)
             .append_pair("code_challenge_method", "S256");
-        if scope.contains("offline_access") {
-            // Without it there is none (OpenID Connect Core 1.0 §11).
+        if scope.contains(OFFLINE) {
+            // Without it there is none.
             query.append_pair("prompt", "consent");
         }
         let at = client.provider.authorization.to_string();

@@ -22,6 +22,8 @@ pub(crate) struct Provider {
     pub(crate) device: Option<Address>,
     /// RFC 7009.
     pub(crate) revocation: Option<Address>,
+    /// What can be asked for, where it says so.
+    pub(crate) scopes: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +34,7 @@ struct Metadata {
     jwks_uri: String,
     device_authorization_endpoint: Option<String>,
     revocation_endpoint: Option<String>,
+    scopes_supported: Option<Vec<String>>,
 }
 
 pub(crate) fn failed(issuer: &str, why: impl std::fmt::Display) -> Failure {
@@ -69,6 +72,7 @@ impl Provider {
             keys: address(metadata.jwks_uri)?,
             device: maybe(metadata.device_authorization_endpoint)?,
             revocation: maybe(metadata.revocation_endpoint)?,
+            scopes: metadata.scopes_supported,
             issuer: metadata.issuer,
         })
     }

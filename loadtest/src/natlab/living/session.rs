@@ -64,6 +64,8 @@ impl Heard {
             | Event::RelayBack { .. }
             | Event::ChatWanted
             | Event::Exchange(_)
+            | Event::Device { .. }
+            | Event::Notification(_)
             | Event::NotPossible { .. } => {}
         }
     }
