@@ -128,7 +128,7 @@ async fn a_device_is_there_however_few_others_keep_it_and_they_have_it_later() {
     assert_eq!(here(&bench.fleet), Some(None));
     bench.asked();
     let kept = |asked: Vec<(RelayId, Ask)>, ended| {
-        let is_it = |ask: &Ask| matches!(ask, Ask::Keep(keep) if &keep.record == second.bytes() && keep.ended() == ended);
+        let is_it = |ask: &Ask| matches!(ask, Ask::Keep(keep) if keep.record == *second.bytes() && keep.ended() == ended);
         asked.iter().filter(|(_, ask)| is_it(ask)).count()
     };
     let neighbours = Neighbours::default();
