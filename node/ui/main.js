@@ -177,6 +177,19 @@ class App {
       case 'upgrade_declined':
         this.#toast(t('told.upgrade_declined'));
         break;
+      case 'elevation_granted':
+        this.#toast(t(`told.elevation_granted${this.state.role === 'sharer' ? '.self' : ''}`, { name }), 'warn');
+        break;
+      case 'elevation_declined':
+      case 'elevation_released':
+        this.#toast(t(`told.${event.event}`));
+        break;
+      case 'shield':
+        if (event.shield !== 'off') this.#toast(t(`told.shield.${event.shield}`, { time: clock(event.within_s * 1000) }), 'warn');
+        break;
+      case 'screen_covered':
+        if (event.covered) this.#toast(t('told.screen_covered'), 'warn');
+        break;
       case 'relay_wish':
         if (event.theirs !== this.#peerWantsRelay) this.#toast(t(`told.relay_wish.${event.theirs ? 'on' : 'off'}`, { name }));
         this.#peerWantsRelay = event.theirs;

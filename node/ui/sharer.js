@@ -161,7 +161,7 @@ function choices(app, upgrade) {
       fill(control, 'allow.control.text');
       fill(view, 'allow.view.text');
       fill(decline, upgrade ? 'decline.upgrade' : 'decline.text');
-      say(left, prompt.answered ? t('busy') : t('prompt.left', { time: clock(prompt.until - now) }));
+      say(left, prompt.answered ? t('busy') : t(prompt.starts ? 'prompt.starts' : 'prompt.left', { time: clock(prompt.until - now) }));
     },
   };
 }
@@ -203,6 +203,36 @@ export function trustScreen(app) {
   };
 }
 
+/** What an administrator's rights bring with them: may they, and leave although they did? One question at a time. */
+function powers(app) {
+  const question = h('h2', { id: id('powers'), tabindex: '-1' });
+  const meaning = h('p', { id: id('powers-text') });
+  const yes = h('button.button.big.danger', { type: 'button' });
+  const no = h('button.button.big', { type: 'button' });
+  const element = h('section.card.prompt.upgrade', { role: 'alertdialog', 'aria-labelledby': question.id, 'aria-describedby': meaning.id, hidden: true },
+    question, meaning, h('div.row', yes, no));
+  const answers = { elevation: ['allow_elevation', 'decline'], signout: ['confirm', 'stay'], reclaim: ['confirm', 'stay'] };
+  let asked = null;
+  yes.addEventListener('click', () => app.send({ type: answers[asked][0] }));
+  no.addEventListener('click', () => app.send({ type: answers[asked][1] }));
+  return {
+    element,
+    update(state) {
+      const warned = state.leaveWarning && (state.leaveWarning.signsOut ? 'signout' : 'reclaim');
+      const was = asked;
+      asked = warned ?? (state.elevation === 'asked' ? 'elevation' : null);
+      show(element, asked !== null);
+      if (asked === null || asked === was) return;
+      const name = peerName(state);
+      say(question, t(`powers.${asked}`, { name }));
+      say(meaning, t(`powers.${asked}.text`, { name }));
+      say(yes, t(`powers.${asked}.yes`));
+      say(no, t(`powers.${asked}.no`));
+      if (state.live) question.focus();
+    },
+  };
+}
+
 export function sharingScreen(app) {
   const heading = title('');
   const meaning = h('p.lead');
@@ -221,13 +251,15 @@ export function sharingScreen(app) {
   const upgrade = h('section.card.prompt.upgrade', { role: 'alertdialog', 'aria-labelledby': question.id, 'aria-describedby': meaningUp.id, hidden: true },
     question, meaningUp, answers.element);
 
+  const rights = powers(app);
+  const release = button('button.big', { name: 'stop', label: t('share.release'), onclick: () => app.send({ type: 'release' }) });
   const who = h('div');
   const check = words(app);
   const details = h('details.who', h('summary', t('share.who'), icon('down')), who, check.element);
   const talk = chat(app);
-  const status = h('section.card.status', h('div.status-head', light, h('div', heading, meaning)), h('div.row', pause, stop, leave),
+  const status = h('section.card.status', h('div.status-head', light, h('div', heading, meaning)), h('div.row', pause, stop, release, leave),
     h('dl.facts', h('div', h('dt', t('share.since')), since), h('div', h('dt', t('share.path')), path)), source.element);
-  const element = h('div.screen.sharing', h('div.columns', h('div.column', upgrade, status, details), talk.element));
+  const element = h('div.screen.sharing', h('div.columns', h('div.column', rights.element, upgrade, status, details), talk.element));
   let shown = null;
   let pausing = null;
   return {
@@ -235,8 +267,11 @@ export function sharingScreen(app) {
     update(state, now) {
       const name = peerName(state);
       const doing = state.paused ? 'paused' : state.mode;
+      const elevated = state.elevation === 'granted';
       status.dataset.doing = doing;
-      say(heading, t(`share.title.${doing}`, { name }));
+      say(heading, t(`share.title.${elevated && !state.paused ? 'administrator' : doing}`, { name }));
+      show(release, elevated);
+      rights.update(state);
       say(meaning, t(`share.text.${doing}`, { name }));
       if (pausing !== Boolean(state.paused)) {
         pausing = Boolean(state.paused);

@@ -19,6 +19,8 @@ export function initial() {
     rtt: null,
     asked: null,
     prompt: null,
+    elevation: null,
+    leaveWarning: null,
     mode: null,
     startedAt: 0,
     upgrade: null,
@@ -87,6 +89,29 @@ const EVENTS = {
     state.prompt = { mode: event.mode, upgrade: event.upgrade, until: at + event.within_s * 1000, answered: false };
     if (!event.upgrade) state.stage = 'prompt';
   },
+  /** Unattended: silence is a yes. */
+  countdown(state, event, at) {
+    Object.assign(state, { stage: 'prompt', prompt: { mode: event.mode, upgrade: false, until: at + event.within_s * 1000, answered: false, starts: true } });
+  },
+  elevation_prompt(state) {
+    state.elevation = 'asked';
+  },
+  elevation_granted(state) {
+    state.elevation = 'granted';
+  },
+  elevation_declined(state) {
+    state.elevation = null;
+  },
+  elevation_released(state) {
+    state.elevation = null;
+  },
+  leave_warning(state, event) {
+    state.leaveWarning = { signsOut: event.signs_out };
+    state.leaving = false;
+  },
+  stayed(state) {
+    state.leaveWarning = null;
+  },
   started(state, event, at) {
     Object.assign(state, { stage: 'active', mode: event.mode, startedAt: at, prompt: null, asked: null });
   },
@@ -137,6 +162,8 @@ const EVENTS = {
   reconnected() {},
   check() {},
   goes_on() {},
+  shield() {},
+  screen_covered() {},
   refused(state, event) {
     // Nobody waits for an answer to that.
     if (event.code === 'CHAT_BLOCKED_BY_POLICY') return;
@@ -195,7 +222,7 @@ const YOU = {
 function finish(state, over) {
   // The receipt says more than what led to it.
   if (state.over?.kind === 'ended') return;
-  Object.assign(state, { stage: 'over', over, prompt: null, upgrade: null, paused: null });
+  Object.assign(state, { stage: 'over', over, prompt: null, upgrade: null, elevation: null, leaveWarning: null, paused: null });
 }
 
 /** Applies an event; `false` for one that this page does not know. */

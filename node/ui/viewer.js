@@ -127,8 +127,7 @@ export function viewerScreen(app) {
 
   // ---- tools, in the order help desks know ---------------------------------------------------
   const control = tool('control', t('tool.control'), () => app.send(app.state.mode === 'control' ? { type: 'drop' } : { type: 'ask', mode: 'control' }));
-  const elevate = tool('elevate', t('tool.elevate'));
-  elevate.off(t('tool.elevate.why'));
+  const elevate = tool('elevate', t('tool.elevate'), () => app.send({ type: app.state.elevation === 'granted' ? 'release' : 'elevate' }));
   const monitor = tool('monitor', t('tool.monitor'));
   const sources = h('div.options');
   const monitors = panel(monitor.element, t('tool.monitor.title'), sources);
@@ -351,6 +350,10 @@ export function viewerScreen(app) {
       control.name(state.upgrade ? t('tool.control.asked', { time: state.upgrade.until ? clock(state.upgrade.until - now) : '' }) : t(controls ? 'tool.control.drop' : 'tool.control'));
       control.picture(controls ? 'drop' : 'control');
       control.pressed(controls ? 'true' : null);
+      const elevated = state.elevation === 'granted';
+      elevate.name(t(elevated ? 'tool.elevate.release' : 'tool.elevate'));
+      elevate.pressed(elevated ? 'true' : null);
+      elevate.off(controls ? null : t('tool.elevate.why'));
       control.off(state.upgrade ? t('asked.title.control', { name }) : null);
       pickSources(state);
       laser.pressed(String(overlay.tool === 'laser'));

@@ -76,7 +76,8 @@ impl Page {
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Session(SessionEvent::Media(body)) => self.show_media(body),
-            Event::Session(SessionEvent::Act(_)) => {}
+            // Orders are given where the password is typed, which is no browser.
+            Event::Session(SessionEvent::Act(_) | SessionEvent::Elevated(_)) => {}
             Event::Session(SessionEvent::Started { .. }) => {
                 self.active = true;
                 self.to.event(event.to_json());
@@ -164,6 +165,11 @@ impl Page {
             FromPage::Pause => Command::Pause(true),
             FromPage::Resume => Command::Pause(false),
             FromPage::Leave => Command::Leave,
+            FromPage::Confirm => Command::ConfirmLeave,
+            FromPage::Stay => Command::Stay,
+            FromPage::Elevate => Command::AskElevation,
+            FromPage::AllowElevation => Command::AllowElevation,
+            FromPage::Release => Command::ReleaseElevation,
             FromPage::Choose(_) | FromPage::Gone => return Wish::Nothing,
             // The rest is about the picture, and there is none.
             _ if !self.active => return Wish::Nothing,

@@ -70,6 +70,16 @@ pub enum FromPage {
     Resume,
     /// Either: ends the session.
     Leave,
+    /// Sharer: leaves, although it was told what that means.
+    Confirm,
+    /// Sharer: stays.
+    Stay,
+    /// Helper: asks for an administrator's rights.
+    Elevate,
+    /// Sharer: allows those.
+    AllowElevation,
+    /// Either: no more of them.
+    Release,
     /// Shows this source.
     Select {
         /// Its id in the `screen` event.
@@ -206,6 +216,11 @@ enum Wire {
     Pause,
     Resume,
     Leave,
+    Confirm,
+    Stay,
+    Elevate,
+    AllowElevation,
+    Release,
     Select {
         source: u16,
     },
@@ -334,6 +349,11 @@ impl FromPage {
             Wire::Pause => Self::Pause,
             Wire::Resume => Self::Resume,
             Wire::Leave => Self::Leave,
+            Wire::Confirm => Self::Confirm,
+            Wire::Stay => Self::Stay,
+            Wire::Elevate => Self::Elevate,
+            Wire::AllowElevation => Self::AllowElevation,
+            Wire::Release => Self::Release,
             Wire::Select { source } => Self::Select { source },
             Wire::Pointer {
                 x,
@@ -408,6 +428,10 @@ mod tests {
             }
         );
         assert_eq!(parse(r#"{"type":"drop"}"#), FromPage::Drop);
+        assert_eq!(
+            parse(r#"{"type":"allow_elevation"}"#),
+            FromPage::AllowElevation
+        );
         let events = r#"{"type":"input","events":[{"type":"pointer","x":0,"y":65535},{"type":"button","n":1,"down":true},
             {"type":"key","keysym":16785537,"down":true},{"type":"text","text":"漢字"},{"type":"wheel","dx":0,"dy":-120},
             {"type":"release_all"}]}"#;

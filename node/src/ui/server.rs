@@ -345,6 +345,11 @@ fn echo(wish: &FromPage) -> Option<Value> {
         | FromPage::Drop
         | FromPage::Pause
         | FromPage::Resume
+        | FromPage::Confirm
+        | FromPage::Stay
+        | FromPage::Elevate
+        | FromPage::AllowElevation
+        | FromPage::Release
         | FromPage::Select { .. }
         | FromPage::Pointer { .. }
         | FromPage::Pen { .. }
