@@ -426,7 +426,7 @@ async fn of_a_shared_window_no_other_window_is_seen_or_touched() {
         .client
         .connection
         .change_property(
-            x11rb::protocol::xproto::PropMode::REPLACE,
+            PropMode::REPLACE,
             shared,
             39u32,
             31u32,

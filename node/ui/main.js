@@ -240,6 +240,9 @@ class App {
       case 'file_offered':
         if (event.direction === 'in') this.#toast(t('told.file', { name, file: event.name }));
         break;
+      case 'screen_covered':
+        if (event.covered) this.#toast(t('told.screen_covered'), 'warn');
+        break;
       case 'relay_wish':
         if (event.theirs !== this.#peerWantsRelay) this.#toast(t(`told.relay_wish.${event.theirs ? 'on' : 'off'}`, { name }));
         this.#peerWantsRelay = event.theirs;

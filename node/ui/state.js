@@ -268,6 +268,7 @@ const EVENTS = {
   shield(state, event, at) {
     state.shield = { now: event.shield, until: at + event.within_s * 1000 };
   },
+  screen_covered() {},
   leave_warning(state, event) {
     Object.assign(state, { warning: { signsOut: event.signs_out }, leaving: false });
   },

@@ -92,7 +92,8 @@ impl Page {
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Session(SessionEvent::Media(body)) => self.show_media(body),
-            Event::Session(SessionEvent::Act(_)) => {}
+            // Orders are given where the password is typed, which is no browser.
+            Event::Session(SessionEvent::Act(_) | SessionEvent::Elevated(_)) => {}
             Event::Code { code, .. } => {
                 let mut event = event.to_json();
                 if let Some(host) = &self.link_host {

@@ -309,6 +309,7 @@ export const words = {
   'told.mode.view.self': 'You ended control. The screen can only be seen now.',
   'told.mode.view.peer': '{name} ended control. The screen can only be seen now.',
   'told.upgrade_declined': 'Control was not allowed. The session goes on with the screen only.',
+  'told.screen_covered': 'A prompt of the system covers the screen, and is not shown.',
   'told.relay_wish.on': '{name} wants to go through the relay: both ways, until {name} ends that.',
   'told.relay_wish.off': '{name} does not ask for the relay any more.',
   'told.relay_lost': 'The relay is gone, and the code with it until it is back. It is tried again.',
