@@ -3,7 +3,7 @@
 //! ```text
 //!  other relays ── TCP ─ Noise ─ yamux ──▶ task ─┬─ Hello ─▶ members ─▶ Kademlia's table, neighbours
 //!                                                ├─ Keep, Forget, Find ─▶ shelf ─▶ answer
-//!                                                └─ Offer, Signal, Admit, … ─▶ control::driver ─▶ answer
+//!                                                └─ Offer, Signal, Admit, …, policies ─▶ control::driver ─▶ answer
 //!  rendezvous, control ── ask, closest ────────▶ task ─▶ requests; Kademlia's queries
 //! ```
 //!
@@ -267,6 +267,8 @@ fn kind(ask: &Ask) -> &'static str {
         Ask::Admit(_) => "admit",
         Ask::Dismiss(_) => "dismiss",
         Ask::Release(_) => "release",
+        Ask::FetchPolicy(_) => "fetch_policy",
+        Ask::PolicyNews(_) => "policy_news",
     }
 }
 

@@ -41,7 +41,7 @@ use super::{
     message::{self, Answer, NodeToRelay, Reason, Refusal, Reply},
     networks::{Network, Networks, Room},
     parking::{self, Parked, Parking, Reaction},
-    policies::Policies,
+    policies::{Fetched, Policies},
     registry::{ConnectionNumber, Outcome, Registry},
     request::{Asker, Desk, Finding, Step, unix_ms},
 };
@@ -165,6 +165,9 @@ struct Office {
     handshaking: usize,
     asked: FuturesUnordered<Pin<Box<dyn Future<Output = Asked> + Send>>>,
     calls: Calls,
+    /// Errands about policies.
+    errands: FuturesUnordered<Pin<Box<dyn Future<Output = Fetched> + Send>>>,
+    mesh: Mesh,
     /// Requests that another relay has to agree to first.
     later: BTreeMap<ExchangeId, Open>,
 }
@@ -205,9 +208,9 @@ impl Driver {
         settings: Settings,
     ) -> Self {
         let peers = Arc::clone(&ports.peers);
-        let calls = Calls::new(ports.mesh.clone());
+        let mesh = ports.mesh.clone();
         Self {
-            neighbours: ports.mesh.neighbours(),
+            neighbours: mesh.neighbours(),
             endpoint,
             ports,
             nodes: Nodes::default(),
@@ -223,7 +226,9 @@ impl Driver {
                 settings,
                 handshaking: 0,
                 asked: FuturesUnordered::new(),
-                calls,
+                calls: Calls::new(mesh.clone()),
+                errands: FuturesUnordered::new(),
+                mesh,
                 later: BTreeMap::new(),
             },
             deadlines: Deadlines::default(),
@@ -311,6 +316,10 @@ impl Driver {
                 self.office.registry.handle_called(&call, result, now);
                 true
             }
+            Some(fetched) = self.office.errands.next(), if !self.office.errands.is_empty() => {
+                self.office.policies.fetched(fetched, unix_ms() / 1000);
+                true
+            }
             Some(asked) = self.ports.asked.recv() => {
                 self.meet();
                 self.office.answer_relay(asked, Instant::now());
@@ -337,6 +346,9 @@ impl Driver {
     /// Who is in touch, for what follows.
     fn meet(&mut self) {
         let neighbours = self.neighbours.borrow_and_update().clone();
+        let met = neighbours.0.iter();
+        let met = met.map(|(&relay, neighbour)| (relay, neighbour.met));
+        self.office.policies.meet(met.collect());
         self.office.registry.meet(neighbours);
     }
 
@@ -428,6 +440,10 @@ impl Driver {
         }
         while let Some(key) = self.office.registry.poll_let_go() {
             self.office.rendezvous.let_go(key);
+        }
+        while let Some(errand) = self.office.policies.poll_errand() {
+            let mesh = self.office.mesh.clone();
+            self.office.errands.push(Box::pin(errand.run(mesh)));
         }
         while let Some((number, notice)) = self.office.poll_notice() {
             if number.is_parked() {
@@ -852,7 +868,9 @@ impl Office {
             request,
             answer,
         } = asked;
-        let answered = self.registry.handle_relay(from, request, now);
+        let about_policies = self.policies.handle_relay(from, &request);
+        let answered =
+            about_policies.unwrap_or_else(|| self.registry.handle_relay(from, request, now));
         // It has waited for long enough, and asks again if it wants to know.
         answer.send(answered).ok();
     }

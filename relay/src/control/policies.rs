@@ -1,24 +1,35 @@
 //! Policies of organisations: signed, the newest of each, and who wants to hear of a newer one.
 //!
 //! The relay can tell which of two is newer, and whose it is; it reads no more of it and can forge none. Anybody may bring one, for
-//! only its issuer can have made it. They are in memory: a member that has a newer one than the relay brings it along.
+//! only its issuer can have made it. They are in memory: a member that has a newer one than the relay brings it along, and the relays
+//! of a fleet have them from each other (see `errands`).
+
+// Machine: what has to be told to other relays, and fetched from them.
+mod errands;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use remora_proto::{
-    id::OrgId,
+    id::{OrgId, RelayId},
     org::signed::{CLOCK_TOLERANCE_S, MAX_POLICY_BYTES, PolicyHeader},
     wire::message::{
         MAX_POLICY_PART_BYTES,
         control::{FetchPolicy, PolicyChanged, PolicyPart, PutPolicy},
+        mesh::{
+            PolicyNews, Reason as RelayReason, request::Body as Ask, response::Body as RelayAnswer,
+        },
     },
 };
 
+use self::errands::Errands;
 use super::{
     message::{self, Answer, Reason, Refusal, Reply},
     registry::ConnectionNumber,
 };
+use crate::mesh;
+
+pub use self::errands::{Errand, Fetched, Purpose};
 
 /// Organisations at once: with the largest policies, 16 MiB.
 const MAX_POLICIES: usize = 256;
@@ -42,6 +53,7 @@ pub struct Policies {
     reads: BTreeMap<ConnectionNumber, OrgId>,
     bringing: BTreeMap<ConnectionNumber, Vec<u8>>,
     notices: VecDeque<(ConnectionNumber, Reply)>,
+    errands: Errands,
 }
 
 const FULL: Refusal = Refusal::new(Reason::Full, "no more policies fit here");
@@ -82,33 +94,91 @@ impl Policies {
         }
     }
 
-    fn read(&mut self, number: ConnectionNumber, org: OrgId) {
-        if self.reads.get(&number) != Some(&org) {
-            self.detach(number);
-            self.reads.insert(number, org);
-            self.readers.entry(org).or_default().insert(number);
+    /// These relays are in touch, each since a number of its own. What somebody here reads may be newer at those that are new.
+    pub fn meet(&mut self, relays: BTreeMap<RelayId, u64>) {
+        let (kept, readers) = (&self.kept, &self.readers);
+        let read = readers.keys().map(|&org| (org, number_of(kept, org)));
+        self.errands.meet(relays, read);
+    }
+
+    /// What is to be told to another relay, or fetched from it.
+    pub fn poll_errand(&mut self) -> Option<Errand> {
+        self.errands.poll()
+    }
+
+    /// An errand has ended.
+    pub fn fetched(&mut self, fetched: Fetched, unix_s: u64) {
+        self.errands.done(&fetched.by);
+        if let Some(bytes) = fetched.policy {
+            // No policy, or none that is newer than what has come meanwhile: nothing is lost.
+            self.keep(bytes, unix_s).ok();
         }
     }
 
+    /// What another relay asks about policies is answered; anything else is not.
+    pub fn handle_relay(&mut self, from: RelayId, ask: &Ask) -> Option<RelayAnswer> {
+        let answered = match ask {
+            Ask::FetchPolicy(fetch) => self.part(fetch).map(RelayAnswer::PolicyPart),
+            Ask::PolicyNews(news) => self.hear(from, news).map(|()| mesh::done()),
+            Ask::Hello(_)
+            | Ask::Keep(_)
+            | Ask::Forget(_)
+            | Ask::Find(_)
+            | Ask::Offer(_)
+            | Ask::Signal(_)
+            | Ask::Admit(_)
+            | Ask::Dismiss(_)
+            | Ask::Release(_) => return None,
+        };
+        Some(answered.unwrap_or_else(|_| mesh::refused(RelayReason::Malformed)))
+    }
+
+    fn hear(&mut self, from: RelayId, news: &PolicyNews) -> Result<(), Refusal> {
+        let org = org_id(&news.org)?;
+        let have = number_of(&self.kept, org);
+        let is_wanted = self.kept.contains_key(&org) || self.readers.contains_key(&org);
+        if is_wanted && news.number > have {
+            self.errands.fetch(from, org, have);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, number: ConnectionNumber, org: OrgId) {
+        if self.reads.get(&number) == Some(&org) {
+            return;
+        }
+        self.detach(number);
+        self.reads.insert(number, org);
+        let readers = self.readers.entry(org).or_default();
+        if readers.is_empty() {
+            let have = number_of(&self.kept, org);
+            self.errands.fetch_anywhere(org, have);
+        }
+        readers.insert(number);
+    }
+
     fn fetch(&mut self, number: ConnectionNumber, fetch: &FetchPolicy) -> Answer {
-        let malformed = Refusal::new(Reason::Malformed, "an organisation has a key of 32 bytes");
-        let org = OrgId(fetch.org[..].try_into().map_err(|_| malformed)?);
-        self.read(number, org);
+        self.read(number, org_id(&fetch.org)?);
+        self.part(fetch).map(Reply::PolicyPart)
+    }
+
+    fn part(&self, fetch: &FetchPolicy) -> Result<PolicyPart, Refusal> {
+        let org = org_id(&fetch.org)?;
         let Some((header, bytes)) = self.kept.get(&org) else {
-            return Ok(Reply::PolicyPart(PolicyPart::default()));
+            return Ok(PolicyPart::default());
         };
         let begin = usize::try_from(fetch.offset).unwrap_or(usize::MAX);
         let begin = begin.min(bytes.len());
         let end = bytes.len().min(begin + MAX_POLICY_PART_BYTES);
         let is_wanted = header.number > fetch.have;
-        Ok(Reply::PolicyPart(PolicyPart {
+        Ok(PolicyPart {
             number: header.number,
             size: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             part: match is_wanted {
                 true => bytes.slice(begin..end),
                 false => Bytes::new(),
             },
-        }))
+        })
     }
 
     fn put(&mut self, number: ConnectionNumber, put: PutPolicy, unix_s: u64) -> Answer {
@@ -136,11 +206,14 @@ impl Policies {
             return Ok(message::done());
         }
         let bytes = self.bringing.remove(&number).unwrap_or_default();
-        self.keep(bytes.into(), unix_s)?;
+        if let Some((org, number)) = self.keep(bytes.into(), unix_s)? {
+            self.errands.tell_all(org, number);
+        }
         Ok(message::done())
     }
 
-    fn keep(&mut self, bytes: Bytes, unix_s: u64) -> Result<(), Refusal> {
+    /// What is new now, if anything is.
+    fn keep(&mut self, bytes: Bytes, unix_s: u64) -> Result<Option<(OrgId, u64)>, Refusal> {
         const BAD: Refusal = Refusal::new(Reason::BadRecord, "not a policy that its issuer signed");
         const OLD: Refusal = Refusal::new(Reason::Taken, "a newer policy is known here");
         let header = PolicyHeader::open(&bytes).map_err(|_| BAD)?;
@@ -148,18 +221,19 @@ impl Policies {
             return Err(BAD);
         }
         match self.kept.get(&header.issuer) {
-            Some((_, kept)) if *kept == bytes => return Ok(()),
+            Some((_, kept)) if *kept == bytes => return Ok(None),
             Some((kept, _)) if kept.number >= header.number => return Err(OLD),
             Some(_) => {}
             None => self.make_room(unix_s)?,
         }
+        let news = (header.issuer, header.number);
         self.kept.insert(header.issuer, (header, bytes));
         let readers = self.readers.get(&header.issuer).into_iter().flatten();
         self.notices.extend(readers.map(|&reader| {
             let number = header.number;
             (reader, Reply::PolicyChanged(PolicyChanged { number }))
         }));
-        Ok(())
+        Ok(Some(news))
     }
 
     /// What has expired falls out; then what nobody here reads, the one that expires first. Of those that are read none makes way.
@@ -181,6 +255,17 @@ impl Policies {
         self.kept.remove(&org);
         Ok(())
     }
+}
+
+fn org_id(bytes: &[u8]) -> Result<OrgId, Refusal> {
+    const MALFORMED: Refusal =
+        Refusal::new(Reason::Malformed, "an organisation has a key of 32 bytes");
+    Ok(OrgId(bytes.try_into().map_err(|_| MALFORMED)?))
+}
+
+/// Of the newest that is known; 0 for none.
+fn number_of(kept: &BTreeMap<OrgId, (PolicyHeader, Bytes)>, org: OrgId) -> u64 {
+    kept.get(&org).map_or(0, |(header, _)| header.number)
 }
 
 #[cfg(test)]
@@ -377,5 +462,109 @@ mod tests {
         refused(policies.handle(number(1000), half(), NOW), Reason::Full);
         policies.detach(number(0));
         policies.handle(number(1000), half(), NOW).expect("taken");
+    }
+
+    fn relay(n: u8) -> RelayId {
+        RelayId([n; 32])
+    }
+
+    /// What is to be done, in order; each has ended with nothing.
+    fn errands(policies: &mut Policies) -> Vec<(RelayId, Purpose)> {
+        let mut errands = Vec::new();
+        while let Some(errand) = policies.poll_errand() {
+            errands.push((errand.relay, errand.purpose));
+            let fetched = Fetched {
+                by: errand,
+                policy: None,
+            };
+            policies.fetched(fetched, NOW);
+        }
+        errands
+    }
+
+    fn news(org: OrgId, number: u64) -> Ask {
+        let org = Bytes::copy_from_slice(&org.0);
+        Ask::PolicyNews(PolicyNews { org, number })
+    }
+
+    #[test]
+    fn who_reads_and_who_brings_is_why_other_relays_are_asked_and_told() {
+        let mut policies = Policies::default();
+        policies.meet([(relay(1), 1)].into());
+        assert!(errands(&mut policies).is_empty(), "nobody reads anything");
+        // The first reader.
+        fetch(&mut policies, 1, org(7), 0);
+        assert_eq!(errands(&mut policies), [(relay(1), Purpose::Fetch(0))]);
+        fetch(&mut policies, 2, org(7), 0);
+        assert!(errands(&mut policies).is_empty());
+        // A relay that has come, and one that has begun anew.
+        policies.meet([(relay(1), 1), (relay(2), 2)].into());
+        assert_eq!(errands(&mut policies), [(relay(2), Purpose::Fetch(0))]);
+        policies.meet([(relay(1), 3), (relay(2), 2)].into());
+        assert_eq!(errands(&mut policies), [(relay(1), Purpose::Fetch(0))]);
+        // One that a node has brought.
+        put(&mut policies, 9, &policy(7, 4, NOW + 100)).expect("kept");
+        let told = [(relay(1), Purpose::Tell(4)), (relay(2), Purpose::Tell(4))];
+        assert_eq!(errands(&mut policies), told);
+        // What others say that they have.
+        for (org, number, follows) in [(org(7), 4, 0), (org(7), 5, 1), (org(8), 5, 0)] {
+            let answer = policies.handle_relay(relay(2), &news(org, number));
+            assert_eq!(answer, Some(mesh::done()));
+            assert_eq!(errands(&mut policies).len(), follows, "{org:?} {number}");
+        }
+        let bad = Ask::PolicyNews(PolicyNews::default());
+        let answer = policies.handle_relay(relay(2), &bad);
+        assert_eq!(answer, Some(mesh::refused(RelayReason::Malformed)));
+    }
+
+    #[test]
+    fn what_a_relay_brings_counts_as_much_as_what_anybody_brings() {
+        let mut policies = Policies::default();
+        policies.meet([(relay(1), 1)].into());
+        fetch(&mut policies, 1, org(7), 0);
+        let good = policy(7, 1, NOW + 100);
+        let mut forged = good.to_vec();
+        forged[40] ^= 1;
+        let others = policy(8, 9, NOW + 100);
+        for (policy, kept) in [(forged.into(), 0), (others, 0), (good, 1)] {
+            let by = Errand {
+                relay: relay(1),
+                org: org(7),
+                purpose: Purpose::Fetch(0),
+            };
+            let policy = Some(policy);
+            policies.fetched(Fetched { by, policy }, NOW);
+            assert_eq!(number_of(&policies.kept, org(7)), kept);
+        }
+        assert_eq!(told(&mut policies), [1]);
+        let asked = errands(&mut policies);
+        assert!(
+            asked
+                .iter()
+                .all(|(_, purpose)| matches!(purpose, Purpose::Fetch(_)))
+        );
+    }
+
+    #[test]
+    fn a_fleet_cannot_fill_a_relay_with_errands() {
+        let mut policies = Policies::default();
+        policies.meet((0..200).map(|n| (relay(n), 1)).collect());
+        for n in 0..100 {
+            fetch(
+                &mut policies,
+                n,
+                OrgId([u8::try_from(n).expect("small"); 32]),
+                0,
+            );
+        }
+        let mut under_way = Vec::new();
+        under_way.extend(std::iter::from_fn(|| policies.poll_errand()));
+        assert_eq!(under_way.len(), 16);
+        for by in under_way {
+            policies.fetched(Fetched { by, policy: None }, NOW);
+        }
+        assert_eq!(errands(&mut policies).len(), 4096 - 16);
+        policies.meet(BTreeMap::new());
+        assert!(errands(&mut policies).is_empty());
     }
 }

@@ -241,9 +241,12 @@ impl Registry {
             Ask::Admit(admit) => self.admit_from(from, admit, now),
             Ask::Dismiss(dismiss) => self.dismiss_from(from, dismiss),
             Ask::Release(release) => self.release_from(from, &release),
-            Ask::Hello(_) | Ask::Keep(_) | Ask::Forget(_) | Ask::Find(_) => {
-                Err(RelayReason::Malformed)
-            }
+            Ask::Hello(_)
+            | Ask::Keep(_)
+            | Ask::Forget(_)
+            | Ask::Find(_)
+            | Ask::FetchPolicy(_)
+            | Ask::PolicyNews(_) => Err(RelayReason::Malformed),
         };
         match handled {
             Ok(()) => mesh::done(),

@@ -85,7 +85,7 @@ impl Task {
                 }
                 self.part_from(peer);
             }
-            Ok(Answer::Done(_) | Answer::Found(_)) => self.part_from(peer),
+            Ok(Answer::Done(_) | Answer::Found(_) | Answer::PolicyPart(_)) => self.part_from(peer),
         }
     }
 
