@@ -425,7 +425,8 @@ impl Terminal {
             Step::Joined(joined) => match *joined {
                 Ok(second) => self.bring_forward(running, second)?,
                 Err(failure) => {
-                    tracing::warn!(%failure, "no other helper");
+                    let (code, text) = (failure.code, failure.line);
+                    self.show(&Event::NotPossible { code, text }, running)?;
                     return Ok(false);
                 }
             },
