@@ -519,6 +519,15 @@ impl Terminal {
         if let Some(page) = &self.page {
             page.sent(input);
         }
+        let leaves = matches!(
+            input,
+            Input::Session(Command::Leave | Command::ConfirmLeave)
+        );
+        if leaves && self.handover.give_up() {
+            // Whoever is warned may stay, and then all is as before.
+            let failed = Input::Session(Command::HandoverFailed);
+            self.wishes.push_back(failed);
+        }
         match self.screen.sent(input) {
             Some(line) if !self.json => self.console.say(&line),
             _ => Ok(()),
