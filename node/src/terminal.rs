@@ -569,7 +569,8 @@ impl Terminal {
             Step::Joined(joined) => match *joined {
                 Ok(second) => self.bring_forward(running, second)?,
                 Err(failure) => {
-                    tracing::warn!(%failure, "no other helper");
+                    let (code, text) = (failure.code, failure.line);
+                    self.show(&Event::NotPossible { code, text }, running)?;
                     return Ok(false);
                 }
             },
@@ -673,6 +674,15 @@ impl Terminal {
     fn acknowledge(&mut self, input: &Input) -> Result<(), Failure> {
         if let Some(page) = &self.page {
             page.sent(input);
+        }
+        let leaves = matches!(
+            input,
+            Input::Session(Command::Leave | Command::ConfirmLeave)
+        );
+        if leaves && self.handover.give_up() {
+            // Whoever is warned may stay, and then all is as before.
+            let failed = Input::Session(Command::HandoverFailed);
+            self.wishes.push_back(failed);
         }
         match self.screen.sent(input) {
             Some(line) if !self.json => self.console.say(&line),

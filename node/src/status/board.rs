@@ -98,6 +98,7 @@ impl Board {
     /// disk must not end a session.
     pub fn show(&mut self, screen: &Screen) {
         let Some(mut session) = screen.summary() else {
+            self.take_down();
             return;
         };
         session["pid"] = std::process::id().into();
@@ -111,7 +112,8 @@ impl Board {
         if let Err(error) = self.write(&text) {
             tracing::debug!(%error, "status file");
         }
-        if self.shown.replace(text).is_none() {
+        self.shown = Some(text);
+        if self.answering.is_none() {
             let answering = Answering::begin(Ways {
                 asked: self.asked.0.clone(),
                 events: self.events.clone(),
@@ -140,13 +142,19 @@ impl Board {
     }
 }
 
-impl Drop for Board {
-    fn drop(&mut self) {
-        if self.shown.is_some()
+impl Board {
+    fn take_down(&mut self) {
+        if self.shown.take().is_some()
             && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::debug!(%error, "status file");
         }
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.take_down();
     }
 }
 

@@ -112,6 +112,12 @@ impl Handover {
         }
     }
 
+    /// The person leaves while the other helper is still looked for; whether it was.
+    pub(super) fn give_up(&mut self) -> bool {
+        let joining = self.joining.take();
+        joining.inspect(JoinHandle::abort).is_some()
+    }
+
     /// Whether there will be another session although the one in front is over.
     pub(super) fn is_joining(&self) -> bool {
         self.joining.is_some()

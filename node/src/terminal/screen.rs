@@ -175,9 +175,9 @@ impl Screen {
         }
     }
 
-    /// For `remora status`: who with, how, over which path; `None` before anybody is there.
+    /// For `remora status`: who with, how, over which path; `None` before anybody is there, and when it is over.
     pub fn summary(&self) -> Option<Value> {
-        let path = self.path.as_ref()?;
+        let path = self.path.as_ref().filter(|_| self.stage != Stage::Ended)?;
         let mode = match self.stage {
             Stage::Active { mode, .. } => mode.to_string(),
             _ => "waiting".into(),
