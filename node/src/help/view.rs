@@ -326,6 +326,7 @@ mod tests {
             | Input::Relayed(_)
             | Input::Session(_)
             | Input::Order(_)
+            | Input::Exchange(_)
             | Input::Keys(_)) => {
                 panic!("{other:?}")
             }
