@@ -344,6 +344,3 @@ fn whole_seconds(number: f64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod tests;

@@ -227,7 +227,10 @@ mod tests {
                     one.handle_sent();
                     other.handle_content(number, text);
                 }
-                output => rest.push(output),
+                output @ (Output::Tell(_)
+                | Output::Offered(_)
+                | Output::Withdrawn
+                | Output::Came(_)) => rest.push(output),
             }
         }
         rest

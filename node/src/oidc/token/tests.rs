@@ -36,14 +36,15 @@ impl Provider {
     }
 
     fn jwks(&self) -> Value {
-        let rsa = self.rsa.public_key();
+        // Of RSAPublicKey (RFC 8017, A.1.1) with 2048 bits: after two headers and a zero; the exponent is 65537.
+        let rsa = &self.rsa.public_key().as_ref()[9..265];
         let point = self.ec.public_key().as_ref();
         json!({"keys": [
-            {"kty": "RSA", "kid": "r", "use": "sig", "n": base64(rsa.modulus().big_endian_without_leading_zero()),
-             "e": base64(rsa.exponent().big_endian_without_leading_zero())},
+            {"kty": "RSA", "kid": "r", "use": "sig", "n": base64(rsa),
+             "e": "AQAB"},
             {"kty": "EC", "kid": "e", "crv": "P-256", "alg": "ES256", "x": base64(&point[1..33]), "y": base64(&point[33..])},
             {"kty": "OKP", "kid": "d", "crv": "Ed25519", "x": base64(self.ed.public_key())},
-            {"kty": "RSA", "kid": "x", "use": "enc", "n": base64(rsa.modulus().big_endian_without_leading_zero()), "e": "AQAB"},
+            {"kty": "RSA", "kid": "x", "use": "enc", "n": base64(rsa), "e": "AQAB"},
             {"kty": "oct", "kid": "h", "k": "c2VjcmV0"},
             "rubbish",
         ]})
