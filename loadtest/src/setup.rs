@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// How often a taken place is drawn again, as in nodes.
-const MAX_DRAWS: usize = 10;
+const MAX_DRAWS: usize = 20;
 const TAKEN: &str = "TAKEN";
 /// Sessions that two nodes may have: a node may ask a hundred times at once, and each takes five.
 const SESSIONS_PER_PAIR: usize = 10;

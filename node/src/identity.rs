@@ -1,15 +1,16 @@
 //! Who this node's person is in a session: what they say of themselves, or what their organisation has signed.
 //!
-//! Beside the settings file `config.toml` stand `config.key`, the node's static key, and `config.papers`, what an organisation has
-//! signed for that key. Without papers a session has a key of its own that is thrown away, so that nobody is recognised by it.
+//! Beside the settings file `config.toml` stand `config.key`, the node's static key, `config.papers`, what an organisation has
+//! signed for that key, and `config.sign-in`, with which whoever has signed in gets the next papers (`crate::sign_in`). Without papers a session has a key of its own that is thrown away, so that nobody is recognised by it.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use remora_proto::{
     id::NodeId,
     identity::{Introduction, Profile, Role},
@@ -27,22 +28,27 @@ use remora_proto::{
 use crate::{
     control::unix_ms,
     error::{Exit, Failure},
-    secret_file,
+    portrait, secret_file,
 };
 
 /// Who this node's person is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Identity {
     /// What the card shows.
     pub profile: Profile,
     /// With an organisation that says so.
     pub member: Option<Arc<Member>>,
+    /// The picture for the card, if that organisation has signed its hash.
+    pub portrait: Option<Bytes>,
 }
 
 impl From<Profile> for Identity {
     fn from(profile: Profile) -> Self {
-        let member = None;
-        Self { profile, member }
+        Self {
+            profile,
+            member: None,
+            portrait: None,
+        }
     }
 }
 
@@ -66,6 +72,8 @@ struct Held {
 pub struct Files {
     key: PathBuf,
     papers: PathBuf,
+    portrait: PathBuf,
+    sign_in: PathBuf,
 }
 
 /// Seconds since 1970 by this computer's clock.
@@ -83,7 +91,35 @@ impl Files {
         Self {
             key: settings.with_extension("key"),
             papers: settings.with_extension("papers"),
+            portrait: settings.with_extension("picture"),
+            sign_in: settings.with_extension("sign-in"),
         }
+    }
+
+    /// Keeps a picture for the card; gives the hash that has to be signed.
+    ///
+    /// # Errors
+    /// It is none that can be shown, or cannot be kept.
+    pub fn take_portrait(&self, file: &Path) -> Result<[u8; 32], Failure> {
+        let refused = |error: &dyn fmt::Display, path: &Path| {
+            let line = format!("{}: {error}", path.display());
+            Failure::new(Exit::Usage, "PICTURE_REFUSED", line)
+        };
+        let bytes = portrait::read(file).map_err(|error| refused(&error, file))?;
+        secret_file::replace(&self.portrait, &bytes)
+            .map_err(|error| refused(&error, &self.portrait))?;
+        Ok(portrait::hash(&bytes))
+    }
+
+    /// The picture that was kept, if it is the one that was signed.
+    pub fn portrait(&self, signed: Option<&[u8; 32]>) -> Option<Bytes> {
+        let signed = signed?;
+        let bytes = portrait::read(&self.portrait).ok()?;
+        let is_it = portrait::hash(&bytes) == *signed;
+        if !is_it {
+            tracing::warn!("the picture is not the one that was signed; nobody sees it");
+        }
+        is_it.then_some(bytes)
     }
 
     fn key(&self) -> Result<StaticKey, Failure> {
@@ -137,17 +173,25 @@ impl Files {
         })
     }
 
-    /// Takes the papers in `file`. Of the same organisation as before, the policy stays the newer one.
+    /// Takes the papers in `file`, as [`Files::take_bytes`] does.
     ///
     /// # Errors
-    /// They are not this node's, or of another organisation than the one it belongs to.
+    /// It is not readable, or [`Files::take_bytes`].
     pub fn take(&self, file: &Path) -> Result<Membership, Failure> {
         let bytes = fs::read(file).map_err(|error| {
             let line = format!("cannot read {}: {error}", file.display());
             Failure::new(Exit::Usage, "PAPERS_REFUSED", line)
         })?;
+        self.take_bytes(&bytes)
+    }
+
+    /// Takes papers. Of the same organisation as before, the policy stays the newer one.
+    ///
+    /// # Errors
+    /// They are not this node's, or of another organisation than the one it belongs to.
+    pub fn take_bytes(&self, bytes: &[u8]) -> Result<Membership, Failure> {
         let node = NodeId(self.key()?.public());
-        let mut new = Membership::open(&bytes, node).map_err(|error| refused(&error))?;
+        let mut new = Membership::open(bytes, node).map_err(|error| refused(&error))?;
         if let Some(member) = self.member()? {
             let held = member.membership();
             if held.policy().header.issuer != new.policy().header.issuer {
@@ -166,20 +210,33 @@ impl Files {
         Ok(new)
     }
 
-    /// Forgets key and papers; whether there were papers.
+    /// Where the key is.
+    pub(crate) fn key_path(&self) -> &Path {
+        &self.key
+    }
+
+    /// Where is kept what gets the next papers.
+    pub(crate) fn sign_in(&self) -> &Path {
+        &self.sign_in
+    }
+
+    /// Forgets key, papers and who has signed in; whether there were papers.
     ///
     /// # Errors
     /// What the system says.
     pub fn leave(&self) -> Result<bool, Failure> {
-        let mut had = false;
-        for path in [&self.papers, &self.key] {
-            match fs::remove_file(path) {
-                Ok(()) => had |= path == &self.papers,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Failure::internal("cannot leave", error)),
-            }
-        }
+        let had = self.forget_papers()?;
+        remove(&self.key)?;
         Ok(had)
+    }
+
+    /// Forgets papers and who has signed in; whether there were papers.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn forget_papers(&self) -> Result<bool, Failure> {
+        remove(&self.sign_in)?;
+        remove(&self.papers)
     }
 
     fn save(&self, membership: &Membership) -> Result<(), Failure> {
@@ -187,6 +244,15 @@ impl Files {
             let line = format!("cannot write {}: {error}", self.papers.display());
             Failure::new(Exit::Error, "PAPERS_REFUSED", line)
         })
+    }
+}
+
+/// Whether it was there.
+fn remove(path: &Path) -> Result<bool, Failure> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Failure::internal("cannot forget", error)),
     }
 }
 

@@ -14,6 +14,8 @@
 pub mod backends;
 /// The inner connection: who connects, who accepts, what both say in the handshake.
 pub mod inner;
+/// What of it reaches beyond the screen: the broker, the shield, questions on the bar.
+mod powers;
 
 use std::{
     sync::Arc,
@@ -24,11 +26,14 @@ use bytes::Bytes;
 use prost::Message;
 use quinn::{Connection, RecvStream, SendStream};
 use remora_proto::{
+    elevation::Orders,
+    identity::Role,
     org::verdict::{self, Verdict},
     path::{candidate::Policy, machine::Moved},
+    random::Random,
     session::{
         Act, Command, Event as SessionEvent, Phase, Receipt, Refusal, Rights, Session, Setup,
-        Transmit,
+        Shield, Transmit,
     },
     wire::message::{
         Inbox, InvalidMessage, encode,
@@ -42,16 +47,21 @@ use tokio::{
 };
 
 use self::{
-    backends::Backends,
+    backends::{Backends, Report},
     inner::{Inner, Messages},
+    powers::Said,
 };
 use crate::{
     deadline::until,
-    event::{Event, Input, PathSnapshot},
+    event::{Asked, Event, Input, PathSnapshot},
+    exchange::{self, Folder, ToExchange},
     help::incoming,
     identity::Identity,
     path::{congestion::WayNumber, mover},
-    share::sharing::{self, Sharing, ToScreen, ToSession},
+    share::{
+        desktop::Desktop,
+        sharing::{self, Sharing, ToScreen, ToSession},
+    },
 };
 
 /// Messages between a stream's task and the machine. Full means that the network (writers) or the person's program
@@ -84,12 +94,16 @@ pub struct Channels {
     pub events: mpsc::Sender<Event>,
     /// How packets go, renewed every second and with each move.
     pub path: watch::Sender<PathSnapshot>,
-    /// Who wants the way measured now.
-    pub asked: mpsc::Receiver<oneshot::Sender<PathSnapshot>>,
+    /// Who wants an answer.
+    pub asked: mpsc::Receiver<Asked>,
     /// Helper: where frames go. Sharer: what is shown.
     pub picture: Picture,
     /// Sharer: what the system does.
     pub backends: Backends,
+    /// Where files come to.
+    pub folder: Folder,
+    /// Whose clipboard takes part.
+    pub desktop: Desktop,
 }
 
 /// The task that keeps relays, from the session's side.
@@ -138,6 +152,13 @@ impl Judge {
             member.refresh();
         }
         self.identity.judge(&self.peer.introduction, self.peer.node)
+    }
+
+    /// The hash of the other's picture, if whoever vouches for the other has signed it.
+    fn signed_portrait(&self, verdict: &Result<Verdict, verdict::Refusal>) -> Option<[u8; 32]> {
+        let papers = self.peer.introduction.papers.as_ref()?;
+        let is_verified = verdict.as_ref().is_ok_and(|verdict| verdict.verified);
+        papers.credential.picture.filter(|_| is_verified)
     }
 }
 
@@ -199,15 +220,40 @@ pub async fn run(
     }
     writers.spawn(write(input.send, input_rx));
     let (keys, keys_rx) = mpsc::channel(QUEUE_MESSAGES);
-    let (mut beside, mut from_beside) = match channels.picture {
-        Picture::Viewer(frames) => Beside::viewer(connection.clone(), frames),
+    let (to_session, mut from_beside) = mpsc::channel(QUEUE_MESSAGES);
+    let this_side = exchange::ThisSide {
+        role: setup.role,
+        folder: channels.folder,
+        desktop: channels.desktop,
+        portrait: judge.identity.portrait.clone(),
+        signed: judge.signed_portrait(&setup.verdict),
+    };
+    let exchange = exchange::Handle::start(
+        this_side,
+        connection.clone(),
+        to_session.clone(),
+        channels.events.clone(),
+    );
+    let mut beside = match channels.picture {
+        Picture::Viewer(frames) => Beside::viewer(connection.clone(), frames, to_session, exchange),
         Picture::Screen(sharing) => {
             tasks.spawn(read(input.recv, input.inbox, keys));
-            Beside::screen(*sharing, connection.clone(), keys_rx, route.number())
+            let way = route.number();
+            Beside::screen(
+                *sharing,
+                connection.clone(),
+                keys_rx,
+                way,
+                to_session,
+                exchange,
+            )
         }
     };
 
     let mut verdict = setup.verdict.clone();
+    let (role, helper) = (setup.role, setup.peer.profile.clone());
+    // Helper: to the sharer's broker, of this elevation.
+    let mut orders: Option<Orders> = None;
     let mut session = Session::new(setup, Instant::now());
     let snapshot = |rtt: Option<Duration>| {
         let (direct, why_relayed) = route.explain();
@@ -256,6 +302,24 @@ pub async fn run(
         }
         let published = publish(&mut session, &mut beside, &channels.events).await;
         let mut undone = false;
+        for said in published.elevated {
+            match (role, said) {
+                (Role::Helper, Said::Key(key)) => {
+                    orders = Orders::new(&key, &mut Random::system());
+                }
+                (Role::Sharer, Said::Order(sealed)) => {
+                    if let Err(error) = channels.backends.order(sealed) {
+                        tracing::warn!(%error, "an order was not passed on");
+                    }
+                }
+                (Role::Helper, Said::Over) => orders = None,
+                (Role::Helper, Said::Order(_)) | (Role::Sharer, Said::Key(_) | Said::Over) => {}
+            }
+        }
+        if let Some((shield, within)) = published.shield.filter(|_| role == Role::Sharer) {
+            let notice = (shield == Shield::Frozen).then(|| powers::notice(&helper, within));
+            channels.backends.notice(notice.as_deref());
+        }
         for act in published.acts {
             sign_out |= act == Act::SignOut;
             // That is done when all is said.
@@ -275,8 +339,11 @@ pub async fn run(
         if undone {
             continue;
         }
-        // A person who types faster than the network takes is made to wait; the other side is not.
+        // A person who types faster than the network takes is made to wait; the other side is not. Nor is chat held up by a program
+        // that says much.
         let may_command = chat_tx.capacity() > 0;
+        let may_report = control_tx.capacity() > QUEUE_MESSAGES / 2;
+        let (reports, touches) = channels.backends.heard();
         tokio::select! { biased;
             () = until(session.poll_timeout()) => session.handle_timeout(Instant::now()),
             message = controls.recv(), if !controls_over => match message {
@@ -296,6 +363,17 @@ pub async fn run(
                 let command = match wanted {
                     Some(Input::Session(command)) => command,
                     Some(Input::NewCode) => continue,
+                    Some(Input::Exchange(wish)) => {
+                        beside.exchange(ToExchange::Wish(wish)).await;
+                        continue;
+                    }
+                    Some(Input::Order(order)) => match powers::seal(orders.as_mut(), &order) {
+                        Ok(command) => command,
+                        Err((code, text)) => {
+                            tell(&channels.events, Event::NotPossible { code, text: text.to_owned() }).await;
+                            continue;
+                        }
+                    },
                     Some(Input::Relayed(relayed)) => {
                         if relay_only {
                             let text = "this session was begun to go through the relay only".into();
@@ -335,9 +413,18 @@ pub async fn run(
             Some(said) = from_beside.recv() => match said {
                 ToSession::Wish(command) => warn_of(session.handle_command(command, Instant::now())),
                 ToSession::Malformed => warn_of(session.handle_malformed(Instant::now())),
+                ToSession::Prompt(prompt) => warn_of(session.handle_secure_prompt(prompt, Instant::now())),
                 ToSession::Activity => warn_of(session.handle_activity(Instant::now())),
                 ToSession::Chat => tell(&channels.events, Event::ChatWanted).await,
             },
+            Some(report) = reports.recv(), if may_report => warn_of(session.handle_command(
+                match report {
+                    Report::Broker(body) => Command::Elevated(body),
+                    Report::BrokerGone => Command::ReleaseElevation,
+                },
+                Instant::now(),
+            )),
+            Some(()) = touches.recv() => warn_of(session.handle_local_input(Instant::now())),
             Some(body) = relays.said.recv() => {
                 if control_tx.send(encode(&schema::Control { body: Some(body) })).await.is_err() {
                     tracing::debug!("the control stream is closed");
@@ -376,12 +463,18 @@ pub async fn run(
                 }
                 channels.path.send_replace(path);
             }
-            Some(asked) = channels.asked.recv() => {
-                waiting.retain(|asked| !asked.is_closed());
-                waiting.truncate(MAX_WAITING - 1);
-                waiting.insert(0, asked);
-                measure.reset_immediately();
-            }
+            Some(asked) = channels.asked.recv(), if may_command => match asked {
+                Asked::Way(asked) => {
+                    waiting.retain(|asked| !asked.is_closed());
+                    waiting.truncate(MAX_WAITING - 1);
+                    waiting.insert(0, asked);
+                    measure.reset_immediately();
+                }
+                Asked::Command(command, told) => {
+                    // Whoever has gone meanwhile hears of it as all do.
+                    told.send(session.handle_command(command, Instant::now())).ok();
+                }
+            },
             _ = measure.tick() => if ping.try_send(()).is_err() {
                 tracing::debug!("the path is behind");
             },
@@ -452,6 +545,10 @@ fn warn_of(handled: Result<(), Refusal>) {
 struct Published {
     /// To be done to the sharer's system, in this order.
     acts: Vec<Act>,
+    /// To the broker, or from it.
+    elevated: Vec<Said>,
+    /// What is done about whoever walks by, now.
+    shield: Option<(Shield, Duration)>,
     /// The session is over.
     receipt: Option<Receipt>,
 }
@@ -462,7 +559,7 @@ fn instead_of(act: Act) -> Option<Command> {
         Act::Elevate => Some(Command::ReleaseElevation),
         // Nothing is shown of a screen that others can see.
         Act::Shield => Some(Command::CaptureFailed),
-        Act::Unelevate | Act::Unshield | Act::Restart | Act::SignOut => None,
+        Act::Unelevate | Act::Unshield | Act::Restart | Act::SignOut | Act::PowerKey { .. } => None,
     }
 }
 
@@ -474,10 +571,17 @@ async fn publish(
 ) -> Published {
     let mut published = Published::default();
     while let Some(event) = session.poll_event() {
-        beside.rights(session.rights());
+        beside.rights(session.rights()).await;
+        if let Some(question) = powers::question(&event) {
+            beside.tell(ToScreen::Ask(question));
+        }
         match &event {
             SessionEvent::Trust { peer, .. } => {
-                beside.tell(ToScreen::Helper(peer.full_name.clone()));
+                beside.tell(ToScreen::Helper {
+                    name: peer.full_name.clone(),
+                    who: powers::who(peer),
+                });
+                beside.exchange(ToExchange::Trusted).await;
             }
             // Nobody but the screen is interested.
             SessionEvent::Media(_) if beside.screen.is_some() => {
@@ -486,17 +590,37 @@ async fn publish(
                 }
                 continue;
             }
+            SessionEvent::Exchange(_) => {
+                if let SessionEvent::Exchange(body) = event {
+                    beside.exchange(ToExchange::Heard(body)).await;
+                }
+                continue;
+            }
             SessionEvent::Act(act) => {
                 published.acts.push(*act);
                 continue;
             }
+            SessionEvent::Elevated(Body::ElevationOrder(order)) => {
+                published.elevated.push(Said::Order(order.sealed.clone()));
+                continue;
+            }
+            SessionEvent::Elevated(Body::ElevationKey(key)) => {
+                published.elevated.push(Said::Key(key.key.clone()));
+            }
+            SessionEvent::ElevationReleased => published.elevated.push(Said::Over),
+            SessionEvent::Shield { shield, within } => published.shield = Some((*shield, *within)),
             // For people it begins when there is something to see.
             SessionEvent::Starting { .. } => {
                 beside.tell(ToScreen::Open);
                 continue;
             }
-            SessionEvent::Ended(ended) => published.receipt = Some(ended.clone()),
+            SessionEvent::Ended(ended) => {
+                published.receipt = Some(ended.clone());
+                // The end is the last that is told.
+                beside.end_exchange().await;
+            }
             SessionEvent::Media(_)
+            | SessionEvent::Elevated(_)
             | SessionEvent::Judged(_)
             | SessionEvent::PeerCheckedSas(_)
             | SessionEvent::ConsentPrompt { .. }
@@ -509,18 +633,22 @@ async fn publish(
             | SessionEvent::ElevationPrompt { .. }
             | SessionEvent::ElevationGranted
             | SessionEvent::ElevationDeclined
-            | SessionEvent::ElevationReleased
             | SessionEvent::RestartPrompt { .. }
             | SessionEvent::RestartDeclined
+            | SessionEvent::HandoverPrompt { .. }
+            | SessionEvent::HandingOver { .. }
+            | SessionEvent::HandoverDeclined
+            | SessionEvent::HandoverFailed
             | SessionEvent::Paused(_)
             | SessionEvent::Covered(_)
-            | SessionEvent::Shield { .. }
             | SessionEvent::Check { .. }
             | SessionEvent::GoesOn
             | SessionEvent::LeaveWarning { .. }
             | SessionEvent::Stayed
             | SessionEvent::Interrupted { .. }
             | SessionEvent::Resumed { .. }
+            | SessionEvent::Granted(_)
+            | SessionEvent::GrantWanted(_)
             | SessionEvent::Chat { .. } => {}
         }
         tell(events, Event::Session(event)).await;
@@ -528,9 +656,11 @@ async fn publish(
     published
 }
 
-/// The task that has the picture, from the session's side.
+/// The tasks that have the picture, and what is exchanged, from the session's side.
 struct Beside {
     task: JoinHandle<()>,
+    /// Until the end.
+    exchange: Option<exchange::Handle>,
     /// At the sharer.
     screen: Option<(mpsc::Sender<ToScreen>, watch::Sender<Rights>)>,
 }
@@ -539,10 +669,14 @@ impl Beside {
     fn viewer(
         connection: Connection,
         frames: mpsc::Sender<Bytes>,
-    ) -> (Self, mpsc::Receiver<ToSession>) {
-        let (session, from) = mpsc::channel(QUEUE_MESSAGES);
-        let task = tokio::spawn(incoming::receive(connection, frames, session));
-        (Self { task, screen: None }, from)
+        session: mpsc::Sender<ToSession>,
+        exchange: exchange::Handle,
+    ) -> Self {
+        Self {
+            task: tokio::spawn(incoming::receive(connection, frames, session)),
+            exchange: Some(exchange),
+            screen: None,
+        }
     }
 
     fn screen(
@@ -550,8 +684,9 @@ impl Beside {
         connection: Connection,
         input: mpsc::Receiver<Result<schema::InputBatch, InvalidMessage>>,
         way: WayNumber,
-    ) -> (Self, mpsc::Receiver<ToSession>) {
-        let (session, from) = mpsc::channel(QUEUE_MESSAGES);
+        session: mpsc::Sender<ToSession>,
+        exchange: exchange::Handle,
+    ) -> Self {
         let (tell, told) = mpsc::channel(QUEUE_SCREEN);
         let (allow, rights) = watch::channel(Rights::default());
         let channels = sharing::Channels {
@@ -561,15 +696,32 @@ impl Beside {
             input,
             way,
         };
-        let task = tokio::spawn(sharing.run(connection, channels));
-        let screen = Some((tell, allow));
-        (Self { task, screen }, from)
+        Self {
+            task: tokio::spawn(sharing.run(connection, channels)),
+            exchange: Some(exchange),
+            screen: Some((tell, allow)),
+        }
     }
 
     /// What the session allows now.
-    fn rights(&self, now: Rights) {
+    async fn rights(&mut self, now: Rights) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.grants(now.grants).await;
+        }
         if let Some((_, rights)) = &self.screen {
             rights.send_if_modified(|rights| std::mem::replace(rights, now) != now);
+        }
+    }
+
+    async fn exchange(&self, what: ToExchange) {
+        if let Some(exchange) = &self.exchange {
+            exchange.tell(what).await;
+        }
+    }
+
+    async fn end_exchange(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.close().await;
         }
     }
 
@@ -583,7 +735,11 @@ impl Beside {
 
     /// Nothing is shown and no key is down afterwards.
     async fn close(self) {
-        let Self { mut task, screen } = self;
+        let Self {
+            mut task,
+            exchange: _,
+            screen,
+        } = self;
         if screen.is_none() {
             // Only receives.
             task.abort();

@@ -56,9 +56,12 @@ fn pictures() -> PathBuf {
 }
 
 fn wish(wish: &FromPage) -> String {
-    if let FromPage::Join { code } = wish {
+    if let FromPage::Join { given } = wish {
         // It hides in `Debug`.
-        return format!("Join {code}");
+        return format!("Join {}", given.code);
+    }
+    if let FromPage::HandOver { code } = wish {
+        return format!("HandOver {code}");
     }
     format!("{wish:?}")
 }
@@ -211,17 +214,17 @@ async fn a_real_screen_is_seen_and_controlled_from_the_page() {
 }
 
 #[tokio::test]
-async fn the_helper_gets_from_the_code_to_the_question() {
+async fn e_14_the_helper_copies_code_or_link_and_gets_to_the_question() {
     run("helper.mjs").await;
 }
 
 #[tokio::test]
-async fn the_sharer_gets_from_the_boxes_to_the_end() {
+async fn c_3_the_sharer_gets_from_the_boxes_to_the_end_and_allows_nothing_unseen() {
     run("sharer.mjs").await;
 }
 
 #[tokio::test]
-async fn the_viewer_is_exact_and_sends_what_hands_do() {
+async fn d_11_the_viewer_is_exact_sends_what_hands_do_and_says_who_it_is() {
     run("viewer.mjs").await;
 }
 

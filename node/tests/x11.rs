@@ -899,12 +899,16 @@ fn input_for_one_window_does_not_reach_another() {
 fn text(control: bool) -> BarText {
     BarText {
         name: "Sam Okafor".to_owned(),
+        who: "Sam Okafor (Contoso)".to_owned(),
         control,
+        administrator: false,
         paused: false,
         since: Instant::now()
             .checked_sub(Duration::from_secs(134))
             .unwrap(),
         path: "direct".to_owned(),
+        shares: String::new(),
+        question: None,
     }
 }
 
@@ -1035,6 +1039,13 @@ fn the_bar_says_the_mode_in_words_and_colour_and_any_name() {
             BarText {
                 name: "Łukasz Żółć · 山田太郎 · דנה".to_owned(),
                 path: "relayed via fra-1".to_owned(),
+                ..text(true)
+            },
+        ),
+        (
+            "bar-shares.ppm",
+            BarText {
+                shares: "clipboard ←→ · files →".to_owned(),
                 ..text(true)
             },
         ),

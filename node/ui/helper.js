@@ -21,6 +21,7 @@ export function codeScreen(app) {
   const symbols = h('p.code', { dir: 'ltr', translate: 'no', 'aria-hidden': 'true' });
   const spelled = h('p.visually-hidden');
   const copy = copyButton(t('code.copy'), () => app.state.code?.text ?? '', 'button.main');
+  const copyLink = copyButton(t('code.copy_link'), () => app.state.code?.link ?? '');
   const fresh = button('button', { name: 'refresh', label: t('code.new'), onclick: () => app.send({ type: 'new_code' }) });
   const picture = h('div.qr-box');
   const wrong = h('p.note.warn', { role: 'alert', hidden: true }, icon('warn'), h('span'));
@@ -28,7 +29,7 @@ export function codeScreen(app) {
   const element = h('div.screen.code-screen',
     title(t('code.title')), h('p.lead', t('code.text')),
     h('section.card.code-card',
-      h('div.code-main', symbols, spelled, h('div.code-time', time.element, h('span.quiet', t('code.once'))), h('div.row', copy, fresh)),
+      h('div.code-main', symbols, spelled, h('div.code-time', time.element, h('span.quiet', t('code.once'))), h('div.row', copy, copyLink, fresh), h('p.quiet', t('code.link'))),
       picture),
     wrong, wait,
     h('div.aside', h('p.quiet', t('code.command')), command('remora join')));
@@ -38,6 +39,7 @@ export function codeScreen(app) {
     update(state, now) {
       const { code } = state;
       set(copy, 'disabled', !code);
+      set(copyLink, 'disabled', !code?.link);
       set(fresh, 'disabled', !code);
       say(wait.lastChild, t(code ? 'code.wait' : 'code.opening'));
       element.classList.toggle('opening', !code);

@@ -25,6 +25,7 @@
 //! Modules, in the order to read them: `state` (main states and regions), `timers` (every duration), `rights` (terms, and
 //! what is allowed now), `reason` (why it ended), `word` (what can be said), `transition` (the table, row by row), `receipt`.
 
+mod grants;
 mod reason;
 mod receipt;
 mod rights;
@@ -37,6 +38,7 @@ mod words;
 use std::{collections::VecDeque, time::Instant};
 
 use bytes::Bytes;
+pub use grants::{Grants, Matter, Way};
 pub use reason::EndReason;
 pub use receipt::{Receipt, SasState};
 pub use rights::{Entry, Kind, LocalEnd, Platform, Rights, Terms};
@@ -53,6 +55,7 @@ use self::{
     word::{Happening, Question, Word, World},
 };
 use crate::{
+    code::Code,
     id::Side,
     identity::{Introduction, Role},
     org::verdict::{self, Verdict},
@@ -94,7 +97,9 @@ pub struct Session {
     /// Sharer: what the helper was last told of a secure prompt.
     covered: Option<SecurePrompt>,
     /// Of the latest question of each kind: the helper's own, at the sharer the one heard.
-    numbers: [u32; 4],
+    numbers: [u32; 7],
+    /// Sharer: of the helper to whom the sharer is asked to be handed over.
+    next_code: Option<Code>,
     receipt: Receipt,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -107,6 +112,7 @@ impl Session {
         let lenient = setup.role == Role::Helper;
         let refusal = setup.verdict.as_ref().err().copied();
         let terms = setup.terms.clone();
+        setup.verdict = setup.verdict.map(|verdict| verdict.by(terms.entry));
         if let Ok(verdict) = &setup.verdict {
             setup.terms = terms.under(verdict);
         }
@@ -120,14 +126,21 @@ impl Session {
             timers,
             began: now,
             covered: None,
-            numbers: [0; 4],
+            numbers: [0; 7],
+            next_code: None,
             receipt: Receipt::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         };
         match refusal {
             Some(refusal) => session.end(refusal.end_reason(), now), // 10
-            None => session.tell(&Word::Reveal(nonce)),
+            None => {
+                // The helper is to know what can be asked for before it can ask.
+                if session.terms.entry == Entry::Link && session.setup.role == Role::Sharer {
+                    session.tell(&Word::ByLink);
+                }
+                session.tell(&Word::Reveal(nonce));
+            }
         }
         session
     }
@@ -158,9 +171,15 @@ impl Session {
             mode: Some(live.mode),
             paused: live.pause == Pause::Paused,
             interrupted: self.state.is_interrupted(),
+            asked: live.is_sharers_to_answer(),
             prompt: live.covered(),
+            elevated: live.elevation == Elevation::Granted,
             frozen_until: (live.shield == Shield::Frozen)
                 .then(|| self.timers.at(Timer::Freeze).unwrap_or(self.began)),
+            grants: match live.pause == Pause::Paused || self.state.is_interrupted() {
+                true => Grants::NONE,
+                false => live.grants,
+            },
         }
     }
 
@@ -196,9 +215,24 @@ impl Session {
         if let Command::Chat(text) = command {
             return self.send_chat(text, now);
         }
-        let word = command.word().or_else(|| self.no());
+        let word = if let Command::Grant { grants, on } = command {
+            self.granting(grants, on)
+        } else {
+            command.word().or_else(|| self.no())
+        };
         let word = word.ok_or(Refusal::BadState(name))?;
         self.say(word, now).map_err(|refusal| refusal.named(name))
+    }
+
+    /// Of grants the sharer says what is to be so, the helper what it would like.
+    fn granting(&self, grants: Grants, on: bool) -> Option<Word> {
+        let held = self.state.live()?.grants;
+        Some(match (self.setup.role, on) {
+            (Role::Sharer, true) => Word::Grant(held | grants),
+            (Role::Sharer, false) => Word::Grant(held.without(grants)),
+            (Role::Helper, true) => Word::AskGrant(grants),
+            (Role::Helper, false) => Word::GiveBack(grants),
+        })
     }
 
     /// What the sharer says no to.
@@ -212,6 +246,7 @@ impl Session {
         match live.ask {
             Some(Ask::Control) => Some(Word::DeclineMode),
             Some(Ask::Restart) => Some(Word::DeclineRestart),
+            Some(Ask::Handover) => Some(Word::DeclineHandover),
             None if live.elevation == Elevation::Asked => Some(Word::DeclineElevation),
             None => None,
         }
@@ -437,7 +472,7 @@ impl Session {
         verdict: Result<Verdict, verdict::Refusal>,
         now: Instant,
     ) -> Result<(), Refusal> {
-        self.setup.verdict = verdict;
+        self.setup.verdict = verdict.map(|verdict| verdict.by(self.terms.entry));
         self.world(World::Judged, now)
     }
 

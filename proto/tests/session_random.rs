@@ -30,8 +30,8 @@ use remora_proto::{
     random::Random,
     sas::Nonce,
     session::{
-        Act, Command, Durations, Elevation, EndReason, Entry, Event, Kind, LocalEnd, Method, Mode,
-        Phase, Receipt, Rights, SecurePrompt, Session, Terms, Transmit,
+        Act, Command, Durations, Elevation, EndReason, Entry, Event, Grants, Kind, LocalEnd,
+        Matter, Method, Mode, Phase, Receipt, Rights, SecurePrompt, Session, Terms, Transmit, Way,
     },
     wire::message::session::{self as schema, Chat, Control, control::Body},
 };
@@ -58,6 +58,10 @@ struct Watched {
     confirmed: bool,
     receipt: Option<Receipt>,
     said_end: bool,
+    /// The person has granted these, at some time.
+    granted: Grants,
+    /// ... and said that the words are the same.
+    compared: bool,
 }
 
 /// What a refused word leaves as it was.
@@ -86,11 +90,18 @@ impl Watched {
             confirmed: false,
             receipt: None,
             said_end: false,
+            granted: Grants::NONE,
+            compared: false,
         }
     }
 
     fn does(&mut self, command: Command, now: Instant) {
         let before = picture(&self.session);
+        let compares = command == Command::SasChecked(true);
+        let grants = match command {
+            Command::Grant { grants, on: true } => grants,
+            _ => Grants::NONE,
+        };
         let (allows, confirms) = match &command {
             Command::Allow(mode) => (Some(*mode), false),
             Command::ConfirmLeave => (None, true),
@@ -101,6 +112,8 @@ impl Watched {
                 assert!(self.receipt.is_none(), "12: a command after the end");
                 self.allowed = self.allowed.max(allows);
                 self.confirmed |= confirms;
+                self.compared |= compares;
+                self.granted = self.granted | grants;
             }
             Err(_) => assert_eq!(picture(&self.session), before, "a refusal changes nothing"),
         }
@@ -197,6 +210,8 @@ impl Watched {
             assert!(rights.frozen_until.is_none() && !rights.paused, "5");
             assert!(!rights.interrupted, "33");
         }
+        let may_share = live && !rights.paused && !rights.interrupted && terms.entry != Entry::Link;
+        assert!(rights.grants.is_empty() || may_share, "1.5: grants");
         if elevation != Elevation::None {
             assert_eq!(mode, Some(Mode::Control), "11");
             assert!(!rights.interrupted, "11");
@@ -224,6 +239,12 @@ impl Watched {
 
     fn check_sharer(&self, terms: &Terms, cap: Option<Mode>) {
         let session = &self.session;
+        let grants = session.rights().grants;
+        assert!(self.granted.covers(grants), "1.5: only the sharer grants");
+        assert!(
+            self.compared || grants.is_empty(),
+            "1.5: not to whom nobody vouches for"
+        );
         if session.mode().is_some() {
             let yes = match terms.kind {
                 Kind::Attended => self.allowed.is_some(),
@@ -337,6 +358,22 @@ fn command(role: Role, phase: Phase, random: &mut StdRng) -> Command {
         Command::Stay,
         Command::Media(Body::KeyFrameRequest(schema::KeyFrameRequest {})),
         Command::Media(Body::CursorPosition(schema::CursorPosition { x: 1, y: 2 })),
+        Command::AskHandover("4060-r0gx".parse().expect("a code")),
+        Command::AllowHandover,
+        Command::HandoverFailed,
+        Command::HandedOver,
+        Command::Grant {
+            grants: Grants::both(Matter::Clipboard),
+            on: true,
+        },
+        Command::Grant {
+            grants: Grants::of(Matter::Files, Way::ToSharer),
+            on: true,
+        },
+        Command::Grant {
+            grants: Grants::of(Matter::Clipboard, Way::ToHelper),
+            on: false,
+        },
     ];
     let likely: &[Command] = match (phase, role) {
         (Phase::Trust, Role::Helper) => &any[0..2],
@@ -347,6 +384,8 @@ fn command(role: Role, phase: Phase, random: &mut StdRng) -> Command {
             any[11].clone(),
             any[14].clone(),
             any[16].clone(),
+            any[24].clone(),
+            any[26].clone(),
         ],
         (Phase::Active, Role::Sharer) => &[
             any[3].clone(),
@@ -354,6 +393,8 @@ fn command(role: Role, phase: Phase, random: &mut StdRng) -> Command {
             any[15].clone(),
             any[16].clone(),
             any[19].clone(),
+            any[24].clone(),
+            any[25].clone(),
         ],
         (Phase::Ending, _) => &any[20..22],
         _ => &[],
@@ -377,7 +418,7 @@ fn command(role: Role, phase: Phase, random: &mut StdRng) -> Command {
 /// Anything that a program could say, honest or not.
 fn body(random: &mut StdRng, nonce: &Nonce) -> Body {
     let mode = random.random_range(0..3);
-    match random.random_range(0..22u32) {
+    match random.random_range(0..27u32) {
         0 => Body::NonceReveal(schema::NonceReveal {
             nonce: bytes::Bytes::copy_from_slice(nonce.as_bytes()),
         }),
@@ -435,11 +476,35 @@ fn body(random: &mut StdRng, nonce: &Nonce) -> Body {
             deadline_ms: random.random(),
         }),
         20 => Body::GoOn(schema::GoOn {}),
+        21 => Body::HandoverRequest(schema::HandoverRequest {
+            number: random.random_range(0..3),
+            code: ["4060r0gx", "4060"][random.random_range(0..2)].to_owned(),
+        }),
+        22 => Body::HandoverAnswer(schema::HandoverAnswer {
+            allow: random.random(),
+            number: random.random_range(0..3),
+        }),
+        23 => Body::HandoverFailed(schema::HandoverFailed {}),
+        24 => Body::Grants(grants(random)),
+        25 => Body::GrantRequest(schema::GrantRequest {
+            number: random.random_range(0..3),
+            grants: Some(grants(random)),
+            gives_back: random.random(),
+        }),
         _ if random.random_bool(0.05) => Body::Ended(schema::Ended {
             reason: random.random_range(0..26),
             chat_sent: random.random_range(0..3),
         }),
         _ => media(random),
+    }
+}
+
+fn grants(random: &mut StdRng) -> schema::Grants {
+    schema::Grants {
+        clipboard_to_helper: random.random(),
+        clipboard_to_sharer: random.random(),
+        files_to_helper: random.random(),
+        files_to_sharer: random.random(),
     }
 }
 

@@ -110,6 +110,9 @@ impl Watched {
             | Event::RelayBack { .. }
             | Event::Session(_)
             | Event::ChatWanted
+            | Event::Exchange(_)
+            | Event::Device { .. }
+            | Event::Notification(_)
             | Event::NotPossible { .. } => {}
         }
     }

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use prost::Message as _;
 use remora_proto::{
-    code::Code,
     identity::Role,
     session::{Command, Event as SessionEvent},
     wire::message::{
@@ -22,16 +21,20 @@ use tokio::sync::mpsc;
 use crate::{
     error::{Exit, Failure},
     event::{Event, Input, PathSnapshot, milliseconds},
-    ui::{Colour, FromPage, InputEvent, PageSender, Ui},
+    exchange::{Told, Wish as Exchanged},
+    link::{self, Given},
+    ui::{Colour, FromPage, InputEvent, More, PageSender, Ui},
 };
 
 /// What somebody wishes on the page.
 #[derive(Debug)]
 pub enum Wish {
-    /// The sharer typed a code.
-    Join(Code),
+    /// The sharer typed a code, or pasted a link.
+    Join(Given),
     /// For the session.
     Session(Input),
+    /// The helper wants the invitation sent again.
+    Retry,
     /// Nothing that concerns the session now.
     Nothing,
 }
@@ -43,6 +46,7 @@ pub struct Page {
     to: PageSender,
     from: mpsc::Receiver<FromPage>,
     active: bool,
+    link_host: Option<String>,
 }
 
 impl Page {
@@ -58,6 +62,7 @@ impl Page {
             to: channels.to_page,
             from: channels.from_page,
             active: false,
+            link_host: None,
         })
     }
 
@@ -66,17 +71,44 @@ impl Page {
         self.ui.url()
     }
 
+    /// Codes are shown as links to this host, too.
+    pub fn link_to(&mut self, host: String) {
+        self.link_host = Some(host);
+    }
+
     /// The code did not work.
     pub fn join_failed(&self, failure: &Failure) {
         self.to
             .event(json!({"event": "join_failed", "code": failure.code, "text": failure.line, "tries_left": failure.tries_left}));
     }
 
+    /// There is no session, and why.
+    pub fn failed(&self, failure: &Failure) {
+        self.to
+            .event(json!({"event": "failed", "code": failure.code, "text": failure.line}));
+    }
+
     /// Shows an event.
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Session(SessionEvent::Media(body)) => self.show_media(body),
-            Event::Session(SessionEvent::Act(_)) => {}
+            // Orders are given where the password is typed, which is no browser.
+            Event::Session(SessionEvent::Act(_) | SessionEvent::Elevated(_)) => {}
+            Event::Code { code, .. } => {
+                let mut event = event.to_json();
+                if let Some(host) = &self.link_host {
+                    event["link"] = link::link(host, code).into();
+                }
+                self.to.event(event);
+            }
+            Event::Exchange(Told::Portrait(png)) => {
+                let picture = format!("data:image/png;base64,{}", BASE64.encode(png));
+                self.to
+                    .event(json!({"event": "picture", "picture": picture}));
+            }
+            Event::Exchange(progress @ Told::FileProgress { .. }) => {
+                self.to.transient(progress.to_json())
+            }
             Event::Session(SessionEvent::Started { .. }) => {
                 self.active = true;
                 self.to.event(event.to_json());
@@ -122,6 +154,41 @@ impl Page {
         }
     }
 
+    /// Another session is in front; what there was goes on behind it.
+    pub fn bring_forward(&mut self) {
+        self.active = false;
+        self.to.event(json!({"event": "handover_joined"}));
+    }
+
+    /// Nothing has come of it.
+    pub fn bring_back(&mut self) {
+        self.active = true;
+        self.to.event(json!({"event": "handover_over"}));
+    }
+
+    /// Something happened in the session behind.
+    pub fn show_behind(&self, event: &Event) {
+        if !matches!(
+            event,
+            Event::Session(SessionEvent::Media(_) | SessionEvent::Act(_))
+        ) {
+            self.to
+                .event(json!({"event": "behind", "told": event.to_json()}));
+        }
+    }
+
+    /// What this person says and asks for is on the page, wherever it was typed.
+    pub fn sent(&self, input: &Input) {
+        let asked = |what: More| json!({"event": "you", "did": "ask_more", "what": what.name()});
+        self.to.event(match input {
+            Input::Session(Command::Chat(text)) => json!({"event": "chat_sent", "text": text}),
+            Input::Session(Command::AskElevation) => asked(More::Elevation),
+            Input::Session(Command::AskRestart) => asked(More::Restart),
+            Input::Session(Command::AskHandover(_)) => asked(More::Handover),
+            _ => return,
+        });
+    }
+
     /// A frame, or a cursor's shape, as the sharer sent it.
     pub fn stream(&self, bytes: Bytes) {
         stream(&self.to, bytes);
@@ -150,20 +217,34 @@ impl Page {
 
     fn meaning(&self, wish: FromPage) -> Wish {
         let command = match wish {
-            FromPage::Join { code } => return Wish::Join(code),
+            FromPage::Join { given } => return Wish::Join(given),
             FromPage::NewCode => return Wish::Session(Input::NewCode),
+            FromPage::Retry => return Wish::Retry,
             FromPage::Ask { mode } => Command::AskMode(mode),
             FromPage::Allow { mode } => Command::Allow(mode),
             FromPage::Decline => Command::Decline,
             FromPage::Words { same } => Command::SasChecked(same),
-            FromPage::Chat { text } => {
-                self.to.event(json!({"event": "chat_sent", "text": text}));
-                Command::Chat(text)
+            FromPage::Chat { text } => Command::Chat(text),
+            FromPage::Grant { grants, on } => Command::Grant { grants, on },
+            FromPage::File { wish } => return Wish::Session(Input::Exchange(wish)),
+            FromPage::Copy { text } => {
+                return Wish::Session(Input::Exchange(Exchanged::Copy(text.into())));
             }
+            FromPage::Paste => return Wish::Session(Input::Exchange(Exchanged::Paste)),
             FromPage::Drop => Command::DropMode,
             FromPage::Pause => Command::Pause(true),
             FromPage::Resume => Command::Pause(false),
+            FromPage::Elevate => Command::AskElevation,
+            FromPage::Release => Command::ReleaseElevation,
+            FromPage::Restart => Command::AskRestart,
+            FromPage::HandOver { code } => Command::AskHandover(code),
+            FromPage::AllowMore(More::Elevation) => Command::AllowElevation,
+            FromPage::AllowMore(More::Restart) => Command::AllowRestart,
+            FromPage::AllowMore(More::Handover) => Command::AllowHandover,
+            FromPage::Continue => Command::GoOn,
             FromPage::Leave => Command::Leave,
+            FromPage::ConfirmLeave => Command::ConfirmLeave,
+            FromPage::Stay => Command::Stay,
             FromPage::Choose(_) | FromPage::Gone => return Wish::Nothing,
             // The rest is about the picture, and there is none.
             _ if !self.active => return Wish::Nothing,

@@ -3,13 +3,17 @@
 use remora_proto::{
     code::{Code, InvalidCode},
     identity::Role,
-    session::Mode,
+    session::{Grants, Matter, Mode, Way},
     wire::message::MAX_CHAT_TEXT_BYTES,
 };
 use serde::Deserialize;
 
+use crate::{exchange::Wish, link::Given};
+
 /// A message of a page: the longest chat, escaped.
 pub(super) const MAX_MESSAGE_BYTES: usize = 8 * MAX_CHAT_TEXT_BYTES;
+/// What a page copies for the other side: a message of it is no longer than a chat.
+const MAX_COPIED_BYTES: usize = MAX_CHAT_TEXT_BYTES;
 /// A pasted paragraph; longer ones come in several.
 const MAX_TEXT_BYTES: usize = 4_096;
 /// A frame's worth of a fast pen.
@@ -33,13 +37,15 @@ pub struct Colour(pub [u8; 3]);
 pub enum FromPage {
     /// The role was chosen on the page; only when [`super::Ui::open`] got none.
     Choose(Role),
-    /// Sharer: tries a code.
+    /// Sharer: tries a code, or that of a link.
     Join {
         /// As typed, parsed.
-        code: Code,
+        given: Given,
     },
     /// Helper: draws another code.
     NewCode,
+    /// Helper: has the invitation sent to the device again.
+    Retry,
     /// Helper: asks for a mode.
     Ask {
         /// Which.
@@ -62,14 +68,52 @@ pub enum FromPage {
         /// 1 byte to [`MAX_CHAT_TEXT_BYTES`].
         text: String,
     },
+    /// Sharer: grants these, or takes them back. Helper: asks for them, or gives them back.
+    Grant {
+        /// What.
+        grants: Grants,
+        /// Or off.
+        on: bool,
+    },
+    /// Either: accepts, declines or takes back a file.
+    File {
+        /// Which, and what of it.
+        wish: Wish,
+    },
+    /// Either: has this text on the clipboard.
+    Copy {
+        /// At most `MAX_COPIED_BYTES`; more is for the clipboard of a display.
+        text: String,
+    },
+    /// Either: wants the other's.
+    Paste,
     /// Helper: gives control back. Sharer: takes it back.
     Drop,
     /// Sharer: shows nothing until [`Self::Resume`].
     Pause,
     /// Sharer: goes on.
     Resume,
+    /// Helper: asks for an administrator's rights.
+    Elevate,
+    /// Either: ends them.
+    Release,
+    /// Helper: asks to restart the sharer's computer.
+    Restart,
+    /// Helper: asks the sharer to go on with the helper who shows this code.
+    HandOver {
+        /// As typed, parsed.
+        code: Code,
+    },
+    /// Sharer: allows what takes more than a mode, if it is what is asked.
+    AllowMore(More),
+    /// Whoever is asked: the session is to go on.
+    Continue,
     /// Either: ends the session.
     Leave,
+    /// Sharer, warned: leaves all the same.
+    ConfirmLeave,
+    /// Sharer, warned: stays.
+    Stay,
     /// Shows this source.
     Select {
         /// Its id in the `screen` event.
@@ -112,6 +156,29 @@ pub enum FromPage {
     Ready,
     /// The last page has been closed or has lost its connection; everything it held down was released.
     Gone,
+}
+
+/// What takes more than a mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum More {
+    /// An administrator's rights.
+    Elevation,
+    /// A restart.
+    Restart,
+    /// Another helper.
+    Handover,
+}
+
+impl More {
+    /// For the page.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Elevation => "elevation",
+            Self::Restart => "restart",
+            Self::Handover => "handover",
+        }
+    }
 }
 
 /// Keys and pointer.
@@ -174,6 +241,28 @@ enum WireMode {
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
+enum WireMatter {
+    Clipboard,
+    Files,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WireWay {
+    ToHelper,
+    ToSharer,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WireAnswer {
+    Accept,
+    Decline,
+    Withdraw,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum WireRole {
     Helper,
     Sharer,
@@ -189,6 +278,7 @@ enum Wire {
         code: String,
     },
     NewCode,
+    Retry,
     Ask {
         mode: WireMode,
     },
@@ -202,10 +292,35 @@ enum Wire {
     Chat {
         text: String,
     },
+    Grant {
+        matter: WireMatter,
+        way: WireWay,
+        on: bool,
+    },
+    File {
+        number: u32,
+        answer: WireAnswer,
+    },
+    Copy {
+        text: String,
+    },
+    Paste,
     Drop,
     Pause,
     Resume,
+    Elevate,
+    Release,
+    Restart,
+    HandOver {
+        code: String,
+    },
+    AllowMore {
+        what: More,
+    },
+    Continue,
     Leave,
+    ConfirmLeave,
+    Stay,
     Select {
         source: u16,
     },
@@ -319,9 +434,10 @@ impl FromPage {
         Ok(match serde_json::from_str(text)? {
             Wire::Choose { role } => Self::Choose(role.into()),
             Wire::Join { code } => Self::Join {
-                code: code.parse()?,
+                given: code.parse()?,
             },
             Wire::NewCode => Self::NewCode,
+            Wire::Retry => Self::Retry,
             Wire::Ask { mode } => Self::Ask { mode: mode.into() },
             Wire::Allow { mode } => Self::Allow { mode: mode.into() },
             Wire::Decline => Self::Decline,
@@ -330,10 +446,46 @@ impl FromPage {
                 let fits = text.len() <= MAX_CHAT_TEXT_BYTES && !text.trim().is_empty();
                 within(fits, "chat", Self::Chat { text })?
             }
+            Wire::Grant { matter, way, on } => {
+                let matter = match matter {
+                    WireMatter::Clipboard => Matter::Clipboard,
+                    WireMatter::Files => Matter::Files,
+                };
+                let way = match way {
+                    WireWay::ToHelper => Way::ToHelper,
+                    WireWay::ToSharer => Way::ToSharer,
+                };
+                let grants = Grants::of(matter, way);
+                Self::Grant { grants, on }
+            }
+            Wire::File { number, answer } => {
+                let wish = match answer {
+                    WireAnswer::Accept => Wish::Accept(number),
+                    WireAnswer::Decline => Wish::Decline(number),
+                    WireAnswer::Withdraw => Wish::Withdraw(number),
+                };
+                Self::File { wish }
+            }
+            Wire::Copy { text } => {
+                let fits = text.len() <= MAX_COPIED_BYTES;
+                within(fits, "copy", Self::Copy { text })?
+            }
+            Wire::Paste => Self::Paste,
             Wire::Drop => Self::Drop,
             Wire::Pause => Self::Pause,
             Wire::Resume => Self::Resume,
+            Wire::Elevate => Self::Elevate,
+            Wire::Release => Self::Release,
+            Wire::Restart => Self::Restart,
+            // No failed join of this page's own: what the page lets through is one.
+            Wire::HandOver { code } => Self::HandOver {
+                code: code.parse().map_err(|_| Invalid::Limit("code"))?,
+            },
+            Wire::AllowMore { what } => Self::AllowMore(what),
+            Wire::Continue => Self::Continue,
             Wire::Leave => Self::Leave,
+            Wire::ConfirmLeave => Self::ConfirmLeave,
+            Wire::Stay => Self::Stay,
             Wire::Select { source } => Self::Select { source },
             Wire::Pointer {
                 x,
@@ -391,15 +543,31 @@ impl FromPage {
 
 #[cfg(test)]
 mod tests {
+    use remora_proto::session::Entry;
+
     use super::*;
 
     #[test]
     fn messages_are_what_they_say() {
         let parse = |text: &str| FromPage::parse(text).expect(text);
-        let code = "4060-r0gx".parse().expect("a code");
         assert_eq!(
             parse(r#"{"type":"join","code":"4O6O ROGX"}"#),
-            FromPage::Join { code }
+            FromPage::Join {
+                given: "4060r0gx".parse().expect("a code")
+            }
+        );
+        let link = parse(r#"{"type":"join","code":"https://help.example.org/j#4060r0gx"}"#);
+        assert!(matches!(link, FromPage::Join { given } if given.entry == Entry::Link));
+        let grants = Grants::of(Matter::Clipboard, Way::ToHelper);
+        assert_eq!(
+            parse(r#"{"type":"grant","matter":"clipboard","way":"to_helper","on":true}"#),
+            FromPage::Grant { grants, on: true }
+        );
+        assert_eq!(
+            parse(r#"{"type":"file","number":3,"answer":"accept"}"#),
+            FromPage::File {
+                wish: Wish::Accept(3)
+            }
         );
         assert_eq!(
             parse(r#"{"type":"ask","mode":"control"}"#),

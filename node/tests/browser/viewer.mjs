@@ -316,6 +316,33 @@ test('laser pointer and pen work without control and send no input', async () =>
   await close();
 });
 
+test('who it is can be seen throughout, and clipboard and files be asked for', async () => {
+  const { node, page, close } = await session();
+  const who = page.getByRole('button', { name: 'Maria Lopez' });
+  await who.click();
+  for (const text of ['Accountant', 'contoso.com']) await page.getByText(text, { exact: true }).first().waitFor();
+  node.event('mode_changed', { mode: 'control', by: 'sharer' });
+  await page.keyboard.press('Escape');
+  await who.click();
+  await page.getByText('Accountant', { exact: true }).first().waitFor();
+  await page.keyboard.press('Escape');
+  await page.getByRole('button', { name: 'Clipboard and files' }).click();
+  await page.getByRole('button', { name: 'Ask: to you' }).first().click();
+  await node.wish(/^Grant \{ grants: \{\(Clipboard, ToHelper\)\}, on: true \}$/);
+  node.event('granted', { granted: ['clipboard_to_helper', 'files_to_helper'] });
+  node.event('clipboard_offered', { bytes: 5 });
+  await page.getByRole('button', { name: 'copied' }).last().click();
+  await node.wish('Paste');
+  node.event('clipboard', { text: 'hello' });
+  await page.getByLabel('What the other person copied').waitFor();
+  node.event('file_offered', { direction: 'in', number: 1, name: 'report.pdf', bytes: 1000, sha256: '00' });
+  await page.getByRole('button', { name: 'Accept' }).click();
+  await node.wish('File { wish: Accept(1) }');
+  node.event('file_over', { direction: 'in', number: 1, name: 'report.pdf', bytes: 1000, code: 'FILE_RECEIVED', path: '/tmp/report.pdf' });
+  await page.getByText('Received. /tmp/report.pdf').waitFor();
+  await close();
+});
+
 test('monitors, chat, control and their states', async () => {
   const sources = [{ id: 1, name: 'eDP-1', kind: 'monitor', width: 1920, height: 1080 }, { id: 2, name: 'HDMI-1', kind: 'monitor', width: 2560, height: 1440 }];
   const site = await session({ sources });

@@ -15,7 +15,7 @@ use remora_proto::{
     path::candidate::Named,
     random::Random,
     sas::Nonce,
-    session::{Command, Event, Mode, Platform, SecurePrompt, Session, Setup, Terms, Transmit},
+    session::{Command, Event, Grants, Matter, Mode, Platform, SecurePrompt, Session, Setup, Terms, Transmit, Way},
     wire::message::session::{self as schema, control::Body},
 };
 use remora_proto_fuzz::Script;
@@ -55,6 +55,7 @@ fuzz_target!(|data: &[u8]| {
                 elevates: true,
                 shields: true,
                 restarts: true,
+                power_key: true,
             },
             ..Terms::default()
         },
@@ -66,7 +67,7 @@ fuzz_target!(|data: &[u8]| {
         if script.is_empty() {
             break;
         }
-        match script.byte() % 20 {
+        match script.byte() % 21 {
             0 => watch.command(Command::AskMode(mode(script.byte())), now),
             1 => watch.command(Command::Allow(mode(script.byte())), now),
             2 => watch.command(Command::Decline, now),
@@ -113,6 +114,11 @@ fuzz_target!(|data: &[u8]| {
             18 => {
                 watch.session.handle_kill(now).ok();
             }
+            19 => {
+                let (matter, way) = (matter(script.byte()), way(script.byte()));
+                let (grants, on) = (Grants::of(matter, way), script.flag());
+                watch.command(Command::Grant { grants, on }, now);
+            }
             _ => {
                 if let Some(deadline) = watch.session.poll_timeout() {
                     now = now.max(deadline);
@@ -129,7 +135,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn person(byte: u8) -> Command {
-    match byte % 12 {
+    match byte % 17 {
         0 => Command::CaptureUp,
         1 => Command::CaptureFailed,
         2 => Command::Pause(true),
@@ -141,7 +147,27 @@ fn person(byte: u8) -> Command {
         8 => Command::AllowRestart,
         9 => Command::GoOn,
         10 => Command::ConfirmLeave,
+        11 => Command::AllowHandover,
+        12 => Command::HandoverFailed,
+        13 => Command::HandedOver,
+        14 => Command::PowerKey { long: true },
         _ => Command::Stay,
+    }
+}
+
+fn matter(byte: u8) -> Matter {
+    if byte & 1 == 0 {
+        Matter::Clipboard
+    } else {
+        Matter::Files
+    }
+}
+
+fn way(byte: u8) -> Way {
+    if byte & 1 == 0 {
+        Way::ToHelper
+    } else {
+        Way::ToSharer
     }
 }
 
@@ -162,6 +188,8 @@ struct Watch {
     trusted: bool,
     said_end: bool,
     ended: bool,
+    /// This side's person has said that the words are the same.
+    compared: bool,
     chat_sent: u64,
     chat_seen: u64,
 }
@@ -175,6 +203,7 @@ impl Watch {
             trusted: false,
             said_end: false,
             ended: false,
+            compared: false,
             chat_sent: 0,
             chat_seen: 0,
         };
@@ -184,12 +213,16 @@ impl Watch {
 
     fn command(&mut self, command: Command, now: Instant) {
         let before = self.session.mode();
+        let compares = matches!(command, Command::SasChecked(true));
         let allow = match &command {
             Command::Allow(mode) => Some(*mode),
             _ => None,
         };
         match self.session.handle_command(command, now) {
-            Ok(()) => self.granted = self.granted.max(allow),
+            Ok(()) => {
+                self.granted = self.granted.max(allow);
+                self.compared |= compares;
+            }
             Err(_) => self.assert_unchanged(before),
         }
     }
@@ -298,6 +331,10 @@ impl Watch {
                 | Event::ElevationReleased
                 | Event::RestartPrompt { .. }
                 | Event::RestartDeclined
+                | Event::HandoverPrompt { .. }
+                | Event::HandingOver { .. }
+                | Event::HandoverDeclined
+                | Event::HandoverFailed
                 | Event::Paused(_)
                 | Event::Covered(_)
                 | Event::Shield { .. }
@@ -308,6 +345,10 @@ impl Watch {
                 | Event::Interrupted { .. }
                 | Event::Resumed { .. }
                 | Event::Act(_)
+                | Event::Granted(_)
+                | Event::GrantWanted(_)
+                | Event::Exchange(_)
+                | Event::Elevated(_)
                 | Event::Media(_) => assert!(self.trusted),
             }
         }
@@ -318,5 +359,8 @@ impl Watch {
             );
         }
         assert!(self.session.mode() <= self.granted);
+        // Off at the start, and at the end; nobody vouches for this helper.
+        let grants = self.session.rights().grants;
+        assert!(grants.is_empty() || (self.session.mode().is_some() && (self.role == Role::Helper || self.compared)));
     }
 }

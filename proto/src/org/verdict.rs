@@ -25,7 +25,7 @@ use super::{
 use crate::{
     id::NodeId,
     identity::{Introduction, Role},
-    session::{EndReason, Mode},
+    session::{EndReason, Entry, Mode},
 };
 
 /// What is to be thought of the other side.
@@ -35,7 +35,7 @@ pub struct Verdict {
     pub verified: bool,
     /// What the helper may do with this sharer.
     pub permissions: Permissions,
-    /// Why that is nothing.
+    /// Why that is nothing, or less than could be.
     pub limit: Option<Limit>,
     /// What this side's person should know; nothing of it is in the way.
     pub warnings: Vec<Warning>,
@@ -45,7 +45,7 @@ pub struct Verdict {
     pub multi_user: bool,
 }
 
-/// Why a helper may do nothing here, although there is no doubt who it is.
+/// Why a helper may do nothing here, or not all, although there is no doubt who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// The organisation has not switched help on.
@@ -56,6 +56,8 @@ pub enum Limit {
     NoPermission,
     /// Not with this sharer, nor at this device.
     OutOfScope,
+    /// The sharer came by a link.
+    Link,
 }
 
 /// What a person should know.
@@ -115,6 +117,7 @@ impl Limit {
             Self::PolicyExpired => "POLICY_EXPIRED",
             Self::NoPermission => "NO_PERMISSION",
             Self::OutOfScope => "OUT_OF_SCOPE",
+            Self::Link => "LINK",
         }
     }
 }
@@ -128,6 +131,7 @@ impl fmt::Display for Limit {
             Self::OutOfScope => {
                 "this person and device are not among those that the helper may help"
             }
+            Self::Link => "who comes by a link shows the screen and no more; a code allows control",
         })
     }
 }
@@ -174,6 +178,19 @@ impl Verdict {
             Some(Mode::Control)
         } else {
             self.permissions.has(Permission::View).then_some(Mode::View)
+        }
+    }
+
+    /// The same for people who came together so: by a link, the helper sees and no more (guide, E-6).
+    #[must_use]
+    pub fn by(self, entry: Entry) -> Self {
+        if entry != Entry::Link || !self.permissions.has(Permission::Control) {
+            return self;
+        }
+        Self {
+            permissions: self.permissions.and(Permissions::GUEST),
+            limit: Some(Limit::Link),
+            ..self
         }
     }
 

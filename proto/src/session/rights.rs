@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Durations, Mode, Refusal, SecurePrompt, Setup};
+use super::{Durations, Grants, Matter, Mode, Refusal, SecurePrompt, Setup};
 use crate::org::{
     permission::Permission,
     setting::{Setting, Settings},
@@ -34,7 +34,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    fn cap(self) -> Mode {
+    pub(super) fn cap(self) -> Mode {
         match self {
             Self::Link => Mode::View,
             Self::Code | Self::Notify | Self::Request => Mode::Control,
@@ -63,6 +63,8 @@ pub struct Platform {
     pub shields: bool,
     /// Come back into the session after a restart.
     pub restarts: bool,
+    /// Press its own power key.
+    pub power_key: bool,
 }
 
 impl Default for Platform {
@@ -72,6 +74,7 @@ impl Default for Platform {
             elevates: false,
             shields: false,
             restarts: false,
+            power_key: false,
         }
     }
 }
@@ -90,10 +93,16 @@ pub struct Terms {
     pub restart_forbidden: bool,
     /// Policy: nothing is written.
     pub chat_blocked: bool,
+    /// Policy: no clipboard, whatever the sharer grants.
+    pub clipboard_blocked: bool,
+    /// Policy: no files, whatever the sharer grants.
+    pub files_blocked: bool,
     /// Policy: who is ended by an administrator after an administrator's rights were used is signed out.
     pub sign_out_on_kill: bool,
     /// Several people use the device at once: no restarts (guide, E-13).
     pub multi_user: bool,
+    /// An earlier helper, who handed over to this one, had an administrator's rights: leaving means what it did then.
+    pub elevated_before: bool,
     /// Policy, of unattended sessions.
     pub local_end: LocalEnd,
     /// Policy: where nobody is signed in, nobody is waited for.
@@ -115,8 +124,11 @@ impl Default for Terms {
             elevation_blocked: false,
             restart_forbidden: false,
             chat_blocked: false,
+            clipboard_blocked: false,
+            files_blocked: false,
             sign_out_on_kill: false,
             multi_user: false,
+            elevated_before: false,
             local_end: LocalEnd::default(),
             skip_wait: false,
             nobody_there: false,
@@ -188,6 +200,8 @@ impl Terms {
             elevation_blocked: self.elevation_blocked || is_on(Setting::BlockElevation),
             restart_forbidden: self.restart_forbidden || is_on(Setting::BlockRestart),
             chat_blocked: self.chat_blocked || is_on(Setting::BlockChat),
+            clipboard_blocked: self.clipboard_blocked || is_on(Setting::BlockClipboard),
+            files_blocked: self.files_blocked || is_on(Setting::BlockFiles),
             sign_out_on_kill: self.sign_out_on_kill || is_on(Setting::SignOutOnKill),
             local_end: match is_on(Setting::UnattendedReclaim) {
                 true => LocalEnd::Reclaim,
@@ -204,6 +218,16 @@ impl Terms {
         match self.chat_blocked {
             true => Err(Refusal::ChatBlocked),
             false => Ok(()),
+        }
+    }
+
+    /// What an organisation has set. Who came by a link sees the screen, and that is all (guide, E-6).
+    pub(super) fn may_exchange(&self, matter: Matter) -> Result<(), Refusal> {
+        match (matter, self.entry) {
+            (_, Entry::Link) => Err(Refusal::ModeNotPermitted),
+            (Matter::Clipboard, _) if self.clipboard_blocked => Err(Refusal::ClipboardBlocked),
+            (Matter::Files, _) if self.files_blocked => Err(Refusal::FilesBlocked),
+            (Matter::Clipboard | Matter::Files, _) => Ok(()),
         }
     }
 
@@ -234,7 +258,8 @@ fn limited(durations: &Durations, settings: &Settings) -> Durations {
         ours.into_iter().chain(theirs).min()
     };
     Durations {
-        consent: time(Setting::ConsentSeconds),
+        // An invitation's time has begun when it was shown.
+        consent: durations.consent.min(time(Setting::ConsentSeconds)),
         unattended: time(Setting::UnattendedSeconds),
         freeze: time(Setting::FreezeSeconds),
         reconfirm: limit(durations.reconfirm, Setting::ReconfirmSeconds),
@@ -253,10 +278,16 @@ pub struct Rights {
     pub paused: bool,
     /// Nothing is heard of the helper.
     pub interrupted: bool,
+    /// The sharer is asked for something on the sharer's screen, which the helper must not answer by a key.
+    pub asked: bool,
     /// The sharer's system asks for something that must not be seen.
     pub prompt: Option<SecurePrompt>,
+    /// The helper has an administrator's rights.
+    pub elevated: bool,
     /// Until then neither side's input counts.
     pub frozen_until: Option<Instant>,
+    /// What else may leave either computer just now: nothing while the session is halted.
+    pub grants: Grants,
 }
 
 impl Rights {
@@ -278,6 +309,8 @@ impl Rights {
             Some("PAUSED")
         } else if self.interrupted {
             Some("INTERRUPTED")
+        } else if self.asked {
+            Some("ASKED")
         } else if self.frozen_until.is_some() {
             Some("INPUT_FROZEN")
         } else if self.prompt.is_some_and(|prompt| !prompt.takes_keys) {

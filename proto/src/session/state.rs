@@ -1,6 +1,6 @@
 //! Where a session is: one main state, and beside it what is told apart while people look (SESSION.md §1.3).
 
-use super::{EndReason, Mode};
+use super::{EndReason, Grants, Mode};
 
 /// A main state, with what only it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,12 @@ pub(super) struct Live {
     pub(super) prompt: Option<SecurePrompt>,
     /// Somebody has to say that the session is to go on.
     pub(super) check: Option<Check>,
+    /// The sharer is on its way to another helper.
+    pub(super) handing_over: bool,
+    /// What else may leave either computer.
+    pub(super) grants: Grants,
+    /// Sharer: what the helper has asked for of that, and did not get.
+    pub(super) wanted: Grants,
 }
 
 /// Why a session is INTERRUPTED.
@@ -86,6 +92,7 @@ pub(super) enum Before {
 pub(super) enum Ask {
     Control,
     Restart,
+    Handover,
 }
 
 /// Region: may the helper run programs with an administrator's rights?
@@ -150,7 +157,15 @@ impl Live {
             pause: Pause::Live,
             prompt: None,
             check: None,
+            handing_over: false,
+            grants: Grants::NONE,
+            wanted: Grants::NONE,
         }
+    }
+
+    /// Only the sharer may answer what stands on the sharer's screen now.
+    pub(super) fn is_sharers_to_answer(&self) -> bool {
+        self.ask.is_some() || self.elevation == Elevation::Asked || self.handing_over
     }
 
     /// What covers the screen; not while the helper may see to it (row 24).

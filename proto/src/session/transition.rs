@@ -11,8 +11,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Act, Cause, Check, Elevation, EndReason, Event, Kind, LocalEnd, Method, Mode, Pause, Refusal,
-    SasState, Session, Shield, T_CONSENT,
+    Act, Cause, Check, Elevation, EndReason, Entry, Event, Grants, Kind, LocalEnd, Matter, Method,
+    Mode, Pause, Refusal, SasState, Session, Shield, T_CONSENT,
     state::{Ask, Before, Live, State as S},
     timers::Timer as T,
     word::{
@@ -21,6 +21,7 @@ use super::{
     },
 };
 use crate::{
+    code::Code,
     id::Side,
     identity::Role::{self, Helper, Sharer},
     sas::{Nonce, Words},
@@ -54,6 +55,7 @@ impl Session {
             (S::Ending(live, before), what) => return self.meanwhile(live, before, what, now),
 
             // ---- 9, 10: JOINING ----
+            (S::Joining, Says(Sharer, W::ByLink)) if me == Helper => self.by_link(),
             (S::Joining, Says(who, W::Reveal(nonce))) if who != me => self.row_9(&nonce, now),
             (S::Joining, Due(T::Join)) => self.end(EndReason::JoinTimeout, now), // 10
 
@@ -118,7 +120,7 @@ impl Session {
 
             // ---- 20: ACTIVE.VIEW, more is asked for ----
             (S::Active(live), Says(Helper, W::AskMode(Mode::Control)))
-                if live.mode == Mode::View && live.ask.is_none() =>
+                if live.mode == Mode::View && live.ask.is_none() && !live.handing_over =>
             {
                 return self.row_20(now);
             }
@@ -175,7 +177,9 @@ impl Session {
 
             // ---- 23: elevation ----
             (S::Active(live), Says(Helper, W::AskElevation))
-                if live.mode == Mode::Control && live.elevation == Elevation::None =>
+                if live.mode == Mode::Control
+                    && live.elevation == Elevation::None
+                    && !live.handing_over =>
             {
                 return self.row_23(now);
             }
@@ -202,6 +206,15 @@ impl Session {
                 if live.waits_for(question) =>
             {
                 self.refused(question, why);
+            }
+
+            // What passes between the helper and the broker; the sharer sees what the broker says, too.
+            (S::Active(live), Says(who, W::Elevated(body)))
+                if live.elevation == Elevation::Granted =>
+            {
+                if who != me || who == Sharer {
+                    self.events.push_back(Event::Elevated(body));
+                }
             }
 
             // ---- 24: a secure prompt ----
@@ -255,10 +268,10 @@ impl Session {
             }
 
             // ---- 28, 29: the sharer leaves ----
-            (S::Active(live), Says(Sharer, W::Leave)) if self.receipt.elevated => {
+            (S::Active(live), Says(Sharer, W::Leave)) if self.was_elevated() => {
                 self.warn(live, Before::Active, true); // 29
             }
-            (S::Interrupted(live, cause), Says(Sharer, W::Leave)) if self.receipt.elevated => {
+            (S::Interrupted(live, cause), Says(Sharer, W::Leave)) if self.was_elevated() => {
                 self.warn(live, Before::Interrupted(cause), true); // 29
             }
             (S::Starting { .. } | S::Active(_) | S::Interrupted(..), Says(Sharer, W::Leave)) => {
@@ -296,7 +309,7 @@ impl Session {
 
             // ---- 36: restart ----
             (S::Active(live), Says(Helper, W::AskRestart))
-                if live.mode == Mode::Control && live.ask.is_none() =>
+                if live.mode == Mode::Control && live.ask.is_none() && !live.handing_over =>
             {
                 return self.row_36(live, now);
             }
@@ -319,6 +332,46 @@ impl Session {
             (S::Active(_), Due(T::RestartAnswer)) => {
                 self.answered(Ask::Restart);
                 self.events.push_back(Event::RestartDeclined);
+            }
+
+            // ---- hand-over: no row of SESSION.md; the helper names another one's code, and the sharer decides ----
+            (S::Active(live), Says(Helper, W::AskHandover(code)))
+                if attended && live.ask.is_none() && !live.handing_over =>
+            {
+                self.asked_to_hand_over(code, now);
+            }
+            (S::Active(live), Says(Sharer, W::AllowHandover))
+                if live.ask == Some(Ask::Handover) =>
+            {
+                let code = self.next_code.take();
+                self.answered(Ask::Handover);
+                self.change(|live| live.handing_over = true);
+                self.events.push_back(Event::HandingOver { code });
+            }
+            (S::Active(live) | S::Interrupted(live, _), Says(Sharer, W::DeclineHandover))
+                if live.ask == Some(Ask::Handover) =>
+            {
+                self.answered(Ask::Handover);
+                self.events.push_back(Event::HandoverDeclined);
+            }
+            (S::Active(_), Due(T::HandoverAnswer)) if me == Sharer => {
+                return self.say(W::DeclineHandover, now);
+            }
+            (S::Active(_), Due(T::HandoverAnswer)) => {
+                self.answered(Ask::Handover);
+                self.events.push_back(Event::HandoverDeclined);
+            }
+            // As long as the other session has not started, this one is as it was.
+            (S::Active(live) | S::Interrupted(live, _), Says(Sharer, W::HandoverFailed))
+                if live.handing_over =>
+            {
+                self.change(|live| live.handing_over = false);
+                self.events.push_back(Event::HandoverFailed);
+            }
+            (S::Active(live) | S::Interrupted(live, _), Says(Sharer, W::HandedOver))
+                if live.handing_over =>
+            {
+                self.end(EndReason::HandedOver, now);
             }
 
             // ---- 37: is it to go on? ----
@@ -358,6 +411,36 @@ impl Session {
             }
             (S::Flushing { reason, .. }, Says(who, W::Leave)) if who == me => {
                 self.finish(reason, now);
+            }
+
+            // ---- a key that no keyboard has (guide, D-9) ----
+            (S::Active(live), Says(Helper, W::PowerKey { long })) if live.mode == Mode::Control => {
+                if self.is_sharer() {
+                    return self.power_key(long);
+                }
+            }
+
+            // ---- clipboard and files: each way is the sharer's to grant (§1.5) ----
+            (S::Active(live) | S::Interrupted(live, _), Says(Sharer, W::Grant(grants)))
+                if grants != live.grants =>
+            {
+                return self.grant(live, grants);
+            }
+            (S::Active(live), Says(Helper, W::AskGrant(grants))) if !live.grants.covers(grants) => {
+                return self.grant_asked(live, grants);
+            }
+            // What is granted then the sharer says.
+            (S::Active(live), Says(Helper, W::GiveBack(grants)))
+                if live.grants.without(grants) != live.grants =>
+            {
+                if self.is_sharer() {
+                    self.granted(live.grants.without(grants));
+                }
+            }
+            (S::Active(_) | S::Interrupted(..), Says(who, W::Exchange(body))) => {
+                if who != me {
+                    self.events.push_back(Event::Exchange(body));
+                }
             }
 
             // ---- the picture, once there is one ----
@@ -401,6 +484,15 @@ impl Session {
     }
 
     // ---- trust and consent ---------------------------------------------------------------
+
+    /// The sharer's machine does not go further, either (guide, E-6).
+    fn by_link(&mut self) {
+        self.terms.entry = Entry::Link;
+        self.setup.terms.entry = Entry::Link;
+        if let Ok(verdict) = &mut self.setup.verdict {
+            *verdict = verdict.clone().by(Entry::Link);
+        }
+    }
 
     fn row_9(&mut self, nonce: &[u8], now: Instant) {
         let nonce =
@@ -534,6 +626,7 @@ impl Session {
     /// What was asked is no question any more.
     fn answered(&mut self, ask: Ask) {
         self.timers.stop(&[ask.timer()]);
+        self.next_code = None;
         self.change(|live| live.ask = None);
     }
 
@@ -547,13 +640,63 @@ impl Session {
         match question {
             Question::Mode => self.answered(Ask::Control),
             Question::Restart => self.answered(Ask::Restart),
-            Question::Chat => {}
+            Question::Handover => self.answered(Ask::Handover),
+            Question::Chat | Question::Grant | Question::SystemKey => {}
             Question::Elevation => {
                 self.timers.stop(&[T::Elevation]);
                 self.change(|live| live.elevation = Elevation::None);
             }
         }
         self.events.push_back(Event::Refused(why));
+    }
+
+    // ---- clipboard and files -------------------------------------------------------------
+
+    /// Of the helper's own terms only what it must not take part in counts.
+    fn may_grant(&self, matter: Matter) -> Result<(), Refusal> {
+        self.setup.terms.may_exchange(matter)?;
+        let vouched = self.setup.verdict.as_ref().is_ok_and(|it| it.verified);
+        match self.is_sharer() && !vouched && self.receipt.sas != SasState::Verified {
+            true => Err(Refusal::Unverified),
+            false => Ok(()),
+        }
+    }
+
+    fn grant(&mut self, live: Live, grants: Grants) -> Done {
+        if self.is_sharer() {
+            for (matter, _) in grants.without(live.grants).iter() {
+                self.may_grant(matter)?;
+            }
+        }
+        let permitted = grants.only(|matter| self.may_grant(matter).is_ok());
+        self.change(|live| {
+            live.grants = permitted;
+            live.wanted = Grants::NONE;
+        });
+        self.events.push_back(Event::Granted(permitted));
+        Ok(())
+    }
+
+    fn grant_asked(&mut self, live: Live, grants: Grants) -> Done {
+        for (matter, _) in grants.iter() {
+            self.may_grant(matter)?;
+        }
+        // What is asked for again is no news.
+        let news = grants.without(live.grants).without(live.wanted);
+        if self.is_sharer() && !news.is_empty() {
+            self.change(|live| live.wanted = live.wanted | news);
+            self.events.push_back(Event::GrantWanted(news));
+        }
+        Ok(())
+    }
+
+    /// Less is granted than before, and not because the sharer said so.
+    fn granted(&mut self, grants: Grants) {
+        self.change(|live| live.grants = grants);
+        if self.is_sharer() {
+            self.tell(&W::Grant(grants));
+        }
+        self.events.push_back(Event::Granted(grants));
     }
 
     // ---- elevation, shield, restart ------------------------------------------------------
@@ -638,6 +781,18 @@ impl Session {
         }
     }
 
+    fn power_key(&mut self, long: bool) -> Done {
+        if !self.setup.terms.platform.power_key {
+            return Err(Refusal::Unsupported);
+        }
+        // As any other key.
+        if self.rights().input_refusal().is_some() {
+            return Err(NOT_LISTED);
+        }
+        self.act(Act::PowerKey { long });
+        Ok(())
+    }
+
     fn row_36(&mut self, live: Live, now: Instant) -> Done {
         if self.is_sharer() {
             self.setup.terms.may_restart()?;
@@ -654,7 +809,22 @@ impl Session {
         Ok(())
     }
 
+    fn asked_to_hand_over(&mut self, code: Code, now: Instant) {
+        self.change(|live| live.ask = Some(Ask::Handover));
+        self.timers.start(T::HandoverAnswer, now);
+        if self.is_sharer() {
+            self.next_code = Some(code);
+            let within = self.prompted(T::HandoverAnswer);
+            self.events.push_back(Event::HandoverPrompt { within });
+        }
+    }
+
     // ---- leaving, silence ----------------------------------------------------------------
+
+    /// In this session, or before it was handed over.
+    fn was_elevated(&self) -> bool {
+        self.receipt.elevated || self.setup.terms.elevated_before
+    }
 
     /// 27, 29
     fn warn(&mut self, live: Live, before: Before, signs_out: bool) {
@@ -775,7 +945,7 @@ impl Session {
 
     /// Whether the sharer is signed out then is the policy's to say.
     fn admin_ended(&mut self, now: Instant) {
-        if self.receipt.elevated && self.setup.terms.sign_out_on_kill {
+        if self.was_elevated() && self.setup.terms.sign_out_on_kill {
             self.act(Act::SignOut);
         }
         self.end(EndReason::AdminEnded, now);
@@ -810,12 +980,16 @@ impl Session {
         } else if live.elevation != Elevation::None && self.setup.may_elevate().is_err() {
             self.withdraw_elevation(); // 25
         }
+        let permitted = live.grants.only(|matter| self.may_grant(matter).is_ok());
+        if permitted != live.grants {
+            self.granted(permitted);
+        }
         // More than is permitted now cannot be allowed any more.
         let ask = self.state.live().and_then(|live| live.ask);
         let over = match ask {
             Some(Ask::Control) => self.setup.may_ask(Mode::Control).is_err(),
             Some(Ask::Restart) => self.setup.terms.may_restart().is_err(),
-            None => false,
+            Some(Ask::Handover) | None => false,
         };
         if let Some(ask) = ask.filter(|_| over && self.is_sharer()) {
             self.tell(&ask.no());
@@ -898,6 +1072,7 @@ impl Ask {
         match self {
             Self::Control => T::Upgrade,
             Self::Restart => T::RestartAnswer,
+            Self::Handover => T::HandoverAnswer,
         }
     }
 
@@ -905,6 +1080,7 @@ impl Ask {
         match self {
             Self::Control => W::DeclineMode,
             Self::Restart => W::DeclineRestart,
+            Self::Handover => W::DeclineHandover,
         }
     }
 
@@ -912,6 +1088,7 @@ impl Ask {
         match self {
             Self::Control => Event::UpgradeDeclined,
             Self::Restart => Event::RestartDeclined,
+            Self::Handover => Event::HandoverDeclined,
         }
     }
 }
@@ -926,8 +1103,9 @@ impl Live {
         match question {
             Question::Mode => self.ask == Some(Ask::Control),
             Question::Restart => self.ask == Some(Ask::Restart),
+            Question::Handover => self.ask == Some(Ask::Handover),
             Question::Elevation => self.elevation == Elevation::Asked,
-            Question::Chat => true,
+            Question::Chat | Question::Grant | Question::SystemKey => true,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What one side says and both take note of: commands and messages alike, so that one table holds for both sides.
 #![expect(
     clippy::wildcard_enum_match_arm,
-    reason = "three of many words are questions"
+    reason = "a few of many words are questions"
 )]
 
 use std::time::Duration;
@@ -9,9 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    Check, Command, EndReason, Method, Mode, Refusal, SecurePrompt, Shield, timers::Timer,
+    Check, Command, EndReason, Grants, Method, Mode, Refusal, SecurePrompt, Shield, timers::Timer,
 };
 use crate::{
+    code::Code,
     identity::Role,
     wire::message::session::{self as schema, control::Body},
 };
@@ -35,11 +36,15 @@ pub(super) enum Question {
     Restart,
     /// Of no number: nobody waits for an answer.
     Chat,
+    Handover,
+    Grant,
+    SystemKey,
 }
 
 /// What one side says.
 #[derive(Debug)]
 pub(super) enum Word {
+    ByLink,
     Reveal(Bytes),
     SasChecked(bool),
     AskMode(Mode),
@@ -57,12 +62,23 @@ pub(super) enum Word {
     AskRestart,
     AllowRestart,
     DeclineRestart,
+    AskHandover(Code),
+    AllowHandover,
+    DeclineHandover,
+    HandoverFailed,
+    HandedOver,
     Covered(Option<SecurePrompt>),
     Shielded(Shield, Duration),
     Check(Check, Duration),
     GoOn,
     CaptureFailed,
     Media(Body),
+    Grant(Grants),
+    AskGrant(Grants),
+    GiveBack(Grants),
+    PowerKey { long: bool },
+    Exchange(Body),
+    Elevated(Body),
     Leave,
     ConfirmLeave,
     Stay,
@@ -102,6 +118,10 @@ pub(super) fn number(body: &mut Body) -> Option<(Question, &mut u32)> {
         Body::ElevationAnswer(answer) => Some((Question::Elevation, &mut answer.number)),
         Body::RestartRequest(request) => Some((Question::Restart, &mut request.number)),
         Body::RestartAnswer(answer) => Some((Question::Restart, &mut answer.number)),
+        Body::HandoverRequest(request) => Some((Question::Handover, &mut request.number)),
+        Body::HandoverAnswer(answer) => Some((Question::Handover, &mut answer.number)),
+        Body::GrantRequest(request) => Some((Question::Grant, &mut request.number)),
+        Body::SystemKey(key) => Some((Question::SystemKey, &mut key.number)),
         Body::Refused(refused) => {
             let question = Question::from_schema(refused.question());
             Some((question, &mut refused.number))
@@ -117,6 +137,9 @@ impl Question {
             Self::Elevation => schema::Question::ForElevation,
             Self::Restart => schema::Question::ForRestart,
             Self::Chat => schema::Question::ForChat,
+            Self::Handover => schema::Question::ForHandover,
+            Self::Grant => schema::Question::ForGrant,
+            Self::SystemKey => schema::Question::ForSystemKey,
         }
     }
 
@@ -126,8 +149,19 @@ impl Question {
             schema::Question::ForElevation => Self::Elevation,
             schema::Question::ForRestart => Self::Restart,
             schema::Question::ForChat => Self::Chat,
+            schema::Question::ForHandover => Self::Handover,
+            schema::Question::ForGrant => Self::Grant,
+            schema::Question::ForSystemKey => Self::SystemKey,
         }
     }
+}
+
+fn grant_request(grants: Grants, gives_back: bool) -> Body {
+    Body::GrantRequest(schema::GrantRequest {
+        number: 0,
+        grants: Some(grants.to_schema()),
+        gives_back,
+    })
 }
 
 fn millis(time: Duration) -> u32 {
@@ -138,6 +172,7 @@ impl Word {
     /// What the other side is told when this side says it, still without a [`number`]; `None`: nothing, or something else.
     pub(super) fn body(&self) -> Option<Body> {
         Some(match self {
+            Self::ByLink => Body::ByLink(schema::ByLink {}),
             Self::Reveal(nonce) => Body::NonceReveal(schema::NonceReveal {
                 nonce: nonce.clone(),
             }),
@@ -188,6 +223,19 @@ impl Word {
                 allow: false,
                 number: 0,
             }),
+            Self::AskHandover(code) => Body::HandoverRequest(schema::HandoverRequest {
+                number: 0,
+                code: code.to_string(),
+            }),
+            Self::AllowHandover => Body::HandoverAnswer(schema::HandoverAnswer {
+                allow: true,
+                number: 0,
+            }),
+            Self::DeclineHandover => Body::HandoverAnswer(schema::HandoverAnswer {
+                allow: false,
+                number: 0,
+            }),
+            Self::HandoverFailed => Body::HandoverFailed(schema::HandoverFailed {}),
             Self::Covered(prompt) => Body::ScreenPaused(schema::ScreenPaused {
                 paused: prompt.is_some(),
                 takes_keys: prompt.is_some_and(|prompt| prompt.takes_keys),
@@ -215,13 +263,25 @@ impl Word {
                 })
             }
             Self::GoOn => Body::GoOn(schema::GoOn {}),
-            Self::Media(body) => body.clone(),
+            Self::Grant(grants) => Body::Grants(grants.to_schema()),
+            Self::AskGrant(grants) => grant_request(*grants, false),
+            Self::GiveBack(grants) => grant_request(*grants, true),
+            Self::PowerKey { long } => Body::SystemKey(schema::SystemKey {
+                number: 0,
+                key: schema::SystemKeyKind::Power.into(),
+                long: *long,
+            }),
+            Self::Media(body) | Self::Exchange(body) | Self::Elevated(body) => body.clone(),
             Self::Ended { reason, chat_sent } => Body::Ended(schema::Ended {
                 reason: reason.to_schema().into(),
                 chat_sent: *chat_sent,
             }),
             // Said by what comes of it.
-            Self::CaptureFailed | Self::Leave | Self::ConfirmLeave | Self::Stay => return None,
+            Self::CaptureFailed
+            | Self::HandedOver
+            | Self::Leave
+            | Self::ConfirmLeave
+            | Self::Stay => return None,
         })
     }
 
@@ -254,11 +314,21 @@ impl Word {
                 false => Self::DeclineElevation,
             },
             Body::ElevationReleased(_) => Self::ReleaseElevation,
+            Body::ElevationKey(_) | Body::ElevationReport(_) if sharers => Self::Elevated(body),
+            Body::ElevationOrder(_) if !sharers => Self::Elevated(body),
             Body::RestartRequest(_) if !sharers => Self::AskRestart,
             Body::RestartAnswer(answer) if sharers => match answer.allow {
                 true => Self::AllowRestart,
                 false => Self::DeclineRestart,
             },
+            Body::HandoverRequest(request) if !sharers => {
+                Self::AskHandover(request.code.parse().ok()?)
+            }
+            Body::HandoverAnswer(answer) if sharers => match answer.allow {
+                true => Self::AllowHandover,
+                false => Self::DeclineHandover,
+            },
+            Body::HandoverFailed(_) if sharers => Self::HandoverFailed,
             Body::ScreenPaused(paused) if sharers => {
                 Self::Covered(paused.paused.then_some(SecurePrompt {
                     takes_keys: paused.takes_keys,
@@ -299,6 +369,23 @@ impl Word {
             {
                 Self::Media(body)
             }
+            Body::ByLink(_) if sharers => Self::ByLink,
+            Body::SystemKey(key) if !sharers && key.key() == schema::SystemKeyKind::Power => {
+                Self::PowerKey { long: key.long }
+            }
+            Body::Grants(grants) if sharers => Self::Grant(Grants::from_schema(grants)),
+            Body::GrantRequest(request) if !sharers => {
+                let grants = Grants::from_schema(request.grants.unwrap_or_default());
+                match request.gives_back {
+                    true => Self::GiveBack(grants),
+                    false => Self::AskGrant(grants),
+                }
+            }
+            Body::ClipboardOffer(_)
+            | Body::ClipboardRequest(_)
+            | Body::FileOffer(_)
+            | Body::FileAccept(_)
+            | Body::FileEnd(_) => Self::Exchange(body),
             // The other role's, or, of relays, none of the session's.
             Body::ModeRequest(_)
             | Body::ConsentPrompted(_)
@@ -308,8 +395,14 @@ impl Word {
             | Body::Refused(_)
             | Body::ElevationRequest(_)
             | Body::ElevationAnswer(_)
+            | Body::ElevationKey(_)
+            | Body::ElevationOrder(_)
+            | Body::ElevationReport(_)
             | Body::RestartRequest(_)
             | Body::RestartAnswer(_)
+            | Body::HandoverRequest(_)
+            | Body::HandoverAnswer(_)
+            | Body::HandoverFailed(_)
             | Body::ScreenPaused(_)
             | Body::ShieldState(_)
             | Body::Check(_)
@@ -322,6 +415,10 @@ impl Word {
             | Body::Pointer(_)
             | Body::PenStroke(_)
             | Body::PenClear(_)
+            | Body::Grants(_)
+            | Body::GrantRequest(_)
+            | Body::ByLink(_)
+            | Body::SystemKey(_)
             | Body::Relays(_)
             | Body::Measured(_)
             | Body::Moving(_) => return None,
@@ -334,6 +431,9 @@ impl Word {
             Self::AskMode(_) => Some(Question::Mode),
             Self::AskElevation => Some(Question::Elevation),
             Self::AskRestart => Some(Question::Restart),
+            Self::AskHandover(_) => Some(Question::Handover),
+            Self::AskGrant(_) | Self::GiveBack(_) => Some(Question::Grant),
+            Self::PowerKey { .. } => Some(Question::SystemKey),
             _ => None,
         }
     }
@@ -341,6 +441,7 @@ impl Word {
     /// What it is, for whoever may not say it now.
     pub(super) fn name(&self) -> &'static str {
         match self {
+            Self::ByLink => "a way in, said too late",
             Self::Reveal(_) => "a second nonce",
             Self::SasChecked(_) => "a verdict on the words",
             Self::AskMode(_) => "a request for a mode",
@@ -355,12 +456,21 @@ impl Word {
             Self::ReleaseElevation => "elevation ended twice",
             Self::AskRestart => "a request for a restart",
             Self::AllowRestart | Self::DeclineRestart => "an answer to one for a restart",
+            Self::AskHandover(_) => "a request to hand over",
+            Self::AllowHandover | Self::DeclineHandover => "an answer to one to hand over",
+            Self::HandoverFailed | Self::HandedOver => "a hand-over",
             Self::Covered(_) => "a covered screen",
             Self::Shielded(..) => "a shield",
             Self::Check(..) => "a question whether to go on",
             Self::GoOn => "an answer whether to go on",
             Self::CaptureFailed => "a failed capture",
             Self::Media(_) => "a picture before its time",
+            Self::Grant(_) => "a grant of what is granted",
+            Self::AskGrant(_) => "a request for what is granted",
+            Self::GiveBack(_) => "giving back what was not granted",
+            Self::PowerKey { .. } => "a key of the system's",
+            Self::Exchange(_) => "an exchange before its time",
+            Self::Elevated(_) => "what needs an administrator's rights",
             Self::Leave | Self::ConfirmLeave | Self::Stay => "leaving",
             Self::Ended { .. } => "an end",
         }
@@ -381,14 +491,21 @@ impl Command {
             Self::ReleaseElevation => Word::ReleaseElevation,
             Self::AskRestart => Word::AskRestart,
             Self::AllowRestart => Word::AllowRestart,
+            Self::AskHandover(code) => Word::AskHandover(code.clone()),
+            Self::AllowHandover => Word::AllowHandover,
+            Self::HandoverFailed => Word::HandoverFailed,
+            Self::HandedOver => Word::HandedOver,
             Self::GoOn => Word::GoOn,
             Self::CaptureUp => Word::Started,
             Self::CaptureFailed => Word::CaptureFailed,
             Self::Media(body) => Word::Media(body.clone()),
+            Self::Elevated(body) => Word::Elevated(body.clone()),
             Self::Leave => Word::Leave,
             Self::ConfirmLeave => Word::ConfirmLeave,
             Self::Stay => Word::Stay,
-            Self::Decline | Self::Chat(_) => return None,
+            Self::Exchange(body) => Word::Exchange(body.clone()),
+            Self::PowerKey { long } => Word::PowerKey { long: *long },
+            Self::Decline | Self::Chat(_) | Self::Grant { .. } => return None,
         })
     }
 }

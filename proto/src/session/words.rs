@@ -2,8 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Cause, Check, Receipt, SecurePrompt, Shield};
+use super::{Cause, Check, Grants, Receipt, SecurePrompt, Shield};
 use crate::{
+    code::Code,
     identity::{Profile, Role},
     org::verdict::Verdict,
     sas::Words,
@@ -20,14 +21,14 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub(super) fn to_schema(self) -> schema::Mode {
+    pub(crate) fn to_schema(self) -> schema::Mode {
         match self {
             Self::View => schema::Mode::View,
             Self::Control => schema::Mode::ControlMode,
         }
     }
 
-    pub(super) fn from_schema(mode: schema::Mode) -> Option<Self> {
+    pub(crate) fn from_schema(mode: schema::Mode) -> Option<Self> {
         match mode {
             schema::Mode::View => Some(Self::View),
             schema::Mode::ControlMode => Some(Self::Control),
@@ -110,6 +111,14 @@ pub enum Command {
     AskRestart,
     /// Sharer: allows that.
     AllowRestart,
+    /// Helper: asks the sharer to go on with another helper, who shows this code.
+    AskHandover(Code),
+    /// Sharer: allows that.
+    AllowHandover,
+    /// Sharer, from the program: nothing has come of it.
+    HandoverFailed,
+    /// Sharer, from the program: the session with the other helper has started.
+    HandedOver,
     /// Whoever is asked: the session is to go on.
     GoOn,
     /// Sharer, from the program: the screen is open, or there is none to show.
@@ -118,6 +127,23 @@ pub enum Command {
     CaptureFailed,
     /// A message about the picture, from the program rather than the person.
     Media(schema::control::Body),
+    /// Sharer: grants that, or takes it back. Helper: asks for it, or needs it no more.
+    Grant {
+        /// What.
+        grants: Grants,
+        /// Or off.
+        on: bool,
+    },
+    /// Helper: presses the computer's power key, which no keyboard has (guide, D-9).
+    PowerKey {
+        /// Holds it down for a while.
+        long: bool,
+    },
+    /// A message about what is exchanged, from the program rather than the person.
+    Exchange(schema::control::Body),
+    /// A message between the helper and the sharer's broker, which passes only while the helper has an administrator's rights:
+    /// helper, an order; sharer's program, the broker's key and what it reports.
+    Elevated(schema::control::Body),
     /// Either: ends the session. The sharer may be asked what that means first ([`Event::LeaveWarning`]).
     Leave,
     /// Sharer: yes, leave and be signed out (unattended: take the computer back).
@@ -142,10 +168,17 @@ impl Command {
             Self::ReleaseElevation => "ending elevation",
             Self::AskRestart => "asking for a restart",
             Self::AllowRestart => "allowing a restart",
+            Self::AskHandover(_) => "handing over",
+            Self::AllowHandover => "allowing to be handed over",
+            Self::HandoverFailed | Self::HandedOver => "being handed over",
             Self::GoOn => "going on",
             Self::CaptureUp => "opening the screen",
             Self::CaptureFailed => "giving up the capture",
             Self::Media(_) => "a message about the picture",
+            Self::Grant { .. } => "granting what is granted or asking for what is not to be had",
+            Self::PowerKey { .. } => "pressing the power key",
+            Self::Exchange(_) => "a message about what is exchanged",
+            Self::Elevated(_) => "what needs an administrator's rights",
             Self::Leave => "leaving",
             Self::ConfirmLeave => "confirming to leave",
             Self::Stay => "staying",
@@ -229,6 +262,20 @@ pub enum Event {
     },
     /// It does not restart.
     RestartDeclined,
+    /// Sharer: the helper wants to hand over to another one.
+    HandoverPrompt {
+        /// Time to answer; silence is a no.
+        within: Duration,
+    },
+    /// It was allowed. Sharer: the program is to join with the code, and to say what came of it.
+    HandingOver {
+        /// At the sharer.
+        code: Option<Code>,
+    },
+    /// It was not allowed; the session goes on.
+    HandoverDeclined,
+    /// Nothing has come of it; the session goes on.
+    HandoverFailed,
     /// The other person says something.
     Chat {
         /// Counts from 1.
@@ -281,6 +328,15 @@ pub enum Event {
     Act(Act),
     /// The other side's program says something about the picture, which it may.
     Media(schema::control::Body),
+    /// All that may leave either computer beside the picture and the words, from now on.
+    Granted(Grants),
+    /// Sharer: the helper asks for more of that; silence is a no.
+    GrantWanted(Grants),
+    /// The other side's program says something about what is exchanged; whether it may is [`Rights::grants`](super::Rights)' to say.
+    Exchange(schema::control::Body),
+    /// Between the helper and the sharer's broker: at the sharer an order that has arrived, or what the broker reports; at the helper
+    /// the broker's key, or that report.
+    Elevated(schema::control::Body),
     /// The last event.
     Ended(Receipt),
 }
@@ -300,6 +356,11 @@ pub enum Act {
     Restart,
     /// Sign the sharer out, once the last words are said.
     SignOut,
+    /// Press the power key.
+    PowerKey {
+        /// Held down for a while.
+        long: bool,
+    },
 }
 
 /// What goes to the other side, and on which stream.
@@ -338,6 +399,17 @@ pub enum Refusal {
     /// An organisation wants nothing written.
     #[error("chat is blocked by an organisation's policy")]
     ChatBlocked,
+    /// An organisation wants no clipboard shared.
+    #[error("the clipboard is blocked by an organisation's policy")]
+    ClipboardBlocked,
+    /// An organisation wants no files sent.
+    #[error("files are blocked by an organisation's policy")]
+    FilesBlocked,
+    /// Nobody vouches for the helper, and the sharer has not said that the words are the same.
+    #[error(
+        "nobody vouches for the helper; the sharer has to compare the three words first, and say that they are the same"
+    )]
+    Unverified,
     /// Nobody at an unattended computer can end the session.
     #[error("only the helper can end a session with a computer that nobody attends")]
     NoLocalEnd,
@@ -355,6 +427,9 @@ impl Refusal {
             Self::PrerequisiteMissing => "PREREQ_MISSING",
             Self::RestartUnavailable => "RESTART_UNAVAILABLE",
             Self::ChatBlocked => "CHAT_BLOCKED_BY_POLICY",
+            Self::ClipboardBlocked => "CLIPBOARD_BLOCKED_BY_POLICY",
+            Self::FilesBlocked => "FILES_BLOCKED_BY_POLICY",
+            Self::Unverified => "UNVERIFIED",
             Self::NoLocalEnd => "UNATTENDED_NO_LOCAL_END",
         }
     }
@@ -379,6 +454,9 @@ impl Refusal {
             Self::PrerequisiteMissing => schema::RefusalCode::RefusalPrereqMissing,
             Self::RestartUnavailable => schema::RefusalCode::RefusalRestartUnavailable,
             Self::ChatBlocked => schema::RefusalCode::RefusalChatBlockedByPolicy,
+            Self::ClipboardBlocked => schema::RefusalCode::RefusalClipboardBlockedByPolicy,
+            Self::FilesBlocked => schema::RefusalCode::RefusalFilesBlockedByPolicy,
+            Self::Unverified => schema::RefusalCode::RefusalUnverified,
         }
     }
 
@@ -392,6 +470,9 @@ impl Refusal {
             schema::RefusalCode::RefusalPrereqMissing => Self::PrerequisiteMissing,
             schema::RefusalCode::RefusalRestartUnavailable => Self::RestartUnavailable,
             schema::RefusalCode::RefusalChatBlockedByPolicy => Self::ChatBlocked,
+            schema::RefusalCode::RefusalClipboardBlockedByPolicy => Self::ClipboardBlocked,
+            schema::RefusalCode::RefusalFilesBlockedByPolicy => Self::FilesBlocked,
+            schema::RefusalCode::RefusalUnverified => Self::Unverified,
         }
     }
 }

@@ -47,6 +47,7 @@ pub(crate) fn able() -> Platform {
         elevates: true,
         shields: true,
         restarts: true,
+        power_key: true,
     }
 }
 
@@ -302,6 +303,8 @@ pub(crate) fn deliver(to: &mut Session, transmits: Vec<Transmit>, now: Instant) 
                             | Body::ElevationRequest(_)
                             | Body::ElevationReleased(_)
                             | Body::RestartRequest(_)
+                            | Body::GrantRequest(_)
+                            | Body::SystemKey(_)
                     );
                 let done = to.handle_control(Control { body: Some(body) }, now);
                 assert!(done.is_ok() || may_fail, "{done:?}");
