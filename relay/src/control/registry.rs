@@ -601,7 +601,7 @@ impl Registry {
         self.allocations.len()
     }
 
-    /// What a drain waits for: sessions, and exchanges of which one may come within their half a minute.
+    /// What a drain waits for, until its deadline: sessions, and exchanges, of which one may come, or somebody's answer at a device.
     fn remaining(&self) -> usize {
         self.allocations.len() + self.exchanges.len()
     }
