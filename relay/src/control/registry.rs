@@ -601,9 +601,12 @@ impl Registry {
         self.allocations.len()
     }
 
-    /// What a drain waits for, until its deadline: sessions, and exchanges, of which one may come, or somebody's answer at a device.
+    /// What a drain waits for: sessions, and exchanges of which one may come within their half a minute. A ring at a device may last
+    /// for minutes, and begins anew elsewhere.
     fn remaining(&self) -> usize {
-        self.allocations.len() + self.exchanges.len()
+        let exchanges = self.exchanges.values();
+        let introductions = exchanges.filter(|exchange| exchange.kind == Kind::Host);
+        self.allocations.len() + introductions.count()
     }
 
     /// A node that has a session from now on, and was told to move before it had any, is told once more.
