@@ -47,6 +47,7 @@ use crate::{
     identity::Member,
     node::{Options, find_place},
     session::backends::Backends,
+    share::desktop::Desktop,
     sign_in,
     terminal::console::{print_data, print_note},
 };
@@ -129,7 +130,9 @@ fn unattended(file: &File, wanted: Switch) -> Result<Unattended, Failure> {
             line,
         ));
     }
-    Ok(match Backends::default().platform().shields {
+    // Of the display that the agent is at; the broker has no part in that.
+    let backends = Backends::of_system(&Desktop::X11(None), PathBuf::new());
+    Ok(match backends.platform().shields {
         true => Unattended::On,
         false => Unattended::Lacks("a way to hide its screen".into()),
     })
