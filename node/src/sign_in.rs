@@ -203,10 +203,12 @@ impl<'a> Office<'a> {
         kept.map_or(Ok(()), |kept| kept.save(self.files))
     }
 
+    /// Whoever has answered: only what the organisation itself has signed is kept.
     fn take(&self, papers: &[u8]) -> Result<Membership, Failure> {
-        let membership = self.files.take_bytes(papers)?;
-        match membership.policy().header.issuer == self.desk.issuer {
-            true => Ok(membership),
+        let given = Membership::open(papers, self.request.node).ok();
+        let is_theirs = |given: &Membership| given.policy().header.issuer == self.desk.issuer;
+        match given.is_some_and(|given| is_theirs(&given)) {
+            true => self.files.take_bytes(papers),
             false => Err(desk::not_a_desk(&self.at.at)),
         }
     }
