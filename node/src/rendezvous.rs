@@ -22,7 +22,7 @@ use remora_proto::{
         CodeEnd, Host, HostEvent, HostTransmit, InnerKeys, Joiner, JoinerEvent, JoinerTransmit,
         LIFETIME,
     },
-    session::Command,
+    session::{Command, Entry},
     wire::message::control::{
         Admit, Dismiss, Gone, Reason, Signal, Withdraw, node_to_relay::Body as Request,
     },

@@ -275,7 +275,10 @@ impl Window {
     fn expire(&mut self) -> Result<(), CaptureError> {
         let now = Instant::now();
         let has_gone = |since: Instant| now >= since + PATIENCE;
-        while let Some((request, _)) = self.waiting.pop_front_if(|(_, since)| has_gone(*since)) {
+        while let Some((request, since)) = self.waiting.front().copied()
+            && has_gone(since)
+        {
+            self.waiting.pop_front();
             self.answer(&request, NONE)?;
         }
         self.outgoing.retain(|outgoing| !has_gone(outgoing.since));

@@ -98,7 +98,7 @@ impl Display {
         Ok(self.connection.extension_information(extension)?.is_some())
     }
 
-    pub(super) fn need(&self, extension: &'static str) -> Result<(), CaptureError> {
+    pub(crate) fn need(&self, extension: &'static str) -> Result<(), CaptureError> {
         if self.has(extension)? {
             Ok(())
         } else {
