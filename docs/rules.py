@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes docs/rules.md to standard output: every rule of docs/rules-source.md with the tests that carry its id in their names.
 
-A test is a function below `#[test]` or `#[tokio::test]` in any crate; whether it passes is for the tests to say, which ./check runs.
+A test is a function below `#[test]` or `#[tokio::test]` in any crate, or a `test('…')` of the page's in node/tests/browser; whether it
+passes is for the tests to say, which ./check runs.
 One that is ignored is none. Exits with 1 when a test claims a rule that there is not.
 """
 
@@ -11,22 +12,31 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST = re.compile(r"#\[(?:tokio::)?test(?:\([^\n]*\))?\]\n((?:\s*#\[[^\n]*\]\n)*)\s*(?:async )?fn (\w+)\(")
+PAGE_TEST = re.compile(r"^test\('([^']+)'", re.MULTILINE)
 CLAIM = re.compile(r"(t_p\d|t_\d\d[eu]?|[aecndu]_\d+)_")
 ROW = re.compile(r"\| ([A-Z]-\w+) \| (.*) \| (real|fake) \|$")
+
+
+def claimed(name, found):
+    claim = CLAIM.match(name)
+    if claim:
+        kind, number = claim.group(1).split("_")
+        found.setdefault(f"{kind.upper()}-{number.replace('p', 'P')}", []).append(name)
 
 
 def tests():
     """Names of tests, by the id that they carry."""
     found = {}
+    for path in sorted((ROOT / "node/tests/browser").glob("*.mjs")):
+        for name in PAGE_TEST.findall(path.read_text()):
+            claimed(name.replace(" ", "_"), found)
     for crate in ("proto", "relay", "node", "loadtest"):
         for path in sorted((ROOT / crate).rglob("*.rs")):
             if "target" in path.parts:
                 continue
             for attributes, name in TEST.findall(path.read_text()):
-                claim = CLAIM.match(name)
-                if claim and "#[ignore" not in attributes:
-                    kind, number = claim.group(1).split("_")
-                    found.setdefault(f"{kind.upper()}-{number.replace('p', 'P')}", []).append(name)
+                if "#[ignore" not in attributes:
+                    claimed(name, found)
     return found
 
 

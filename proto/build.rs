@@ -4,6 +4,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=schema");
     let files = [
         "control.proto",
+        "device.proto",
         "mesh.proto",
         "org.proto",
         "record.proto",

@@ -373,6 +373,9 @@ pub struct Mesh {
     /// Only: add a relay while sessions begin, and see how many of them begin there within a minute
     #[arg(long, conflicts_with_all = ["simulate", "kills", "lookups"])]
     pub add: bool,
+    /// Only: a relay with the fleet's key asks all others to keep so many records, while --sessions people show codes
+    #[arg(long, value_name = "N", conflicts_with_all = ["add", "simulate", "kills", "lookups"], value_parser = count(1, 131_072))]
+    pub flood: Option<usize>,
     /// Only: work out hops and load of a fleet of that size, without processes
     #[arg(long, conflicts_with_all = ["sessions", "kills"])]
     pub simulate: bool,

@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
-use remora_proto::id::RelayAddr;
+use remora_proto::{id::RelayAddr, noise::link::FleetKey};
+use remora_relay::mesh::fleet_key;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -101,6 +102,14 @@ impl Fleet {
         let mut child = Child::start(command, &self.cores, Stdio::null())?;
         ensure!(child.wait()?.success(), "cannot make a fleet key");
         Ok(())
+    }
+
+    /// What makes a relay one of them.
+    ///
+    /// # Errors
+    /// When they are no fleet.
+    pub fn key(&self) -> anyhow::Result<FleetKey> {
+        Ok(fleet_key::load(&self.fleet_key())?)
     }
 
     fn fleet_key(&self) -> std::path::PathBuf {

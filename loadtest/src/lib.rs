@@ -43,6 +43,8 @@ pub mod talks;
 pub mod mmsg;
 // What somebody sends who wants a relay to fail.
 pub mod flood;
+// A relay of the fleet that wants to fill the others.
+pub mod hostile;
 // Frames in, frames out, counted.
 pub mod traffic;
 

@@ -243,6 +243,14 @@ impl Meter {
         self.memory("VmRSS:")
     }
 
+    /// Of that, what lies in huge pages of 2 MiB: it comes in steps as large, and what asks for them is made once.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn huge_bytes(self) -> anyhow::Result<u64> {
+        self.read("smaps_rollup", "AnonHugePages:")
+    }
+
     /// The most that it had, since that was last forgotten.
     ///
     /// # Errors
@@ -261,7 +269,11 @@ impl Meter {
     }
 
     fn memory(self, name: &str) -> anyhow::Result<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.pid))
+        self.read("status", name)
+    }
+
+    fn read(self, file: &str, name: &str) -> anyhow::Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", self.pid))
             .with_context(|| format!("process {} is gone", self.pid))?;
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         let kib = line
@@ -281,6 +293,7 @@ mod tests {
     fn what_this_process_uses_is_read() {
         let meter = Meter::of(std::process::id()).expect("alive");
         let rss_bytes = meter.rss_bytes().expect("alive");
+        assert!(meter.huge_bytes().expect("alive") <= rss_bytes);
         assert!(rss_bytes > 1 << 20 && meter.peak_rss_bytes().expect("alive") > 1 << 20);
         assert!(meter.forget_peak().is_ok());
         assert!(Meter::of(u32::MAX).is_err());

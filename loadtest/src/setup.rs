@@ -22,11 +22,12 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use remora::control::unix_ms;
 use remora_proto::{
     id::{SessionId, Side},
     random::Random,
-    record::{HostRole, InvalidRecord, Record, RecordKey},
+    record::{HostRole, InvalidRecord, MAX_LIFETIME_MS, Record, RecordKey, Waiting},
     rendezvous::{Host, HostTransmit, Joiner, JoinerTransmit, LIFETIME},
     wire::message::control::{
         Admit, Gone, Join, Lookup, Publish, Release, Signal, Started, Withdraw,
@@ -41,7 +42,7 @@ use crate::{
 };
 
 /// How often a taken place is drawn again, as in nodes.
-const MAX_DRAWS: usize = 10;
+const MAX_DRAWS: usize = 20;
 const TAKEN: &str = "TAKEN";
 /// Sessions that two nodes may have: a node may ask a hundred times at once, and each takes five.
 const SESSIONS_PER_PAIR: usize = 10;
@@ -140,6 +141,25 @@ impl Prepared {
         }
         Ok(all)
     }
+}
+
+/// A signed record under `key`, which may be no code's: a relay cannot know that.
+pub fn record_under(key: RecordKey, realm: &str) -> Bytes {
+    let signing = SigningKey::from_bytes(&rand::random());
+    let now_ms = unix_ms();
+    let record = Record {
+        realm: realm.to_owned(),
+        key,
+        publisher: signing.verifying_key().to_bytes(),
+        subject: Waiting {
+            nonce: rand::random(),
+            role: HostRole::Helper,
+        },
+        not_before_ms: now_ms,
+        expiry_ms: now_ms + MAX_LIFETIME_MS,
+        sequence: 1,
+    };
+    record.encode_signed(&signing)
 }
 
 /// Introduces `joiner` to `host`; the session that they have.

@@ -56,6 +56,26 @@ fn a_fleet_finds_codes_bridges_sessions_and_bears_the_loss_of_two_relays() {
 }
 
 #[test]
+fn a_relay_of_the_fleet_that_floods_it_takes_nobodys_place() {
+    let found = figures("mesh --flood 3000 --relays 3 --sessions 8");
+    are(
+        &found,
+        &[
+            ("/codes_before/found", 8),
+            ("/codes_after/found", 8),
+            ("/codes_after/not_found", 0),
+            ("/codes_meanwhile/not_found", 0),
+            ("/flood_at_all/unanswered", 0),
+            ("/flood_at_all/not_asked", 0),
+        ],
+    );
+    let number = |name: &str| found.pointer(name).and_then(Value::as_u64);
+    // Each of its records has been judged by each of the others.
+    let judged = number("/flood_at_all/kept").zip(number("/flood_at_all/refused"));
+    assert_eq!(judged.map(|(kept, refused)| kept + refused), Some(9000));
+}
+
+#[test]
 fn a_fleet_that_is_cut_in_two_serves_both_sides_and_heals() {
     let found = figures("partition --relays 4 --sessions 4 --codes 2 --cut 12");
     are(
@@ -91,7 +111,7 @@ fn people_and_relays_come_and_go() {
         ],
     );
     assert!(found["joins_ok"].as_u64() > Some(0), "{found:#}");
-    let samples = &found["memory"][0]["s_rss_bytes_records"];
+    let samples = &found["memory"][0]["s_rss_bytes_records_huge_heap"];
     assert!(
         samples.as_array().is_some_and(|all| all.len() > 2),
         "{found:#}"

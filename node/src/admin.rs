@@ -1,6 +1,8 @@
 //! `remora admin`: what an operator does to a relay, by its admin port, and to an organisation, in a folder. Plain HTTP, as that port
 //! speaks: it is for the same computer or a network of the operator's own.
 
+/// Where people sign in.
+pub(crate) mod desk;
 /// An issuer's folder.
 mod folder;
 /// An organisation.

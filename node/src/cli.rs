@@ -2,14 +2,20 @@
 
 /// An organisation's.
 pub mod org;
+/// Running sessions.
+pub mod running;
+/// Signing in.
+pub mod sign_in;
 
 use std::{env, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use remora_proto::{
     id::{DeviceId, RelayAddr},
-    session::Mode,
+    session::{Kind, Mode},
 };
+
+use crate::session::backends::BROKER_SOCKET;
 
 /// Give help and get help at a computer, by a code, with nobody in between able to look.
 #[derive(Debug, Parser)]
@@ -49,20 +55,31 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Save the relay's address, and who you are, for every later command
+    /// Save the relay's address, and who you are, for every later command; or sign in at your organisation, which knows both
     Setup(Setup),
+    /// Sign in at your organisation again
+    SignIn(sign_in::SignIn),
+    /// Forget who is signed in, here and at the provider
+    SignOut(sign_in::SignOut),
     /// Give help: shows a code for the person you help
     Invite(Invite),
     /// Get help: asks for your helper's code
     Join(Join),
     /// Show the relay, how well it can be reached, and the sessions on this computer
     Status(Status),
+    /// List the sessions on this computer
+    Sessions(running::Sessions),
+    /// A running session.
+    #[command(flatten)]
+    Running(running::Running),
     /// Measure the way to the other person's computer, until packets go there directly
     Ping(Ping),
     /// Say what this network lets through, and with which others a direct path is likely
     Netcheck(Netcheck),
     /// Be there as a device, for whoever asks, until this program ends
     Agent(Agent),
+    /// Show the invitations to this computer, and answer them
+    Inbox(Inbox),
     /// Ask whether a device is there, and when it was last
     Presence(Presence),
     /// Say what this computer lacks for sharing its screen, and how to mend it
@@ -111,6 +128,22 @@ pub struct Common {
     pub json: bool,
 }
 
+/// Files of the other person.
+#[derive(Debug, Args)]
+pub struct FolderArgs {
+    /// Where files come to that the other person sends [default: your desktop's downloads]
+    #[arg(long, env = "REMORA_DOWNLOADS", value_name = "FOLDER")]
+    pub downloads: Option<PathBuf>,
+}
+
+/// An administrator's rights on the sharer's computer.
+#[derive(Debug, Args)]
+pub struct BrokerArgs {
+    /// Where remora-broker listens, which runs programs as administrator for a helper whom you allow that
+    #[arg(long, env = "REMORA_BROKER", value_name = "SOCKET", default_value = BROKER_SOCKET)]
+    pub broker: PathBuf,
+}
+
 /// The page in the browser.
 #[derive(Debug, Args)]
 pub struct PageArgs {
@@ -151,13 +184,19 @@ pub struct ProfileArgs {
 /// `remora setup`
 #[derive(Debug, Args)]
 pub struct Setup {
-    /// The relay's address, as `remora-relay` prints it; or several, of which the nearest is used
+    /// Where your organisation signs you in; or the relay's address, as `remora-relay` prints it; or several, of which the nearest is used
     #[arg(
-        value_name = "HOST:PORT/KEY[/TLS]",
+        value_name = "https://DESK[#KEY] | HOST:PORT/KEY[/TLS]",
         value_delimiter = ',',
         required_unless_present_any = ["request", "credential", "leave_organisation", "picture"]
     )]
-    pub relays: Vec<RelayAddr>,
+    pub places: Vec<sign_in::Place>,
+    /// How you sign in.
+    #[command(flatten)]
+    pub how: sign_in::How,
+    /// Print one JSON object a line on stdout, for scripts, of signing in
+    #[arg(long)]
+    pub json: bool,
     /// Print a line to send to your administrator, who vouches for you
     #[arg(long, conflicts_with_all = ["credential", "leave_organisation"])]
     pub request: bool,
@@ -196,9 +235,18 @@ pub struct Invite {
     /// The host that links name [default: from the settings file, else the relay's]
     #[arg(long, env = "REMORA_LINK_HOST", value_name = "HOST", value_parser = crate::link::host)]
     pub link_host: Option<String>,
-    /// Where files come to that the other person sends [default: your desktop's downloads]
-    #[arg(long, env = "REMORA_DOWNLOADS", value_name = "FOLDER")]
-    pub downloads: Option<PathBuf>,
+    /// Files.
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Invite this device instead of reading out a code: its id, or its name from `[devices]` in the settings file
+    #[arg(long, value_name = "NAME|ID", conflicts_with = "valid")]
+    pub device: Option<String>,
+    /// What for; whoever reads the invitation at the device sees it
+    #[arg(long, value_name = "TEXT", requires = "device")]
+    pub reason: Option<String>,
+    /// Help at a computer that nobody attends: the person there has said the same, and your role permits it
+    #[arg(long, conflicts_with = "device")]
+    pub unattended: bool,
     /// How long the code is valid, in seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = validity)]
     pub valid: u64,
@@ -219,9 +267,16 @@ pub struct Join {
     /// When the session is to be confirmed, and by when it ends.
     #[command(flatten)]
     pub limits: Limits,
-    /// Where files come to that the other person sends [default: your desktop's downloads]
-    #[arg(long, env = "REMORA_DOWNLOADS", value_name = "FOLDER")]
-    pub downloads: Option<PathBuf>,
+    /// Files.
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Nobody stays here: without an answer the helper is let in after half a minute, with the screen dark and keyboard and mouse off,
+    /// until the helper ends it. Only where your organisation permits its helpers that
+    #[arg(long)]
+    pub unattended: bool,
+    /// The broker.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
@@ -286,6 +341,12 @@ pub struct Netcheck {
 /// `remora agent`
 #[derive(Debug, Args)]
 pub struct Agent {
+    /// Whether helpers whom your organisation permits it may come while nobody is there
+    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    pub unattended: Switch,
+    /// Where the agents of all log-ins of this computer meet, if not only yours [default: beside the device's key]
+    #[arg(long, env = "REMORA_AGENT_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// Which relay.
     #[command(flatten)]
     pub relays: Relays,
@@ -295,6 +356,65 @@ pub struct Agent {
     /// Print one JSON object a line on stdout, for scripts
     #[arg(long)]
     pub json: bool,
+}
+
+/// Something that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is not
+    Off,
+    /// It is
+    On,
+}
+
+/// `remora inbox`
+#[derive(Debug, Args)]
+pub struct Inbox {
+    /// What to do with an invitation [default: list them all].
+    #[command(subcommand)]
+    pub command: Option<InboxCommand>,
+    /// Print JSON on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An answer to an invitation.
+#[derive(Debug, Subcommand)]
+pub enum InboxCommand {
+    /// Accept it: the session begins as with a code
+    Open(Box<InboxOpen>),
+    /// Do without
+    Decline {
+        /// The invitation, or the beginning of its id [default: the only one]
+        #[arg(value_name = "ID")]
+        id: Option<String>,
+    },
+}
+
+/// `remora inbox open`
+#[derive(Debug, Args)]
+pub struct InboxOpen {
+    /// The invitation, or the beginning of its id [default: the only one]
+    #[arg(value_name = "ID")]
+    pub id: Option<String>,
+    /// Which relay, how to print.
+    #[command(flatten)]
+    pub common: Common,
+    /// The page.
+    #[command(flatten)]
+    pub page: PageArgs,
+    /// Who you are.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    /// When the session is to be confirmed, and by when it ends.
+    #[command(flatten)]
+    pub limits: Limits,
+    /// Files.
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// The broker.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
 }
 
 /// `remora presence`
@@ -387,6 +507,14 @@ fn minutes(text: &str) -> Result<Duration, &'static str> {
         .ok_or("say how many minutes, from 1 to 1440")
 }
 
+/// What `--unattended` says.
+pub(crate) fn kind(unattended: bool) -> Kind {
+    match unattended {
+        true => Kind::Unattended,
+        false => Kind::Attended,
+    }
+}
+
 /// A flag's variable.
 fn switch(text: &str) -> Result<bool, &'static str> {
     match text.to_lowercase().as_str() {
@@ -408,13 +536,15 @@ pub enum ModeArg {
     View,
     /// See it, and use mouse and keyboard
     Control,
+    /// The same at a device that nobody attends
+    Unattended,
 }
 
 impl From<ModeArg> for Mode {
     fn from(mode: ModeArg) -> Self {
         match mode {
             ModeArg::View => Self::View,
-            ModeArg::Control => Self::Control,
+            ModeArg::Control | ModeArg::Unattended => Self::Control,
         }
     }
 }

@@ -2,12 +2,16 @@
 //! said with its line.
 
 use std::{
+    collections::BTreeMap,
     env, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use remora_proto::{id::RelayAddr, identity::Profile};
+use remora_proto::{
+    id::{DeviceId, RelayAddr},
+    identity::Profile,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -27,9 +31,15 @@ pub struct File {
     pub relays: Vec<String>,
     /// The host that links to a code name, instead of the relay's.
     pub link_host: Option<String>,
+    /// Names of devices, and their ids, for `remora invite --device`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub devices: BTreeMap<String, String>,
     /// Who this computer's person is.
     #[serde(default)]
     pub profile: FileProfile,
+    /// Where this computer's person signs in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<FileOrganisation>,
     /// Where it was read from.
     #[serde(skip)]
     path: Option<PathBuf>,
@@ -47,6 +57,16 @@ pub struct FileProfile {
     pub company: Option<String>,
     /// May be missing.
     pub domain: Option<String>,
+}
+
+/// Its `[organisation]` table, written by `remora setup URL`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileOrganisation {
+    /// Its desk: `https://HOST`.
+    pub desk: String,
+    /// Its key: whoever answers at the desk must have it.
+    pub key: String,
 }
 
 /// Where this user's files of this program are.
@@ -185,6 +205,23 @@ impl File {
         };
         write().map_err(|error| usage(format!("cannot write {}: {error}", path.display())))?;
         Ok(path)
+    }
+
+    /// The device of this name in the settings, or of this id.
+    ///
+    /// # Errors
+    /// It is neither, or what stands there is no id.
+    pub fn device(&self, name: &str) -> Result<DeviceId, Failure> {
+        let stored = self.devices.get(name);
+        let text = stored.map_or(name, String::as_str);
+        text.parse().map_err(|error| {
+            usage(match stored {
+                Some(_) => format!("`{name}` below [devices] in the settings file: {error}"),
+                None => format!(
+                    "`{name}` is no device's id ({error}), nor a name below [devices] in the settings file; `remora agent` says the id there"
+                ),
+            })
+        })
     }
 
     /// The relays to use: those that were typed, else those of the file.

@@ -131,6 +131,15 @@ pub enum RequestError {
     Lost,
 }
 
+/// What came of a ring.
+#[derive(Debug)]
+pub enum Rung {
+    /// The device hears it.
+    Started(ExchangeId),
+    /// It is not there.
+    Away(Sighted),
+}
+
 struct Asked {
     message: Request,
     answer: Option<oneshot::Sender<Answer>>,
@@ -404,6 +413,20 @@ impl Control {
         let device = Bytes::copy_from_slice(&device.0);
         match self.request(Request::Seek(schema::Seek { device })).await? {
             Answer::Sighted(sighted) => Ok(sighted),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Says something to a device, and opens an exchange with it.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn ring(&self, device: DeviceId, payload: Bytes) -> Result<Rung, RequestError> {
+        let device = Bytes::copy_from_slice(&device.0);
+        let ring = Request::Ring(schema::Ring { device, payload });
+        match self.request(ring).await? {
+            Answer::Started(started) => Ok(Rung::Started(ExchangeId(started.exchange))),
+            Answer::Sighted(sighted) => Ok(Rung::Away(sighted)),
             _ => Err(unexpected()),
         }
     }

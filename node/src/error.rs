@@ -99,6 +99,7 @@ pub fn exit_of(reason: EndReason) -> Exit {
         EndReason::HelperLeft
         | EndReason::SharerLeft
         | EndReason::SharerLeftSignedOut
+        | EndReason::HandedOver
         | EndReason::Reclaimed => Exit::Ok,
         EndReason::Declined | EndReason::HelperCancelled => Exit::Declined,
         EndReason::ConsentTimeout

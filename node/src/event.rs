@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+/// What passes between the helper and the sharer's broker.
+pub mod elevated;
+
 use remora_proto::{
+    elevation::Order,
     identity::{Profile, Role},
     org::{
         permission::Permission,
@@ -11,11 +15,13 @@ use remora_proto::{
     path::machine::WhyRelayed,
     rendezvous::CodeEnd,
     session::{
-        Cause, Check, Command, Event as SessionEvent, Method, Mode, Receipt, SasState, Shield,
+        Cause, Check, Command, Event as SessionEvent, Method, Mode, Receipt, Refusal, SasState,
+        Shield,
     },
     wire::message::session::InputEvent,
 };
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use crate::exchange::{Told, Wish, grants_json};
 
@@ -84,6 +90,15 @@ impl PathSnapshot {
     }
 }
 
+/// What somebody wants of a running session, and wants to be told.
+#[derive(Debug)]
+pub enum Asked {
+    /// How long the way takes, measured, when the other node has answered.
+    Way(oneshot::Sender<PathSnapshot>),
+    /// That its machine does this, and whether it may be.
+    Command(Command, oneshot::Sender<Result<(), Refusal>>),
+}
+
 /// What a person tells a running session.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
@@ -97,6 +112,8 @@ pub enum Input {
     Keys(Vec<InputEvent>),
     /// About clipboard and files.
     Exchange(Wish),
+    /// Helper, elevated: for the sharer's broker.
+    Order(Order),
 }
 
 /// An event of a node.
@@ -123,6 +140,17 @@ pub enum Event {
         /// Before it burns.
         tries_left: u32,
     },
+    /// Helper: whose device is invited, and what to know of it.
+    Device {
+        /// Of its person.
+        profile: Profile,
+        /// Its name, if it is enrolled.
+        name: Option<String>,
+        /// What is to be thought of that.
+        verdict: Box<Verdict>,
+    },
+    /// Helper: how the invitation fares.
+    Notification(Notified),
     /// Helper: the code admits nobody any more.
     CodeEnded(CodeEnd),
     /// The inner connection stands.
@@ -162,6 +190,41 @@ pub enum Event {
     },
 }
 
+/// How the invitation of a device fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notified {
+    /// A relay has taken it to the device.
+    Sent,
+    /// People there can open it.
+    Delivered {
+        /// How many.
+        agents: u32,
+        /// For so long.
+        within: Duration,
+    },
+    /// Sent, and nobody has received it yet.
+    NotReceived,
+    /// Somebody has opened it.
+    Opened,
+}
+
+impl Notified {
+    fn json(self) -> Value {
+        let (state, rest) = match self {
+            Self::Sent => ("sent", json!({})),
+            Self::Delivered { agents, within } => (
+                "delivered",
+                json!({"agents": agents, "within_s": seconds(within)}),
+            ),
+            Self::NotReceived => ("not_received", json!({})),
+            Self::Opened => ("opened", json!({})),
+        };
+        let mut object = with_event("notification", rest);
+        object["state"] = state.into();
+        object
+    }
+}
+
 /// For scripts: milliseconds, to the microsecond; what is beyond that nobody has measured.
 pub fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
@@ -184,7 +247,8 @@ fn seconds(duration: Duration) -> u64 {
     duration.as_secs()
 }
 
-fn card(profile: &Profile, verdict: &Verdict) -> Value {
+/// A trust card's fields.
+pub(crate) fn card(profile: &Profile, verdict: &Verdict) -> Value {
     json!({
         "full_name": profile.full_name, "job_title": profile.job_title,
         "company": profile.company, "domain": profile.domain, "verified": verdict.verified,
@@ -289,6 +353,13 @@ fn session_json(event: &SessionEvent) -> Value {
             json!({"event": "restart_prompt", "within_s": seconds(*within)})
         }
         SessionEvent::RestartDeclined => json!({"event": "restart_declined"}),
+        SessionEvent::HandoverPrompt { within } => {
+            json!({"event": "handover_prompt", "within_s": seconds(*within)})
+        }
+        // Not the code.
+        SessionEvent::HandingOver { .. } => json!({"event": "handing_over"}),
+        SessionEvent::HandoverDeclined => json!({"event": "handover_declined"}),
+        SessionEvent::HandoverFailed => json!({"event": "handover_failed"}),
         SessionEvent::Covered(prompt) => json!({
             "event": "screen_covered", "covered": prompt.is_some(),
             "takes_keys": prompt.is_some_and(|prompt| prompt.takes_keys),
@@ -309,6 +380,7 @@ fn session_json(event: &SessionEvent) -> Value {
             json!({"event": "check", "why": check_name(*check), "within_s": seconds(*within), "ours": ours})
         }
         SessionEvent::GoesOn => json!({"event": "goes_on"}),
+        SessionEvent::Elevated(body) => elevated::json(body),
         SessionEvent::LeaveWarning { signs_out } => {
             json!({"event": "leave_warning", "signs_out": signs_out})
         }
@@ -363,6 +435,15 @@ impl Event {
             Self::WrongCode { tries_left } => {
                 json!({"event": "wrong_code", "tries_left": tries_left})
             }
+            Self::Device {
+                profile,
+                name,
+                verdict,
+            } => json!({
+                "event": "device", "peer": card(profile, verdict), "name": name,
+                "permitted": permitted(verdict), "warnings": warnings(verdict),
+            }),
+            Self::Notification(notified) => notified.json(),
             Self::CodeEnded(end) => json!({"event": "code_ended", "why": code_end_name(*end)}),
             Self::Connected(path) => with_event("connected", path.json()),
             Self::Moved(path) => with_event("path_moved", path.json()),

@@ -1,7 +1,7 @@
 //! Who this node's person is in a session: what they say of themselves, or what their organisation has signed.
 //!
-//! Beside the settings file `config.toml` stand `config.key`, the node's static key, and `config.papers`, what an organisation has
-//! signed for that key. Without papers a session has a key of its own that is thrown away, so that nobody is recognised by it.
+//! Beside the settings file `config.toml` stand `config.key`, the node's static key, `config.papers`, what an organisation has
+//! signed for that key, and `config.sign-in`, with which whoever has signed in gets the next papers (`crate::sign_in`). Without papers a session has a key of its own that is thrown away, so that nobody is recognised by it.
 
 use std::{
     fmt, fs, io,
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Who this node's person is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Identity {
     /// What the card shows.
     pub profile: Profile,
@@ -73,6 +73,7 @@ pub struct Files {
     key: PathBuf,
     papers: PathBuf,
     portrait: PathBuf,
+    sign_in: PathBuf,
 }
 
 /// Seconds since 1970 by this computer's clock.
@@ -91,6 +92,7 @@ impl Files {
             key: settings.with_extension("key"),
             papers: settings.with_extension("papers"),
             portrait: settings.with_extension("picture"),
+            sign_in: settings.with_extension("sign-in"),
         }
     }
 
@@ -171,17 +173,25 @@ impl Files {
         })
     }
 
-    /// Takes the papers in `file`. Of the same organisation as before, the policy stays the newer one.
+    /// Takes the papers in `file`, as [`Files::take_bytes`] does.
     ///
     /// # Errors
-    /// They are not this node's, or of another organisation than the one it belongs to.
+    /// It is not readable, or [`Files::take_bytes`].
     pub fn take(&self, file: &Path) -> Result<Membership, Failure> {
         let bytes = fs::read(file).map_err(|error| {
             let line = format!("cannot read {}: {error}", file.display());
             Failure::new(Exit::Usage, "PAPERS_REFUSED", line)
         })?;
+        self.take_bytes(&bytes)
+    }
+
+    /// Takes papers. Of the same organisation as before, the policy stays the newer one.
+    ///
+    /// # Errors
+    /// They are not this node's, or of another organisation than the one it belongs to.
+    pub fn take_bytes(&self, bytes: &[u8]) -> Result<Membership, Failure> {
         let node = NodeId(self.key()?.public());
-        let mut new = Membership::open(&bytes, node).map_err(|error| refused(&error))?;
+        let mut new = Membership::open(bytes, node).map_err(|error| refused(&error))?;
         if let Some(member) = self.member()? {
             let held = member.membership();
             if held.policy().header.issuer != new.policy().header.issuer {
@@ -200,20 +210,33 @@ impl Files {
         Ok(new)
     }
 
-    /// Forgets key and papers; whether there were papers.
+    /// Where the key is.
+    pub(crate) fn key_path(&self) -> &Path {
+        &self.key
+    }
+
+    /// Where is kept what gets the next papers.
+    pub(crate) fn sign_in(&self) -> &Path {
+        &self.sign_in
+    }
+
+    /// Forgets key, papers and who has signed in; whether there were papers.
     ///
     /// # Errors
     /// What the system says.
     pub fn leave(&self) -> Result<bool, Failure> {
-        let mut had = false;
-        for path in [&self.papers, &self.key] {
-            match fs::remove_file(path) {
-                Ok(()) => had |= path == &self.papers,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Failure::internal("cannot leave", error)),
-            }
-        }
+        let had = self.forget_papers()?;
+        remove(&self.key)?;
         Ok(had)
+    }
+
+    /// Forgets papers and who has signed in; whether there were papers.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn forget_papers(&self) -> Result<bool, Failure> {
+        remove(&self.sign_in)?;
+        remove(&self.papers)
     }
 
     fn save(&self, membership: &Membership) -> Result<(), Failure> {
@@ -221,6 +244,15 @@ impl Files {
             let line = format!("cannot write {}: {error}", self.papers.display());
             Failure::new(Exit::Error, "PAPERS_REFUSED", line)
         })
+    }
+}
+
+/// Whether it was there.
+fn remove(path: &Path) -> Result<bool, Failure> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Failure::internal("cannot forget", error)),
     }
 }
 

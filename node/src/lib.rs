@@ -23,10 +23,14 @@ pub mod config;
 pub mod error;
 /// Who this node's person is in a session.
 pub mod identity;
+/// The provider's side of that: OpenID Connect.
+mod oidc;
 /// A member's policy, kept up to date.
 mod policing;
 /// Keys in files.
 mod secret_file;
+/// Signing in at an organisation's desk, by its provider.
+pub mod sign_in;
 
 // --- the node ---
 /// The control connection to the relay.
@@ -56,7 +60,14 @@ pub mod session;
 /// The sharer's screen: what of it is shown, and what may be done to it.
 pub mod share;
 
+// --- with an administrator's rights ---
+/// The program that runs what a helper orders, as root.
+#[cfg(target_os = "linux")]
+pub mod broker;
+
 // --- devices ---
+/// A code that goes to a device.
+pub mod invitation;
 /// Says that this one is there, and asks whether another is.
 pub mod presence;
 

@@ -6,14 +6,17 @@ use clap::error::ErrorKind;
 use data_encoding::HEXLOWER;
 use remora::{
     admin,
-    cli::{AdminCommand, Cli, Command},
+    cli::{
+        AdminCommand, Cli, Command, InboxCommand,
+        sign_in::{DeskAddr, Place},
+    },
     config::{File, FileProfile},
     demo,
     error::{Exit, Failure},
     netcheck,
     node::{Node, Options},
-    presence,
-    status::{self, ping},
+    presence, sign_in,
+    status::{self, ping, running},
     terminal::{self, console::print_data, style::Style},
 };
 use remora_proto::id::RelayAddr;
@@ -76,12 +79,17 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
     let named = cli.config.as_deref();
     match cli.command {
         Command::Setup(args) => setup(named, args).await,
+        Command::SignIn(args) => sign_in::sign_in(&File::load(named)?, &args).await,
+        Command::SignOut(args) => sign_in::sign_out(&File::load(named)?, &args).await,
         Command::Invite(args) => terminal::invite(&File::load(named)?, args).await,
         Command::Join(args) => terminal::join(&File::load(named)?, args).await,
         Command::Status(args) => status::run(&File::load(named)?, args).await,
+        Command::Sessions(args) => running::list(&args),
+        Command::Running(command) => running::run(&command).await,
         Command::Ping(args) => ping::run(args).await,
         Command::Netcheck(args) => netcheck::run(&File::load(named)?, args).await,
         Command::Agent(args) => presence::agent::run(&File::load(named)?, named, args).await,
+        Command::Inbox(args) => presence::inbox::ask::run(&File::load(named)?, args).await,
         Command::Presence(args) => presence::ask::run(&File::load(named)?, args).await,
         Command::Preflight(args) => status::preflight(&args),
         Command::Demo(args) => demo::run(args).await,
@@ -99,8 +107,12 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
     };
     // Says what is wrong with the profile before anything is written.
     let profile = file.profile(&args.profile)?;
+    let (relays, desk) = places(args.places)?;
     if args.leave_organisation {
         let had = file.beside()?.leave()?;
+        if file.organisation.take().is_some() {
+            file.save(named)?;
+        }
         say(match had {
             true => "This computer belongs to no organisation any more.",
             false => "This computer belonged to no organisation.",
@@ -125,17 +137,22 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
         ));
     }
     if args.request {
-        let request = file.beside()?.request(profile)?;
+        let request = file.beside()?.request(profile.clone())?;
         say(
             "Send this line to your administrator, who answers with a file; then run `remora setup --credential FILE`:",
         );
         print_data(&request.to_string())?;
     }
-    if args.relays.is_empty() {
+    if let Some(desk) = desk {
+        let voice = sign_in::Voice { json: args.json };
+        sign_in::set_up(&mut file, desk, profile, args.how, voice).await?;
+        file.save(named)?;
+    }
+    if relays.is_empty() {
         return Ok(Exit::Ok);
     }
     let saved = file.relays(&[]).unwrap_or_default();
-    file.set_relays(&args.relays);
+    file.set_relays(&relays);
     let typed = args.profile;
     let old = std::mem::take(&mut file.profile);
     file.profile = FileProfile {
@@ -147,10 +164,10 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
     let path = file.save(named)?;
     let path = path.display();
     let (node, by_tcp) = tokio::join!(
-        Node::at_nearest(&args.relays, Options::default()),
-        unreached_by_tcp(&args.relays)
+        Node::at_nearest(&relays, Options::default()),
+        unreached_by_tcp(&relays)
     );
-    let kept = with_saved_tls(&args.relays, &saved, &by_tcp);
+    let kept = with_saved_tls(&relays, &saved, &by_tcp);
     let note = match &kept {
         Some(kept) => {
             file.set_relays(kept);
@@ -186,6 +203,25 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
             line: format!("saved to {path}, but {}", failure.line),
             ..failure
         }),
+    }
+}
+
+/// Relays, or one desk.
+fn places(typed: Vec<Place>) -> Result<(Vec<RelayAddr>, Option<DeskAddr>), Failure> {
+    let (mut relays, mut desks) = (Vec::new(), Vec::new());
+    for place in typed {
+        match place {
+            Place::Relay(relay) => relays.push(relay),
+            Place::Desk(desk) => desks.push(desk),
+        }
+    }
+    match (relays.len(), desks.len()) {
+        (_, 0) | (0, 1) => Ok((relays, desks.pop())),
+        _ => Err(Failure::new(
+            Exit::Usage,
+            "USAGE",
+            "give one organisation's address, which names its relays, or relays",
+        )),
     }
 }
 
@@ -242,9 +278,15 @@ fn wants_json(command: &Command) -> bool {
         Command::Invite(args) => args.common.json,
         Command::Join(args) => args.common.json,
         Command::Status(args) => args.common.json,
+        Command::Sessions(args) => args.json,
+        Command::Running(command) => command.which().json,
         Command::Ping(args) => args.json,
         Command::Netcheck(args) => args.json,
         Command::Agent(args) => args.json,
+        Command::Inbox(args) => match &args.command {
+            Some(InboxCommand::Open(open)) => open.common.json,
+            Some(InboxCommand::Decline { .. }) | None => args.json,
+        },
         Command::Presence(args) => args.json,
         Command::Preflight(args) => args.json,
         Command::Demo(args) => args.json,
@@ -252,7 +294,9 @@ fn wants_json(command: &Command) -> bool {
             AdminCommand::Drain(args) => args.json,
             AdminCommand::Org(args) => args.is_json(),
         },
-        Command::Setup(_) => false,
+        Command::Setup(args) => args.json,
+        Command::SignIn(args) => args.json,
+        Command::SignOut(args) => args.json,
     }
 }
 
@@ -291,7 +335,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         say(
-            "remora: USAGE: say what to do: setup, invite, join, status, ping, netcheck, agent, presence, preflight, demo or admin; see `remora --help`",
+            "remora: USAGE: say what to do: setup, sign-in, sign-out, invite, join, sessions, status, ping, netcheck, agent, presence, preflight, demo or admin; see `remora --help`",
         );
         return ExitCode::from(Exit::Usage as u8);
     }

@@ -4,7 +4,9 @@
     reason = "the reasons that need a line of their own, among many"
 )]
 
-use std::{collections::BTreeSet, net::SocketAddr, slice, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, net::SocketAddr, path::PathBuf, slice, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
 use remora_proto::{
@@ -15,11 +17,11 @@ use remora_proto::{
     random::Random,
     rendezvous::{CodeEnd, Host},
     sas::Nonce,
-    session::{Durations, EndReason, Receipt, Setup, Terms},
+    session::{Durations, EndReason, Entry, Kind, Receipt, Setup, Terms},
     wire::message::control::{Release, node_to_relay::Body as Request},
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -27,7 +29,7 @@ use tokio::{
 use crate::{
     control::{Control, PARK_AFTER},
     error::{Exit, Failure, exit_of},
-    event::{Event, Input, PathSnapshot},
+    event::{Asked, Event, Input, PathSnapshot},
     exchange::Folder,
     homes::{
         Homes, Near,
@@ -35,6 +37,10 @@ use crate::{
         keep::{self, Keeping},
     },
     identity::{Identity, Member},
+    invitation::{
+        Call,
+        calling::{Calling, Over},
+    },
     path::{
         portmap::{self, Gateway, PortMap},
         route::why_at_first,
@@ -42,7 +48,11 @@ use crate::{
         survey::{self, Surveyed},
     },
     rendezvous::{self, Introduced, Tried, Waited},
-    session::{self, Channels, Judge, Picture, backends::Backends, inner},
+    session::{
+        self, Channels, Judge, Picture,
+        backends::{BROKER_SOCKET, Backends},
+        inner,
+    },
     share::{desktop::Desktop, sharing::Sharing},
 };
 
@@ -50,8 +60,8 @@ use crate::{
 const QUEUE_EVENTS: usize = 256;
 /// Wishes waiting for the session: lines somebody typed.
 const QUEUE_INPUT: usize = 64;
-/// Who wants the way measured; one answer does for all.
-const QUEUE_MEASUREMENTS: usize = 4;
+/// Who wants to be answered; others wait.
+const QUEUE_ASKED: usize = 4;
 /// Frames waiting for the page: when it is behind, the sharer sends no more.
 const QUEUE_FRAMES: usize = 8;
 /// A name that takes longer is none: somebody waits.
@@ -76,8 +86,11 @@ pub struct Node {
     home: Attached,
     policy: Policy,
     durations: Durations,
+    elevated_before: bool,
     folder: Folder,
     display: Option<String>,
+    kind: Kind,
+    broker: PathBuf,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
     _surveying: JoinSet<()>,
@@ -100,6 +113,10 @@ pub struct Options {
     pub proxy: Option<Proxy>,
     /// As the sharer: after how long somebody has to say that a session is to go on.
     pub durations: Durations,
+    /// As the sharer: an earlier helper, who has handed over, had an administrator's rights.
+    pub elevated_before: bool,
+    /// As the sharer: where the broker listens, if there is one.
+    pub broker: PathBuf,
     /// It goes to no relay that was not named, although one of its fleet may have less to do, or be there when it is gone.
     pub only_named: bool,
     /// Whose policy is kept up to date.
@@ -108,6 +125,8 @@ pub struct Options {
     pub folder: Folder,
     /// As the helper: the X11 display whose clipboard may take part; `None`: that of `DISPLAY`.
     pub display: Option<String>,
+    /// Whether somebody attends its sessions.
+    pub kind: Kind,
 }
 
 impl Default for Options {
@@ -118,10 +137,13 @@ impl Default for Options {
             tcp_only: false,
             proxy: None,
             durations: Durations::default(),
+            elevated_before: false,
+            broker: PathBuf::from(BROKER_SOCKET),
             only_named: false,
             member: None,
             folder: Folder::default(),
             display: None,
+            kind: Kind::default(),
         }
     }
 }
@@ -157,10 +179,12 @@ pub struct Running {
     pub input: mpsc::Sender<Input>,
     /// How packets go, renewed every second and with each move once connected.
     pub path: watch::Receiver<PathSnapshot>,
-    /// Has the way measured, and gets an answer when the other node has given one.
-    pub measure: mpsc::Sender<oneshot::Sender<PathSnapshot>>,
+    /// For whoever wants an answer, once connected.
+    pub asked: mpsc::Sender<Asked>,
     /// Helper: frames and cursor shapes for the page.
     pub frames: mpsc::Receiver<Bytes>,
+    /// Helper who invites a device: whatever is sent here has the invitation sent again.
+    pub retry: Option<mpsc::Sender<()>>,
     /// The end.
     pub outcome: JoinHandle<Outcome>,
 }
@@ -201,7 +225,10 @@ impl Node {
     /// None does: what is wrong with the nearest, and what to do about it.
     pub async fn at_nearest(relays: &[RelayAddr], options: Options) -> Result<Self, Failure> {
         let (mut policy, durations) = (options.policy.clone(), options.durations.clone());
+        let elevated_before = options.elevated_before;
         let (folder, display) = (options.folder.clone(), options.display.clone());
+        let kind = options.kind;
+        let broker = options.broker.clone();
         let mut homes = Homes::find(relays, options).await?;
         let home = homes.settle(&BTreeSet::new()).await?;
         let home = homes.learn(home).await;
@@ -226,8 +253,11 @@ impl Node {
             home,
             policy,
             durations,
+            elevated_before,
             folder,
             display,
+            kind,
+            broker,
             surveyed,
             _surveying: surveying,
             port_map,
@@ -258,7 +288,19 @@ impl Node {
     /// Shows codes, each for `lifetime`, and waits for the one who has it; the node is the helper.
     pub fn invite(self, identity: impl Into<Identity>, lifetime: Duration) -> Running {
         self.want_port();
-        self.run(identity.into(), Begin::Wait(lifetime))
+        self.run(identity.into(), Begin::Wait(lifetime, None))
+    }
+
+    /// Invites a device: a code, good for `lifetime`, that goes there and is shown to nobody here; the node is the helper.
+    pub fn call(
+        mut self,
+        identity: impl Into<Identity>,
+        lifetime: Duration,
+        call: Call,
+    ) -> Running {
+        self.want_port();
+        self.kind = call.kind;
+        self.run(identity.into(), Begin::Wait(lifetime, Some(call)))
     }
 
     /// Tries a code, at the other relays, too, when nobody waits with it at the one it is at. On failure the node can try another.
@@ -344,10 +386,10 @@ impl Node {
         let (events, events_rx) = mpsc::channel(QUEUE_EVENTS);
         let (input_tx, mut input) = mpsc::channel(QUEUE_INPUT);
         let (path, path_rx) = watch::channel(PathSnapshot::default());
-        let (measure, asked) = mpsc::channel(QUEUE_MEASUREMENTS);
+        let (asked_tx, asked) = mpsc::channel(QUEUE_ASKED);
         let (frames_tx, frames) = mpsc::channel(QUEUE_FRAMES);
         let (role, picture, desktop) = match &begin {
-            Begin::Wait(_) => (
+            Begin::Wait(..) => (
                 Role::Helper,
                 Picture::Viewer(frames_tx),
                 Desktop::X11(self.display.clone()),
@@ -358,20 +400,49 @@ impl Node {
                 desktop.clone(),
             ),
         };
+        let calling = match &begin {
+            Begin::Wait(_, Some(call)) => {
+                let (homes, input) = (self.homes.clone(), input_tx.downgrade());
+                Some(Calling::begin(
+                    homes,
+                    call.clone(),
+                    &identity,
+                    events.clone(),
+                    input,
+                ))
+            }
+            Begin::Wait(_, None) | Begin::Introduced(..) => None,
+        };
+        let retry = calling.as_ref().map(Calling::retry);
+        let shown = match &begin {
+            Begin::Wait(..) => Desktop::None,
+            Begin::Introduced(_, desktop) => desktop.clone(),
+        };
         let outcome = tokio::spawn(async move {
             let introduced = match begin {
                 Begin::Introduced(introduced, _) => Ok(*introduced),
-                Begin::Wait(lifetime) => self.wait(&mut input, &events, lifetime).await,
+                Begin::Wait(lifetime, _) => {
+                    let front = Front {
+                        events: &events,
+                        calling: calling.as_ref(),
+                    };
+                    let waited = self.wait(&mut input, &front, lifetime).await;
+                    self.call_over(calling, waited).await
+                }
             };
             match introduced {
                 Ok(introduced) => {
+                    // Asks the display and the system's bus.
+                    let broker = self.broker.clone();
+                    let find = move || Backends::of_system(&shown, broker);
+                    let backends = tokio::task::spawn_blocking(find).await;
                     let channels = Channels {
                         input,
                         events,
                         path,
                         asked,
                         picture,
-                        backends: Backends::default(),
+                        backends: backends.unwrap_or_default(),
                         folder: self.folder.clone(),
                         desktop,
                     };
@@ -387,20 +458,53 @@ impl Node {
             events: events_rx,
             input: input_tx,
             path: path_rx,
-            measure,
+            asked: asked_tx,
             frames,
+            retry,
             outcome,
+        }
+    }
+
+    /// The invited device hears how it ended, and the person what the device said.
+    async fn call_over(
+        &mut self,
+        calling: Option<Calling>,
+        waited: Result<Introduced, Failure>,
+    ) -> Result<Introduced, Failure> {
+        let Some(calling) = calling else {
+            return waited;
+        };
+        match waited {
+            Ok(introduced) => {
+                self.leaving.spawn(async move {
+                    calling.finish(Over::Joined).await;
+                });
+                Ok(Introduced {
+                    entry: Entry::Notify,
+                    ..introduced
+                })
+            }
+            Err(failure) => {
+                let end = match failure.code {
+                    "CODE_EXPIRED" => CodeEnd::Expired,
+                    "CODE_BURNED" => CodeEnd::Burned,
+                    _ => CodeEnd::Cancelled,
+                };
+                let said = calling.finish(Over::Code(end)).await;
+                Err(said.unwrap_or(failure))
+            }
         }
     }
 
     async fn wait(
         &mut self,
         input: &mut mpsc::Receiver<Input>,
-        events: &mpsc::Sender<Event>,
+        front: &Front<'_>,
         lifetime: Duration,
     ) -> Result<Introduced, Failure> {
+        let events = front.events;
         self.tell_home(events).await;
-        let mut host = rendezvous::publish(&self.home.control, lifetime, events).await?;
+        let mut host = front.publish(&self.home.control, lifetime).await?;
         let mut can_move = self.homes.are_several();
         loop {
             let Attached {
@@ -410,7 +514,7 @@ impl Node {
             match waiting.await? {
                 Waited::Introduced(introduced) => return Ok(introduced),
                 Waited::NewCode => {
-                    host = rendezvous::publish(&self.home.control, lifetime, events).await?;
+                    host = front.publish(&self.home.control, lifetime).await?;
                 }
                 Waited::Draining(within) => {
                     if !self.go_elsewhere().await {
@@ -419,19 +523,19 @@ impl Node {
                         can_move = false;
                         continue;
                     }
-                    match self.publish_again(&mut host, lifetime, events).await {
+                    match self.publish_again(&mut host, lifetime, front).await {
                         Ok(_) => self.tell_home(events).await,
                         Err(failure) => {
                             tracing::info!(%failure, "the other relay does not take the code");
-                            self.come_back(&mut host, lifetime, events, input).await?;
+                            self.come_back(&mut host, lifetime, front, input).await?;
                         }
                     }
                 }
                 Waited::Lost => {
-                    self.come_back(&mut host, lifetime, events, input).await?;
+                    self.come_back(&mut host, lifetime, front, input).await?;
                     can_move = self.homes.are_several();
                 }
-                Waited::Ended(end) => return Err(ended(end, events).await),
+                Waited::Ended(end) => return Err(front.ended(end).await),
             }
         }
     }
@@ -442,13 +546,13 @@ impl Node {
         &self,
         host: &mut Host,
         lifetime: Duration,
-        events: &mpsc::Sender<Event>,
+        front: &Front<'_>,
     ) -> Result<bool, Failure> {
         let control = &self.home.control;
         host.handle_moved();
         let is_same = rendezvous::try_publish(control, host).await?;
         if !is_same {
-            *host = rendezvous::publish(control, lifetime, events).await?;
+            *host = front.publish(control, lifetime).await?;
         }
         Ok(is_same)
     }
@@ -461,22 +565,23 @@ impl Node {
         &mut self,
         host: &mut Host,
         lifetime: Duration,
-        events: &mpsc::Sender<Event>,
+        front: &Front<'_>,
         input: &mut mpsc::Receiver<Input>,
     ) -> Result<(), Failure> {
+        let events = front.events;
         tell(events, Event::RelayLost).await;
         // Another one first.
         let mut avoided = BTreeSet::from([self.home.id()]);
         loop {
             let place = tokio::select! { biased;
                 end = rendezvous::wait_without_relay(host, events, input) => {
-                    return Err(ended(end, events).await);
+                    return Err(front.ended(end).await);
                 }
                 place = find_place(&self.homes, &mut avoided) => place,
             };
             avoided.insert(place.id());
             self.be_at(place);
-            match self.publish_again(host, lifetime, events).await {
+            match self.publish_again(host, lifetime, front).await {
                 Ok(same_code) => {
                     let relay = self.home.control.welcome.relay_name.clone();
                     tell(events, Event::RelayBack { relay, same_code }).await;
@@ -596,7 +701,9 @@ impl Node {
             terms: Terms {
                 platform: channels.backends.platform(),
                 durations: self.durations,
+                elevated_before: self.elevated_before,
                 entry,
+                kind: self.kind,
                 ..Terms::default()
             },
         };
@@ -639,8 +746,11 @@ impl Node {
             home,
             policy: _,
             durations: _,
+            elevated_before: _,
             folder: _,
             display: _,
+            kind: _,
+            broker: _,
             surveyed: _,
             _surveying: _,
             port_map,
@@ -667,14 +777,34 @@ pub(crate) async fn find_place(homes: &Homes, avoided: &mut BTreeSet<RelayId>) -
     }
 }
 
-async fn ended(end: CodeEnd, events: &mpsc::Sender<Event>) -> Failure {
-    tell(events, Event::CodeEnded(end)).await;
-    rendezvous::code_ended(end)
+/// Who is told of the code, and the invited device, which has it instead.
+struct Front<'a> {
+    events: &'a mpsc::Sender<Event>,
+    calling: Option<&'a Calling>,
+}
+
+impl Front<'_> {
+    async fn publish(&self, control: &Control, lifetime: Duration) -> Result<Host, Failure> {
+        let Some(calling) = self.calling else {
+            return rendezvous::publish(control, lifetime, self.events).await;
+        };
+        let host = rendezvous::draw(control, lifetime).await?;
+        calling.code(host.code().clone()).await;
+        Ok(host)
+    }
+
+    async fn ended(&self, end: CodeEnd) -> Failure {
+        // Of an invitation that has ended by itself, its end is said.
+        if !self.calling.is_some_and(Calling::has_ended) {
+            tell(self.events, Event::CodeEnded(end)).await;
+        }
+        rendezvous::code_ended(end)
+    }
 }
 
 /// How a session begins.
 enum Begin {
-    Wait(Duration),
+    Wait(Duration, Option<Call>),
     Introduced(Box<Introduced>, Desktop),
 }
 

@@ -39,9 +39,9 @@ use crate::{
     event::{Event, Input},
 };
 
-/// How often a taken locator is drawn again before the relay counts as broken: of 32,768, half in use, ten misses
-/// in a row come once in a thousand times.
-const MAX_DRAWS: usize = 10;
+/// How often a taken locator is drawn again before the relay counts as broken: of 32,768, half in use, which is as many as one relay
+/// of the fleet can hold, twenty misses in a row come once in a million times.
+const MAX_DRAWS: usize = 20;
 /// From the host's admission to the relay's allocation.
 const ALLOCATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the relay is asked whether it is there, while somebody reads the code out: whoever types it is there in half a minute, and
@@ -164,7 +164,7 @@ pub async fn wait(
                     flush(control, host).await;
                     return Ok(Waited::NewCode);
                 }
-                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_) | Input::Exchange(_)) => tell(events, not_yet("nobody is here yet")).await,
+                Some(Input::Session(_) | Input::Keys(_) | Input::Order(_) | Input::Relayed(_) | Input::Exchange(_)) => tell(events, not_yet("nobody is here yet")).await,
             },
             () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
             () = &mut silence => return Ok(Waited::Lost),
@@ -190,7 +190,7 @@ pub async fn wait_without_relay(
             wanted = input.recv() => match wanted {
                 None | Some(Input::Session(Command::Leave)) => host.cancel(),
                 Some(Input::NewCode) => tell(events, not_yet("there is no relay that could keep one")).await,
-                Some(Input::Session(_) | Input::Keys(_) | Input::Relayed(_) | Input::Exchange(_)) => tell(events, not_yet("nobody is here yet")).await,
+                Some(Input::Session(_) | Input::Keys(_) | Input::Order(_) | Input::Relayed(_) | Input::Exchange(_)) => tell(events, not_yet("nobody is here yet")).await,
             },
             () = until(host.poll_timeout()) => host.handle_timeout(Instant::now()),
         }
@@ -228,6 +228,20 @@ pub async fn publish(
     lifetime: Duration,
     events: &mpsc::Sender<Event>,
 ) -> Result<Host, Failure> {
+    let host = draw(control, lifetime).await?;
+    let shown = Event::Code {
+        code: host.code().to_string(),
+        valid: lifetime.min(LIFETIME),
+    };
+    tell(events, shown).await;
+    Ok(host)
+}
+
+/// The same without showing it.
+///
+/// # Errors
+/// The relay refuses, or is gone.
+pub async fn draw(control: &Control, lifetime: Duration) -> Result<Host, Failure> {
     let realm = &control.welcome.realm;
     for _ in 0..MAX_DRAWS {
         let host = Host::new(
@@ -239,11 +253,6 @@ pub async fn publish(
             Random::system(),
         );
         if try_publish(control, &host).await? {
-            let shown = Event::Code {
-                code: host.code().to_string(),
-                valid: lifetime.min(LIFETIME),
-            };
-            tell(events, shown).await;
             return Ok(host);
         }
     }

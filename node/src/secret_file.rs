@@ -83,13 +83,37 @@ pub(crate) fn read_or_create(path: &Path) -> Result<Zeroizing<[u8; KEY_BYTES]>, 
 /// # Errors
 /// What the system says.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, bytes, 0o666)
+}
+
+/// The same for what nobody else may read.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn replace_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, bytes, 0o600)
+}
+
+fn replace_with(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));
     let beside = Path::new(&name);
-    fs::write(beside, bytes)?;
+    // What a program of the same number has left there may be for others to read.
+    match fs::remove_file(beside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(beside)?;
+    file.write_all(bytes)?;
+    drop(file);
     fs::rename(beside, path)
 }
 

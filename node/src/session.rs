@@ -14,6 +14,8 @@
 pub mod backends;
 /// The inner connection: who connects, who accepts, what both say in the handshake.
 pub mod inner;
+/// What of it reaches beyond the screen: the broker, the shield, questions on the bar.
+mod powers;
 
 use std::{
     sync::Arc,
@@ -24,11 +26,14 @@ use bytes::Bytes;
 use prost::Message;
 use quinn::{Connection, RecvStream, SendStream};
 use remora_proto::{
+    elevation::Orders,
+    identity::Role,
     org::verdict::{self, Verdict},
     path::{candidate::Policy, machine::Moved},
+    random::Random,
     session::{
         Act, Command, Event as SessionEvent, Phase, Receipt, Refusal, Rights, Session, Setup,
-        Transmit,
+        Shield, Transmit,
     },
     wire::message::{
         Inbox, InvalidMessage, encode,
@@ -42,12 +47,13 @@ use tokio::{
 };
 
 use self::{
-    backends::Backends,
+    backends::{Backends, Report},
     inner::{Inner, Messages},
+    powers::Said,
 };
 use crate::{
     deadline::until,
-    event::{Event, Input, PathSnapshot},
+    event::{Asked, Event, Input, PathSnapshot},
     exchange::{self, Folder, ToExchange},
     help::incoming,
     identity::Identity,
@@ -88,8 +94,8 @@ pub struct Channels {
     pub events: mpsc::Sender<Event>,
     /// How packets go, renewed every second and with each move.
     pub path: watch::Sender<PathSnapshot>,
-    /// Who wants the way measured now.
-    pub asked: mpsc::Receiver<oneshot::Sender<PathSnapshot>>,
+    /// Who wants an answer.
+    pub asked: mpsc::Receiver<Asked>,
     /// Helper: where frames go. Sharer: what is shown.
     pub picture: Picture,
     /// Sharer: what the system does.
@@ -245,6 +251,9 @@ pub async fn run(
     };
 
     let mut verdict = setup.verdict.clone();
+    let (role, helper) = (setup.role, setup.peer.profile.clone());
+    // Helper: to the sharer's broker, of this elevation.
+    let mut orders: Option<Orders> = None;
     let mut session = Session::new(setup, Instant::now());
     let snapshot = |rtt: Option<Duration>| {
         let (direct, why_relayed) = route.explain();
@@ -293,6 +302,24 @@ pub async fn run(
         }
         let published = publish(&mut session, &mut beside, &channels.events).await;
         let mut undone = false;
+        for said in published.elevated {
+            match (role, said) {
+                (Role::Helper, Said::Key(key)) => {
+                    orders = Orders::new(&key, &mut Random::system());
+                }
+                (Role::Sharer, Said::Order(sealed)) => {
+                    if let Err(error) = channels.backends.order(sealed) {
+                        tracing::warn!(%error, "an order was not passed on");
+                    }
+                }
+                (Role::Helper, Said::Over) => orders = None,
+                (Role::Helper, Said::Order(_)) | (Role::Sharer, Said::Key(_) | Said::Over) => {}
+            }
+        }
+        if let Some((shield, within)) = published.shield.filter(|_| role == Role::Sharer) {
+            let notice = (shield == Shield::Frozen).then(|| powers::notice(&helper, within));
+            channels.backends.notice(notice.as_deref());
+        }
         for act in published.acts {
             sign_out |= act == Act::SignOut;
             // That is done when all is said.
@@ -312,8 +339,11 @@ pub async fn run(
         if undone {
             continue;
         }
-        // A person who types faster than the network takes is made to wait; the other side is not.
+        // A person who types faster than the network takes is made to wait; the other side is not. Nor is chat held up by a program
+        // that says much.
         let may_command = chat_tx.capacity() > 0;
+        let may_report = control_tx.capacity() > QUEUE_MESSAGES / 2;
+        let (reports, touches) = channels.backends.heard();
         tokio::select! { biased;
             () = until(session.poll_timeout()) => session.handle_timeout(Instant::now()),
             message = controls.recv(), if !controls_over => match message {
@@ -337,6 +367,13 @@ pub async fn run(
                         beside.exchange(ToExchange::Wish(wish)).await;
                         continue;
                     }
+                    Some(Input::Order(order)) => match powers::seal(orders.as_mut(), &order) {
+                        Ok(command) => command,
+                        Err((code, text)) => {
+                            tell(&channels.events, Event::NotPossible { code, text: text.to_owned() }).await;
+                            continue;
+                        }
+                    },
                     Some(Input::Relayed(relayed)) => {
                         if relay_only {
                             let text = "this session was begun to go through the relay only".into();
@@ -376,9 +413,18 @@ pub async fn run(
             Some(said) = from_beside.recv() => match said {
                 ToSession::Wish(command) => warn_of(session.handle_command(command, Instant::now())),
                 ToSession::Malformed => warn_of(session.handle_malformed(Instant::now())),
+                ToSession::Prompt(prompt) => warn_of(session.handle_secure_prompt(prompt, Instant::now())),
                 ToSession::Activity => warn_of(session.handle_activity(Instant::now())),
                 ToSession::Chat => tell(&channels.events, Event::ChatWanted).await,
             },
+            Some(report) = reports.recv(), if may_report => warn_of(session.handle_command(
+                match report {
+                    Report::Broker(body) => Command::Elevated(body),
+                    Report::BrokerGone => Command::ReleaseElevation,
+                },
+                Instant::now(),
+            )),
+            Some(()) = touches.recv() => warn_of(session.handle_local_input(Instant::now())),
             Some(body) = relays.said.recv() => {
                 if control_tx.send(encode(&schema::Control { body: Some(body) })).await.is_err() {
                     tracing::debug!("the control stream is closed");
@@ -417,12 +463,18 @@ pub async fn run(
                 }
                 channels.path.send_replace(path);
             }
-            Some(asked) = channels.asked.recv() => {
-                waiting.retain(|asked| !asked.is_closed());
-                waiting.truncate(MAX_WAITING - 1);
-                waiting.insert(0, asked);
-                measure.reset_immediately();
-            }
+            Some(asked) = channels.asked.recv(), if may_command => match asked {
+                Asked::Way(asked) => {
+                    waiting.retain(|asked| !asked.is_closed());
+                    waiting.truncate(MAX_WAITING - 1);
+                    waiting.insert(0, asked);
+                    measure.reset_immediately();
+                }
+                Asked::Command(command, told) => {
+                    // Whoever has gone meanwhile hears of it as all do.
+                    told.send(session.handle_command(command, Instant::now())).ok();
+                }
+            },
             _ = measure.tick() => if ping.try_send(()).is_err() {
                 tracing::debug!("the path is behind");
             },
@@ -493,6 +545,10 @@ fn warn_of(handled: Result<(), Refusal>) {
 struct Published {
     /// To be done to the sharer's system, in this order.
     acts: Vec<Act>,
+    /// To the broker, or from it.
+    elevated: Vec<Said>,
+    /// What is done about whoever walks by, now.
+    shield: Option<(Shield, Duration)>,
     /// The session is over.
     receipt: Option<Receipt>,
 }
@@ -516,9 +572,15 @@ async fn publish(
     let mut published = Published::default();
     while let Some(event) = session.poll_event() {
         beside.rights(session.rights()).await;
+        if let Some(question) = powers::question(&event) {
+            beside.tell(ToScreen::Ask(question));
+        }
         match &event {
             SessionEvent::Trust { peer, .. } => {
-                beside.tell(ToScreen::Helper(peer.full_name.clone()));
+                beside.tell(ToScreen::Helper {
+                    name: peer.full_name.clone(),
+                    who: powers::who(peer),
+                });
                 beside.exchange(ToExchange::Trusted).await;
             }
             // Nobody but the screen is interested.
@@ -538,6 +600,15 @@ async fn publish(
                 published.acts.push(*act);
                 continue;
             }
+            SessionEvent::Elevated(Body::ElevationOrder(order)) => {
+                published.elevated.push(Said::Order(order.sealed.clone()));
+                continue;
+            }
+            SessionEvent::Elevated(Body::ElevationKey(key)) => {
+                published.elevated.push(Said::Key(key.key.clone()));
+            }
+            SessionEvent::ElevationReleased => published.elevated.push(Said::Over),
+            SessionEvent::Shield { shield, within } => published.shield = Some((*shield, *within)),
             // For people it begins when there is something to see.
             SessionEvent::Starting { .. } => {
                 beside.tell(ToScreen::Open);
@@ -549,6 +620,7 @@ async fn publish(
                 beside.end_exchange().await;
             }
             SessionEvent::Media(_)
+            | SessionEvent::Elevated(_)
             | SessionEvent::Judged(_)
             | SessionEvent::PeerCheckedSas(_)
             | SessionEvent::ConsentPrompt { .. }
@@ -561,12 +633,14 @@ async fn publish(
             | SessionEvent::ElevationPrompt { .. }
             | SessionEvent::ElevationGranted
             | SessionEvent::ElevationDeclined
-            | SessionEvent::ElevationReleased
             | SessionEvent::RestartPrompt { .. }
             | SessionEvent::RestartDeclined
+            | SessionEvent::HandoverPrompt { .. }
+            | SessionEvent::HandingOver { .. }
+            | SessionEvent::HandoverDeclined
+            | SessionEvent::HandoverFailed
             | SessionEvent::Paused(_)
             | SessionEvent::Covered(_)
-            | SessionEvent::Shield { .. }
             | SessionEvent::Check { .. }
             | SessionEvent::GoesOn
             | SessionEvent::LeaveWarning { .. }

@@ -34,6 +34,9 @@ pub mod preflight;
 /// Capture and encoder on a thread of their own.
 #[cfg(unix)]
 pub mod projector;
+/// What of the screen must not be seen.
+#[cfg(unix)]
+pub mod prompts;
 /// What one session does to the sharer's screen.
 #[cfg(unix)]
 pub mod sharing;

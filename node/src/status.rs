@@ -1,11 +1,15 @@
 //! `remora status`: the relay, and the sessions on this computer. `remora preflight`.
 
-/// A session has its way measured for whoever asks.
+/// A session answers whoever asks.
 mod answer;
 /// What a session tells of itself.
 pub mod board;
+/// What others on this computer want of a session.
+pub mod order;
 /// `remora ping`.
 pub mod ping;
+/// `remora sessions`, and what is done with a running one from elsewhere: `remora ask`, `chat`, `leave` …
+pub mod running;
 
 use serde_json::{Value, json};
 
@@ -145,10 +149,11 @@ fn print_report(report: &Value, near: &[Listed], failure: Option<&Failure>) -> R
     for line in Listed::lines(near) {
         print_data(&line)?;
     }
-    let sessions = report["sessions"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let sessions = report["sessions"].as_array();
+    print_sessions(sessions.map(Vec::as_slice).unwrap_or_default())
+}
+
+fn print_sessions(sessions: &[Value]) -> Result<(), Failure> {
     if sessions.is_empty() {
         return print_data("no session on this computer");
     }
@@ -158,7 +163,7 @@ fn print_report(report: &Value, near: &[Listed], failure: Option<&Failure>) -> R
     Ok(())
 }
 
-/// `Maria Lopez  view  as helper  direct 203.0.113.7:41641 (8 ms)  tx 4.1 MB  rx 212.0 MB  2:14  pid 4711`
+/// `Maria Lopez  view  as helper  direct 203.0.113.7:41641 (8 ms)  tx 4.1 MB  rx 212.0 MB  2:14  pid 4711`, and what is asked
 fn session_line(session: &Value) -> String {
     let number = |key: &str| session[key].as_u64().unwrap_or_default();
     let seconds = unix_ms().saturating_sub(number("since_unix_ms")) / 1000;
@@ -166,8 +171,11 @@ fn session_line(session: &Value) -> String {
     let why = why.map(|why| format!(", {why}")).unwrap_or_default();
     let [sent, received] = ["bytes_sent", "bytes_received"].map(|key| size(number(key)));
     let (minutes, seconds) = (seconds / 60, seconds % 60);
+    let asked = session["question"].as_str();
+    let asked = asked.map(|asked| format!("  asked: {asked}"));
+    let asked = asked.unwrap_or_default();
     format!(
-        "{}  {}  as {}  {}{why}  tx {sent}  rx {received}  {minutes}:{seconds:02}  pid {}",
+        "{}  {}  as {}  {}{why}  tx {sent}  rx {received}  {minutes}:{seconds:02}  pid {}{asked}",
         text(session, "peer"),
         text(session, "mode"),
         text(session, "role"),

@@ -3,8 +3,12 @@
 
 /// Where lines come from and text goes to.
 pub mod console;
+/// An administrator's password, from a keyboard or a file.
+mod credential;
 /// Clipboard and files.
 mod exchange;
+/// A sharer goes on with another helper.
+mod handover;
 /// The page beside it.
 pub mod page;
 /// What is shown and what lines mean; pure.
@@ -20,8 +24,11 @@ use std::{
 };
 
 use remora_proto::{
+    code::Code,
+    elevation::Order,
     identity::Role,
-    session::{Command, Durations, Event as SessionEvent, Mode},
+    invitation::word::{MAX_REASON_BYTES, one_line},
+    session::{Command, Durations, Entry, Event as SessionEvent, Kind, Mode, T_CONSENT},
 };
 use serde_json::json;
 use tokio::{
@@ -31,6 +38,8 @@ use tokio::{
 
 use self::{
     console::{Console, Typed, print_data, print_note},
+    credential::Asking,
+    handover::{Again, Behind, Handover, Step, code_of},
     page::{Page, Wish},
     screen::{Meaning, Screen},
     style::Style,
@@ -39,13 +48,15 @@ use crate::{
     cli,
     config::File,
     error::{Exit, Failure, exit_of},
-    event::{Event, Input},
+    event::{Asked, Event, Input},
     exchange::Folder,
     identity::Identity,
+    invitation::Call,
     link::{self, Given},
     node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
     share::{desktop::Desktop, preflight},
+    sign_in,
     status::board::Board,
 };
 
@@ -57,12 +68,15 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
+    let call = called(file, &args)?;
     let relays = file.relays(&args.common.relays.relay)?;
+    sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Helper)?;
     let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
     let options = Options {
-        folder: folder(args.downloads),
+        folder: folder(args.folder.downloads),
+        kind: cli::kind(args.unattended),
         ..of_member(&args.common, &identity)
     };
     let node = Node::at_nearest(&relays, options).await?;
@@ -76,9 +90,12 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     if let Some(page) = &mut page {
         page.link_to(link_host.clone());
     }
-    let running = node.invite(identity, valid);
+    let running = match call {
+        Some(call) => node.call(identity, valid, call),
+        None => node.invite(identity, valid),
+    };
     let mode = args.mode.map(Mode::from);
-    let mut terminal = Terminal::new(console, page, Role::Helper, mode, args.common.json)?;
+    let mut terminal = Terminal::new(console, page, Role::Helper, mode, args.common.json, None)?;
     terminal.links = Links {
         host: link_host,
         wanted: args.link,
@@ -91,19 +108,54 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
+    let given = given_code(&args)?;
+    join_by(file, args, given, T_CONSENT).await
+}
+
+/// `remora inbox open`: the same with the code of an invitation, which has to be allowed `within` this time (guide, C-6).
+///
+/// # Errors
+/// What went wrong before or instead of a session.
+pub async fn open(
+    file: &File,
+    args: cli::Join,
+    code: Code,
+    within: Duration,
+) -> Result<Exit, Failure> {
+    let invited = Given {
+        code,
+        entry: Entry::Notify,
+    };
+    join_by(file, args, Some(invited), within).await
+}
+
+async fn join_by(
+    file: &File,
+    args: cli::Join,
+    given: Option<Given>,
+    consent: Duration,
+) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
+    sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Sharer)?;
-    let given = given_code(&args)?;
     let options = Options {
-        folder: folder(args.downloads.clone()),
+        folder: folder(args.folder.downloads.clone()),
         durations: Durations {
+            consent,
             reconfirm: args.limits.reconfirm,
             max: args.limits.max,
             idle: args.limits.idle,
             ..Durations::default()
         },
+        kind: cli::kind(args.unattended),
+        broker: args.broker.broker.clone(),
         ..of_member(&args.common, &identity)
+    };
+    let again = Again {
+        relays: relays.clone(),
+        options: options.clone(),
+        identity: identity.clone(),
     };
     let mut node = Node::at_nearest(&relays, options).await?;
     let mut console = Console::open(args.common.json)?;
@@ -132,13 +184,38 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
         }
     };
     let running = node.join(introduced, identity, Desktop::X11(None));
-    Terminal::new(console, page, Role::Sharer, None, args.common.json)?
+    let json = args.common.json;
+    Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
         .run(running)
         .await
 }
 
 fn folder(downloads: Option<PathBuf>) -> Folder {
     downloads.map_or_else(Folder::default, Folder::from)
+}
+
+/// The device that is invited, if one is.
+fn called(file: &File, args: &cli::Invite) -> Result<Option<Call>, Failure> {
+    let is_unattended = args.mode == Some(cli::ModeArg::Unattended);
+    let Some(device) = &args.device else {
+        return match is_unattended {
+            true => Err(Failure::new(
+                Exit::Usage,
+                "USAGE",
+                "nobody reads a code at a device that nobody attends; name it with --device",
+            )),
+            false => Ok(None),
+        };
+    };
+    Ok(Some(Call {
+        device: file.device(device)?,
+        kind: match is_unattended {
+            true => Kind::Unattended,
+            false => Kind::Attended,
+        },
+        mode: args.mode.map(Mode::from),
+        reason: one_line(args.reason.as_deref().unwrap_or_default(), MAX_REASON_BYTES),
+    }))
 }
 
 fn of_member(common: &cli::Common, identity: &Identity) -> Options {
@@ -261,6 +338,15 @@ async fn ask_for_code(
     }
 }
 
+/// Has the invitation sent again; twice at once is once.
+fn retry(running: &Running) {
+    if let Some(retry) = &running.retry
+        && retry.try_send(()).is_err()
+    {
+        tracing::debug!("it is being sent");
+    }
+}
+
 /// The next code typed on the page; waits for ever without one.
 async fn next_code(page: &mut Option<Page>) -> Given {
     loop {
@@ -288,8 +374,21 @@ struct Terminal {
     /// For the session, which takes them when it can. Waiting for that must not keep its events from being shown: it may
     /// be waiting for just that.
     wishes: VecDeque<Input>,
+    handover: Handover,
+    /// Of the session in front, from 1.
+    number: u32,
+    /// Of an administrator, whose password is not known yet.
+    asking: Option<Asking>,
     /// Helper: of the code.
     links: Links,
+}
+
+/// Waits for ever if nobody is asked.
+async fn given(asking: &mut Option<Asking>) -> Result<Order, String> {
+    match asking {
+        Some(asking) => asking.done().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The code as a link.
@@ -308,6 +407,7 @@ impl Terminal {
         role: Role,
         mode: Option<Mode>,
         json: bool,
+        again: Option<Again>,
     ) -> Result<Self, Failure> {
         let screen = Screen::new(role, mode, Style::detect());
         let listen = |kind| signal(kind).map_err(|error| Failure::internal("signals", error));
@@ -323,7 +423,10 @@ impl Terminal {
             json,
             interrupts,
             wishes: VecDeque::new(),
+            handover: Handover::new(again),
+            number: 1,
             links: Links::default(),
+            asking: None,
         })
     }
 
@@ -333,15 +436,24 @@ impl Terminal {
         let mut leaving = false;
         loop {
             let [interrupt, terminate] = &mut self.interrupts;
+            // Another session may take its place.
+            let input = running.input.clone();
             let typed = tokio::select! { biased;
                 _ = interrupt.recv() => Typed::Out,
                 _ = terminate.recv() => Typed::Out,
                 event = running.events.recv() => {
-                    let Some(event) = event else { break };
-                    self.show(&event, &running)?;
+                    match event {
+                        Some(event) => self.show(&event, &running)?,
+                        None if self.goes_on(&mut running).await? => {}
+                        None => break,
+                    }
                     continue;
                 }
-                room = running.input.reserve(), if !self.wishes.is_empty() => {
+                step = self.handover.next() => {
+                    self.take_step(step, &mut running)?;
+                    continue;
+                }
+                room = input.reserve(), if !self.wishes.is_empty() => {
                     match (room, self.wishes.pop_front()) {
                         (Ok(room), Some(wish)) => room.send(wish),
                         // The session has just ended: its last events are on their way.
@@ -355,13 +467,25 @@ impl Terminal {
                     }
                     continue;
                 }
+                asked = self.board.next(), if self.wishes.is_empty() => {
+                    self.obey(asked, &running)?;
+                    continue;
+                }
                 wish = next_wish(&mut self.page), if self.wishes.is_empty() => {
-                    if let Wish::Session(input) = wish {
-                        self.send(input)?;
+                    match wish {
+                        Wish::Session(input) => self.send(input)?,
+                        Wish::Retry => retry(&running),
+                        Wish::Join(_) | Wish::Nothing => {}
                     }
                     continue;
                 }
-                typed = self.console.next(), if self.wishes.is_empty() => typed,
+                order = given(&mut self.asking), if self.asking.is_some() => {
+                    self.asking = None;
+                    self.order(order)?;
+                    self.renew(&running)?;
+                    continue;
+                }
+                typed = self.console.next(), if self.wishes.is_empty() && self.asking.is_none() => typed,
                 _ = refresh.tick() => {
                     self.renew(&running)?;
                     continue;
@@ -372,12 +496,17 @@ impl Terminal {
                 Typed::Out if leaving => break,
                 Typed::Out => {
                     leaving = true;
+                    self.handover.tell(Command::Leave);
                     self.send(Input::Session(Command::Leave))?;
                 }
                 Typed::Line(line) => match self.screen.on_line(&line) {
                     Meaning::Wish(input) => self.send(input)?,
+                    Meaning::Retry => retry(&running),
+                    Meaning::Credential(whose) => {
+                        self.asking = Some(Asking::begin(whose, self.console.is_terminal()));
+                    }
                     Meaning::Say(text) if self.json => {
-                        self.print(&json!({"event": "not_possible", "text": text}))?
+                        self.print(&json!({"event": "not_possible", "text": text}), self.number)?
                     }
                     Meaning::Say(text) => self.console.say(&text)?,
                     Meaning::Nothing => {}
@@ -390,22 +519,172 @@ impl Terminal {
             outcome,
             events,
             input,
+            retry,
             ..
         } = running;
         drop((events, input));
-        if let Some(page) = self.page {
-            page.close().await;
-        }
+        self.board.close().await;
+        self.handover.close().await;
         let outcome = outcome
             .await
             .map_err(|error| Failure::internal("the session's task", error))?;
+        if let Some(page) = self.page {
+            // Of a code's end it has been told.
+            if let (Err(failure), Some(_)) = (&outcome, retry) {
+                page.failed(failure);
+            }
+            page.close().await;
+        }
         outcome.map(|receipt| exit_of(receipt.reason))
     }
 
+    /// What somebody else on this computer wants; the session tells them what it says to it.
+    fn obey(&mut self, asked: Asked, running: &Running) -> Result<(), Failure> {
+        let command = match &asked {
+            Asked::Command(command, _) => Some(command.clone()),
+            Asked::Way(_) => None,
+        };
+        // Full: whoever asked learns that there is no answer.
+        let is_sent = running.asked.try_send(asked).is_ok();
+        if let Some(command) = command.filter(|_| is_sent) {
+            self.acknowledge(&Input::Session(command))?;
+            self.renew(running)?;
+        }
+        Ok(())
+    }
+
+    // ---- hand-over -----------------------------------------------------------------------
+
+    /// Whether there is another session now that the one in front is over.
+    async fn goes_on(&mut self, running: &mut Running) -> Result<bool, Failure> {
+        if let Some(first) = self.handover.behind.take() {
+            self.bring_back(running, first)?;
+            return Ok(true);
+        }
+        if !self.handover.is_joining() {
+            return Ok(false);
+        }
+        // The first helper has not waited.
+        match self.handover.next().await {
+            Step::Joined(joined) => match *joined {
+                Ok(second) => self.bring_forward(running, second)?,
+                Err(failure) => {
+                    let (code, text) = (failure.code, failure.line);
+                    self.show(&Event::NotPossible { code, text }, running)?;
+                    return Ok(false);
+                }
+            },
+            Step::Behind(_) | Step::Over => return Ok(false),
+        }
+        self.take_step(Step::Over, running)?;
+        Ok(true)
+    }
+
+    fn take_step(&mut self, step: Step, running: &mut Running) -> Result<(), Failure> {
+        match step {
+            Step::Joined(joined) => match *joined {
+                Ok(second) => self.bring_forward(running, second)?,
+                Err(failure) => {
+                    let (code, text) = (failure.code, failure.line);
+                    self.show(&Event::NotPossible { code, text }, running)?;
+                    self.send(Input::Session(Command::HandoverFailed))?;
+                }
+            },
+            Step::Behind(event) => self.show_behind(&event)?,
+            Step::Over => {
+                let over = self.handover.behind.take();
+                let over = over.map(|behind| behind.running.outcome);
+                self.handover.over.extend(over);
+            }
+        }
+        self.renew(running)
+    }
+
+    /// The session with the other helper, in front of the one there was.
+    fn bring_forward(&mut self, running: &mut Running, second: Running) -> Result<(), Failure> {
+        let number = self.number + 1;
+        let style = Style::detect();
+        let screen = std::mem::replace(&mut self.screen, Screen::new(Role::Sharer, None, style));
+        self.wishes.clear();
+        self.handover.behind = Some(Behind {
+            running: std::mem::replace(running, second),
+            screen,
+            number: std::mem::replace(&mut self.number, number),
+        });
+        if let Some(page) = &mut self.page {
+            page.bring_forward();
+        }
+        Ok(())
+    }
+
+    /// The one there was, when nothing has come of the other.
+    fn bring_back(&mut self, running: &mut Running, first: Behind) -> Result<(), Failure> {
+        self.screen = first.screen;
+        self.number = first.number;
+        self.wishes.clear();
+        let second = std::mem::replace(running, first.running);
+        self.handover.over.push(second.outcome);
+        if let Some(page) = &mut self.page {
+            page.bring_back();
+        }
+        self.send(Input::Session(Command::HandoverFailed))?;
+        self.renew(running)
+    }
+
+    /// For a person who has the other session in front.
+    fn show_behind(&mut self, event: &Event) -> Result<(), Failure> {
+        let Some(behind) = &mut self.handover.behind else {
+            return Ok(());
+        };
+        if let Some(page) = &self.page {
+            page.show_behind(event);
+        }
+        let (lines, _) = behind.screen.on_event(event, Instant::now());
+        let number = behind.number;
+        if self.json {
+            return self.print(&event.to_json(), number);
+        }
+        for line in lines {
+            self.console.say(&line)?;
+        }
+        Ok(())
+    }
+
+    // ---- the person ----------------------------------------------------------------------
+
+    /// What an administrator has said, for the broker.
+    fn order(&mut self, order: Result<Order, String>) -> Result<(), Failure> {
+        match order {
+            Ok(order) => self.send(Input::Order(order)),
+            Err(text) if self.json => {
+                let refused = json!({"event": "not_possible", "code": "NO_PASSWORD", "text": text});
+                self.print(&refused, self.number)
+            }
+            Err(text) => self.console.say(&text),
+        }
+    }
+
     fn send(&mut self, input: Input) -> Result<(), Failure> {
-        let acknowledged = self.screen.sent(&input);
+        self.acknowledge(&input)?;
         self.wishes.push_back(input);
-        match acknowledged {
+        Ok(())
+    }
+
+    /// What is on its way to the session, for this person's eyes.
+    fn acknowledge(&mut self, input: &Input) -> Result<(), Failure> {
+        if let Some(page) = &self.page {
+            page.sent(input);
+        }
+        let leaves = matches!(
+            input,
+            Input::Session(Command::Leave | Command::ConfirmLeave)
+        );
+        if leaves && self.handover.give_up() {
+            // Whoever is warned may stay, and then all is as before.
+            let failed = Input::Session(Command::HandoverFailed);
+            self.wishes.push_back(failed);
+        }
+        match self.screen.sent(input) {
             Some(line) if !self.json => self.console.say(&line),
             _ => Ok(()),
         }
@@ -419,6 +698,9 @@ impl Terminal {
             return Ok(());
         }
         let (lines, input) = self.screen.on_event(event, Instant::now());
+        // Whoever reads of it here may look from elsewhere.
+        self.renew(running)?;
+        self.board.tell(event);
         let link = if let Event::Code { code, .. } = event {
             Some((code, link::link(&self.links.host, code)))
         } else {
@@ -429,7 +711,7 @@ impl Terminal {
             if let Some((_, link)) = &link {
                 value["link"] = link.as_str().into();
             }
-            self.print(&value)?;
+            self.print(&value, self.number)?;
         } else {
             for line in lines {
                 self.console.say(&line)?;
@@ -440,8 +722,16 @@ impl Terminal {
         }
         if let Some(input) = input {
             self.send(input)?;
+            self.renew(running)?;
         }
-        self.renew(running)
+        if let Some(code) = code_of(event) {
+            let elevated = self.screen.was_elevated();
+            self.handover.begin(code.clone(), elevated);
+        }
+        if let Event::Session(SessionEvent::Started { .. }) = event {
+            self.handover.started();
+        }
+        Ok(())
     }
 
     /// A pipe gets the one thing that is wanted.
@@ -459,10 +749,14 @@ impl Terminal {
         }
     }
 
-    fn print(&self, value: &serde_json::Value) -> Result<(), Failure> {
+    /// `number`: of the session; that of the first goes without saying.
+    fn print(&self, value: &serde_json::Value, number: u32) -> Result<(), Failure> {
         let mut value = value.clone();
         if let Some(object) = value.as_object_mut() {
             object.insert("v".into(), 1.into());
+            if number > 1 {
+                object.insert("session".into(), number.into());
+            }
         }
         print_data(&value.to_string())
     }
@@ -475,7 +769,11 @@ impl Terminal {
             }
             self.screen.set_path(path);
         }
-        self.board.show(&self.screen, &running.measure);
-        self.console.set_prompt(self.screen.prompt(Instant::now()))
+        self.board.show(&self.screen);
+        let prompt = match &self.asking {
+            Some(asking) => asking.prompt.clone(),
+            None => self.screen.prompt(Instant::now()),
+        };
+        self.console.set_prompt(prompt)
     }
 }

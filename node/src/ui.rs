@@ -32,7 +32,7 @@ use serde_json::Value;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use self::message::{Colour, FromPage, InputEvent, Invalid};
+pub use self::message::{Colour, FromPage, InputEvent, Invalid, More};
 use self::{door::Door, outbox::Outbox, server::Server};
 
 /// Wishes waiting for the node: a burst of pointer moves. When it is full the page is read no further.

@@ -60,6 +60,9 @@ fn wish(wish: &FromPage) -> String {
         // It hides in `Debug`.
         return format!("Join {}", given.code);
     }
+    if let FromPage::HandOver { code } = wish {
+        return format!("HandOver {code}");
+    }
     format!("{wish:?}")
 }
 

@@ -24,7 +24,7 @@ use remora_proto::{
 use serde_json::{Value, json};
 use support::{
     PATIENCE,
-    process::{Ended, Home, RelayProcess, Script, run},
+    process::{Ended, Home, REMORA, RelayProcess, Script, run},
 };
 
 /// From a change of policy to the end of a session that it does not permit.
@@ -59,6 +59,35 @@ impl Scene {
         };
         done(scene.org(&["init", "--name", "Contoso", "--domain", "contoso.com"]));
         done(scene.org(&["policy", "enabled=on"]));
+        scene
+    }
+
+    /// The same 25 hours ago: both have papers, and a policy that holds for so many days, which they bring the relay.
+    fn of_yesterday(days: &str) -> Self {
+        let scene = Self {
+            relay: RelayProcess::start(&[]),
+            admin: Home::new(),
+            sam: Home::new(),
+            maria: Home::new(),
+        };
+        let org = |args: &[&str]| {
+            let mut command = scene.admin.command("faketime");
+            command
+                .args(["-f", "-25h", REMORA, "admin", "org"])
+                .args(args);
+            done(run(command))
+        };
+        org(&["init", "--name", "Contoso", "--domain", "contoso.com"]);
+        org(&["policy", "enabled=on", "--days", days]);
+        for (home, name, role, device) in [
+            (&scene.sam, "Sam Okafor", "help-desk-operator", "desk-1"),
+            (&scene.maria, "Maria Lopez", "member", "fin-lt-0231"),
+        ] {
+            let request = done(run(home.remora(&["setup", "--request", "--name", name])));
+            let sign = ["sign", &request[0], "--role", role, "--device", device];
+            let file = &org(&sign)[0];
+            done(run(home.remora(&["setup", "--credential", file])));
+        }
         scene
     }
 
@@ -160,6 +189,34 @@ fn e_9_what_a_role_does_not_permit_is_said_and_never_reaches_the_sharer() {
     assert_eq!(refused["code"], "MODE_NOT_PERMITTED");
     helper.say("v");
     assert_eq!(sharer.expect("consent_prompt")["mode"], "view");
+}
+
+/// In a session of mode control; what comes of asking for an administrator's rights.
+fn asks_for_elevation(scene: &Scene) -> Value {
+    let (mut helper, mut sharer, ..) = scene.introduced();
+    helper.say("c");
+    sharer.expect("consent_prompt");
+    helper.expect("awaiting_consent");
+    sharer.say("a");
+    sharer.expect("started");
+    helper.expect("started");
+    helper.say("/elevate");
+    helper.expect("refused")
+}
+
+#[test]
+fn d_3_an_organisation_blocks_elevation() {
+    let scene = Scene::enrolled("help-desk-operator");
+    assert_eq!(asks_for_elevation(&scene)["code"], "UNSUPPORTED");
+    done(scene.org(&["policy", "block-elevation=on"]));
+    for (home, name, role) in [
+        (&scene.sam, "Sam Okafor", "help-desk-operator"),
+        (&scene.maria, "Maria Lopez", "member"),
+    ] {
+        scene.enrol(home, name, &["--role", role, "--device", "fin-lt-0231"]);
+    }
+    let refused = asks_for_elevation(&scene);
+    assert_eq!(refused["code"], "ELEVATION_BLOCKED_BY_POLICY");
 }
 
 #[test]
@@ -268,6 +325,29 @@ fn a_3_a_revoked_helpers_session_ends_within_ten_seconds_by_relay_and_by_file() 
             assert_eq!(script.expect("ended")["end_reason"], "AUTH_FAILED");
         }
     }
+}
+
+#[test]
+fn a_3_a_relay_that_keeps_the_policy_back_is_noticed_after_a_day() {
+    let scene = Scene::of_yesterday("30");
+    // What is signed today, that relay is not told, or does not tell.
+    done(scene.org(&["revoke", "sam.okafor"]));
+    let (_helper, _sharer, at_helper, at_sharer) = scene.introduced();
+    for told in [&at_helper, &at_sharer] {
+        let warnings = told["warnings"].as_array().expect("a list");
+        let codes: Vec<_> = warnings.iter().map(|warning| &warning["code"]).collect();
+        assert_eq!(codes, ["POLICY_STALE"], "{told}");
+    }
+}
+
+#[test]
+fn a_3_a_policy_that_is_kept_back_for_too_long_lets_nobody_help() {
+    let scene = Scene::of_yesterday("1");
+    let refused = run(scene
+        .sam
+        .remora(&["invite", "--relay", &scene.relay.address]));
+    assert_eq!(refused.code, Some(6), "{refused:?}");
+    assert!(refused.line().contains("POLICY_EXPIRED"), "{refused:?}");
 }
 
 /// A member that nobody drives.
@@ -508,4 +588,81 @@ fn every_verb_changes_the_policy_and_says_what_is_wrong() {
     for gone in ["assignments", "groups", "trusts", "revoked"] {
         assert_eq!(shown[gone], json!([]), "{gone}");
     }
+}
+
+/// Maria's device, with its agent.
+fn agent(scene: &Scene) -> (Script, String) {
+    let mut agent = scene.start(&scene.maria, "agent", &[]);
+    let device = agent.expect("device")["device"].clone();
+    agent.expect("online");
+    (agent, device.as_str().expect("text").to_owned())
+}
+
+#[test]
+fn n_4_a_device_that_fails_policy_is_warned_of_before_the_notification_and_can_be_helped() {
+    let scene = Scene::enrolled("help-desk-operator");
+    let device = ["device", "fin-lt-0231", "--failing", "antivirus-off"];
+    let file = told(scene.org(&[&device[..], &["--json"]].concat()))["file"].clone();
+    let file = file.as_str().expect("a path");
+    done(run(scene.maria.remora(&["setup", "--credential", file])));
+    let (mut agent, id) = agent(&scene);
+    let mut helper = scene.start(&scene.sam, "invite", &["--device", &id]);
+    assert_eq!(helper.expect("notification")["state"], "sent");
+    let device = helper.expect("device");
+    assert_eq!(device["warnings"][0]["code"], "NONCOMPLIANT", "{device}");
+    assert_eq!(device["name"], "fin-lt-0231");
+    assert_eq!(device["peer"]["verified"], true);
+    assert_eq!(helper.expect("notification")["state"], "delivered");
+    let offered = agent.expect("invitation");
+    assert_eq!(offered["from"]["verified"], true, "{offered}");
+    let listed = told(run(scene.maria.remora(&["inbox", "--json"])));
+    assert_eq!(listed["invitations"][0]["id"], offered["id"]);
+}
+
+#[test]
+fn t_02e_a_device_says_why_a_helper_may_not_invite_it() {
+    let scene = Scene::enrolled("viewer");
+    let (_agent, id) = agent(&scene);
+    let refused = |home: &Home, more: &[&str]| {
+        let more = [&["--device", &id][..], more].concat();
+        let ended = scene.start(home, "invite", &more).end(PATIENCE);
+        assert_eq!(ended.code, Some(6), "{ended:?}");
+        let error: Value = serde_json::from_str(ended.stdout.last().expect("one")).expect("JSON");
+        error["code"].as_str().expect("text").to_owned()
+    };
+    for mode in ["control", "unattended"] {
+        assert_eq!(refused(&scene.sam, &["--mode", mode]), "NO_PERMISSION");
+    }
+    // Who has no papers is nobody there.
+    assert_eq!(refused(&Home::new(), &[]), "ORG_MISMATCH");
+    // What a helper's own organisation does not allow is not even asked.
+    done(scene.org(&["policy", "enabled=off"]));
+    scene.enrol(&scene.sam, "Sam Okafor", &["--role", "viewer"]);
+    assert_eq!(refused(&scene.sam, &[]), "DISABLED");
+    let alone = run(scene.sam.remora(&["invite", "--mode", "unattended"]));
+    assert!(alone.line().contains("--device"), "{alone:?}");
+    let off = run(Home::new().remora(&[
+        "agent",
+        "--unattended",
+        "on",
+        "--relay",
+        &scene.relay.address,
+    ]));
+    assert_eq!(off.code, Some(6), "{off:?}");
+    assert!(off.line().contains("UNENROLLED_NOT_ALLOWED"), "{off:?}");
+}
+
+#[test]
+fn t_08u_what_nobody_attends_is_helped_only_where_its_person_has_said_so() {
+    let scene = Scene::enrolled("unattended-operator");
+    let (mut agent, id) = agent(&scene);
+    let more = ["--device", &id, "--mode", "unattended"];
+    let ended = scene.start(&scene.sam, "invite", &more).end(PATIENCE);
+    assert_eq!(ended.code, Some(6), "{ended:?}");
+    assert!(ended.line().contains("PREREQ_MISSING"), "{ended:?}");
+    assert!(ended.line().contains("--unattended on"), "{ended:?}");
+    // Whoever is there can still be asked.
+    let mut helper = scene.start(&scene.sam, "invite", &["--device", &id]);
+    agent.expect("invitation");
+    helper.expect("notification");
 }

@@ -32,7 +32,12 @@ use support::{
     people::{Person, invites, joins_on, relay, start, within},
 };
 use tokio::{sync::mpsc, time::timeout};
-use x11rb::protocol::xproto::{ChangeWindowAttributesAux, ConnectionExt as _};
+use x11rb::{
+    protocol::xproto::{
+        AtomEnum, ChangeWindowAttributesAux, ConnectionExt as _, InputFocus, PropMode,
+    },
+    wrapper::ConnectionExt as _,
+};
 
 /// As many as anybody would want to try.
 const MANY: usize = 1_000;
@@ -306,6 +311,59 @@ async fn t_21_what_is_taken_back_is_gone_at_once_and_nothing_stays_pressed() {
     assert!(stage.client.events().is_empty());
 }
 
+/// What is said of a prompt: whether there is one, and whether keys reach it.
+fn covered(event: &SessionEvent) -> Option<Option<bool>> {
+    match event {
+        SessionEvent::Covered(prompt) => Some(prompt.map(|prompt| prompt.takes_keys)),
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d_10_a_prompt_for_a_password_is_not_shown_and_can_be_typed_at() {
+    let mut stage = stage(Mode::Control).await;
+    let connection = &stage.client.connection;
+    let prompt = stage.client.window(LOW, RED);
+    connection.unmap_window(prompt).expect("asked");
+    let (class, text) = (AtomEnum::WM_CLASS, AtomEnum::STRING);
+    let name = b"pinentry-gtk-2\0Pinentry-gtk-2\0";
+    connection
+        .change_property8(PropMode::REPLACE, prompt, class, text, name)
+        .expect("asked");
+    stage.client.sync();
+    stage.client.events();
+    connection.map_window(prompt).expect("asked");
+    stage.client.sync();
+    assert_eq!(stage.helper.hears("the prompt", covered).await, Some(true));
+    stage
+        .helper
+        .sees("a blank picture", |canvas| {
+            canvas.pixel(60, 260) == Some([0; 3])
+        })
+        .await;
+    let connection = &stage.client.connection;
+    connection
+        .set_input_focus(InputFocus::POINTER_ROOT, prompt, 0u32)
+        .expect("asked");
+    stage.client.sync();
+    stage.helper.keys(stroke(Keysym::from('a')).to_vec()).await;
+    eventually("the key", || {
+        let events = stage.client.events();
+        let is_key = |event: &x11rb::protocol::Event| matches!(event, x11rb::protocol::Event::KeyPress(key) if key.event == prompt);
+        events.iter().any(is_key).then_some(())
+    });
+    let connection = &stage.client.connection;
+    connection.destroy_window(prompt).expect("asked");
+    stage.client.sync();
+    assert_eq!(stage.helper.hears("its end", covered).await, None);
+    stage
+        .helper
+        .sees("the screen again", |canvas| {
+            canvas.pixel(60, 260) == Some(GREEN_PIXEL)
+        })
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn t_22_after_the_blank_frame_of_a_pause_nothing_comes_until_it_is_over() {
     let mut stage = stage(Mode::Control).await;
@@ -368,7 +426,7 @@ async fn of_a_shared_window_no_other_window_is_seen_or_touched() {
         .client
         .connection
         .change_property(
-            x11rb::protocol::xproto::PropMode::REPLACE,
+            PropMode::REPLACE,
             shared,
             39u32,
             31u32,

@@ -13,7 +13,7 @@ use std::{
 
 use remora::{
     error::{Exit, Failure},
-    event::{Event, PathSnapshot},
+    event::{Asked, Event, PathSnapshot},
     node::{Node, Options},
     path::stream::proxy::Proxy,
 };
@@ -153,7 +153,7 @@ async fn a_measurement_is_of_the_moment_and_waits_for_the_other_node() {
     for person in [&mut helper, &mut sharer] {
         front.passes_udp(false);
         let (tell, mut told) = oneshot::channel();
-        let asked = person.running.measure.send(tell);
+        let asked = person.running.asked.send(Asked::Way(tell));
         within("asking", asked).await.expect("alive");
         for _ in 0..2 {
             let renewed = person.running.path.changed();

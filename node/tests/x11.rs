@@ -899,13 +899,16 @@ fn input_for_one_window_does_not_reach_another() {
 fn text(control: bool) -> BarText {
     BarText {
         name: "Sam Okafor".to_owned(),
+        who: "Sam Okafor (Contoso)".to_owned(),
         control,
+        administrator: false,
         paused: false,
         since: Instant::now()
             .checked_sub(Duration::from_secs(134))
             .unwrap(),
         path: "direct".to_owned(),
         shares: String::new(),
+        question: None,
     }
 }
 

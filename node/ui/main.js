@@ -2,14 +2,15 @@
 
 import { h, say, show } from '/dom.js';
 import { codeScreen, trustScreen as helperTrust } from '/helper.js';
+import { invitedScreen } from '/invited.js';
 import { icon, mark } from '/icons.js';
 import { Link, enter } from '/link.js';
 import { doorScreen, overScreen } from '/over.js';
-import { notice, title } from '/parts.js';
+import { button, notice, title } from '/parts.js';
 import { joinScreen, sharingScreen, trustScreen as sharerTrust } from '/sharer.js';
 import { initial, peerName, reduce } from '/state.js';
 import { viewerScreen } from '/viewer.js';
-import { clock, direction, language, t } from '/words.js';
+import { clock, direction, has, language, t } from '/words.js';
 
 const TOAST_MS = 7000;
 /** Refusals come with every key. */
@@ -31,6 +32,7 @@ const SCREENS = {
   choose: ['choose', chooseScreen],
   opening: ['code', codeScreen],
   code: ['code', codeScreen],
+  invited: ['invited', invitedScreen],
   join: ['join', joinScreen],
   joining: ['join', joinScreen],
   meeting: ['meet', meetScreen],
@@ -40,6 +42,36 @@ const SCREENS = {
   active: ['session', (app) => (app.state.role === 'helper' ? viewerScreen : sharingScreen)(app)],
   over: ['over', overScreen],
 };
+
+/** What leaving means, asked before it is done; everything else on the page waits. */
+class LeaveWarning {
+  #text = h('p.lead');
+  #confirm;
+
+  constructor(app) {
+    const heading = h('h2', { id: 'leave-warning' }, t('leave.warning.title'));
+    this.#confirm = button('button.big.danger', { name: 'leave', label: '', onclick: () => app.send({ type: 'confirm_leave' }) });
+    const stay = button('button.big.main', { label: t('leave.stay'), autofocus: true, onclick: () => app.send({ type: 'stay' }) });
+    this.element = h('dialog.warning', { role: 'alertdialog', 'aria-labelledby': heading.id }, heading, this.#text, h('div.row', stay, this.#confirm));
+    // Escape is staying; the node says when it is so.
+    this.element.addEventListener('cancel', (event) => {
+      event.preventDefault();
+      app.send({ type: 'stay' });
+    });
+  }
+
+  update(state) {
+    const { warning } = state;
+    if (!warning) {
+      if (this.element.open) this.element.close();
+      return;
+    }
+    const how = warning.signsOut ? 'sign_out' : 'reclaim';
+    say(this.#text, t(`leave.warning.${how}`, { name: peerName(state) ?? t('over.someone') }));
+    say(this.#confirm.lastChild, t(`leave.confirm.${how}`));
+    if (!this.element.open) this.element.showModal();
+  }
+}
 
 class App {
   state = initial();
@@ -51,6 +83,11 @@ class App {
   #toasts = h('div.toasts', { role: 'region', 'aria-live': 'polite' });
   #lost = h('p.strip.bad', { role: 'alert', hidden: true }, icon('warn'), h('span'));
   #drain = h('p.strip.warn', { role: 'status', hidden: true }, icon('warn'), h('span'));
+  #check = h('p.strip.warn', { role: 'alert', hidden: true }, icon('warn'), h('span'),
+    button('button.small', { label: t('check.continue'), onclick: () => this.send({ type: 'continue' }) }));
+  /** Sharer: who else still sees the screen. */
+  #behind = h('p.strip.warn', { role: 'status', hidden: true }, icon('eye'), h('span'));
+  #warning = new LeaveWarning(this);
   #role = h('span.role');
   #toasted = new Map();
   #ready = false;
@@ -63,8 +100,8 @@ class App {
     this.#main.before(
       h('a.skip', { href: '#main', onclick: (event) => { event.preventDefault(); this.#main.querySelector('h1')?.focus(); } }, t('skip')),
       h('header.top', h('div.brand', mark(), h('span', t('title'))), this.#role),
-      this.#lost, this.#drain);
-    this.#main.after(h('footer', t('foot')), this.#toasts, this.#politely);
+      this.#lost, this.#drain, this.#check, this.#behind);
+    this.#main.after(h('footer', t('foot')), this.#toasts, this.#politely, this.#warning.element);
     this.#link = new Link({
       heard: (event) => this.#heard(event),
       frame: (buffer) => this.#screen?.frame?.(buffer),
@@ -100,6 +137,20 @@ class App {
     this.#screen.update(this.state, now);
     show(this.#drain, this.state.drainAt !== null && this.state.stage !== 'over');
     if (this.state.drainAt !== null) say(this.#drain.lastChild, t('told.draining', { time: clock(this.state.drainAt - now) }));
+    const { behind, check } = this.state;
+    const name = peerName(this.state) ?? t('over.someone');
+    show(this.#check, check !== null);
+    if (check) {
+      say(this.#check.querySelector('span'), t(`check.${check.why}.${check.ours ? 'ours' : 'theirs'}`, { name, time: clock(check.until - now) }));
+      show(this.#check.lastChild, check.ours);
+    }
+    show(this.#behind, behind !== null);
+    if (behind) say(this.#behind.lastChild, t('handover.behind', { name: peerName(behind) ?? t('over.someone') }));
+    this.#warning.update(this.state);
+    // Of several sessions each has its window.
+    const { role } = this.state;
+    const whole = [peerName(this.state), role && t(`title.${role}`), t('title')].filter(Boolean).join(' · ');
+    if (document.title !== whole && !this.#name?.startsWith('door-')) document.title = whole;
   }
 
   // ---- what comes ----------------------------------------------------------------------------
@@ -122,7 +173,6 @@ class App {
     const [name, make] = SCREENS[this.state.stage] ?? SCREENS.choose;
     if (name !== this.#name || name === 'over') {
       const { role } = this.state;
-      document.title = `${role ? `${t(`title.${role}`)} · ` : ''}${t('title')}`;
       say(this.#role, role ? t(`title.${role}`) : '');
       this.#set(name, make(this));
     } else {
@@ -190,6 +240,9 @@ class App {
       case 'file_offered':
         if (event.direction === 'in') this.#toast(t('told.file', { name, file: event.name }));
         break;
+      case 'screen_covered':
+        if (event.covered) this.#toast(t('told.screen_covered'), 'warn');
+        break;
       case 'relay_wish':
         if (event.theirs !== this.#peerWantsRelay) this.#toast(t(`told.relay_wish.${event.theirs ? 'on' : 'off'}`, { name }));
         this.#peerWantsRelay = event.theirs;
@@ -206,18 +259,25 @@ class App {
       case 'reconnected':
         this.#toast(t('told.reconnected', { name }));
         break;
-      case 'check':
-        this.#toast(t(event.ours ? 'told.check.ours' : 'told.check', { name, time: clock(event.within_s * 1000) }), 'warn');
+      case 'elevation_granted':
+      case 'elevation_declined':
+      case 'elevation_released':
+      case 'restart_declined':
+      case 'handover_declined':
+      case 'handover_failed':
+      case 'handing_over':
+      case 'stayed':
+        this.#toast(t(`told.${event.event}.${this.state.role}`, { name }));
         break;
       case 'goes_on':
         this.#toast(t('told.goes_on'));
         break;
       case 'refused':
       case 'not_possible':
-        this.#toast(t('told.not_possible', { text: event.text }), 'warn');
+        this.#toast(t('told.not_possible', { text: has(`refused.${event.code}`) ? t(`refused.${event.code}`) : event.text }), 'warn');
         break;
       case 'input_refused':
-        this.#toast(t('told.input_refused', { text: event.reason }), 'warn');
+        this.#toast(t('told.input_refused', { text: has(`input.${event.reason}`) ? t(`input.${event.reason}`, { name }) : event.reason }), 'warn');
         break;
       case 'bad_message':
         this.#toast(t('told.bad_message', { text: event.text }), 'warn');

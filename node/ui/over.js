@@ -7,11 +7,12 @@ import { peerName } from '/state.js';
 import { clock, has, t } from '/words.js';
 
 const GRAVE = new Set(['SAS_MISMATCH', 'AUTH_FAILED', 'CODE_BURNED']);
-const CALM = new Set(['HELPER_LEFT', 'SHARER_LEFT']);
+const LEFT = new Set(['HELPER_LEFT', 'SHARER_LEFT']);
+const CALM = new Set([...LEFT, 'HANDED_OVER']);
 
 function why({ role, over }, name) {
   const { reason, text } = over;
-  if (CALM.has(reason)) {
+  if (LEFT.has(reason)) {
     const own = (reason === 'HELPER_LEFT') === (role === 'helper');
     return t(own ? 'over.self_left' : 'over.peer_left', { name });
   }

@@ -165,7 +165,7 @@ function choices(app, upgrade) {
       if (!prompt) return;
       const name = peerName(state);
       show(control, prompt.mode === 'control');
-      show(view, !upgrade);
+      show(view, !upgrade && !(prompt.countdown && prompt.mode === 'control'));
       const wait = now - state.trustAt < LOOK_MS;
       for (const choice of [control, view]) set(choice, 'disabled', prompt.answered || wait);
       set(decline, 'disabled', prompt.answered);
@@ -173,7 +173,9 @@ function choices(app, upgrade) {
       fill(control, 'allow.control.text');
       fill(view, 'allow.view.text');
       fill(decline, upgrade ? 'decline.upgrade' : 'decline.text');
-      say(left, prompt.answered ? t('busy') : t('prompt.left', { time: clock(prompt.until - now) }));
+      if (prompt.countdown) for (const choice of [control, view]) say(choice.querySelector('strong'), t('prompt.start'));
+      const answers = prompt.countdown ? 'prompt.countdown' : 'prompt.left';
+      say(left, prompt.answered ? t('busy') : t(answers, { time: clock(prompt.until - now) }));
     },
   };
 }
@@ -207,10 +209,40 @@ export function trustScreen(app) {
       show(prompt, asked);
       show(waiting, !asked);
       if (asked) {
-        say(question, t(`prompt.title.${state.prompt.mode}`, { name }));
+        say(question, t(`prompt.title.${state.prompt.countdown ? 'countdown' : state.prompt.mode}`, { name }));
         say(meaning, t(`prompt.text.${state.prompt.mode}`, { name }));
       }
       if (news && state.live) question.focus();
+    },
+  };
+}
+
+/** What the helper asks for beyond control: an administrator's rights, a restart, another helper. */
+function question(app) {
+  const heading = h('h2', { id: id('question'), tabindex: '-1' });
+  const meaning = h('p', { id: id('question-text') });
+  const allow = button('button.big', { name: 'check', label: t('question.allow'), onclick: () => app.send({ type: 'allow_more', what: app.state.question.what }) });
+  const decline = button('button.big.main', { name: 'cross', label: t('prompt.decline'), onclick: () => app.send({ type: 'decline' }) });
+  const left = h('p.left', { role: 'timer', 'aria-live': 'off' });
+  const element = h('section.card.prompt.upgrade', { role: 'alertdialog', 'aria-labelledby': heading.id, 'aria-describedby': meaning.id, hidden: true },
+    heading, meaning, h('div.row', decline, allow), left);
+  return {
+    element,
+    /** Whether what had the focus is gone. */
+    update(state, now) {
+      const { question: asked } = state;
+      const news = asked !== null && element.hidden;
+      const gone = asked === null && element.contains(document.activeElement);
+      show(element, asked !== null);
+      if (!asked) return gone;
+      const name = peerName(state);
+      say(heading, t(`question.${asked.what}`, { name }));
+      say(meaning, t(`question.${asked.what}.text`, { name }));
+      set(allow, 'disabled', asked.answered || now - asked.at < LOOK_MS);
+      set(decline, 'disabled', asked.answered);
+      say(left, asked.answered ? t('busy') : t('prompt.left', { time: clock(asked.until - now) }));
+      if (news && state.live) heading.focus();
+      return false;
     },
   };
 }
@@ -227,21 +259,24 @@ export function sharingScreen(app) {
   const path = h('dd', { dir: 'auto' });
   const source = sourcePicker(app, t('share.source'));
 
-  const question = h('h2', { id: id('upgrade'), tabindex: '-1' });
+  const upgradeTitle = h('h2', { id: id('upgrade'), tabindex: '-1' });
   const meaningUp = h('p', { id: id('upgrade-text') });
   const answers = choices(app, true);
-  const upgrade = h('section.card.prompt.upgrade', { role: 'alertdialog', 'aria-labelledby': question.id, 'aria-describedby': meaningUp.id, hidden: true },
-    question, meaningUp, answers.element);
+  const upgrade = h('section.card.prompt.upgrade', { role: 'alertdialog', 'aria-labelledby': upgradeTitle.id, 'aria-describedby': meaningUp.id, hidden: true },
+    upgradeTitle, meaningUp, answers.element);
 
+  const more = question(app);
+  const mark = h('p.strip.warn.banner', { role: 'status', hidden: true }, icon('elevate'), h('span'),
+    button('button.small', { label: t('elevated.end'), onclick: () => app.send({ type: 'release' }) }));
   const who = h('div');
   const check = words(app);
   const details = h('details.who', h('summary', t('share.who'), icon('down')), who, check.element);
   const shares = exchange(app);
-  const more = h('details.who', h('summary', t('exchange.title'), icon('down')), shares.element);
+  const exchanged = h('details.who', h('summary', t('exchange.title'), icon('down')), shares.element);
   const talk = chat(app);
   const status = h('section.card.status', h('div.status-head', light, h('div', heading, meaning)), h('div.row', pause, stop, leave),
     h('dl.facts', h('div', h('dt', t('share.since')), since), h('div', h('dt', t('share.path')), path)), source.element);
-  const element = h('div.screen.sharing', h('div.columns', h('div.column', upgrade, status, details, more), talk.element));
+  const element = h('div.screen.sharing', h('div.columns', h('div.column', mark, upgrade, more.element, status, details, exchanged), talk.element));
   let shown = null;
   let pausing = null;
   return {
@@ -265,8 +300,11 @@ export function sharingScreen(app) {
       source.update(state);
       if (shown !== state.peer && state.peer) {
         shown = state.peer;
-        who.replaceChildren(card(state.peer));
+        who.replaceChildren(card(state.peer, state.warnings));
       }
+      show(mark, state.elevated);
+      if (state.elevated) say(mark.querySelector('span'), t('elevated.mark', { name }));
+      if (more.update(state, now)) pause.focus();
       check.update(state);
       shares.update(state);
       talk.update(state);
@@ -275,11 +313,11 @@ export function sharingScreen(app) {
       const answered = !asked && upgrade.contains(document.activeElement);
       show(upgrade, asked);
       if (asked) {
-        say(question, t('prompt.title.control', { name }));
+        say(upgradeTitle, t('prompt.title.control', { name }));
         say(meaningUp, t('prompt.text.control', { name }));
         answers.update(state, now);
       }
-      if (news && state.live) question.focus();
+      if (news && state.live) upgradeTitle.focus();
       if (answered) pause.focus();
     },
   };

@@ -6,6 +6,7 @@ export function initial() {
     role: null,
     stage: 'boot',
     code: null,
+    invited: null,
     error: null,
     peer: null,
     permitted: null,
@@ -21,7 +22,23 @@ export function initial() {
     prompt: null,
     mode: null,
     startedAt: 0,
+    /** Helper: what was asked for within the session, and until when it is waited for. */
     upgrade: null,
+    /** Sharer: what is asked within the session, but for control. */
+    question: null,
+    elevated: false,
+    /** Why something cannot be had in this session, as it was refused. */
+    lacks: {},
+    /** Somebody has to say that it goes on. */
+    check: null,
+    /** Sharer: what leaving means. */
+    warning: null,
+    /** Unattended: what is done about whoever walks by. */
+    shield: null,
+    /** Helper: the sharer is on the way to another one. */
+    handingOver: false,
+    /** Sharer: the session that goes on behind this one. */
+    behind: null,
     paused: null,
     chat: [],
     screen: null,
@@ -40,6 +57,25 @@ export function initial() {
   };
 }
 
+/** Refusals that are the same when one asks again. */
+const LASTING = new Set(['UNSUPPORTED', 'NO_PERMISSION', 'ELEVATION_BLOCKED_BY_POLICY', 'RESTART_UNAVAILABLE']);
+
+/** The sharer is asked for more. */
+function ask(what) {
+  return (state, event, at) => {
+    state.question = { what, at, until: at + event.within_s * 1000, answered: false };
+  };
+}
+
+/** No; the session goes on. */
+function answered(state) {
+  Object.assign(state, { question: null, upgrade: null });
+}
+
+/** The sharer has answered, and the session has not yet taken note. */
+function said(state) {
+  for (const asked of [state.prompt, state.question]) if (asked) asked.answered = true;
+}
 /** Each side counts its own. */
 const fileKey = ({ direction, number }) => `${direction} ${number}`;
 
@@ -67,10 +103,21 @@ const EVENTS = {
   wrong_code(state, event) {
     if (state.code) state.code.tries = event.tries_left;
   },
+  /** Whose device is invited. */
+  device(state, event) {
+    Object.assign(state, { peer: event.peer, warnings: event.warnings });
+  },
+  /** How the invitation fares. */
+  notification(state, event, at) {
+    // Whoever opened it may be there already.
+    if (state.stage !== 'opening' && state.stage !== 'invited') return;
+    state.stage = 'invited';
+    state.invited = { state: event.state, agents: event.agents, until: event.within_s ? at + event.within_s * 1000 : 0 };
+  },
   code_ended(state, event) {
     // A used code goes on as a session.
     if (event.why === 'CODE_USED') return;
-    if (state.stage === 'code' || state.stage === 'opening') finish(state, { kind: 'code', reason: event.why, again: event.again });
+    if (['code', 'invited', 'opening'].includes(state.stage)) finish(state, { kind: 'code', reason: event.why, again: event.again });
   },
   join_failed(state, event) {
     state.stage = 'join';
@@ -85,19 +132,23 @@ const EVENTS = {
     Object.assign(state, { stage: 'trust', peer: { ...event.peer, picture: state.picture }, permitted: event.permitted ?? null, warnings: event.warnings ?? [], words: event.words, trustAt: at });
   },
   judged(state, event) {
-    Object.assign(state, { permitted: event.permitted, warnings: event.warnings, peer: { ...state.peer, verified: event.verified } });
+    Object.assign(state, { permitted: event.permitted, warnings: event.warnings, lacks: {}, peer: { ...state.peer, verified: event.verified } });
   },
   peer_checked_words(state, event) {
     state.theirs = event.same;
   },
   awaiting_consent(state, event, at) {
     const until = at + event.within_s * 1000;
-    if (state.stage === 'active') state.upgrade = { until };
+    if (state.stage === 'active') state.upgrade = { what: state.upgrade?.what ?? 'control', until };
     else Object.assign(state, { stage: 'asked', asked: { ...state.asked, until } });
   },
   consent_prompt(state, event, at) {
     state.prompt = { mode: event.mode, upgrade: event.upgrade, until: at + event.within_s * 1000, answered: false };
     if (!event.upgrade) state.stage = 'prompt';
+  },
+  /** Nobody need to be there: silence is a yes. */
+  countdown(state, event, at) {
+    Object.assign(state, { stage: 'prompt', prompt: { mode: event.mode, upgrade: false, countdown: true, until: at + event.within_s * 1000, answered: false } });
   },
   started(state, event, at) {
     Object.assign(state, { stage: 'active', mode: event.mode, startedAt: at, prompt: null, asked: null });
@@ -173,14 +224,62 @@ const EVENTS = {
   relay_wish() {},
   /** Said when it comes; what it comes to, the session's end says. */
   starting() {},
-  interrupted() {},
+  interrupted(state) {
+    Object.assign(state, { check: null, question: null });
+  },
   reconnected() {},
-  check() {},
-  goes_on() {},
+  check(state, event, at) {
+    state.check = { why: event.why, ours: event.ours, until: at + event.within_s * 1000 };
+  },
+  goes_on(state) {
+    state.check = null;
+  },
+  elevation_prompt: ask('elevation'),
+  elevation_granted(state) {
+    Object.assign(state, { elevated: true, question: null, upgrade: null });
+  },
+  elevation_declined: answered,
+  elevation_released(state) {
+    Object.assign(state, { elevated: false });
+  },
+  restart_prompt: ask('restart'),
+  restart_declined: answered,
+  handover_prompt: ask('handover'),
+  handing_over(state) {
+    Object.assign(state, { handingOver: true, question: null, upgrade: null });
+  },
+  handover_declined: answered,
+  handover_failed(state) {
+    state.handingOver = false;
+  },
+  /** Sharer: the other helper's session is in front; what there was goes on behind it. */
+  handover_joined(state) {
+    const behind = { ...state };
+    Object.assign(state, initial(), { live: state.live, role: state.role, stage: 'meeting', behind });
+  },
+  behind(state, event, at) {
+    if (!state.behind) return;
+    reduce(state.behind, event.told, at);
+    if (state.behind.over) state.behind = null;
+  },
+  handover_over(state) {
+    if (state.behind) Object.assign(state, state.behind, { live: state.live, behind: null });
+  },
+  shield(state, event, at) {
+    state.shield = { now: event.shield, until: at + event.within_s * 1000 };
+  },
+  screen_covered() {},
+  leave_warning(state, event) {
+    Object.assign(state, { warning: { signsOut: event.signs_out }, leaving: false });
+  },
+  stayed(state) {
+    state.warning = null;
+  },
   refused(state, event) {
     // Nobody waits for an answer to that.
     if (UNASKED.includes(event.code)) return;
     if (state.stage === 'asked') Object.assign(state, { stage: 'trust', asked: null });
+    if (state.upgrade && LASTING.has(event.code)) state.lacks = { ...state.lacks, [state.upgrade.what]: event.code };
     state.upgrade = null;
   },
   relay_lost() {},
@@ -194,9 +293,10 @@ const EVENTS = {
     if (state.stage === 'asked' && !state.asked?.until) Object.assign(state, { stage: 'trust', asked: null });
     if (state.upgrade && !state.upgrade.until) state.upgrade = null;
     if (state.prompt) state.prompt.answered = false;
+    if (state.question) state.question.answered = false;
   },
   failed(state, event) {
-    finish(state, { kind: 'failed', reason: event.code, text: event.text, again: event.again });
+    if (!state.over) finish(state, { kind: 'failed', reason: event.code, text: event.text, again: event.again });
   },
   ended(state, event) {
     finish(state, { kind: 'ended', reason: event.end_reason, receipt: event, again: event.again });
@@ -218,15 +318,16 @@ const YOU = {
     state.mine = same;
   },
   ask(state, { mode }) {
-    if (state.stage === 'active') state.upgrade ??= { until: null };
+    if (state.stage === 'active') state.upgrade ??= { what: 'control', until: null };
     else Object.assign(state, { stage: 'asked', asked: { mode, until: null } });
   },
-  allow(state) {
-    if (state.prompt) state.prompt.answered = true;
+  /** For what takes more than a mode. */
+  ask_more(state, { what }) {
+    if (state.stage === 'active') state.upgrade ??= { what, until: null };
   },
-  decline(state) {
-    if (state.prompt) state.prompt.answered = true;
-  },
+  allow: said,
+  allow_more: said,
+  decline: said,
   leave(state) {
     state.leaving = true;
   },
@@ -235,7 +336,7 @@ const YOU = {
 function finish(state, over) {
   // The receipt says more than what led to it.
   if (state.over?.kind === 'ended') return;
-  Object.assign(state, { stage: 'over', over, prompt: null, upgrade: null, paused: null });
+  Object.assign(state, { stage: 'over', over, prompt: null, upgrade: null, question: null, check: null, warning: null, paused: null });
 }
 
 /** Applies an event; `false` for one that this page does not know. */

@@ -4,7 +4,8 @@ import { chat } from '/chat.js';
 import { h, id, say, set, show } from '/dom.js';
 import { exchange } from '/exchange.js';
 import { icon } from '/icons.js';
-import { avatar, card, words } from '/parts.js';
+import { avatar, button, card, words } from '/parts.js';
+import { symbolsOf } from '/sharer.js';
 import { peerName } from '/state.js';
 import { Input } from '/viewer/input.js';
 import { Overlay } from '/viewer/overlay.js';
@@ -69,7 +70,7 @@ function panel(opener, label, ...children) {
     const left = rtl ? from.right - width : from.left;
     element.style.left = `${Math.max(GAP, Math.min(left, innerWidth - width - GAP))}px`;
     element.style.top = `${from.bottom + GAP}px`;
-    (element.querySelector('[aria-pressed="true"]') ?? element.querySelector('button'))?.focus();
+    (element.querySelector('[aria-pressed="true"]') ?? element.querySelector('input, button'))?.focus();
   });
   return element;
 }
@@ -128,8 +129,7 @@ export function viewerScreen(app) {
 
   // ---- tools, in the order help desks know ---------------------------------------------------
   const control = tool('control', t('tool.control'), () => app.send(app.state.mode === 'control' ? { type: 'drop' } : { type: 'ask', mode: 'control' }));
-  const elevate = tool('elevate', t('tool.elevate'));
-  elevate.off(t('tool.elevate.why'));
+  const elevate = tool('elevate', t('tool.elevate'), () => app.send({ type: app.state.elevated ? 'release' : 'elevate' }));
   const monitor = tool('monitor', t('tool.monitor'));
   const sources = h('div.options');
   const monitors = panel(monitor.element, t('tool.monitor.title'), sources);
@@ -148,10 +148,11 @@ export function viewerScreen(app) {
   const swap = tool('swap', t('exchange.title'));
   const shares = exchange(app);
   const sharesPanel = panel(swap.element, t('exchange.title'), shares.element);
-  const restart = tool('restart', t('tool.restart'));
-  restart.off(t('tool.restart.why'));
+  const restart = tool('restart', t('tool.restart'), () => app.send({ type: 'restart' }));
   const tasks = tool('tasks', t('tool.tasks'));
   tasks.off(t('tool.tasks.why'));
+  const over = tool('handover', t('tool.handover'));
+  const overPanel = panel(over.element, t('tool.handover'), handoverForm());
   const pathText = h('span.path-text', { dir: 'auto' });
   const pathShort = h('span.path-short');
   const path = h('button.path', { type: 'button', 'aria-description': t('tool.path.stats') },
@@ -168,7 +169,7 @@ export function viewerScreen(app) {
   const statsPanel = panel(path, t('stats.title'), h('div.stats', h('h2', t('stats.title')), numbers));
 
   const bar = h('div.bar', { role: 'toolbar', 'aria-label': t('view.tools') },
-    who, h('div.tools', control.element, elevate.element, monitor.element, laser.element, pen.element, sizes.element, talkTool.element, swap.element, restart.element, tasks.element), path, leave);
+    who, h('div.tools', control.element, elevate.element, monitor.element, laser.element, pen.element, sizes.element, talkTool.element, swap.element, restart.element, tasks.element, over.element), path, leave);
   roving(bar);
 
   // Colours and wiping, while a drawing tool is taken.
@@ -189,14 +190,63 @@ export function viewerScreen(app) {
   const talk = chat(app, { close: () => openChat(false) });
   talk.element.hidden = true;
   const heading = h('h1.visually-hidden', { tabindex: '-1' });
-  const element = h('div.viewer', heading, bar, h('div.viewer-main', drawing, stage, talk.element), hint, label,
-    monitors, sizePanel, sharesPanel, whoPanel, statsPanel);
+  const banner = h('p.strip.warn.banner', { role: 'status', hidden: true }, icon('warn'), h('span'));
+  const element = h('div.viewer', heading, bar, banner, h('div.viewer-main', drawing, stage, talk.element), hint, label,
+    monitors, sizePanel, sharesPanel, whoPanel, statsPanel, overPanel);
 
   // ---- what the tools do ---------------------------------------------------------------------
 
   function take(which) {
     overlay.tool = overlay.tool === which ? 'none' : which;
     app.refresh();
+  }
+
+  /** The other helper's code, which only the sharer gets. */
+  function handoverForm() {
+    const code = h('input.text', { id: id('handover'), type: 'text', autocomplete: 'off', autocapitalize: 'none', spellcheck: 'false', maxlength: '24', dir: 'ltr' });
+    const problem = h('p.note.bad', { role: 'alert', hidden: true }, icon('warn'), h('span', t('handover.no_code')));
+    return h('form.handover', {
+      novalidate: true,
+      onsubmit: (event) => {
+        event.preventDefault();
+        const { symbols, wrong } = symbolsOf(code.value);
+        const fits = symbols.length === 8 && wrong === null;
+        show(problem, !fits);
+        if (!fits) return;
+        app.send({ type: 'hand_over', code: symbols.join('') });
+        code.value = '';
+        overPanel.hidePopover();
+      },
+    }, h('label', { for: code.id }, t('handover.code')), code, problem, h('p.quiet', t('handover.text')), button('button.main', { type: 'submit', label: t('handover.go') }));
+  }
+
+  /** Why the tools that need more than control cannot be used now; null: they can. */
+  function hindrance(state, what) {
+    const name = peerName(state);
+    if (state.handingOver) return t('handover.going', { name });
+    if (state.upgrade) return t(`asked.more.${state.upgrade.what}`, { name });
+    if (state.lacks[what]) return t(`refused.${state.lacks[what]}`);
+    if (what === 'handover') return state.shield ? t('tool.handover.unattended') : null;
+    if (what === 'elevation' && state.permitted && !state.permitted.permissions?.includes('elevation')) return t('refused.NO_PERMISSION');
+    if (state.mode !== 'control') return t('tool.needs_control');
+    return what === 'restart' && !state.elevated ? t('tool.restart.elevated') : null;
+  }
+
+  function hindranceOfControl(state) {
+    const name = peerName(state);
+    if (state.handingOver) return t('handover.going', { name });
+    if (state.upgrade) return t(state.upgrade.what === 'control' ? 'asked.title.control' : `asked.more.${state.upgrade.what}`, { name });
+    const { permitted } = state;
+    if (!permitted || permitted.mode === 'control') return null;
+    return permitted.text ? t('ask.limit', { why: permitted.text }) : t('ask.role');
+  }
+
+  /** What the helper has to bear in mind all the time (guide, U-7, U-5). */
+  function bearInMind(state, now) {
+    if (state.handingOver) return t('handover.going', { name: peerName(state) });
+    if (state.shield?.now === 'frozen') return t('shield.frozen', { time: clock(state.shield.until - now) });
+    if (state.elevated) return t('elevated.banner');
+    return state.shield ? t('unattended.banner') : null;
   }
 
   function resize(how) {
@@ -293,6 +343,7 @@ export function viewerScreen(app) {
 
   // ---- what is shown -------------------------------------------------------------------------
   let peer = null;
+  let warned = null;
   let choices = '';
   let mode = null;
 
@@ -334,9 +385,9 @@ export function viewerScreen(app) {
     update(state, now) {
       const name = peerName(state);
       const controls = state.mode === 'control';
-      if (peer !== state.peer && state.peer) {
-        peer = state.peer;
-        whoCard.replaceChildren(card(peer));
+      if ((peer !== state.peer || warned !== state.warnings) && state.peer) {
+        ({ peer, warnings: warned } = state);
+        whoCard.replaceChildren(card(peer, warned));
         who.replaceChildren(avatar(peer), h('span.person-name', h('strong', { dir: 'auto' }, name), h('span.person-mode')));
       }
       if (mode !== state.mode) {
@@ -345,17 +396,30 @@ export function viewerScreen(app) {
         mode = state.mode;
       }
       field.tabIndex = controls ? 0 : -1;
-      input.on = controls && !state.paused && overlay.tool === 'none';
+      input.on = controls && !state.paused && !state.handingOver && overlay.tool === 'none';
       say(heading, t('view.screen', { name }));
       set(surface.canvas, 'aria-label', t('view.screen', { name }));
       say(label, t('keys.field', { name }));
       say(who.querySelector('.person-mode'), t(`view.mode.${state.mode}`));
       check.update(state);
 
-      control.name(state.upgrade ? t('tool.control.asked', { time: state.upgrade.until ? clock(state.upgrade.until - now) : '' }) : t(controls ? 'tool.control.drop' : 'tool.control'));
+      const asked = (what) => state.upgrade?.what === what && t('tool.control.asked', { time: state.upgrade.until ? clock(state.upgrade.until - now) : '' });
+      control.name(asked('control') || t(controls ? 'tool.control.drop' : 'tool.control'));
       control.picture(controls ? 'drop' : 'control');
       control.pressed(controls ? 'true' : null);
-      control.off(state.upgrade ? t('asked.title.control', { name }) : null);
+      control.off(controls ? null : hindranceOfControl(state));
+      elevate.name(asked('elevation') || t(state.elevated ? 'tool.elevate.end' : 'tool.elevate'));
+      elevate.pressed(state.elevated ? 'true' : null);
+      elevate.off(state.elevated ? null : hindrance(state, 'elevation'));
+      restart.name(asked('restart') || t('tool.restart'));
+      restart.off(hindrance(state, 'restart'));
+      over.name(asked('handover') || t('tool.handover'));
+      const stays = hindrance(state, 'handover');
+      over.off(stays);
+      set(over.element, 'popovertarget', stays ? null : overPanel.id);
+      const mind = bearInMind(state, now);
+      show(banner, mind !== null);
+      say(banner.lastChild, mind ?? '');
       pickSources(state);
       laser.pressed(String(overlay.tool === 'laser'));
       pen.pressed(String(overlay.tool === 'pen'));

@@ -20,7 +20,7 @@ use crate::{
 pub const LEN: usize = 8;
 
 /// Crockford's base32: no i, l, o, u.
-const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+pub const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Codes with one of these in them are drawn again: somebody has to read them aloud to a stranger.
 const OFFENSIVE: [&str; 12] = [

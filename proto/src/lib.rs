@@ -38,6 +38,9 @@ pub mod park;
 /// The session code: alphabet, entropy, forgiving parser.
 #[cfg(feature = "end-to-end")]
 pub mod code;
+/// A code that is sent to a device instead of read out: sealed words, the helper's machine, the device's.
+#[cfg(feature = "end-to-end")]
+pub mod invitation;
 /// CPace: a short code becomes a strong key, with confirmation.
 #[cfg(feature = "end-to-end")]
 pub mod pake;
@@ -60,6 +63,9 @@ pub mod sas;
 pub mod path;
 
 // --- and hold a session on it ---
+/// What a helper orders of the sharer's broker, sealed so that nobody but the broker reads it.
+#[cfg(feature = "end-to-end")]
+pub mod elevation;
 /// Machines: the clipboard's text, and files.
 #[cfg(feature = "end-to-end")]
 pub mod exchange;

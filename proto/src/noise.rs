@@ -45,6 +45,8 @@ pub mod payload;
 pub mod resolver;
 /// Labels and secrets.
 pub mod schedule;
+/// One message that only the holder of a key can open.
+pub mod sealed;
 /// The state machine that quinn drives.
 pub mod session;
 

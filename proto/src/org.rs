@@ -33,6 +33,9 @@ pub mod policy;
 #[cfg(feature = "end-to-end")]
 pub mod setting;
 
+/// Where people sign in.
+#[cfg(feature = "end-to-end")]
+pub mod desk;
 /// A node's own papers; what a person asks to be signed.
 #[cfg(feature = "end-to-end")]
 pub mod membership;

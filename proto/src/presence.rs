@@ -55,6 +55,12 @@ impl Device {
         record.encode_signed(&self.key)
     }
 
+    /// Its signature of `statement`, which names what it is for and fits nothing else that the key signs.
+    #[cfg(feature = "end-to-end")]
+    pub(crate) fn sign(&self, statement: &[u8]) -> [u8; 64] {
+        ed25519_dalek::Signer::sign(&self.key, statement).to_bytes()
+    }
+
     /// A relay has something later of it. No relay takes what was said by a clock that is ahead of its own by more than
     /// [`CLOCK_TOLERANCE_MS`]: what follows is later than that.
     pub fn handle_taken(&mut self) {

@@ -55,6 +55,7 @@ use self::{
     word::{Happening, Question, Word, World},
 };
 use crate::{
+    code::Code,
     id::Side,
     identity::{Introduction, Role},
     org::verdict::{self, Verdict},
@@ -96,7 +97,9 @@ pub struct Session {
     /// Sharer: what the helper was last told of a secure prompt.
     covered: Option<SecurePrompt>,
     /// Of the latest question of each kind: the helper's own, at the sharer the one heard.
-    numbers: [u32; 6],
+    numbers: [u32; 7],
+    /// Sharer: of the helper to whom the sharer is asked to be handed over.
+    next_code: Option<Code>,
     receipt: Receipt,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -123,7 +126,8 @@ impl Session {
             timers,
             began: now,
             covered: None,
-            numbers: [0; 6],
+            numbers: [0; 7],
+            next_code: None,
             receipt: Receipt::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -167,7 +171,9 @@ impl Session {
             mode: Some(live.mode),
             paused: live.pause == Pause::Paused,
             interrupted: self.state.is_interrupted(),
+            asked: live.is_sharers_to_answer(),
             prompt: live.covered(),
+            elevated: live.elevation == Elevation::Granted,
             frozen_until: (live.shield == Shield::Frozen)
                 .then(|| self.timers.at(Timer::Freeze).unwrap_or(self.began)),
             grants: match live.pause == Pause::Paused || self.state.is_interrupted() {
@@ -240,6 +246,7 @@ impl Session {
         match live.ask {
             Some(Ask::Control) => Some(Word::DeclineMode),
             Some(Ask::Restart) => Some(Word::DeclineRestart),
+            Some(Ask::Handover) => Some(Word::DeclineHandover),
             None if live.elevation == Elevation::Asked => Some(Word::DeclineElevation),
             None => None,
         }

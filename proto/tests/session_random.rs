@@ -358,6 +358,10 @@ fn command(role: Role, phase: Phase, random: &mut StdRng) -> Command {
         Command::Stay,
         Command::Media(Body::KeyFrameRequest(schema::KeyFrameRequest {})),
         Command::Media(Body::CursorPosition(schema::CursorPosition { x: 1, y: 2 })),
+        Command::AskHandover("4060-r0gx".parse().expect("a code")),
+        Command::AllowHandover,
+        Command::HandoverFailed,
+        Command::HandedOver,
         Command::Grant {
             grants: Grants::both(Matter::Clipboard),
             on: true,
@@ -414,7 +418,7 @@ fn command(role: Role, phase: Phase, random: &mut StdRng) -> Command {
 /// Anything that a program could say, honest or not.
 fn body(random: &mut StdRng, nonce: &Nonce) -> Body {
     let mode = random.random_range(0..3);
-    match random.random_range(0..24u32) {
+    match random.random_range(0..27u32) {
         0 => Body::NonceReveal(schema::NonceReveal {
             nonce: bytes::Bytes::copy_from_slice(nonce.as_bytes()),
         }),
@@ -472,8 +476,17 @@ fn body(random: &mut StdRng, nonce: &Nonce) -> Body {
             deadline_ms: random.random(),
         }),
         20 => Body::GoOn(schema::GoOn {}),
-        21 => Body::Grants(grants(random)),
-        22 => Body::GrantRequest(schema::GrantRequest {
+        21 => Body::HandoverRequest(schema::HandoverRequest {
+            number: random.random_range(0..3),
+            code: ["4060r0gx", "4060"][random.random_range(0..2)].to_owned(),
+        }),
+        22 => Body::HandoverAnswer(schema::HandoverAnswer {
+            allow: random.random(),
+            number: random.random_range(0..3),
+        }),
+        23 => Body::HandoverFailed(schema::HandoverFailed {}),
+        24 => Body::Grants(grants(random)),
+        25 => Body::GrantRequest(schema::GrantRequest {
             number: random.random_range(0..3),
             grants: Some(grants(random)),
             gives_back: random.random(),

@@ -454,6 +454,41 @@ fn t_23_elevation_is_asked_for_and_answered() {
 }
 
 #[test]
+fn t_23_what_the_broker_is_told_and_says_passes_only_while_elevated() {
+    let order = Body::ElevationOrder(schema::ElevationOrder {
+        sealed: vec![7; 48].into(),
+    });
+    let key = Body::ElevationKey(schema::ElevationKey {
+        key: vec![7; 32].into(),
+    });
+    let mut two = Two::active(attended(), Mode::Control);
+    assert!(two.helper_does(Command::Elevated(order.clone())).is_err());
+    assert!(two.sharer_does(Command::Elevated(key.clone())).is_err());
+
+    let mut two = Two::elevated();
+    two.sharer_does(Command::Elevated(key.clone())).unwrap();
+    two.helper_does(Command::Elevated(order.clone())).unwrap();
+    assert_eq!(two.heard[0].last(), Some(&Event::Elevated(key.clone())));
+    assert_eq!(two.heard[1].last(), Some(&Event::Elevated(order.clone())));
+    assert!(
+        two.helper_does(Command::Elevated(key)).is_err(),
+        "the sharer's"
+    );
+    let forged = schema::Control {
+        body: Some(order.clone()),
+    };
+    assert!(
+        two.helper.handle_control(forged, two.now).is_err(),
+        "the helper's"
+    );
+    two.sharer_does(Command::ReleaseElevation).unwrap();
+    assert!(two.helper_does(Command::Elevated(order.clone())).is_err());
+    let late = schema::Control { body: Some(order) };
+    assert!(two.sharer.handle_control(late, two.now).is_err());
+    two.assert_goes_on();
+}
+
+#[test]
 fn t_24_a_secure_prompt_is_not_shown_unless_the_helper_may_see_to_it() {
     let prompt = SecurePrompt { takes_keys: false };
     let mut two = Two::active(attended(), Mode::Control);

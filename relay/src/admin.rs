@@ -29,7 +29,7 @@ use self::{
     metrics::{Metrics, SessionEnd},
     token::AdminToken,
 };
-use crate::{drain, rendezvous::Rendezvous};
+use crate::{datapath::pages, drain, rendezvous::Rendezvous};
 
 /// What the admin port reads.
 #[derive(Clone)]
@@ -177,6 +177,7 @@ async fn metrics(
         (&metrics.devices, rendezvous.live_records(Kind::Device)),
         (&metrics.dht_records, rendezvous.kept_records(Kind::Host)),
         (&metrics.dht_devices, rendezvous.kept_records(Kind::Device)),
+        (&metrics.heap_bytes, pages::heap_in_use().unwrap_or(0)),
     ] {
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }

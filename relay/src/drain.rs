@@ -1,10 +1,10 @@
 //! How a relay leaves without tearing anything.
 //!
 //! ```text
-//! Serving ── begin ──▶ Draining(deadline) ── no session left, or the deadline ──▶ Done
+//! Serving ── begin ──▶ Draining(deadline) ── nothing left, or the deadline ──▶ Done
 //! ```
 //!
-//! Pure: whoever owns it tells it how many sessions remain.
+//! Pure: whoever owns it tells it how much remains: sessions, and introductions of which sessions may come.
 
 use std::time::{Duration, Instant};
 
@@ -48,21 +48,21 @@ impl Drain {
         self.state != State::Serving
     }
 
-    /// Starts draining; true the first time only, when nodes are to be told.
-    pub fn begin(&mut self, sessions: usize, now: Instant) -> bool {
+    /// Starts draining with so much left; true the first time only, when nodes are to be told.
+    pub fn begin(&mut self, remaining: usize, now: Instant) -> bool {
         if self.is_leaving() {
             return false;
         }
         self.state = State::Draining {
             deadline: now + self.timeout,
         };
-        self.handle_sessions(sessions);
+        self.handle_remaining(remaining);
         true
     }
 
-    /// A session ended or began; `sessions` is how many there are now.
-    pub fn handle_sessions(&mut self, sessions: usize) {
-        if self.is_leaving() && sessions == 0 {
+    /// Something ended; `remaining` is how much is left now.
+    pub fn handle_remaining(&mut self, remaining: usize) {
+        if self.is_leaving() && remaining == 0 {
             self.state = State::Done;
         }
     }
@@ -92,10 +92,10 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(60);
 
     #[test]
-    fn with_no_session_it_is_done_at_once() {
+    fn with_nothing_left_it_is_done_at_once() {
         let now = Instant::now();
         let mut drain = Drain::new(TIMEOUT);
-        drain.handle_sessions(0);
+        drain.handle_remaining(0);
         assert_eq!(drain.state(), State::Serving);
         assert!(!drain.is_leaving());
         assert!(drain.begin(0, now));
@@ -109,14 +109,14 @@ mod tests {
         let mut drain = Drain::new(TIMEOUT);
         assert!(drain.begin(2, now));
         assert!(!drain.begin(2, now + TIMEOUT), "told once");
-        drain.handle_sessions(1);
+        drain.handle_remaining(1);
         assert_eq!(
             drain.state(),
             State::Draining {
                 deadline: now + TIMEOUT
             }
         );
-        drain.handle_sessions(0);
+        drain.handle_remaining(0);
         assert_eq!(drain.state(), State::Done);
     }
 

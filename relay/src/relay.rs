@@ -169,6 +169,11 @@ pub struct Relay {
     /// Ends by itself once `mesh_closing` is cancelled: other relays hear through it what has ended.
     mesh_task: JoinSet<io::Result<()>>,
     mesh_closing: CancellationToken,
+    /// Ends by itself once `fleet_closing` is cancelled: other relays hear through it which devices have gone with this one.
+    fleet: JoinSet<io::Result<()>>,
+    fleet_closing: CancellationToken,
+    /// Of a drain: cancelled when others know what may be known here alone.
+    handed_on: Option<CancellationToken>,
     /// Ends by itself once `streams_closing` is cancelled: nodes hear their last words through it.
     streams: JoinSet<io::Result<()>>,
     streams_closing: CancellationToken,
@@ -215,6 +220,8 @@ impl Relay {
         let (lost, taken) = mpsc::channel(TAKEN_QUEUE);
         let mut tasks = JoinSet::new();
         let (mut mesh_task, mesh_closing) = (JoinSet::new(), CancellationToken::new());
+        let (mut fleet_task, fleet_closing) = (JoinSet::new(), CancellationToken::new());
+        let mut handed_on = None;
         let (mut rendezvous, mut mesh_addr): (Arc<dyn Rendezvous>, _) =
             (Arc::clone(&shelf) as _, None);
         if let Some(settings) = config.mesh.clone() {
@@ -232,7 +239,12 @@ impl Relay {
             mesh_task.spawn(task.run(mesh_closing.clone()));
             let fleet = Fleet::new(shelf, mesh.clone(), lost, Arc::clone(&metrics));
             let fleet = Arc::new(fleet);
-            tasks.spawn(finishing(Arc::clone(&fleet).run(closing.clone())));
+            handed_on = Some(fleet.handed_on());
+            let (keeping, leaving) = (Arc::clone(&fleet), drain.clone());
+            let (leave_within, closing) = (config.drain_timeout, fleet_closing.clone());
+            fleet_task.spawn(finishing(async move {
+                keeping.run(leaving, leave_within, closing).await;
+            }));
             rendezvous = fleet;
         }
         let load = SharedLoad::default();
@@ -325,6 +337,9 @@ impl Relay {
             tasks,
             mesh_task,
             mesh_closing,
+            fleet: fleet_task,
+            fleet_closing,
+            handed_on,
             streams,
             streams_closing,
             datapath,
@@ -407,27 +422,29 @@ impl Relay {
         self.drain.cancel();
     }
 
-    /// Waits until nothing is left to wait for after [`Self::drain`].
+    /// Waits until nothing is left to wait for after [`Self::drain`]: no session and no introduction, and other relays have been told
+    /// when devices were here last, as far as they answer before the deadline.
     ///
     /// # Errors
     /// When a part of the relay failed; the relay cannot go on.
     pub async fn drained(&mut self) -> io::Result<()> {
         tokio::select! {
-            done = self.life.wait_for(|life| *life == Some(State::Done)) => match done {
-                Ok(_) => Ok(()),
-                Err(_) => Err(io::Error::other("the registry has stopped")),
-            },
+            done = done(&mut self.life, self.handed_on.as_ref()) => done,
             failed = failed(&mut self.tasks) => Err(failed),
             failed = failed(&mut self.mesh_task), if !self.mesh_task.is_empty() => Err(failed),
+            failed = failed(&mut self.fleet), if !self.fleet.is_empty() => Err(failed),
             failed = failed(&mut self.streams), if !self.streams.is_empty() => Err(failed),
             failed = failed(&mut self.datapath) => Err(failed),
         }
     }
 
-    /// Ends everything: nodes get what is waiting for them and a goodbye, within two seconds.
+    /// Ends everything: nodes get what is waiting for them and a goodbye, within two seconds; then other relays hear which devices have
+    /// gone, within one.
     pub async fn shutdown(self) {
         self.closing.cancel();
         ended("a part of the relay", self.tasks).await;
+        self.fleet_closing.cancel();
+        ended("the fleet's records", self.fleet).await;
         self.mesh_closing.cancel();
         ended("the mesh", self.mesh_task).await;
         self.streams_closing.cancel();
@@ -435,6 +452,19 @@ impl Relay {
         drop(self.stop);
         ended("a worker", self.datapath).await;
     }
+}
+
+/// Waits for the end of a drain.
+async fn done(
+    life: &mut watch::Receiver<Option<State>>,
+    handed_on: Option<&CancellationToken>,
+) -> io::Result<()> {
+    let is_done = life.wait_for(|life| *life == Some(State::Done)).await;
+    is_done.map_err(|_| io::Error::other("the registry has stopped"))?;
+    if let Some(handed_on) = handed_on {
+        handed_on.cancelled().await;
+    }
+    Ok(())
 }
 
 /// Waits for tasks that were told to end.

@@ -13,7 +13,7 @@ use remora_proto::{
     },
 };
 use remora_relay::{admin::token::AdminToken, control::connection};
-use support::{Node, code, get, pair, relay, relay_with, request, within};
+use support::{Node, admit, code, get, introduce, pair, relay, relay_with, request, within};
 
 #[tokio::test]
 async fn probes_follow_the_relays_life() {
@@ -112,6 +112,32 @@ async fn what_is_new_is_refused_and_what_lives_goes_on() {
     assert!(matches!(late.notice().await, Reply::Draining(_)));
     let frame = host.frame(session, Side::Host, b"still forwarded").await;
     assert_eq!(joiner.next_frame().await, frame);
+}
+
+#[tokio::test]
+async fn an_introduction_under_way_becomes_a_session_before_the_relay_goes() {
+    let mut relay = relay();
+    let (mut host, mut joiner, code) = (Node::new(&relay).await, Node::new(&relay).await, code(1));
+    host.done(code.publish()).await;
+    let exchange = introduce(&mut host, &mut joiner, &code).await;
+    relay.drain();
+    for node in [&mut host, &mut joiner] {
+        assert!(matches!(node.notice().await, Reply::Draining(_)));
+    }
+    assert_eq!(
+        get(relay.admin_addr(), "/readyz").await,
+        (503, "draining\n".into())
+    );
+    let [allocated, _] = admit(&mut host, &mut joiner, exchange).await;
+    for node in [&mut host, &mut joiner] {
+        assert!(
+            matches!(node.notice().await, Reply::Draining(_)),
+            "once more"
+        );
+    }
+    let session = allocated.session;
+    host.done(Request::Release(Release { session })).await;
+    within(relay.drained()).await.expect("nothing failed");
 }
 
 #[tokio::test]

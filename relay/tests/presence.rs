@@ -7,7 +7,7 @@ mod support;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use relays::{Hostile, fleet, member, seed};
+use relays::{Hostile, fleet, member, seed, shows};
 use remora_proto::{
     id::{DeviceId, RelayId},
     noise::StaticKey,
@@ -195,6 +195,39 @@ async fn a_device_that_moves_is_there_all_the_time() {
     for relay in &relays[1..] {
         assert_eq!(sighted(relay).await, expected);
     }
+}
+
+#[tokio::test]
+async fn what_a_relay_alone_knows_of_its_devices_is_known_to_others_when_it_leaves() {
+    let mut relays = fleet(2).await;
+    let mut device = Device::new(1);
+    drop(device.comes_to(&relays[0], 1).await);
+    let seen = device.gone_from(&relays[1]).await;
+    // Who was told goes; who comes has not been.
+    relays.remove(1).shutdown().await;
+    relays.push(member(seed(&relays[0]), |_| {}));
+    relays::meet(&relays, 1).await;
+    shows(&relays[1], "dht_devices 0").await;
+    relays[0].drain();
+    within(relays[0].drained()).await.expect("nothing failed");
+    relays.remove(0).shutdown().await;
+    shows(&relays[0], "dht_devices 1").await;
+    let still = device.gone_from(&relays[0]).await;
+    assert!(still.abs_diff(seen) < 1000, "{seen} {still}");
+}
+
+#[tokio::test]
+async fn devices_go_with_a_relay_that_is_shut_down_and_others_are_told() {
+    let mut relays = fleet(2).await;
+    let mut device = Device::new(1);
+    let mut node = Node::new(&relays[0]).await;
+    let before = unix_ms();
+    let record = device.record(relays[0].id(), 1, |record| record.not_before_ms -= 60_000);
+    node.done(publish(&record)).await;
+    assert!(device.seen_from(&relays[1]).await.is_online);
+    relays.remove(0).shutdown().await;
+    // Not only when it has said that it is there.
+    assert!(device.gone_from(&relays[0]).await >= before);
 }
 
 #[tokio::test]

@@ -111,6 +111,8 @@ impl Watched {
             | Event::Session(_)
             | Event::ChatWanted
             | Event::Exchange(_)
+            | Event::Device { .. }
+            | Event::Notification(_)
             | Event::NotPossible { .. } => {}
         }
     }

@@ -7,10 +7,13 @@
 //!  kills     host shows a code ─▶ any two relays killed (-9) ─▶ joiner; then they are started again
 //! ```
 //!
-//! Or, alone: `--add`, a relay that is added while sessions begin; `--simulate`, fleets that no machine has room for.
+//! Or, alone: `--add`, a relay that is added while sessions begin; `--flood`, one that wants to fill the others; `--simulate`, fleets
+//! that no machine has room for.
 
 // A relay that comes while sessions begin.
 mod added;
+// A relay that wants to fill the others.
+mod flooded;
 // Codes whose relays die.
 mod kills;
 // How long look-ups take.
@@ -105,6 +108,9 @@ pub fn run(args: &Mesh) -> anyhow::Result<Option<String>> {
     );
     if args.add {
         return added::run(args);
+    }
+    if let Some(records) = args.flood {
+        return flooded::run(args, records);
     }
     let bench = Bench::alone(false, args.json, 1)?;
     let capacity = Capacity {

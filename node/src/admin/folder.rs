@@ -1,4 +1,8 @@
-//! An issuer's folder: `issuer.key`, the organisation itself; `policy`, the newest; `issued/`, what was signed, a file each.
+//! An issuer's folder: `issuer.key`, the organisation itself; `policy`, the newest; `issued/`, what was signed, a file each; `people/`, who
+//! has signed in.
+
+/// Accounts, and their computers.
+pub(crate) mod people;
 
 use std::{
     fs::{self, File},
@@ -156,7 +160,20 @@ impl Folder {
         paths.iter().map(|path| read_papers(path)).collect()
     }
 
-    /// Writes what a person is to be given, with the newest policy; its path.
+    /// What a person is to be given: papers, with the newest policy.
+    ///
+    /// # Errors
+    /// The policy is damaged.
+    pub(crate) fn membership(&self, papers: &Papers) -> Result<Vec<u8>, Failure> {
+        let membership = schema::Membership {
+            credential: papers.credential.bytes().clone(),
+            device: papers.device_bytes(),
+            policy: self.policy()?.bytes().clone(),
+        };
+        Ok(membership.encode_to_vec())
+    }
+
+    /// Writes it; its path.
     ///
     /// # Errors
     /// It cannot be written.
@@ -166,12 +183,7 @@ impl Folder {
             &papers.credential.node.to_string(),
         );
         let path = self.path.join("issued").join(file);
-        let bytes = schema::Membership {
-            credential: papers.credential.bytes().clone(),
-            device: papers.device_bytes(),
-            policy: self.policy()?.bytes().clone(),
-        }
-        .encode_to_vec();
+        let bytes = self.membership(papers)?;
         secret_file::replace(&path, &bytes).map_err(|error| failure(&path, error))?;
         Ok(path)
     }

@@ -20,7 +20,10 @@ use remora_proto::{
 };
 use serde_json::{Value, json};
 
-use super::folder::{DAY_S, Folder};
+use super::{
+    desk,
+    folder::{DAY_S, Folder},
+};
 use crate::{
     cli::org as cli,
     config::{self, File},
@@ -44,12 +47,22 @@ fn usage(line: impl Into<String>) -> Failure {
 /// # Errors
 /// What is wrong, and what to do.
 pub(super) async fn run(file: &File, args: cli::Org) -> Result<Exit, Failure> {
-    let dir = match args.dir {
-        Some(dir) => dir,
+    let dir = match &args.dir {
+        Some(dir) => dir.clone(),
         None => config::folder()?.join("org"),
     };
-    if let cli::OrgCommand::Init(init) = &args.command {
-        return create(&dir, init);
+    match &args.command {
+        cli::OrgCommand::Init(init) => return create(&dir, init),
+        cli::OrgCommand::Serve(serve) => return desk::serve(file, dir, &args, serve).await,
+        cli::OrgCommand::Show(_)
+        | cli::OrgCommand::Sign(_)
+        | cli::OrgCommand::Device(_)
+        | cli::OrgCommand::Role(_)
+        | cli::OrgCommand::Assign(_)
+        | cli::OrgCommand::Group(_)
+        | cli::OrgCommand::Trust(_)
+        | cli::OrgCommand::Revoke(_)
+        | cli::OrgCommand::Policy(_) => {}
     }
     let folder = Folder::open(&dir)?;
     let before = folder.policy()?.header.number;
@@ -65,7 +78,7 @@ pub(super) async fn run(file: &File, args: cli::Org) -> Result<Exit, Failure> {
 
 fn act(folder: &Folder, command: cli::OrgCommand) -> Result<(), Failure> {
     match command {
-        cli::OrgCommand::Init(_) => {}
+        cli::OrgCommand::Init(_) | cli::OrgCommand::Serve(_) => {}
         cli::OrgCommand::Show(args) => show(folder, args.json)?,
         cli::OrgCommand::Sign(args) => sign(folder, *args)?,
         cli::OrgCommand::Device(args) => device(folder, &args)?,
@@ -81,7 +94,11 @@ fn act(folder: &Folder, command: cli::OrgCommand) -> Result<(), Failure> {
 
 /// Brings a new policy to every relay that is known, and to those of their fleet. One that is not reached is said, and is no failure:
 /// members bring it along.
-async fn publish(file: &File, typed: &[RelayAddr], policy: &Signed<Policy>) -> Result<(), Failure> {
+pub(super) async fn publish(
+    file: &File,
+    typed: &[RelayAddr],
+    policy: &Signed<Policy>,
+) -> Result<(), Failure> {
     let Ok(mut relays) = file.relays(typed) else {
         return print_note(
             "No relay is known that could pass it on: it reaches people with the next file that you give them.",
@@ -224,7 +241,7 @@ fn sign(folder: &Folder, args: cli::Sign) -> Result<(), Failure> {
 }
 
 /// What a credential says at most: all that the policy gives, anywhere.
-fn most(policy: &Policy, subject: &Label) -> (Permissions, Vec<Scope>) {
+pub(super) fn most(policy: &Policy, subject: &Label) -> (Permissions, Vec<Scope>) {
     let assigned = policy.assignments.iter();
     let assigned = assigned.filter(|((who, _), _)| who == subject);
     let scopes: BTreeSet<_> = assigned.flat_map(|(_, scopes)| scopes.clone()).collect();
@@ -460,7 +477,7 @@ fn serial_from_text(text: &str) -> Option<Serial> {
     bytes.try_into().ok()
 }
 
-fn serial_text(serial: &Serial) -> String {
+pub(super) fn serial_text(serial: &Serial) -> String {
     format!("serial:{}", data_encoding::HEXLOWER.encode(serial))
 }
 

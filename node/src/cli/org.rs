@@ -1,12 +1,14 @@
 //! `remora admin org`: verbs and flags.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use remora_proto::{
     id::{OrgId, RelayAddr},
     org::{label::Label, membership::Request, permission::Permission, scope::Scope},
 };
+
+use crate::admin::desk::claims::Choice;
 
 /// `remora admin org`
 #[derive(Debug, Args)]
@@ -36,6 +38,7 @@ impl Org {
             OrgCommand::Show(args) => args.json,
             OrgCommand::Sign(args) => args.json,
             OrgCommand::Device(args) => args.json,
+            OrgCommand::Serve(args) => args.json,
             OrgCommand::Role(_)
             | OrgCommand::Assign(_)
             | OrgCommand::Group(_)
@@ -69,6 +72,8 @@ pub enum OrgCommand {
     Revoke(Revoke),
     /// Set what holds for everybody; with nothing to set, sign it anew
     Policy(PolicyArgs),
+    /// Be the desk where people sign in, for whom your OpenID Connect provider knows, until this program ends
+    Serve(Box<Serve>),
 }
 
 /// `remora admin org init`
@@ -244,4 +249,48 @@ pub struct PolicyArgs {
     /// How long it holds from now on, if nobody signs a newer one
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=366))]
     pub days: Option<u64>,
+}
+
+/// `remora admin org serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Where to listen; without a certificate on loopback alone, behind a proxy that has one
+    #[arg(long, default_value = "127.0.0.1:8441", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+    /// PEM: the certificate, and those that lead to an authority
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM: its key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// The provider's issuer identifier, like https://login.example.org/tenant
+    #[arg(long, value_name = "URL")]
+    pub provider: String,
+    /// What the provider calls this program: a public, native client, with http://127.0.0.1/callback on any port
+    #[arg(long, value_name = "ID")]
+    pub client_id: String,
+    /// For providers that insist on a secret of native clients: everybody who signs in gets to know it
+    #[arg(long, value_name = "FILE")]
+    pub client_secret_file: Option<PathBuf>,
+    /// What is asked for [default: openid profile email offline_access]
+    #[arg(
+        long,
+        default_values = ["openid", "profile", "email", "offline_access"],
+        hide_default_value = true,
+        value_name = "SCOPE"
+    )]
+    pub scope: Vec<String>,
+    /// From which claim something is read, like subject=preferred_username; subject, name, job-title, company, picture, email, verified,
+    /// hosted-domain
+    #[arg(long, value_name = "FIELD=CLAIM")]
+    pub claim: Vec<Choice>,
+    /// How long what it signs holds; it is renewed meanwhile without asking anybody
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=24))]
+    pub hours: u64,
+    /// A computer at which somebody signs in is the organisation's, and enrolled
+    #[arg(long)]
+    pub enrol: bool,
+    /// Print one JSON object a line on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
 }

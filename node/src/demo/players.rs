@@ -163,6 +163,9 @@ impl Player {
     }
 
     async fn wish(&mut self, input: Input) -> Result<(), Failure> {
+        if let Some(page) = &self.page {
+            page.sent(&input);
+        }
         if let Some(line) = self.screen.sent(&input) {
             self.print(&line)?;
         }
@@ -414,7 +417,8 @@ pub(super) async fn stay(
             Typed::Line(line) => match player.screen.on_line(&line) {
                 Meaning::Wish(input) => player.wish(input).await?,
                 Meaning::Say(text) => console.say(&text)?,
-                Meaning::Nothing => {}
+                Meaning::Credential(_) => console.say("Nobody is administrator here.")?,
+                Meaning::Nothing | Meaning::Retry => {}
             },
         }
     };
@@ -430,7 +434,7 @@ async fn next_wish(page: &mut Option<Page>) -> Option<Input> {
     match page.next().await {
         Wish::Session(Input::Session(Command::Media(Body::FrameAck(_)))) => None,
         Wish::Session(input) => Some(input),
-        Wish::Join(_) | Wish::Nothing => None,
+        Wish::Join(_) | Wish::Retry | Wish::Nothing => None,
     }
 }
 
@@ -470,7 +474,8 @@ pub(super) async fn part(
                     events,
                     input,
                     frames: _,
-                    measure: _,
+                    asked: _,
+                    retry: _,
                 },
             page,
             ..

@@ -275,11 +275,14 @@ impl Window {
     fn expire(&mut self) -> Result<(), CaptureError> {
         let now = Instant::now();
         let has_gone = |since: Instant| now >= since + PATIENCE;
-        while let Some((request, since)) = self.waiting.front().copied()
-            && has_gone(since)
+        while self
+            .waiting
+            .front()
+            .is_some_and(|(_, since)| has_gone(*since))
         {
-            self.waiting.pop_front();
-            self.answer(&request, NONE)?;
+            if let Some((request, _)) = self.waiting.pop_front() {
+                self.answer(&request, NONE)?;
+            }
         }
         self.outgoing.retain(|outgoing| !has_gone(outgoing.since));
         if self.incoming.take_if(|it| has_gone(it.since)).is_some() {

@@ -322,7 +322,12 @@ mod tests {
     fn media(input: Input) -> Body {
         match input {
             Input::Session(Command::Media(body)) => body,
-            other @ (Input::NewCode | Input::Relayed(_) | Input::Session(_) | Input::Keys(_)) => {
+            other @ (Input::NewCode
+            | Input::Relayed(_)
+            | Input::Session(_)
+            | Input::Order(_)
+            | Input::Exchange(_)
+            | Input::Keys(_)) => {
                 panic!("{other:?}")
             }
         }

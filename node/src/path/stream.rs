@@ -11,7 +11,7 @@ pub(super) mod carry;
 /// Out of networks whose only way out is an HTTP proxy.
 pub mod proxy;
 /// Whose certificate is good.
-mod tls;
+pub(crate) mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -126,7 +126,8 @@ fn host(host_port: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-fn server_name(host_port: &str) -> io::Result<ServerName<'static>> {
+/// The host of `HOST:PORT`, as certificates name it.
+pub(crate) fn server_name(host_port: &str) -> io::Result<ServerName<'static>> {
     ServerName::try_from(host(host_port).to_owned()).map_err(io::Error::other)
 }
 

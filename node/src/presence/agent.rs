@@ -1,4 +1,4 @@
-//! `remora agent`: for as long as it runs, this device is at the nearest relay that takes it, and says so.
+//! `remora agent`: for as long as it runs, this device is at the nearest relay that takes it, and says so; invitations to it come in.
 //!
 //! ```text
 //!  settle ─▶ stay ── renewed every few minutes ──┐
@@ -6,11 +6,20 @@
 //!             │ └── at another first ◀── the relay is about to stop
 //!             └──── as soon as any is there ◀── the relay is gone
 //! ```
+//!
+//! Of several log-ins of one device, the agent that has the device's key does all that; the others have their seat at its desk, and take
+//! its place when it ends.
 
-use std::{collections::BTreeSet, convert::Infallible, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use remora_proto::{
     id::RelayAddr,
+    invitation::desk::Unattended,
     presence::Device,
     random::Random,
     wire::message::control::{Reason, Refused},
@@ -21,15 +30,24 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::device::Opened;
+use super::{
+    child::Command,
+    device::Opened,
+    inbox::Inbox,
+    office::Office,
+    seats::{self, Seats, meeting_place},
+};
 use crate::{
-    cli,
-    config::File,
+    cli::{self, Switch},
+    config::{self, File},
     control::{Notice, RequestError, unix_ms},
     error::{Exit, Failure},
     event::{about, milliseconds},
     homes::{Homes, attached::Attached},
+    identity::Member,
     node::{Options, find_place},
+    session::backends::Backends,
+    sign_in,
     terminal::console::{print_data, print_note},
 };
 
@@ -39,8 +57,10 @@ const RENEW: Duration = Duration::from_secs(180);
 const RETRY: Duration = Duration::from_secs(5);
 /// Between two tries to reach a relay at the beginning.
 const RECONNECT: Duration = Duration::from_secs(5);
-/// People at this device that can be asked: whoever runs this program.
-const AGENTS: u32 = 1;
+/// How long another agent may take to open its desk, or to end.
+const TAKING_OVER: Duration = Duration::from_secs(5);
+/// Between two looks at that.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// `remora agent`
 ///
@@ -48,45 +68,164 @@ const AGENTS: u32 = 1;
 /// What is wrong with the settings, the device's key or the relay; not that none is there.
 pub async fn run(file: &File, named: Option<&Path>, args: cli::Agent) -> Result<Exit, Failure> {
     let relays = file.relays(&args.relays.relay)?;
-    let opened = Opened::new(named)?;
     let listen = |kind| signal(kind).map_err(|error| Failure::internal("signals", error));
     let (mut interrupt, mut terminate) = (
         listen(SignalKind::interrupt())?,
         listen(SignalKind::terminate())?,
     );
     let voice = Voice { json: args.json };
-    let id = opened.device.id();
-    voice.tell(
-        json!({"event": "device", "device": id.to_string()}),
-        &format!(
-            "This device is {id}\nWhether it is there, others ask with:  remora presence {id}"
-        ),
-    )?;
-    let options = if args.tcp.tcp_only {
-        Options::tcp_only()
-    } else {
-        Options::relay_only()
+    let command = Command {
+        settings: named.map(Path::to_path_buf),
+        relays: args.relays.relay.clone(),
+        tcp_only: args.tcp.tcp_only,
     };
-    let mut agent = Agent {
-        opened,
+    let beside = meeting_place(&config::path(named)?);
+    let service = Service {
+        file,
+        named,
+        relays,
+        is_shared: args.socket.is_some(),
+        socket: args.socket.unwrap_or(beside),
+        tcp_only: args.tcp.tcp_only,
+        unattended: unattended(file, args.unattended)?,
+        command: command.clone(),
         voice,
-        home: None,
-        complained: None,
     };
+    let mut inbox = Inbox::open(voice, command)?;
+    let mut agent = None;
     let ended = tokio::select! { biased;
         _ = interrupt.recv() => Ok(Exit::Ok),
         _ = terminate.recv() => Ok(Exit::Ok),
-        never = agent.live(&relays, options) => never.map(|never| match never {}),
+        () = sign_in::keep(file) => Ok(Exit::Ok),
+        never = service.run(&mut inbox, &mut agent) => never.map(|never| match never {}),
     };
     // With its last word, which says that the device has gone.
-    if let Some(home) = agent.home {
+    if let Some(Agent {
+        home: Some(home), ..
+    }) = agent
+    {
         home.close().await;
     }
     ended
 }
 
+/// What may be had here while nobody is there.
+///
+/// # Errors
+/// That is wanted, and not the person's to say.
+fn unattended(file: &File, wanted: Switch) -> Result<Unattended, Failure> {
+    if wanted == Switch::Off {
+        return Ok(Unattended::Off);
+    }
+    let identity = file.identity(&cli::ProfileArgs::default())?;
+    let papers = identity.member.as_deref().map(Member::papers);
+    let device = papers.and_then(|papers| papers.device);
+    if device.is_none_or(|device| device.personal) {
+        let line = "only at a device that its organisation has enrolled, and that is nobody's own, can somebody help while nobody is there; \
+                    ask your administrator";
+        return Err(Failure::new(
+            Exit::NotPermitted,
+            "UNENROLLED_NOT_ALLOWED",
+            line,
+        ));
+    }
+    Ok(match Backends::default().platform().shields {
+        true => Unattended::On,
+        false => Unattended::Lacks("a way to hide its screen".into()),
+    })
+}
+
+/// An agent, whichever part it has.
+struct Service<'a> {
+    file: &'a File,
+    named: Option<&'a Path>,
+    relays: Vec<RelayAddr>,
+    socket: PathBuf,
+    is_shared: bool,
+    tcp_only: bool,
+    unattended: Unattended,
+    command: Command,
+    voice: Voice,
+}
+
+impl Service<'_> {
+    async fn run(
+        &self,
+        inbox: &mut Inbox,
+        agent: &mut Option<Agent>,
+    ) -> Result<Infallible, Failure> {
+        let mut since = Instant::now();
+        loop {
+            if let Some((device, place)) = seats::attach(&self.socket).await? {
+                self.say_device(&device, true)?;
+                inbox.run(place).await?;
+                since = Instant::now();
+                continue;
+            }
+            match Opened::new(self.named) {
+                Ok(opened) => return self.hold(opened, inbox, agent).await,
+                // It is about to open its desk, or has just ended.
+                Err(failure) if failure.code == "AGENT_RUNS" && since.elapsed() < TAKING_OVER => {
+                    sleep(LOOK).await;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// With the device's key.
+    async fn hold(
+        &self,
+        opened: Opened,
+        inbox: &mut Inbox,
+        agent: &mut Option<Agent>,
+    ) -> Result<Infallible, Failure> {
+        let identity = self.file.identity(&cli::ProfileArgs::default())?;
+        let member = identity.member.clone();
+        let options = if self.tcp_only {
+            Options::tcp_only()
+        } else {
+            Options::relay_only()
+        };
+        let options = Options { member, ..options };
+        let id = opened.device.id();
+        let (seats, place) = Seats::open(self.socket.clone(), self.is_shared, id)?;
+        let (unattended, command) = (self.unattended.clone(), self.command.clone());
+        let agent = agent.insert(Agent {
+            office: Office::new(identity, unattended, seats, command),
+            opened,
+            voice: self.voice,
+            home: None,
+            complained: None,
+        });
+        self.say_device(&id.to_string(), false)?;
+        tokio::select! { biased;
+            never = agent.live(&self.relays, options) => never,
+            ended = inbox.run(place) => {
+                ended?;
+                Err(Failure::internal("the agent's desk", "closed"))
+            }
+        }
+    }
+
+    fn say_device(&self, id: &str, is_seat: bool) -> Result<(), Failure> {
+        let how = match is_seat {
+            true => "\nAnother agent keeps it online; invitations come here, too.",
+            false => "",
+        };
+        self.voice.tell(
+            json!({"event": "device", "device": id, "attached": is_seat}),
+            &format!(
+                "This device is {id}\nWhether it is there, others ask with:  remora presence {id}\n\
+                 Helpers invite it with:  remora invite --device {id}{how}"
+            ),
+        )
+    }
+}
+
 struct Agent {
     opened: Opened,
+    office: Office,
     voice: Voice,
     home: Option<Attached>,
     /// What was said last of what does not work: once is enough.
@@ -151,8 +290,15 @@ impl Agent {
             };
             let notice = tokio::select! { biased;
                 notice = home.notices.recv() => notice,
+                happening = self.office.next() => {
+                    if self.office.handle(happening, Some(&home.control)).await {
+                        say_at = Instant::now();
+                    }
+                    continue;
+                }
                 () = sleep_until(say_at) => {
-                    let said = publish(&mut self.opened.device, home).await;
+                    let agents = self.office.seats();
+                    let said = publish(&mut self.opened.device, home, agents).await;
                     let again = match said {
                         Ok(()) => {
                             if !is_known {
@@ -173,17 +319,25 @@ impl Agent {
                     continue;
                 }
             };
+            let (office, control) = (&mut self.office, &home.control);
             match notice {
                 None => return Ok(Left::Lost),
+                Some(Notice::Offer(exchange, first)) => {
+                    let device = &self.opened.device;
+                    office.handle_ring(device, exchange, &first, control).await;
+                }
+                Some(Notice::Signal(exchange, piece)) => {
+                    office.handle_signal(exchange, &piece, control).await;
+                }
+                Some(Notice::Dismissed(exchange, _)) => {
+                    office.handle_dismissed(exchange, control).await;
+                }
                 // Parked, and the relay does not answer.
                 Some(Notice::Silent) if can_move => return Ok(Left::Lost),
                 Some(Notice::Draining(_)) if can_move => return Ok(Left::Draining),
                 Some(Notice::Taken) => return Err(is_another()),
                 Some(
                     Notice::Draining(_)
-                    | Notice::Offer(..)
-                    | Notice::Signal(..)
-                    | Notice::Dismissed(..)
                     | Notice::Allocated(_)
                     | Notice::Released(..)
                     | Notice::Silent,
@@ -207,10 +361,13 @@ impl Agent {
                 return false;
             }
         };
-        let said = publish(&mut self.opened.device, &other).await;
+        let agents = self.office.seats();
+        let said = publish(&mut self.opened.device, &other, agents).await;
         if let Err(error) = said {
             tracing::info!(%error, "the other relay does not take the device");
         }
+        // Helpers ring again, there.
+        self.office.handle_relay_lost();
         if let Some(left) = self.home.replace(other) {
             left.close().await;
         }
@@ -223,6 +380,7 @@ impl Agent {
             json!({"event": "relay_lost"}),
             "The relay is gone; looking for one.",
         )?;
+        self.office.handle_relay_lost();
         let lost = self.home.take().map(|home| home.id());
         let mut avoided = lost.into_iter().collect();
         self.home = Some(find_place(homes, &mut avoided).await);
@@ -239,7 +397,7 @@ impl Agent {
         self.voice.tell(
             json!({
                 "event": "online", "relay": name, "address": home.relay.host_port, "rtt_ms": milliseconds(rtt),
-                "agents": AGENTS,
+                "agents": agents(self.office.seats()),
             }),
             &format!("Online at {name} ({}).", about(rtt)),
         )
@@ -275,10 +433,15 @@ impl Agent {
 }
 
 /// Says at that relay that it is there.
-async fn publish(device: &mut Device, home: &Attached) -> Result<(), RequestError> {
+async fn publish(device: &mut Device, home: &Attached, seats: u32) -> Result<(), RequestError> {
     let realm = &home.control.welcome.realm;
-    let record = device.say(realm, home.id(), AGENTS, unix_ms());
+    let record = device.say(realm, home.id(), agents(seats), unix_ms());
     home.control.publish(record).await
+}
+
+/// People that can be asked: this agent's own is there before it has taken its seat.
+fn agents(seats: u32) -> u32 {
+    seats.max(1)
 }
 
 fn is_another() -> Failure {
@@ -297,13 +460,13 @@ fn share() -> f32 {
 }
 
 /// For whom it says what happens.
-#[derive(Clone, Copy)]
-struct Voice {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Voice {
     json: bool,
 }
 
 impl Voice {
-    fn tell(self, mut event: Value, line: &str) -> Result<(), Failure> {
+    pub(super) fn tell(self, mut event: Value, line: &str) -> Result<(), Failure> {
         if !self.json {
             return print_note(line);
         }

@@ -59,7 +59,7 @@ pub async fn run(file: &File, args: cli::Presence) -> Result<Exit, Failure> {
         Err(Failure::new(
             Exit::Offline,
             "DEVICE_OFFLINE",
-            offline(&sighted),
+            offline(sighted.seen_ms_ago),
         ))
     }
 }
@@ -93,8 +93,8 @@ fn online(sighted: &Sighted) -> String {
 }
 
 /// `the device is not online; last seen 3 h ago`
-fn offline(sighted: &Sighted) -> String {
-    match sighted.seen_ms_ago {
+pub(crate) fn offline(seen_ms_ago: Option<u64>) -> String {
+    match seen_ms_ago {
         Some(ms) => format!("the device is not online; last seen {}", ago(ms)),
         None => "the device is not online, and was not in the last seven days as far as the relays remember".into(),
     }

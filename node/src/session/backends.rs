@@ -1,22 +1,69 @@
 //! What a session has done to the sharer's system, behind traits: each system has its own, and one that has none says so instead
 //! of pretending.
+//!
+//! | system | broker | shield | sign-out | restart |
+//! | --- | --- | --- | --- | --- |
+//! | Linux with X11 | `remora-broker` | gamma, and a grab of the local devices | logind | – |
+//! | Windows, macOS, Android | – | – | – | – |
 
-use std::fmt;
+/// Not written yet.
+#[cfg(target_os = "android")]
+mod android;
+/// X11, logind, and our broker.
+#[cfg(target_os = "linux")]
+mod linux;
+/// Not written yet.
+#[cfg(target_os = "macos")]
+mod macos;
+/// Not written yet.
+#[cfg(windows)]
+mod windows;
 
-use remora_proto::session::{Act, Mode, Platform};
+use std::{fmt, path::PathBuf};
+
+use bytes::Bytes;
+use remora_proto::{
+    session::{Act, Mode, Platform},
+    wire::message::session::control::Body,
+};
+use tokio::sync::mpsc;
+
+use crate::share::desktop::Desktop;
+
+/// Where a broker listens, if nobody says otherwise.
+pub const BROKER_SOCKET: &str = "/run/remora/broker.sock";
+/// Reports of a broker that the session has not passed on. Full, the broker waits, and with it the program that says so much.
+const QUEUE_REPORTS: usize = 16;
+/// That somebody touches keyboard or mouse is news once.
+const QUEUE_TOUCHES: usize = 1;
 
 /// The system did not do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Undone(pub String);
 
+/// What a backend says by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// The broker: its key, or what came of an order. For the helper.
+    Broker(Body),
+    /// The broker is gone: so are the rights.
+    BrokerGone,
+}
+
 /// Runs what the helper asks for with an administrator's rights.
 pub trait Broker: fmt::Debug + Send {
-    /// The helper may, from now on.
+    /// The helper may, from now on; what comes of it is said on `reports`.
     ///
     /// # Errors
     /// It may not.
-    fn elevate(&mut self) -> Result<(), Undone>;
+    fn elevate(&mut self, reports: mpsc::Sender<Report>) -> Result<(), Undone>;
+
+    /// Passes on what only the broker can read.
+    ///
+    /// # Errors
+    /// It does not take it.
+    fn order(&mut self, sealed: Bytes) -> Result<(), Undone>;
 
     /// No more of that: what was started so is killed, with all that it started.
     fn release(&mut self);
@@ -24,11 +71,17 @@ pub trait Broker: fmt::Debug + Send {
 
 /// Hides the screen of a computer that nobody attends.
 pub trait Shield: fmt::Debug + Send {
-    /// Nobody sees the screen, and keyboard and mouse reach nothing, from now on.
+    /// Nobody sees the screen, and keyboard and mouse reach nothing, from now on; that somebody uses them is said on `touched`.
     ///
     /// # Errors
     /// Somebody could.
-    fn raise(&mut self) -> Result<(), Undone>;
+    fn raise(&mut self, touched: mpsc::Sender<()>) -> Result<(), Undone>;
+
+    /// Somebody did: this is shown to them, and nothing else, until it is thawed.
+    fn freeze(&mut self, notice: &str);
+
+    /// As before that.
+    fn thaw(&mut self);
 
     /// All is as before.
     fn lower(&mut self);
@@ -62,7 +115,7 @@ pub trait PowerKey: fmt::Debug + Send {
 }
 
 /// What this system has; what it has not is refused as `UNSUPPORTED`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backends {
     /// Needed with [`SignOut`]: who used an administrator's rights may have left something running.
     pub broker: Option<Box<dyn Broker>>,
@@ -74,9 +127,54 @@ pub struct Backends {
     pub restart: Option<Box<dyn Restart>>,
     /// None on Linux: what the key does there is its system's to say, and no program's to cause.
     pub power_key: Option<Box<dyn PowerKey>>,
+    reports: mpsc::Receiver<Report>,
+    touches: (mpsc::Sender<()>, mpsc::Receiver<()>),
+}
+
+impl Default for Backends {
+    fn default() -> Self {
+        Self {
+            broker: None,
+            shield: None,
+            sign_out: None,
+            restart: None,
+            power_key: None,
+            reports: mpsc::channel(QUEUE_REPORTS).1,
+            touches: mpsc::channel(QUEUE_TOUCHES),
+        }
+    }
 }
 
 impl Backends {
+    /// Those of this system, for a session that shows `desktop`; `broker` is the socket where one may listen.
+    pub fn of_system(desktop: &Desktop, broker: PathBuf) -> Self {
+        match desktop {
+            Desktop::X11(display) => Self::of_display(display.clone(), broker),
+            // Nobody's computer: a demonstration, a test.
+            Desktop::Synthetic(_) | Desktop::None => Self::default(),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn of_display(display: Option<String>, broker: PathBuf) -> Self {
+        linux::backends(display, broker)
+    }
+
+    #[cfg(target_os = "android")]
+    fn of_display(_: Option<String>, _: PathBuf) -> Self {
+        android::backends()
+    }
+
+    #[cfg(target_os = "macos")]
+    fn of_display(_: Option<String>, _: PathBuf) -> Self {
+        macos::backends()
+    }
+
+    #[cfg(windows)]
+    fn of_display(_: Option<String>, _: PathBuf) -> Self {
+        windows::backends()
+    }
+
     /// What may be asked of them.
     pub fn platform(&self) -> Platform {
         Platform {
@@ -88,20 +186,49 @@ impl Backends {
         }
     }
 
+    /// What the broker says, and that somebody at a shielded computer uses keyboard or mouse.
+    pub fn heard(&mut self) -> (&mut mpsc::Receiver<Report>, &mut mpsc::Receiver<()>) {
+        (&mut self.reports, &mut self.touches.1)
+    }
+
+    /// For the broker, which alone can read it.
+    ///
+    /// # Errors
+    /// There is none, or it does not take it.
+    pub fn order(&mut self, sealed: Bytes) -> Result<(), Undone> {
+        self.broker
+            .as_mut()
+            .map_or_else(unsupported, |broker| broker.order(sealed))
+    }
+
+    /// Shows somebody at a shielded computer what is going on there, or, `None`, shows nothing again.
+    pub fn notice(&mut self, notice: Option<&str>) {
+        match (&mut self.shield, notice) {
+            (Some(shield), Some(notice)) => shield.freeze(notice),
+            (Some(shield), None) => shield.thaw(),
+            (None, _) => {}
+        }
+    }
+
     /// Does what the session's machine says.
     ///
     /// # Errors
     /// It is not done.
     pub fn act(&mut self, act: Act) -> Result<(), Undone> {
         match act {
-            Act::Elevate => self
-                .broker
-                .as_mut()
-                .map_or_else(unsupported, |broker| broker.elevate()),
-            Act::Shield => self
-                .shield
-                .as_mut()
-                .map_or_else(unsupported, |shield| shield.raise()),
+            Act::Elevate => {
+                let (to, reports) = mpsc::channel(QUEUE_REPORTS);
+                self.reports = reports;
+                self.broker
+                    .as_mut()
+                    .map_or_else(unsupported, |broker| broker.elevate(to))
+            }
+            Act::Shield => {
+                let touched = self.touches.0.clone();
+                self.shield
+                    .as_mut()
+                    .map_or_else(unsupported, |shield| shield.raise(touched))
+            }
             Act::SignOut => self
                 .sign_out
                 .as_mut()

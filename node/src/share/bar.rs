@@ -25,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use remora_proto::session::Mode;
 use tokio::sync::{mpsc, watch};
 use x11rb::{
     connection::Connection as _,
@@ -33,8 +34,8 @@ use x11rb::{
         shape::{self, ConnectionExt as _},
         xproto::{
             AtomEnum, ChangeWindowAttributesAux, ClipOrdering, ConfigureWindowAux,
-            ConnectionExt as _, CreateGCAux, CreateWindowAux, EventMask, ImageFormat, MapState,
-            PropMode, Rectangle, StackMode, WindowClass,
+            ConnectionExt as _, CreateGCAux, CreateWindowAux, EventMask, MapState, PropMode,
+            Rectangle, StackMode, WindowClass,
         },
     },
     wrapper::ConnectionExt as _,
@@ -61,8 +62,6 @@ const RAISE_SLOWEST: Duration = Duration::from_secs(5);
 const CORNER: f32 = 10.0;
 /// Dots an inch that sizes are made for.
 const DOTS: f32 = 96.0;
-/// Bytes of one `PutImage`: below the smallest limit that servers have.
-const PUT_BYTES: usize = 200_000;
 /// The arrow of the font `cursor`; its mask is the next one.
 const ARROW: u16 = 68;
 /// The resource database in units of 4 bytes, as much as is read.
@@ -73,8 +72,12 @@ const RESOURCE_WORDS: u32 = 16_384;
 pub struct BarText {
     /// The helper's.
     pub name: String,
+    /// The same with the company, where nobody has seen the card.
+    pub who: String,
     /// CONTROL, not VIEW.
     pub control: bool,
+    /// The helper may run programs with an administrator's rights.
+    pub administrator: bool,
     /// Nothing is shown at present.
     pub paused: bool,
     /// When the session began; the bar counts from there.
@@ -83,6 +86,28 @@ pub struct BarText {
     pub path: String,
     /// What else may leave either computer, a sign for each direction: `clipboard ←→ · files →`; or nothing.
     pub shares: String,
+    /// To be answered; the other buttons wait.
+    pub question: Option<Question>,
+}
+
+/// What the sharer is asked on the bar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Unattended: the helper is in by then, unless somebody says no.
+    Countdown {
+        /// Which the helper wants.
+        mode: Mode,
+        /// When it begins.
+        until: Instant,
+    },
+    /// The helper wants an administrator's rights.
+    Elevation,
+    /// The helper wants to restart the computer.
+    Restart,
+    /// The sharer wants to leave, and will be signed out.
+    SignOut,
+    /// Somebody wants an unattended computer back.
+    Reclaim,
 }
 
 /// What the sharer pressed.
@@ -98,6 +123,8 @@ pub enum BarEvent {
     StopControl,
     /// End the session.
     Leave,
+    /// The answer to the question: yes, or no.
+    Answer(bool),
 }
 
 impl From<Press> for BarEvent {
@@ -108,6 +135,7 @@ impl From<Press> for BarEvent {
             Press::Resume => Self::Resume,
             Press::StopControl => Self::StopControl,
             Press::Leave => Self::Leave,
+            Press::Answer(_, yes) => Self::Answer(yes),
         }
     }
 }
@@ -544,28 +572,9 @@ impl BarWindow {
         let Some(face) = &self.face else {
             return Ok(());
         };
-        let stride = usize::from(face.canvas.width) * 4;
-        let rows = (PUT_BYTES / stride).max(1);
-        let depth = self.display.screen().root_depth;
-        for (index, part) in face.canvas.bytes.chunks(rows * stride).enumerate() {
-            let top = i16::try_from(index * rows).unwrap_or(i16::MAX);
-            let height = u16::try_from(part.len() / stride).unwrap_or(u16::MAX);
-            let (format, width) = (ImageFormat::Z_PIXMAP, face.canvas.width);
-            self.display.connection.put_image(
-                format,
-                self.window,
-                self.gc,
-                width,
-                height,
-                0,
-                top,
-                0,
-                depth,
-                part,
-            )?;
-        }
-        self.display.connection.flush()?;
-        Ok(())
+        let canvas = &face.canvas;
+        self.display
+            .put_pixels(self.window, self.gc, (0, 0), canvas.width, &canvas.bytes)
     }
 
     // ---- on top --------------------------------------------------------------------------

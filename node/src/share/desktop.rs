@@ -8,6 +8,7 @@ use super::{
     },
     inject::{Inject, InjectError, synthetic::SyntheticInject, x11::X11Inject},
     overlay::Overlay,
+    prompts::Prompts,
 };
 
 /// A screen that can be shared. Nothing is opened before it is asked for.
@@ -53,6 +54,17 @@ impl Desktop {
     pub fn bar(&self) -> Result<Option<Bar>, CaptureError> {
         match self {
             Self::X11(display) => Bar::open(display.as_deref()).map(Some),
+            Self::Synthetic(_) | Self::None => Ok(None),
+        }
+    }
+
+    /// Looks for prompts that must not be seen; `None` where there are none.
+    ///
+    /// # Errors
+    /// As [`Prompts::open`].
+    pub fn prompts(&self) -> Result<Option<Prompts>, CaptureError> {
+        match self {
+            Self::X11(display) => Prompts::open(display.as_deref()).map(Some),
             Self::Synthetic(_) | Self::None => Ok(None),
         }
     }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use quinn::Connection;
 use remora_proto::{
     identity::Role,
-    session::{Command, Mode, Rights},
+    session::{Command, Mode, Rights, SecurePrompt},
     wire::message::{
         CURSOR_STREAM, InvalidMessage,
         session::{self as schema, control::Body},
@@ -31,13 +31,14 @@ use tokio::{
 };
 
 use super::{
-    bar::{Bar, BarEvent, BarText},
+    bar::{Bar, BarEvent, BarText, Question},
     capture::{CaptureError, CursorShape, Rect},
     desktop::Desktop,
     hands::{Field, Hands, admit},
     outgoing::Outgoing,
     overlay::Overlay,
     projector::{Projected, Projector, ToProjector},
+    prompts::Prompts,
 };
 use crate::{exchange::signs, path::congestion::WayNumber};
 
@@ -48,11 +49,18 @@ const QUEUE_PROJECTED: usize = 8;
 #[derive(Debug)]
 pub enum ToScreen {
     /// Who looks: on the bar.
-    Helper(String),
+    Helper {
+        /// Of the person.
+        name: String,
+        /// And of the company, for whoever has not seen the card.
+        who: String,
+    },
     /// How packets go: on the bar.
     Path(String),
     /// They go another way now.
     Moved,
+    /// What the sharer is asked, or nothing any more: on the bar.
+    Ask(Option<Question>),
     /// It will be looked at: the sharer has allowed it.
     Open,
     /// What the helper's program says about the picture.
@@ -70,6 +78,8 @@ pub enum ToSession {
     Malformed,
     /// The helper used mouse or keyboard.
     Activity,
+    /// A prompt that must not be seen covers the screen, or does not any more.
+    Prompt(Option<SecurePrompt>),
 }
 
 /// The session's side of a screen.
@@ -97,6 +107,11 @@ pub struct Sharing {
     overlay: Option<Overlay>,
     bar: Option<Bar>,
     bar_rect: Option<watch::Receiver<Rect>>,
+    prompts: Option<Prompts>,
+    /// Whether there is a prompt, as they say.
+    prompt: Option<watch::Receiver<bool>>,
+    /// There is one: not shown, even before the session knows of it.
+    prompted: bool,
     text: BarText,
     /// Counts pauses and beginnings: frames of an earlier epoch are thrown away.
     epoch: u32,
@@ -127,6 +142,15 @@ async fn moved(rect: &mut Option<watch::Receiver<Rect>>) -> Rect {
     std::future::pending().await
 }
 
+async fn prompted(prompt: &mut Option<watch::Receiver<bool>>) -> bool {
+    if let Some(prompt) = prompt
+        && prompt.changed().await.is_ok()
+    {
+        return *prompt.borrow_and_update();
+    }
+    std::future::pending().await
+}
+
 impl Sharing {
     /// Nothing is opened before a viewer asks.
     pub fn new(desktop: Desktop) -> Self {
@@ -139,13 +163,19 @@ impl Sharing {
             overlay: None,
             bar: None,
             bar_rect: None,
+            prompts: None,
+            prompt: None,
+            prompted: false,
             text: BarText {
                 name: String::new(),
+                who: String::new(),
                 control: false,
+                administrator: false,
                 paused: false,
                 since: Instant::now(),
                 path: String::new(),
                 shares: String::new(),
+                question: None,
             },
             epoch: 0,
             halted: false,
@@ -189,18 +219,17 @@ impl Sharing {
                         .map(ToSession::Wish),
                     None => break,
                 },
-                pressed = pressed(&mut self.bar) => Some(match pressed {
-                    Some(BarEvent::Pause) => ToSession::Wish(Command::Pause(true)),
-                    Some(BarEvent::Resume) => ToSession::Wish(Command::Pause(false)),
-                    Some(BarEvent::StopControl) => ToSession::Wish(Command::DropMode),
-                    Some(BarEvent::Chat) => ToSession::Chat,
-                    Some(BarEvent::Leave) => ToSession::Wish(Command::Leave),
-                    // Without its bar the sharer could not see that somebody looks.
-                    None => ToSession::Wish(Command::CaptureFailed),
-                }),
+                pressed = pressed(&mut self.bar) => self.answered(pressed),
                 rect = moved(&mut self.bar_rect) => {
                     self.mask(rect);
                     None
+                }
+                prompted = prompted(&mut self.prompt) => {
+                    self.prompted = prompted;
+                    self.obey(*rights.borrow(), &mut outgoing);
+                    // X11 shows it as any window: keys reach it.
+                    let prompt = prompted.then_some(SecurePrompt { takes_keys: true });
+                    Some(ToSession::Prompt(prompt))
                 }
                 sequence = outgoing.arrived() => {
                     self.seen(sequence, Duration::ZERO, &mut outgoing);
@@ -226,6 +255,50 @@ impl Sharing {
         }
     }
 
+    /// What the sharer wants who has pressed something.
+    fn answered(&mut self, pressed: Option<BarEvent>) -> Option<ToSession> {
+        let command = match pressed {
+            Some(BarEvent::Pause) => Command::Pause(true),
+            Some(BarEvent::Resume) => Command::Pause(false),
+            Some(BarEvent::StopControl) => Command::DropMode,
+            Some(BarEvent::Chat) => return Some(ToSession::Chat),
+            Some(BarEvent::Leave) => Command::Leave,
+            Some(BarEvent::Answer(yes)) => self.answer(yes)?,
+            // Without its bar the sharer could not see that somebody looks.
+            None => {
+                self.bar = None;
+                Command::CaptureFailed
+            }
+        };
+        Some(ToSession::Wish(command))
+    }
+
+    /// To the question on the bar; one that has just gone is answered by nothing.
+    fn answer(&self, yes: bool) -> Option<Command> {
+        Some(match (self.text.question?, yes) {
+            (Question::Countdown { mode, .. }, true) => Command::Allow(mode),
+            (Question::Elevation, true) => Command::AllowElevation,
+            (Question::Restart, true) => Command::AllowRestart,
+            (Question::Countdown { .. } | Question::Elevation | Question::Restart, false) => {
+                Command::Decline
+            }
+            (Question::SignOut | Question::Reclaim, true) => Command::ConfirmLeave,
+            (Question::SignOut | Question::Reclaim, false) => Command::Stay,
+        })
+    }
+
+    /// Shows a question on the bar, which may not be there yet.
+    fn ask(&mut self, question: Option<Question>) {
+        self.text.question = question;
+        if question.is_some()
+            && self.bar.is_none()
+            && let Err(error) = self.open_bar()
+        {
+            tracing::warn!(%error, "nobody is asked on the screen");
+        }
+        self.show_bar();
+    }
+
     fn mask(&mut self, bar: Rect) {
         self.tell(ToProjector::Mask(bar));
         self.field.send_modify(|field| field.bar = bar);
@@ -233,6 +306,9 @@ impl Sharing {
 
     /// Opens the bar, without which nothing is shown where somebody could see it.
     fn open_bar(&mut self) -> Result<(), CaptureError> {
+        if self.bar.is_some() {
+            return Ok(());
+        }
         let Some(bar) = self.desktop.bar()? else {
             return Ok(());
         };
@@ -252,7 +328,8 @@ impl Sharing {
 
     /// What the session allows now.
     fn obey(&mut self, rights: Rights, outgoing: &mut Outgoing) {
-        let halted = rights.paused || rights.prompt.is_some();
+        let covered = rights.prompt.is_some() || (self.prompted && !rights.elevated);
+        let halted = rights.paused || covered;
         if halted != self.halted {
             self.halted = halted;
             self.epoch = self.epoch.wrapping_add(1);
@@ -271,6 +348,7 @@ impl Sharing {
             self.begin_anew();
         }
         self.text.control = rights.mode == Some(Mode::Control);
+        self.text.administrator = rights.elevated;
         self.text.paused = rights.paused;
         self.text.shares = signs(rights.grants, Role::Sharer);
         self.show_bar();
@@ -278,8 +356,8 @@ impl Sharing {
 
     fn hear(&mut self, told: ToScreen, rights: Rights, outgoing: &mut Outgoing) -> Option<Command> {
         match told {
-            ToScreen::Helper(name) => {
-                self.text.name = name;
+            ToScreen::Helper { name, who } => {
+                (self.text.name, self.text.who) = (name, who);
                 self.text.since = Instant::now();
             }
             ToScreen::Path(badge) => {
@@ -289,10 +367,11 @@ impl Sharing {
                 }
             }
             ToScreen::Moved => self.tell(ToProjector::Moved),
+            ToScreen::Ask(question) => self.ask(question),
             ToScreen::Open => return Some(self.prepare()),
             ToScreen::Media(Body::KeyFrameRequest(_)) if rights.may_show() => {
                 outgoing.give_up_all();
-                return self.begin();
+                return self.begin(rights, outgoing);
             }
             ToScreen::Media(body) => self.handle(&body, outgoing),
         }
@@ -351,13 +430,28 @@ impl Sharing {
     }
 
     /// A viewer is there: opens the screen, or begins anew.
-    fn begin(&mut self) -> Option<Command> {
+    fn begin(&mut self, rights: Rights, outgoing: &mut Outgoing) -> Option<Command> {
         if self.open().is_err() {
             return Some(Command::CaptureFailed);
         }
+        self.look_for_prompts();
+        self.obey(rights, outgoing);
         self.begun = true;
         self.begin_anew();
         None
+    }
+
+    /// From the first picture on.
+    fn look_for_prompts(&mut self) {
+        if self.prompts.is_some() {
+            return;
+        }
+        match self.desktop.prompts() {
+            Ok(prompts) => self.prompts = prompts,
+            Err(error) => tracing::warn!(%error, "nobody looks for prompts"),
+        }
+        self.prompt = self.prompts.as_ref().map(Prompts::watch);
+        self.prompted = self.prompt.as_ref().is_some_and(|open| *open.borrow());
     }
 
     fn begin_anew(&mut self) {

@@ -17,7 +17,7 @@ use x11rb::{
     errors::{ConnectionError, ReplyError, ReplyOrIdError},
     protocol::{
         randr::{self, ConnectionExt as _},
-        xproto::{ConnectionExt as _, ImageOrder, Screen, Visualtype},
+        xproto::{ConnectionExt as _, ImageFormat, ImageOrder, Screen, Visualtype},
     },
     reexports::x11rb_protocol::parse_display::parse_display,
     rust_connection::RustConnection,
@@ -27,6 +27,8 @@ use super::capture::{CaptureError, Monitor, Platform, Rect};
 
 /// Displays are ports from 6000 on.
 const MAX_DISPLAY: u16 = u16::MAX - 6000;
+/// Bytes of one `PutImage`: below the smallest limit that servers have.
+const PUT_BYTES: usize = 200_000;
 
 /// A connection and the number of the screen that the display names.
 pub(crate) struct Display {
@@ -86,6 +88,30 @@ impl Display {
             .ok_or(CaptureError::Depth { depth, bits })
     }
 
+    /// Puts rows of 32-bit pixels on a window, in parts that every server takes.
+    pub(crate) fn put_pixels(
+        &self,
+        window: u32,
+        gc: u32,
+        (x, y): (i16, i16),
+        width: u16,
+        pixels: &[u8],
+    ) -> Result<(), CaptureError> {
+        let stride = usize::from(width) * 4;
+        let rows = (PUT_BYTES / stride).max(1);
+        let depth = self.screen().root_depth;
+        for (index, part) in pixels.chunks(rows * stride).enumerate() {
+            let down = u16::try_from(index * rows).unwrap_or(u16::MAX);
+            let top = y.saturating_add_unsigned(down);
+            let height = u16::try_from(part.len() / stride).unwrap_or(u16::MAX);
+            let format = ImageFormat::Z_PIXMAP;
+            self.connection
+                .put_image(format, window, gc, width, height, x, top, 0, depth, part)?;
+        }
+        self.connection.flush()?;
+        Ok(())
+    }
+
     fn visual(&self, id: u32) -> Option<&Visualtype> {
         let depths = &self.screen().allowed_depths;
         depths
@@ -94,7 +120,7 @@ impl Display {
             .find(|visual| visual.visual_id == id)
     }
 
-    pub(super) fn has(&self, extension: &'static str) -> Result<bool, CaptureError> {
+    pub(crate) fn has(&self, extension: &'static str) -> Result<bool, CaptureError> {
         Ok(self.connection.extension_information(extension)?.is_some())
     }
 

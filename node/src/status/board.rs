@@ -10,17 +10,23 @@ use std::{
 use remora_proto::identity::Role;
 use serde_json::Value;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 
-use super::answer::Answering;
+use super::answer::{Answering, Ways};
 use crate::{
     control::unix_ms,
-    event::{PathSnapshot, role_name},
+    error::{Exit, Failure},
+    event::{Asked, Event, role_name},
     terminal::screen::Screen,
 };
 
+/// What is wanted, on its way to the session's program.
+const QUEUE_ASKED: usize = 4;
+/// Events that somebody who waits for an answer may be behind.
+const QUEUE_EVENTS: usize = 256;
+
 /// `$XDG_RUNTIME_DIR/remora`, or a folder of the user's own below the temporary one.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     match env::var_os("XDG_RUNTIME_DIR") {
         Some(runtime) => PathBuf::from(runtime).join("remora"),
         None => env::temp_dir().join(format!("remora-{}", nix::unistd::getuid())),
@@ -41,6 +47,8 @@ pub struct Board {
     /// Since the two computers are connected.
     since_unix_ms: Option<u64>,
     answering: Option<Answering>,
+    asked: (mpsc::Sender<Asked>, mpsc::Receiver<Asked>),
+    events: broadcast::Sender<Event>,
 }
 
 impl Board {
@@ -53,13 +61,44 @@ impl Board {
             shown: None,
             since_unix_ms: None,
             answering: None,
+            asked: mpsc::channel(QUEUE_ASKED),
+            events: broadcast::Sender::new(QUEUE_EVENTS),
         }
     }
 
-    /// Shows what `screen` shows, when that has changed, and from the first time on has the way measured for whoever asks.
-    /// Best effort: a full disk must not end a session.
-    pub fn show(&mut self, screen: &Screen, measure: &mpsc::Sender<oneshot::Sender<PathSnapshot>>) {
+    /// What somebody else on this computer wants of the session. Cancel-safe.
+    pub async fn next(&mut self) -> Asked {
+        match self.asked.1.recv().await {
+            Some(asked) => asked,
+            // Never: this side has a sender, too.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells whoever waits for an answer what has happened.
+    pub fn tell(&self, event: &Event) {
+        if self.events.receiver_count() > 0 {
+            // Those who listen may have gone meanwhile.
+            self.events.send(event.clone()).ok();
+        }
+    }
+
+    /// The session is over: who waits gets an answer first.
+    pub async fn close(mut self) {
+        let answering = self.answering.take();
+        let Self { asked, events, .. } = &mut self;
+        asked.1.close();
+        *events = broadcast::Sender::new(1);
+        if let Some(answering) = answering {
+            answering.close().await;
+        }
+    }
+
+    /// Shows what `screen` shows, when that has changed, and from the first time on answers whoever asks. Best effort: a full
+    /// disk must not end a session.
+    pub fn show(&mut self, screen: &Screen) {
         let Some(mut session) = screen.summary() else {
+            self.take_down();
             return;
         };
         session["pid"] = std::process::id().into();
@@ -73,8 +112,12 @@ impl Board {
         if let Err(error) = self.write(&text) {
             tracing::debug!(%error, "status file");
         }
-        if self.shown.replace(text).is_none() {
-            let answering = Answering::begin(measure.clone());
+        self.shown = Some(text);
+        if self.answering.is_none() {
+            let answering = Answering::begin(Ways {
+                asked: self.asked.0.clone(),
+                events: self.events.clone(),
+            });
             let answering = answering.inspect_err(|error| tracing::debug!(%error, "status socket"));
             self.answering = answering.ok();
         }
@@ -99,13 +142,19 @@ impl Board {
     }
 }
 
-impl Drop for Board {
-    fn drop(&mut self) {
-        if self.shown.is_some()
+impl Board {
+    fn take_down(&mut self) {
+        if self.shown.take().is_some()
             && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::debug!(%error, "status file");
         }
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.take_down();
     }
 }
 
@@ -135,4 +184,73 @@ fn live_session(path: &std::path::Path) -> Option<Value> {
         }
     }
     None
+}
+
+/// The session that is meant: the only one, or the one of that process, or with a person of that name, of which a part is enough.
+///
+/// # Errors
+/// There is none, or more than one: what to do.
+pub(super) fn choose<'a>(
+    sessions: &'a [Value],
+    named: Option<&str>,
+) -> Result<(u32, &'a Value), Failure> {
+    let wanted = named.map(str::to_lowercase);
+    let peer = |session: &Value| session["peer"].as_str().unwrap_or_default().to_owned();
+    let is_meant = |session: &&Value| {
+        wanted.as_ref().is_none_or(|wanted| {
+            let is_number = |number: u64| session["pid"] == number;
+            peer(session).to_lowercase().contains(wanted) || wanted.parse().is_ok_and(is_number)
+        })
+    };
+    let meant: Vec<&Value> = sessions.iter().filter(is_meant).collect();
+    match (&meant[..], named) {
+        ([session], _) => {
+            let pid = session["pid"].as_u64().and_then(|pid| pid.try_into().ok());
+            let pid = pid.ok_or_else(|| Failure::internal("the session's file", "no process"))?;
+            Ok((pid, session))
+        }
+        ([], None) => Err(Failure::new(
+            Exit::Error,
+            "NO_SESSION",
+            "there is no session on this computer; begin one with `remora invite` or `remora join`, or see `remora netcheck` for the network alone",
+        )),
+        ([], Some(named)) => Err(Failure::new(
+            Exit::Error,
+            "NO_SESSION",
+            format!("no session on this computer is with {named:?}; `remora sessions` lists them"),
+        )),
+        (several, _) => {
+            let list: Vec<String> = several
+                .iter()
+                .map(|session| format!("{} ({})", peer(session), session["pid"]))
+                .collect();
+            let list = list.join(", ");
+            let line =
+                format!("several sessions run here: {list}; say which, by a name or a number");
+            Err(Failure::new(Exit::Usage, "SEVERAL_SESSIONS", line))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_session_is_meant_by_name_by_number_or_by_being_the_only_one() {
+        let session = |pid: u64, peer: &str| json!({"pid": pid, "peer": peer});
+        let two = [session(71, "Maria Lopez"), session(9, "Zoë Maria")];
+        let one = |sessions: &[Value], named| choose(sessions, named).expect("one").0;
+        let code = |sessions: &[Value], named| choose(sessions, named).expect_err("none").code;
+        assert_eq!(one(&two, Some("lopez")), 71);
+        assert_eq!(one(&two, Some("ZOË")), 9);
+        assert_eq!(one(&two, Some("9")), 9);
+        assert_eq!(one(&two[..1], None), 71);
+        assert_eq!(code(&two, Some("maria")), "SEVERAL_SESSIONS");
+        assert_eq!(code(&two, None), "SEVERAL_SESSIONS");
+        assert_eq!(code(&two, Some("7")), "NO_SESSION");
+        assert_eq!(code(&[], None), "NO_SESSION");
+    }
 }

@@ -7,7 +7,12 @@ use remora_proto::path::machine::WhyRelayed;
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{answer::ask, board::sessions, text};
+use super::{
+    answer::ask,
+    board::{choose, sessions},
+    order::Order,
+    text,
+};
 use crate::{
     cli,
     error::{Exit, Failure},
@@ -23,13 +28,13 @@ const BETWEEN: Duration = Duration::from_secs(1);
 /// # Errors
 /// There is no such session, it has ended meanwhile, or the other computer has answered nothing.
 pub async fn run(args: cli::Ping) -> Result<Exit, Failure> {
-    let pid = choose(&sessions(), args.session.as_deref())?;
+    let (pid, _) = choose(&sessions(), args.session.as_deref())?;
     let mut ticks = interval(BETWEEN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut asked, mut answered) = (0, 0);
     while args.count.is_none_or(|count| asked < count) {
         ticks.tick().await;
-        let way = ask(pid).await;
+        let way = ask(pid, &Order::Measure).await;
         // Not before: it may have ended instead of answering.
         let session = sessions()
             .into_iter()
@@ -63,46 +68,6 @@ pub async fn run(args: cli::Ping) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::TimedOut, "NO_ANSWER", line));
     }
     Ok(Exit::Ok)
-}
-
-/// The process of the session that is meant: by its number, or by the other person's name or a part of it.
-fn choose(sessions: &[Value], named: Option<&str>) -> Result<u32, Failure> {
-    let wanted = named.map(str::to_lowercase);
-    let is_meant = |session: &&Value| {
-        wanted.as_ref().is_none_or(|wanted| {
-            let peer = text(session, "peer").to_lowercase();
-            let is_number = |number: u64| session["pid"] == number;
-            peer.contains(wanted) || wanted.parse().is_ok_and(is_number)
-        })
-    };
-    let meant: Vec<&Value> = sessions.iter().filter(is_meant).collect();
-    match (&meant[..], named) {
-        ([session], _) => pid(session),
-        ([], None) => Err(Failure::new(
-            Exit::Error,
-            "NO_SESSION",
-            "there is no session on this computer whose way could be measured; see `remora netcheck` for the network alone",
-        )),
-        ([], Some(named)) => Err(Failure::new(
-            Exit::Error,
-            "NO_SESSION",
-            format!("no session on this computer is with {named:?}; `remora status` lists them"),
-        )),
-        (several, _) => {
-            let list: Vec<String> = several
-                .iter()
-                .map(|session| format!("{} ({})", text(session, "peer"), session["pid"]))
-                .collect();
-            let list = list.join(", ");
-            let line = format!("which session: {list}? Give a name or a number");
-            Err(Failure::new(Exit::Usage, "SEVERAL_SESSIONS", line))
-        }
-    }
-}
-
-fn pid(session: &Value) -> Result<u32, Failure> {
-    let pid = session["pid"].as_u64().and_then(|pid| pid.try_into().ok());
-    pid.ok_or_else(|| Failure::internal("the session's file", "no process"))
 }
 
 /// Why nobody has to wait for a direct path, if that is so.
@@ -205,20 +170,5 @@ mod tests {
             assert_eq!(in_vain(&way(Some(may_change))), None);
         }
         assert_eq!(in_vain(&way(None)), None);
-    }
-
-    #[test]
-    fn a_session_is_meant_by_name_by_number_or_by_being_the_only_one() {
-        let session = |pid: u64, peer: &str| json!({"pid": pid, "peer": peer});
-        let two = [session(71, "Maria Lopez"), session(9, "Zoë Maria")];
-        let code = |sessions: &[Value], named| choose(sessions, named).expect_err("none").code;
-        assert_eq!(choose(&two, Some("lopez")).expect("one"), 71);
-        assert_eq!(choose(&two, Some("ZOË")).expect("one"), 9);
-        assert_eq!(choose(&two, Some("9")).expect("one"), 9);
-        assert_eq!(choose(&two[..1], None).expect("one"), 71);
-        assert_eq!(code(&two, Some("maria")), "SEVERAL_SESSIONS");
-        assert_eq!(code(&two, None), "SEVERAL_SESSIONS");
-        assert_eq!(code(&two, Some("7")), "NO_SESSION");
-        assert_eq!(code(&[], None), "NO_SESSION");
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     event::{Event, Input, PathSnapshot, milliseconds},
     exchange::{Told, Wish as Exchanged},
     link::{self, Given},
-    ui::{Colour, FromPage, InputEvent, PageSender, Ui},
+    ui::{Colour, FromPage, InputEvent, More, PageSender, Ui},
 };
 
 /// What somebody wishes on the page.
@@ -33,6 +33,8 @@ pub enum Wish {
     Join(Given),
     /// For the session.
     Session(Input),
+    /// The helper wants the invitation sent again.
+    Retry,
     /// Nothing that concerns the session now.
     Nothing,
 }
@@ -80,11 +82,18 @@ impl Page {
             .event(json!({"event": "join_failed", "code": failure.code, "text": failure.line, "tries_left": failure.tries_left}));
     }
 
+    /// There is no session, and why.
+    pub fn failed(&self, failure: &Failure) {
+        self.to
+            .event(json!({"event": "failed", "code": failure.code, "text": failure.line}));
+    }
+
     /// Shows an event.
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Session(SessionEvent::Media(body)) => self.show_media(body),
-            Event::Session(SessionEvent::Act(_)) => {}
+            // Orders are given where the password is typed, which is no browser.
+            Event::Session(SessionEvent::Act(_) | SessionEvent::Elevated(_)) => {}
             Event::Code { code, .. } => {
                 let mut event = event.to_json();
                 if let Some(host) = &self.link_host {
@@ -145,6 +154,41 @@ impl Page {
         }
     }
 
+    /// Another session is in front; what there was goes on behind it.
+    pub fn bring_forward(&mut self) {
+        self.active = false;
+        self.to.event(json!({"event": "handover_joined"}));
+    }
+
+    /// Nothing has come of it.
+    pub fn bring_back(&mut self) {
+        self.active = true;
+        self.to.event(json!({"event": "handover_over"}));
+    }
+
+    /// Something happened in the session behind.
+    pub fn show_behind(&self, event: &Event) {
+        if !matches!(
+            event,
+            Event::Session(SessionEvent::Media(_) | SessionEvent::Act(_))
+        ) {
+            self.to
+                .event(json!({"event": "behind", "told": event.to_json()}));
+        }
+    }
+
+    /// What this person says and asks for is on the page, wherever it was typed.
+    pub fn sent(&self, input: &Input) {
+        let asked = |what: More| json!({"event": "you", "did": "ask_more", "what": what.name()});
+        self.to.event(match input {
+            Input::Session(Command::Chat(text)) => json!({"event": "chat_sent", "text": text}),
+            Input::Session(Command::AskElevation) => asked(More::Elevation),
+            Input::Session(Command::AskRestart) => asked(More::Restart),
+            Input::Session(Command::AskHandover(_)) => asked(More::Handover),
+            _ => return,
+        });
+    }
+
     /// A frame, or a cursor's shape, as the sharer sent it.
     pub fn stream(&self, bytes: Bytes) {
         stream(&self.to, bytes);
@@ -175,14 +219,12 @@ impl Page {
         let command = match wish {
             FromPage::Join { given } => return Wish::Join(given),
             FromPage::NewCode => return Wish::Session(Input::NewCode),
+            FromPage::Retry => return Wish::Retry,
             FromPage::Ask { mode } => Command::AskMode(mode),
             FromPage::Allow { mode } => Command::Allow(mode),
             FromPage::Decline => Command::Decline,
             FromPage::Words { same } => Command::SasChecked(same),
-            FromPage::Chat { text } => {
-                self.to.event(json!({"event": "chat_sent", "text": text}));
-                Command::Chat(text)
-            }
+            FromPage::Chat { text } => Command::Chat(text),
             FromPage::Grant { grants, on } => Command::Grant { grants, on },
             FromPage::File { wish } => return Wish::Session(Input::Exchange(wish)),
             FromPage::Copy { text } => {
@@ -192,7 +234,17 @@ impl Page {
             FromPage::Drop => Command::DropMode,
             FromPage::Pause => Command::Pause(true),
             FromPage::Resume => Command::Pause(false),
+            FromPage::Elevate => Command::AskElevation,
+            FromPage::Release => Command::ReleaseElevation,
+            FromPage::Restart => Command::AskRestart,
+            FromPage::HandOver { code } => Command::AskHandover(code),
+            FromPage::AllowMore(More::Elevation) => Command::AllowElevation,
+            FromPage::AllowMore(More::Restart) => Command::AllowRestart,
+            FromPage::AllowMore(More::Handover) => Command::AllowHandover,
+            FromPage::Continue => Command::GoOn,
             FromPage::Leave => Command::Leave,
+            FromPage::ConfirmLeave => Command::ConfirmLeave,
+            FromPage::Stay => Command::Stay,
             FromPage::Choose(_) | FromPage::Gone => return Wish::Nothing,
             // The rest is about the picture, and there is none.
             _ if !self.active => return Wish::Nothing,

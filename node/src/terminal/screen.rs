@@ -4,23 +4,29 @@
     reason = "one stage among many; the rest show the same"
 )]
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use remora_proto::{
+    elevation::Order,
     identity::{Profile, Role, is_unsafe_in_line},
     org::{permission::Permissions, verdict::Verdict},
     rendezvous::CodeEnd,
     session::{
         Cause, Check, Command, EndReason, Event as SessionEvent, Grants, Mode, Receipt, Shield,
     },
+    wire::message::session::control::Body,
 };
 
 use serde_json::Value;
 
 use super::{exchange, style::Style};
 use crate::{
-    event::{Event, Input, PathSnapshot, about},
+    event::{Event, Input, Notified, PathSnapshot, about, elevated},
     exchange::signs,
+    status::order::What,
 };
 
 /// Where in a session the person is.
@@ -46,6 +52,7 @@ enum Question {
     Control,
     Elevation,
     Restart,
+    Handover,
 }
 
 /// What a typed line means.
@@ -53,10 +60,23 @@ enum Question {
 pub enum Meaning {
     /// For the session.
     Wish(Input),
+    /// Helper: the invitation is to be sent to the device again.
+    Retry,
+    /// An administrator's name; the password is to be asked for, or is in that file.
+    Credential(Credential),
     /// An answer to the person right away.
     Say(String),
     /// Nothing.
     Nothing,
+}
+
+/// Whose password it is, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Of the administrator.
+    pub name: String,
+    /// `None`: it is typed.
+    pub file: Option<PathBuf>,
 }
 
 /// One person's view of a session.
@@ -73,19 +93,42 @@ pub struct Screen {
     permitted: Option<Mode>,
     /// Whether the person has said that the words are the same, or that they differ.
     checked: bool,
+    /// Helper: a device is invited, and nobody reads out a code.
+    is_call: bool,
     path: Option<PathSnapshot>,
     /// The other person wants the relay.
     peer_wants_relay: bool,
     /// Sharer: asked within the session.
     question: Option<Question>,
+    /// What no answer is.
+    silence: &'static str,
     /// Nothing is heard of the other side; until then it is waited for.
     back_until: Option<Instant>,
+    elevated: bool,
     /// What else may leave either computer.
     granted: Grants,
 }
 
 fn wish(command: Command) -> Meaning {
     Meaning::Wish(Input::Session(command))
+}
+
+/// What a helper orders of the sharer's broker.
+fn order(word: &str, rest: &str) -> Option<Meaning> {
+    let order = match word {
+        "run" => Order::Run(rest.to_owned()),
+        "stop" => Order::Stop(rest.parse().ok()?),
+        "credential" => {
+            let (name, file) = match rest.split_once(char::is_whitespace) {
+                Some((name, file)) => (name, Some(file.trim().into())),
+                None => (rest, None),
+            };
+            let name = name.to_owned();
+            return Some(Meaning::Credential(Credential { name, file }));
+        }
+        _ => return None,
+    };
+    Some(Meaning::Wish(Input::Order(order)))
 }
 
 /// `9:58`
@@ -121,17 +164,20 @@ impl Screen {
             wanted,
             permitted: None,
             checked: false,
+            is_call: false,
             path: None,
             peer_wants_relay: false,
             question: None,
+            silence: "no",
             back_until: None,
+            elevated: false,
             granted: Grants::NONE,
         }
     }
 
-    /// For `remora status`: who with, how, over which path; `None` before anybody is there.
+    /// For `remora status`: who with, how, over which path; `None` before anybody is there, and when it is over.
     pub fn summary(&self) -> Option<Value> {
-        let path = self.path.as_ref()?;
+        let path = self.path.as_ref().filter(|_| self.stage != Stage::Ended)?;
         let mode = match self.stage {
             Stage::Active { mode, .. } => mode.to_string(),
             _ => "waiting".into(),
@@ -141,10 +187,28 @@ impl Screen {
         summary["path"] = path.badge().into();
         summary["peer"] = self.peer.trim_matches(['\u{2068}', '\u{2069}']).into();
         summary["mode"] = mode.into();
+        summary["question"] = self.asked().map(What::name).into();
         summary["bytes"] = path.bytes.into();
         summary["bytes_received"] = path.received.into();
         summary["bytes_sent"] = path.bytes.saturating_sub(path.received).into();
         Some(summary)
+    }
+
+    /// Whether the helper has ever had an administrator's rights in this session.
+    pub fn was_elevated(&self) -> bool {
+        self.elevated
+    }
+
+    /// Sharer: what is asked just now, as `remora allow` names it.
+    fn asked(&self) -> Option<What> {
+        match (self.stage, self.question) {
+            (Stage::Prompted(mode), _) => Some(mode.into()),
+            (_, Some(Question::Control)) => Some(What::Control),
+            (_, Some(Question::Elevation)) => Some(What::Elevation),
+            (_, Some(Question::Restart)) => Some(What::Restart),
+            (_, Some(Question::Handover)) => Some(What::Handover),
+            (_, None) => None,
+        }
     }
 
     /// The path's newest measurement.
@@ -174,6 +238,19 @@ impl Screen {
                 "Someone tried a wrong code ({} of 3). If that was the person you help, ask them to type it again; if not, press n for a new code.",
                 3u32.saturating_sub(*tries_left)
             ))],
+            Event::Device {
+                profile,
+                name,
+                verdict,
+            } => {
+                self.is_call = true;
+                let who = fenced(&profile.full_name);
+                let name = name.as_ref().map(|name| format!("      device {name}"));
+                let mut lines = vec![format!("{who}{}", name.unwrap_or_default())];
+                lines.extend(self.verdict(verdict));
+                lines
+            }
+            Event::Notification(notified) => vec![self.notified(*notified, now)],
             Event::CodeEnded(end) => vec![self.code_ended(*end)],
             Event::Connected(path) => {
                 let line = style.dim(&format!("Connected · {}", path.badge()));
@@ -229,6 +306,44 @@ impl Screen {
         vec![self.style.dim(&line)]
     }
 
+    fn notified(&mut self, notified: Notified, now: Instant) -> String {
+        self.is_call = true;
+        let style = self.style;
+        match notified {
+            Notified::Sent => style.dim("Invitation sent."),
+            Notified::Delivered { agents, within } => {
+                self.deadline = Some(now + within);
+                let to = match agents {
+                    1 => "1 person".to_owned(),
+                    several => format!("{several} people"),
+                };
+                style.good(&format!(
+                    "Delivered to {to}, who can open it for {}.",
+                    clock(within)
+                ))
+            }
+            Notified::NotReceived => {
+                self.deadline = None;
+                style.warn("Sent, but not received. r sends it again; Ctrl-C cancels.")
+            }
+            Notified::Opened => style.good("Opened; connecting…"),
+        }
+    }
+
+    /// The sharer sees what runs, the helper also what comes of it.
+    fn elevated(&self, body: &Body) -> Vec<String> {
+        if self.role == Role::Sharer && matches!(body, Body::ElevationKey(_)) {
+            return Vec::new();
+        }
+        elevated::lines(body)
+            .into_iter()
+            .map(|(ours, theirs)| match theirs.is_empty() {
+                true => self.style.dim(&ours),
+                false => format!("{} {}", self.style.dim(&ours), fenced(&theirs)),
+            })
+            .collect()
+    }
+
     fn code_ended(&mut self, end: CodeEnd) -> String {
         self.stage = Stage::Ended;
         self.style.warn(match end {
@@ -278,12 +393,17 @@ impl Screen {
                 vec![self.consent_prompt(*mode, *upgrade)]
             }
             SessionEvent::AwaitingConsent { within } => {
+                if self.stage == Stage::Trust {
+                    // It was asked for elsewhere on this computer.
+                    self.stage = Stage::Asked;
+                }
                 self.deadline = Some(now + *within);
                 vec![]
             }
             SessionEvent::Countdown { mode, within } => {
                 self.deadline = Some(now + *within);
                 self.stage = Stage::Prompted(*mode);
+                self.silence = "yes";
                 vec![style.strong(&format!(
                     "{} will connect to this computer in {}.",
                     self.peer,
@@ -372,8 +492,36 @@ impl Screen {
                     self.peer
                 ))]
             }
+            SessionEvent::HandoverPrompt { .. } => {
+                self.question = Some(Question::Handover);
+                vec![style.strong(&format!(
+                    "{} wants: to HAND YOU OVER to another helper, whom you would see and be asked about first.  /allow or /decline",
+                    self.peer
+                ))]
+            }
+            SessionEvent::HandingOver { .. } => {
+                self.question = None;
+                vec![style.good(&match self.role {
+                    Role::Sharer => format!(
+                        "Looking for the other helper. {} stays until you have agreed with them.",
+                        self.peer
+                    ),
+                    Role::Helper => format!(
+                        "{} is on the way to the other helper; until they have begun, this session goes on without your keys and mouse.",
+                        self.peer
+                    ),
+                })]
+            }
+            SessionEvent::HandoverDeclined => {
+                self.question = None;
+                vec![style.warn("No other helper was let in; the session goes on.")]
+            }
+            SessionEvent::HandoverFailed => vec![style.warn(
+                "Nothing has come of it with the other helper; the session goes on.",
+            )],
             SessionEvent::ElevationGranted => {
                 self.question = None;
+                self.elevated = true;
                 vec![style.warn("Administrator's rights are in use; /release ends that.")]
             }
             SessionEvent::ElevationDeclined => {
@@ -424,6 +572,7 @@ impl Screen {
                 vec![style.good(&format!("{} is back.", self.peer))]
             }
             SessionEvent::Act(_) => vec![],
+            SessionEvent::Elevated(body) => self.elevated(body),
             SessionEvent::Chat { text, .. } => {
                 let name = style.strong(&format!("{}:", self.peer));
                 text.split('\n')
@@ -451,7 +600,12 @@ impl Screen {
                 "Somebody touched the computer. Keyboard and mouse are paused for {} for both of you.",
                 clock(within)
             )),
-            (Shield::Shielded, _) => self.style.good("The computer's screen is hidden there."),
+            (Shield::Shielded, Role::Sharer) => {
+                self.style.good("The computer's screen is hidden here.")
+            }
+            (Shield::Shielded, Role::Helper) => self.style.good(&format!(
+                "{peer}'s screen is hidden from whoever walks by. Nobody watches over what you do: keep to what is not sensitive."
+            )),
             (Shield::Off, _) => self.style.dim("The computer's screen is shown there."),
         }
     }
@@ -555,6 +709,8 @@ impl Screen {
             }
             (EndReason::SharerLeftSignedOut, Role::Sharer) => "You left, and are signed out".into(),
             (EndReason::SharerLeftSignedOut, Role::Helper) => format!("{peer} left, and is signed out"),
+            (EndReason::HandedOver, Role::Helper) => format!("{peer} goes on with the other helper"),
+            (EndReason::HandedOver, Role::Sharer) => format!("{peer} has handed you over"),
             (EndReason::Reclaimed, _) => "The computer was taken back by somebody there".into(),
             (EndReason::Reconfirm | EndReason::MaxDuration | EndReason::Idle, _) => {
                 "Nobody said that the session is to go on".into()
@@ -591,6 +747,9 @@ impl Screen {
             .map(|deadline| clock(deadline.saturating_duration_since(now)));
         let left = left.unwrap_or_default();
         match (self.stage, self.role) {
+            (Stage::Waiting, _) if self.is_call => {
+                format!("Waiting… {left}  [r]etry, Ctrl-C cancels > ")
+            }
             (Stage::Waiting, _) => format!("Waiting… {left}  [n]ew code, Ctrl-C cancels > "),
             (Stage::Trust, role) => {
                 let words = if self.checked {
@@ -612,7 +771,7 @@ impl Screen {
                     Mode::Control => "[a]llow control  [s]creen only  [d]ecline",
                     Mode::View => "[a]llow  [d]ecline",
                 };
-                format!("{allow}   answers itself \"no\" in {left} > ")
+                format!("{allow}   answers itself \"{}\" in {left} > ", self.silence)
             }
             (Stage::Active { .. }, _) if self.back_until.is_some() => {
                 let left = self
@@ -659,6 +818,20 @@ impl Screen {
     }
 
     fn slash(&self, command: &str) -> Meaning {
+        if let Some((word, rest)) = command.split_once(char::is_whitespace)
+            && self.role == Role::Helper
+            && let Some(meaning) = order(word, rest.trim())
+        {
+            return meaning;
+        }
+        if let (Some(code), Role::Helper) = (command.strip_prefix("handover "), self.role) {
+            return match code.parse() {
+                Ok(code) => wish(Command::AskHandover(code)),
+                Err(error) => Meaning::Say(format!(
+                    "{error}; the other helper's `remora invite` shows it."
+                )),
+            };
+        }
         if let Some(meaning) = exchange::slash(command, self.role) {
             return meaning;
         }
@@ -684,6 +857,9 @@ impl Screen {
             ("allow", _, Role::Sharer) if self.question == Some(Question::Restart) => {
                 Command::AllowRestart
             }
+            ("allow", _, Role::Sharer) if self.question == Some(Question::Handover) => {
+                Command::AllowHandover
+            }
             ("allow", _, Role::Sharer) => Command::Allow(Mode::Control),
             ("decline", _, Role::Sharer) => Command::Decline,
             ("pause", _, Role::Sharer) => Command::Pause(true),
@@ -698,7 +874,7 @@ impl Screen {
     fn help(&self) -> String {
         let own = match self.role {
             Role::Helper => {
-                "/control ask for control   /view give control back   /elevate ask for administrator's rights   /restart ask to restart the computer   /release end administrator's rights"
+                "/control ask for control   /view give control back   /elevate ask for administrator's rights   /credential NAME [FILE] who vouches   /run COMMAND   /stop NUMBER   /restart ask to restart the computer   /release end administrator's rights   /handover CODE to the helper who shows it"
             }
             Role::Sharer => {
                 "/allow   /decline   /view take control back   /pause   /resume   /release take administrator's rights back"
@@ -714,7 +890,8 @@ impl Screen {
         let yes = |word: &str| matches!(word, "y" | "yes");
         let no = |word: &str| matches!(word, "n" | "no");
         match (self.stage, self.role, word) {
-            (Stage::Waiting, _, "n" | "new") => Meaning::Wish(Input::NewCode),
+            (Stage::Waiting, _, "r" | "retry") if self.is_call => Meaning::Retry,
+            (Stage::Waiting, _, "n" | "new") if !self.is_call => Meaning::Wish(Input::NewCode),
             (Stage::Prompted(mode), _, "a" | "allow") => wish(Command::Allow(mode)),
             (Stage::Prompted(Mode::Control), _, "s" | "screen") => wish(Command::Allow(Mode::View)),
             (Stage::Prompted(_), _, "d" | "decline") => wish(Command::Decline),
@@ -776,6 +953,30 @@ mod tests {
         let mut screen = Screen::new(role, None, Style::plain());
         screen.peer = "Peer".into();
         screen
+    }
+
+    #[test]
+    fn a_device_that_is_invited_is_waited_for_and_can_be_invited_again() {
+        let now = Instant::now();
+        let mut helper = Screen::new(Role::Helper, None, Style::plain());
+        // A code is not sent again, and a device has none to be drawn anew.
+        assert!(matches!(helper.on_line("r"), Meaning::Say(_)));
+        let tell = |helper: &mut Screen, notified| {
+            let (lines, _) = helper.on_event(&Event::Notification(notified), now);
+            lines.concat()
+        };
+        tell(&mut helper, Notified::Sent);
+        assert!(helper.prompt(now).contains("[r]etry"));
+        let said = tell(&mut helper, Notified::NotReceived);
+        assert!(said.contains("not received"), "{said}");
+        assert_eq!(helper.on_line("r"), Meaning::Retry);
+        let delivered = Notified::Delivered {
+            agents: 2,
+            within: Duration::from_secs(300),
+        };
+        let said = tell(&mut helper, delivered);
+        assert_eq!(said, "Delivered to 2 people, who can open it for 5:00.");
+        assert!(helper.prompt(now).contains("5:00"));
     }
 
     #[test]
@@ -872,6 +1073,43 @@ mod tests {
         // Nobody is there whose words could be compared.
         let mut alone = Screen::new(Role::Helper, None, Style::plain());
         assert_eq!(alone.sent(&checked(true)), None);
+    }
+
+    #[test]
+    fn u_7_a_helper_where_nobody_sits_is_told_to_keep_to_what_is_not_sensitive() {
+        let hidden = Event::Session(SessionEvent::Shield {
+            shield: Shield::Shielded,
+            within: Duration::ZERO,
+        });
+        let says = |role| {
+            let (lines, _) = screen(role).on_event(&hidden, Instant::now());
+            lines.join(" ").contains("not sensitive")
+        };
+        assert!(says(Role::Helper));
+        assert!(!says(Role::Sharer));
+    }
+
+    #[test]
+    fn silence_is_a_yes_only_where_nobody_need_be() {
+        let within = Duration::from_secs(30);
+        let mode = Mode::Control;
+        for (event, silence) in [
+            (SessionEvent::Countdown { mode, within }, "yes"),
+            (
+                SessionEvent::ConsentPrompt {
+                    mode,
+                    within,
+                    upgrade: false,
+                },
+                "no",
+            ),
+        ] {
+            let mut sharer = screen(Role::Sharer);
+            sharer.on_event(&Event::Session(event), Instant::now());
+            let prompt = sharer.prompt(Instant::now());
+            let expected = format!("answers itself \"{silence}\"");
+            assert!(prompt.contains(&expected), "{prompt}");
+        }
     }
 
     #[test]

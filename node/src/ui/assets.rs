@@ -45,6 +45,7 @@ const ASSETS: &[Asset] = assets! {
     JS "/chat.js" => "chat.js",
     JS "/exchange.js" => "exchange.js",
     JS "/helper.js" => "helper.js",
+    JS "/invited.js" => "invited.js",
     JS "/sharer.js" => "sharer.js",
     JS "/over.js" => "over.js",
     JS "/viewer.js" => "viewer.js",

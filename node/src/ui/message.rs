@@ -1,7 +1,7 @@
 //! What pages say: one JSON object a message, parsed into values that need no second look.
 
 use remora_proto::{
-    code::InvalidCode,
+    code::{Code, InvalidCode},
     identity::Role,
     session::{Grants, Matter, Mode, Way},
     wire::message::MAX_CHAT_TEXT_BYTES,
@@ -44,6 +44,8 @@ pub enum FromPage {
     },
     /// Helper: draws another code.
     NewCode,
+    /// Helper: has the invitation sent to the device again.
+    Retry,
     /// Helper: asks for a mode.
     Ask {
         /// Which.
@@ -91,8 +93,27 @@ pub enum FromPage {
     Pause,
     /// Sharer: goes on.
     Resume,
+    /// Helper: asks for an administrator's rights.
+    Elevate,
+    /// Either: ends them.
+    Release,
+    /// Helper: asks to restart the sharer's computer.
+    Restart,
+    /// Helper: asks the sharer to go on with the helper who shows this code.
+    HandOver {
+        /// As typed, parsed.
+        code: Code,
+    },
+    /// Sharer: allows what takes more than a mode, if it is what is asked.
+    AllowMore(More),
+    /// Whoever is asked: the session is to go on.
+    Continue,
     /// Either: ends the session.
     Leave,
+    /// Sharer, warned: leaves all the same.
+    ConfirmLeave,
+    /// Sharer, warned: stays.
+    Stay,
     /// Shows this source.
     Select {
         /// Its id in the `screen` event.
@@ -135,6 +156,29 @@ pub enum FromPage {
     Ready,
     /// The last page has been closed or has lost its connection; everything it held down was released.
     Gone,
+}
+
+/// What takes more than a mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum More {
+    /// An administrator's rights.
+    Elevation,
+    /// A restart.
+    Restart,
+    /// Another helper.
+    Handover,
+}
+
+impl More {
+    /// For the page.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Elevation => "elevation",
+            Self::Restart => "restart",
+            Self::Handover => "handover",
+        }
+    }
 }
 
 /// Keys and pointer.
@@ -234,6 +278,7 @@ enum Wire {
         code: String,
     },
     NewCode,
+    Retry,
     Ask {
         mode: WireMode,
     },
@@ -263,7 +308,19 @@ enum Wire {
     Drop,
     Pause,
     Resume,
+    Elevate,
+    Release,
+    Restart,
+    HandOver {
+        code: String,
+    },
+    AllowMore {
+        what: More,
+    },
+    Continue,
     Leave,
+    ConfirmLeave,
+    Stay,
     Select {
         source: u16,
     },
@@ -380,6 +437,7 @@ impl FromPage {
                 given: code.parse()?,
             },
             Wire::NewCode => Self::NewCode,
+            Wire::Retry => Self::Retry,
             Wire::Ask { mode } => Self::Ask { mode: mode.into() },
             Wire::Allow { mode } => Self::Allow { mode: mode.into() },
             Wire::Decline => Self::Decline,
@@ -416,7 +474,18 @@ impl FromPage {
             Wire::Drop => Self::Drop,
             Wire::Pause => Self::Pause,
             Wire::Resume => Self::Resume,
+            Wire::Elevate => Self::Elevate,
+            Wire::Release => Self::Release,
+            Wire::Restart => Self::Restart,
+            // No failed join of this page's own: what the page lets through is one.
+            Wire::HandOver { code } => Self::HandOver {
+                code: code.parse().map_err(|_| Invalid::Limit("code"))?,
+            },
+            Wire::AllowMore { what } => Self::AllowMore(what),
+            Wire::Continue => Self::Continue,
             Wire::Leave => Self::Leave,
+            Wire::ConfirmLeave => Self::ConfirmLeave,
+            Wire::Stay => Self::Stay,
             Wire::Select { source } => Self::Select { source },
             Wire::Pointer {
                 x,

@@ -341,7 +341,17 @@ fn echo(wish: &FromPage) -> Option<Value> {
         FromPage::Choose(role) => {
             json!({"event": "you", "did": "choose", "role": crate::event::role_name(*role)})
         }
+        FromPage::AllowMore(what) => {
+            json!({"event": "you", "did": "allow_more", "what": what.name()})
+        }
+        // Told when it is on its way to the session, from wherever it was wished.
+        FromPage::Elevate | FromPage::Restart | FromPage::HandOver { .. } => return None,
         FromPage::Chat { .. }
+        | FromPage::Retry
+        | FromPage::Release
+        | FromPage::Continue
+        | FromPage::ConfirmLeave
+        | FromPage::Stay
         | FromPage::Grant { .. }
         | FromPage::File { .. }
         | FromPage::Copy { .. }

@@ -155,7 +155,7 @@ test('with the keyboard alone', async () => {
   for (let step = 0; step < 20 && !(await focused()).startsWith('Elevate'); step += 1) await page.keyboard.press('ArrowRight');
   const elevate = page.getByRole('button', { name: 'Elevate' });
   assert.equal(await elevate.getAttribute('aria-disabled'), 'true');
-  assert.match(await elevate.getAttribute('aria-description'), /not in this version/);
+  assert.match(await elevate.getAttribute('aria-description'), /Ask for control first/);
   await page.keyboard.press('Enter');
   await page.keyboard.press('Home');
   await page.keyboard.press('ArrowRight');
@@ -164,6 +164,119 @@ test('with the keyboard alone', async () => {
   await page.keyboard.press('End');
   await page.keyboard.press('Enter');
   await node.wish('Leave');
+  await close();
+});
+
+test('the tools stand in the order help desks know, and what cannot be used says why', async () => {
+  const { node, page, close } = await openPage('helper');
+  node.event('connected', { path: 'relayed', relay: 'fra-1', rtt_ms: 31 });
+  node.event('trust', { peer: PEERS.maria, words: WORDS, permitted: { permissions: ['view', 'control'], mode: 'control', limit: null, text: null }, warnings: [] });
+  node.event('started', { mode: 'control' });
+  await page.getByRole('toolbar').waitFor();
+  const order = await page.locator('.tools .tool').evaluateAll((all) => all.map((tool) => tool.dataset.tool));
+  assert.deepEqual(order, ['control', 'elevate', 'monitor', 'laser', 'pen', 'size', 'chat', 'restart', 'tasks', 'handover']);
+  const why = (name) => page.getByRole('button', { name, exact: true }).getAttribute('aria-description');
+  assert.equal(await why('Elevate'), 'Your role does not permit this.');
+  node.event('judged', { verified: false, permitted: { permissions: ['view', 'control', 'elevation'], mode: 'control', limit: null, text: null }, warnings: [] });
+  await page.waitForFunction(() => !document.querySelector('[data-tool=elevate]').ariaDescription);
+  assert.match(await why('Restart'), /choose Elevate first/);
+  // It is asked for, refused, and then known not to be there.
+  await page.getByRole('button', { name: 'Elevate', exact: true }).click();
+  await node.wish('Elevate');
+  node.event('you', { did: 'ask_more', what: 'elevation' });
+  await page.waitForFunction(() => document.querySelector('[data-tool=control]').ariaDescription !== 'x' && document.querySelector('[data-tool=elevate]').ariaDisabled === 'true');
+  node.event('refused', { code: 'UNSUPPORTED', text: 'no' });
+  await page.waitForFunction(() => /cannot do that/.test(document.querySelector('[data-tool=elevate]').ariaDescription ?? ''));
+  assert.equal(await page.title(), 'Maria Lopez · Give help · Remora');
+  await close();
+});
+
+test('administrator rights: asked for, had, restarted with, and given back', async () => {
+  const { node, page, close } = await openPage('helper');
+  startSession(node, { mode: 'control' });
+  await page.getByRole('button', { name: 'Elevate', exact: true }).click();
+  await node.wish('Elevate');
+  node.event('you', { did: 'ask_more', what: 'elevation' });
+  node.event('awaiting_consent', { within_s: 60 });
+  await page.getByRole('button', { name: /^Asked… (1:00|0:5\d)$/ }).waitFor();
+  node.event('elevation_granted');
+  await page.getByText('You have administrator rights on the other computer.').waitFor();
+  await page.getByRole('button', { name: 'Restart', exact: true }).click();
+  await node.wish('Restart');
+  node.event('you', { did: 'ask_more', what: 'restart' });
+  node.event('restart_declined');
+  await page.getByText('The computer does not restart.').first().waitFor();
+  await page.getByRole('button', { name: 'End administrator rights' }).click();
+  await node.wish('Release');
+  node.event('elevation_released');
+  await page.locator('.banner').waitFor({ state: 'hidden' });
+  await close();
+});
+
+test('u_7 in a session that nobody attends the helper is told all along to keep to what is not sensitive', async () => {
+  const { node, page, close } = await openPage('helper');
+  startSession(node, { mode: 'control' });
+  node.event('shield', { shield: 'shielded', within_s: 0 });
+  const banner = page.locator('.banner');
+  await banner.getByText('Limit yourself to non-sensitive operations').waitFor();
+  node.event('shield', { shield: 'frozen', within_s: 30 });
+  await banner.getByText(/paused for (0:30|0:2\d) for both/).waitFor();
+  node.event('shield', { shield: 'shielded', within_s: 0 });
+  await banner.getByText('Limit yourself to non-sensitive operations').waitFor();
+  await close();
+});
+
+test('d_11 the card and its warnings are at hand throughout', async () => {
+  const { node, page, close } = await openPage('helper');
+  node.event('connected', { path: 'relayed', relay: 'fra-1', rtt_ms: 31 });
+  node.event('trust', { peer: PEERS.maria, words: WORDS, permitted: null, warnings: [{ code: 'NONCOMPLIANT', text: 'disk encryption is off' }] });
+  node.event('started', { mode: 'view' });
+  for (const event of [null, 'paused', 'interrupted']) {
+    if (event) node.event(event, { within_s: 120 });
+    await page.locator('.person').click();
+    const card = page.locator('.who-panel');
+    for (const text of ['Maria Lopez', 'Accountant', 'Contoso', 'contoso.com', 'disk encryption is off']) await card.getByText(text, { exact: true }).first().waitFor();
+    await page.keyboard.press('Escape');
+    await card.waitFor({ state: 'hidden' });
+  }
+  await close();
+});
+
+test('another helper is named by the code, and the page says how it goes', async () => {
+  const { node, page, close } = await openPage('helper');
+  startSession(node, { mode: 'control' });
+  await page.getByRole('button', { name: 'Hand over' }).click();
+  const code = page.getByLabel('Code that the other helper sees');
+  await code.fill('4060 r0g');
+  await page.getByRole('button', { name: 'Ask to hand over' }).click();
+  await page.getByRole('alert').getByText('eight letters and digits').waitFor();
+  await code.fill(' 4O6O-R0GX ');
+  await page.keyboard.press('Enter');
+  await node.wish('HandOver 4060-r0gx');
+  node.event('you', { did: 'ask_more', what: 'handover' });
+  node.event('handing_over');
+  await page.locator('.banner').getByText('is on the way to the other helper').waitFor();
+  node.event('handover_failed');
+  await page.locator('.banner').waitFor({ state: 'hidden' });
+  node.event('handing_over');
+  node.event('ended', { end_reason: 'HANDED_OVER', duration_s: 134, mode: 'control', chat_sent: 0, chat_received: 0, sas: 'verified' });
+  await page.getByText('goes on with the other helper').waitFor();
+  await close();
+});
+
+test('t_37 a question whether it goes on has its button for whoever may say so', async () => {
+  const { node, page, close } = await openPage('helper');
+  startSession(node);
+  node.event('check', { why: 'reconfirm', within_s: 60, ours: false });
+  const strip = page.getByRole('alert').filter({ hasText: 'is asked whether the session goes on' });
+  await strip.waitFor();
+  assert.equal(await page.getByRole('button', { name: 'Continue' }).count(), 0);
+  node.event('goes_on');
+  await strip.waitFor({ state: 'hidden' });
+  node.event('check', { why: 'idle', within_s: 60, ours: true });
+  await page.getByText(/Nothing was done for long.*(1:00|0:5\d)/).waitFor();
+  await page.getByRole('button', { name: 'Continue' }).click();
+  await node.wish('Continue');
   await close();
 });
 

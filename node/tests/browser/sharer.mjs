@@ -196,3 +196,115 @@ test('with the keyboard alone, mirrored', async () => {
   await node.wish('Leave');
   await close();
 });
+
+test('asked for more than control: what it means, one answer, and no sooner than it could be read', async () => {
+  for (const [what, event, heading] of [['Elevation', 'elevation_prompt', 'asks for administrator rights'], ['Restart', 'restart_prompt', 'asks to restart'], ['Handover', 'handover_prompt', 'hand you over to another helper']]) {
+    const { node, page, close } = await openPage('sharer');
+    startSession(node, { peer: PEERS.sam, mode: 'control' });
+    await page.getByRole('heading', { name: 'controls this computer' }).waitFor();
+    node.event(event, { within_s: 60 });
+    const dialog = page.getByRole('alertdialog');
+    await dialog.getByRole('heading', { name: heading }).waitFor();
+    await page.waitForFunction(() => document.activeElement.closest('[role=alertdialog]'));
+    const allow = dialog.getByRole('button', { name: 'Allow' });
+    assert.equal(await allow.isDisabled(), true, 'too early');
+    await dialog.getByText(/Answers itself “no” in (1:00|0:5\d)/).waitFor();
+    await allow.click();
+    await node.wish(`AllowMore(${what})`);
+    await dialog.getByText('One moment…').waitFor();
+    await close();
+  }
+  const { node, page, close } = await openPage('sharer');
+  startSession(node, { peer: PEERS.sam, mode: 'control' });
+  node.event('elevation_prompt', { within_s: 60 });
+  await page.getByRole('alertdialog').getByRole('button', { name: 'Decline' }).click();
+  await node.wish('Decline');
+  node.event('elevation_declined');
+  await page.getByRole('alertdialog').waitFor({ state: 'hidden' });
+  await close();
+});
+
+test('u_2 somebody at a computer that nobody need attend may start at once or say no', async () => {
+  for (const [name, wish] of [['Start now', 'Allow { mode: Control }'], ['Decline', 'Decline']]) {
+    const { node, page, close } = await openPage('sharer');
+    trust(node);
+    node.event('countdown', { mode: 'control', within_s: 30 });
+    await page.getByRole('heading', { name: 'will connect to this computer' }).waitFor();
+    await page.getByText(/Starts by itself in (0:30|0:2\d)/).waitFor();
+    await page.getByRole('button', { name }).click();
+    await node.wish(wish);
+    await close();
+  }
+});
+
+test('d_6 whoever leaves after administrator rights were used is asked what that means', async () => {
+  const { node, page, close } = await openPage('sharer');
+  startSession(node, { peer: PEERS.sam, mode: 'control' });
+  node.event('elevation_granted');
+  const mark = page.locator('.banner');
+  await mark.getByText('has administrator rights on this computer').waitFor();
+  await mark.getByRole('button', { name: 'End that' }).click();
+  await node.wish('Release');
+  await page.getByRole('button', { name: 'Leave' }).click();
+  await node.wish('Leave');
+  node.event('leave_warning', { signs_out: true });
+  const dialog = page.getByRole('alertdialog', { name: 'Do you want to leave?' });
+  await dialog.getByText('If you leave now you will be signed out; unsaved work may be lost.').waitFor();
+  await page.waitForFunction(() => document.activeElement.textContent === 'Stay');
+  await page.keyboard.press('Escape');
+  await node.wish('Stay');
+  node.event('stayed');
+  await dialog.waitFor({ state: 'hidden' });
+  node.event('leave_warning', { signs_out: true });
+  await dialog.getByRole('button', { name: 'Leave and sign out' }).click();
+  await node.wish('ConfirmLeave');
+  node.event('ended', { end_reason: 'SHARER_LEFT_SIGNED_OUT', duration_s: 134, mode: 'control', chat_sent: 0, chat_received: 0, sas: 'unverified' });
+  await page.getByText('You ended the session, and are signed out.').waitFor();
+  await dialog.waitFor({ state: 'hidden' });
+  await close();
+});
+
+test('t_37 the sharer says that it goes on', async () => {
+  const { node, page, close } = await openPage('sharer');
+  startSession(node, { peer: PEERS.sam });
+  node.event('check', { why: 'max_duration', within_s: 60, ours: true });
+  await page.getByText(/lasted as long as it may.*(1:00|0:5\d)/).waitFor();
+  await page.getByRole('button', { name: 'Continue' }).click();
+  await node.wish('Continue');
+  node.event('goes_on');
+  await page.getByRole('button', { name: 'Continue' }).waitFor({ state: 'hidden' });
+  await close();
+});
+
+test('handed over: the other helper is met anew, the first one goes on behind, and comes back', async () => {
+  const { node, page, close } = await openPage('sharer');
+  startSession(node, { peer: PEERS.sam, mode: 'control' });
+  node.event('handover_prompt', { within_s: 60 });
+  node.event('handing_over');
+  node.event('handover_joined');
+  await page.getByText('Sam Okafor⁩ still sees your screen').waitFor();
+  node.event('connected', { path: 'relayed', relay: 'fra-1', rtt_ms: 31 });
+  node.event('trust', { peer: PEERS.maria, words: WORDS });
+  await page.getByRole('heading', { name: 'Is this your helper?' }).waitFor();
+  const card = page.getByRole('region', { name: 'The other person' });
+  await card.getByText('Maria Lopez', { exact: true }).waitFor();
+  await page.getByRole('button', { name: 'They are the same' }).waitFor();
+  node.event('behind', { told: { event: 'chat', id: 1, text: 'from the first' } });
+  // Nothing came of it: as it was, after a reload, too.
+  node.event('ended', { end_reason: 'DECLINED', duration_s: 9, mode: null, sas: 'unverified' });
+  node.event('handover_over');
+  node.event('handover_failed');
+  await page.getByRole('heading', { name: 'Sam Okafor⁩ controls this computer' }).waitFor();
+  await page.getByText('from the first').waitFor();
+  await page.reload();
+  await page.getByRole('heading', { name: 'Sam Okafor⁩ controls this computer' }).waitFor();
+  assert.equal(await page.getByText('still sees your screen').count(), 0);
+  // And with another one it does.
+  node.event('handover_joined');
+  node.event('trust', { peer: PEERS.maria, words: WORDS });
+  node.event('started', { mode: 'view' });
+  node.event('behind', { told: { event: 'ended', end_reason: 'HANDED_OVER', duration_s: 134, mode: 'control' } });
+  await page.getByRole('heading', { name: 'Maria Lopez⁩ sees your screen' }).waitFor();
+  await page.getByText('still sees your screen').waitFor({ state: 'hidden' });
+  await close();
+});

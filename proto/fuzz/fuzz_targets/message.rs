@@ -14,6 +14,7 @@ use remora_proto::{
     identity::{Introduction, MAX_DOMAIN_BYTES, MAX_FIELD_BYTES, Role, is_unsafe_in_line},
     org::{
         credential::{Credential, Device},
+        desk::Desk,
         membership::Membership,
         policy::Policy,
         signed::{Issuer, PolicyHeader, Signed},
@@ -100,6 +101,7 @@ fn signed(record_bytes: &[u8]) {
 fn document(bytes: &[u8]) {
     assert!(Signed::<Credential>::open(bytes).is_err());
     assert!(Signed::<Device>::open(bytes).is_err());
+    assert!(Signed::<Desk>::open(bytes).is_err());
     assert!(PolicyHeader::open(bytes).is_err());
     assert!(Membership::open(bytes, NodeId([1; 32])).is_err());
     let body = Bytes::copy_from_slice(bytes);
@@ -107,6 +109,7 @@ fn document(bytes: &[u8]) {
     let signed = org::Signed { body, signature }.encode_to_vec();
     assert!(Signed::<Credential>::open(&signed).is_err());
     assert!(Signed::<Device>::open(&signed).is_err());
+    assert!(Signed::<Desk>::open(&signed).is_err());
 }
 
 /// A stranger can sign whatever they like as an organisation of their own; what is understood is written the same way again.

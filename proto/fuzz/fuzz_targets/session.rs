@@ -135,7 +135,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn person(byte: u8) -> Command {
-    match byte % 13 {
+    match byte % 17 {
         0 => Command::CaptureUp,
         1 => Command::CaptureFailed,
         2 => Command::Pause(true),
@@ -147,7 +147,10 @@ fn person(byte: u8) -> Command {
         8 => Command::AllowRestart,
         9 => Command::GoOn,
         10 => Command::ConfirmLeave,
-        11 => Command::PowerKey { long: true },
+        11 => Command::AllowHandover,
+        12 => Command::HandoverFailed,
+        13 => Command::HandedOver,
+        14 => Command::PowerKey { long: true },
         _ => Command::Stay,
     }
 }
@@ -328,6 +331,10 @@ impl Watch {
                 | Event::ElevationReleased
                 | Event::RestartPrompt { .. }
                 | Event::RestartDeclined
+                | Event::HandoverPrompt { .. }
+                | Event::HandingOver { .. }
+                | Event::HandoverDeclined
+                | Event::HandoverFailed
                 | Event::Paused(_)
                 | Event::Covered(_)
                 | Event::Shield { .. }
@@ -341,6 +348,7 @@ impl Watch {
                 | Event::Granted(_)
                 | Event::GrantWanted(_)
                 | Event::Exchange(_)
+                | Event::Elevated(_)
                 | Event::Media(_) => assert!(self.trusted),
             }
         }

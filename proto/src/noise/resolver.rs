@@ -77,7 +77,7 @@ impl StaticKey {
     }
 
     /// What nobody may know. Who stores a key makes its bytes and calls [`StaticKey::from_bytes`].
-    pub(super) fn secret(&self) -> &[u8; LEN] {
+    pub(crate) fn secret(&self) -> &[u8; LEN] {
         &self.secret
     }
 }
@@ -106,6 +106,11 @@ impl Resolver {
         Self {
             known: Some(key.clone()),
         }
+    }
+
+    /// For handshakes of a side that has no key.
+    pub(super) fn anonymous() -> Self {
+        Self { known: None }
     }
 }
 

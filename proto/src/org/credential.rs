@@ -175,7 +175,7 @@ impl Document for Device {
     }
 }
 
-fn lives(issued: u64, expires: u64) -> Result<(), InvalidDocument> {
+pub(super) fn lives(issued: u64, expires: u64) -> Result<(), InvalidDocument> {
     match issued < expires {
         true => Ok(()),
         false => Err(InvalidDocument::Field("expiry")),

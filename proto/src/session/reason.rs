@@ -53,14 +53,16 @@ pub enum EndReason {
     Idle,
     /// Somebody at an unattended computer took it back.
     Reclaimed,
+    /// Another helper goes on with it, whom the first named and the sharer let in. Not in `SESSION.md`.
+    HandedOver,
     /// A fault in one of the two programs.
     #[default]
     Internal,
 }
 
 impl EndReason {
-    /// All of them, in the order of `SESSION.md`.
-    pub const ALL: [Self; 24] = [
+    /// All of them, in the order of `SESSION.md`, and then ours.
+    pub const ALL: [Self; 25] = [
         Self::HelperLeft,
         Self::SharerLeft,
         Self::SharerLeftSignedOut,
@@ -84,6 +86,7 @@ impl EndReason {
         Self::MaxDuration,
         Self::Idle,
         Self::Reclaimed,
+        Self::HandedOver,
         Self::Internal,
     ];
 
@@ -113,6 +116,7 @@ impl EndReason {
             Self::MaxDuration => "MAX_DURATION",
             Self::Idle => "IDLE",
             Self::Reclaimed => "RECLAIMED",
+            Self::HandedOver => "HANDED_OVER",
             Self::Internal => "INTERNAL",
         }
     }
@@ -143,6 +147,7 @@ impl EndReason {
             Self::MaxDuration => schema::EndReason::EndMaxDuration,
             Self::Idle => schema::EndReason::EndIdle,
             Self::Reclaimed => schema::EndReason::Reclaimed,
+            Self::HandedOver => schema::EndReason::HandedOver,
             Self::Internal => schema::EndReason::Internal,
         }
     }
@@ -157,9 +162,11 @@ impl EndReason {
             Self::HelperLeft => Some(Role::Helper),
             // Within a session that is to leave it.
             Self::HelperCancelled if role == Role::Helper => return Self::HelperLeft,
-            Self::SharerLeft | Self::SharerLeftSignedOut | Self::Declined | Self::Reclaimed => {
-                Some(Role::Sharer)
-            }
+            Self::SharerLeft
+            | Self::SharerLeftSignedOut
+            | Self::Declined
+            | Self::Reclaimed
+            | Self::HandedOver => Some(Role::Sharer),
             // Ends of a code, which there is none any more.
             Self::HelperCancelled | Self::CodeExpired | Self::CodeBurned => return Self::Internal,
             // Clocks run on both sides, and the slower one may hear of it first.

@@ -101,6 +101,8 @@ pub struct Terms {
     pub sign_out_on_kill: bool,
     /// Several people use the device at once: no restarts (guide, E-13).
     pub multi_user: bool,
+    /// An earlier helper, who handed over to this one, had an administrator's rights: leaving means what it did then.
+    pub elevated_before: bool,
     /// Policy, of unattended sessions.
     pub local_end: LocalEnd,
     /// Policy: where nobody is signed in, nobody is waited for.
@@ -126,6 +128,7 @@ impl Default for Terms {
             files_blocked: false,
             sign_out_on_kill: false,
             multi_user: false,
+            elevated_before: false,
             local_end: LocalEnd::default(),
             skip_wait: false,
             nobody_there: false,
@@ -255,7 +258,8 @@ fn limited(durations: &Durations, settings: &Settings) -> Durations {
         ours.into_iter().chain(theirs).min()
     };
     Durations {
-        consent: time(Setting::ConsentSeconds),
+        // An invitation's time has begun when it was shown.
+        consent: durations.consent.min(time(Setting::ConsentSeconds)),
         unattended: time(Setting::UnattendedSeconds),
         freeze: time(Setting::FreezeSeconds),
         reconfirm: limit(durations.reconfirm, Setting::ReconfirmSeconds),
@@ -274,8 +278,12 @@ pub struct Rights {
     pub paused: bool,
     /// Nothing is heard of the helper.
     pub interrupted: bool,
+    /// The sharer is asked for something on the sharer's screen, which the helper must not answer by a key.
+    pub asked: bool,
     /// The sharer's system asks for something that must not be seen.
     pub prompt: Option<SecurePrompt>,
+    /// The helper has an administrator's rights.
+    pub elevated: bool,
     /// Until then neither side's input counts.
     pub frozen_until: Option<Instant>,
     /// What else may leave either computer just now: nothing while the session is halted.
@@ -301,6 +309,8 @@ impl Rights {
             Some("PAUSED")
         } else if self.interrupted {
             Some("INTERRUPTED")
+        } else if self.asked {
+            Some("ASKED")
         } else if self.frozen_until.is_some() {
             Some("INPUT_FROZEN")
         } else if self.prompt.is_some_and(|prompt| !prompt.takes_keys) {

@@ -63,6 +63,8 @@ pub(super) struct Live {
     pub(super) prompt: Option<SecurePrompt>,
     /// Somebody has to say that the session is to go on.
     pub(super) check: Option<Check>,
+    /// The sharer is on its way to another helper.
+    pub(super) handing_over: bool,
     /// What else may leave either computer.
     pub(super) grants: Grants,
     /// Sharer: what the helper has asked for of that, and did not get.
@@ -90,6 +92,7 @@ pub(super) enum Before {
 pub(super) enum Ask {
     Control,
     Restart,
+    Handover,
 }
 
 /// Region: may the helper run programs with an administrator's rights?
@@ -154,9 +157,15 @@ impl Live {
             pause: Pause::Live,
             prompt: None,
             check: None,
+            handing_over: false,
             grants: Grants::NONE,
             wanted: Grants::NONE,
         }
+    }
+
+    /// Only the sharer may answer what stands on the sharer's screen now.
+    pub(super) fn is_sharers_to_answer(&self) -> bool {
+        self.ask.is_some() || self.elevation == Elevation::Asked || self.handing_over
     }
 
     /// What covers the screen; not while the helper may see to it (row 24).

@@ -22,7 +22,7 @@ pub const T_UNATTENDED: Duration = Duration::from_secs(30);
 pub const T_FREEZE: Duration = Duration::from_secs(30);
 /// For the sharer to answer a request for control within the session.
 pub const T_UPGRADE: Duration = Duration::from_secs(60);
-/// For the sharer to answer a request for elevation, or for a restart.
+/// For the sharer to answer a request for elevation, for a restart, or to be handed over.
 pub const T_ELEV: Duration = Duration::from_secs(60);
 /// From the sharer's yes until its screen is up.
 pub const T_START: Duration = Duration::from_secs(10);
@@ -111,6 +111,7 @@ pub(super) enum Timer {
     Upgrade,
     Elevation,
     RestartAnswer,
+    HandoverAnswer,
     Answer,
     Reconfirm,
     Max,
@@ -138,7 +139,8 @@ impl Timer {
             | Self::Start
             | Self::Upgrade
             | Self::Elevation
-            | Self::RestartAnswer => true,
+            | Self::RestartAnswer
+            | Self::HandoverAnswer => true,
             Self::Join
             | Self::Mode
             | Self::Lost
@@ -168,7 +170,7 @@ impl Durations {
             Timer::Restart => Some(self.restart),
             Timer::Freeze => Some(self.freeze),
             Timer::Upgrade => Some(self.upgrade),
-            Timer::Elevation | Timer::RestartAnswer => Some(self.elevation),
+            Timer::Elevation | Timer::RestartAnswer | Timer::HandoverAnswer => Some(self.elevation),
             Timer::Answer => Some(self.answer),
             Timer::Reconfirm => self.reconfirm,
             Timer::Max => self.max,

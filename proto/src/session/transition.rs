@@ -21,6 +21,7 @@ use super::{
     },
 };
 use crate::{
+    code::Code,
     id::Side,
     identity::Role::{self, Helper, Sharer},
     sas::{Nonce, Words},
@@ -119,7 +120,7 @@ impl Session {
 
             // ---- 20: ACTIVE.VIEW, more is asked for ----
             (S::Active(live), Says(Helper, W::AskMode(Mode::Control)))
-                if live.mode == Mode::View && live.ask.is_none() =>
+                if live.mode == Mode::View && live.ask.is_none() && !live.handing_over =>
             {
                 return self.row_20(now);
             }
@@ -176,7 +177,9 @@ impl Session {
 
             // ---- 23: elevation ----
             (S::Active(live), Says(Helper, W::AskElevation))
-                if live.mode == Mode::Control && live.elevation == Elevation::None =>
+                if live.mode == Mode::Control
+                    && live.elevation == Elevation::None
+                    && !live.handing_over =>
             {
                 return self.row_23(now);
             }
@@ -203,6 +206,15 @@ impl Session {
                 if live.waits_for(question) =>
             {
                 self.refused(question, why);
+            }
+
+            // What passes between the helper and the broker; the sharer sees what the broker says, too.
+            (S::Active(live), Says(who, W::Elevated(body)))
+                if live.elevation == Elevation::Granted =>
+            {
+                if who != me || who == Sharer {
+                    self.events.push_back(Event::Elevated(body));
+                }
             }
 
             // ---- 24: a secure prompt ----
@@ -256,10 +268,10 @@ impl Session {
             }
 
             // ---- 28, 29: the sharer leaves ----
-            (S::Active(live), Says(Sharer, W::Leave)) if self.receipt.elevated => {
+            (S::Active(live), Says(Sharer, W::Leave)) if self.was_elevated() => {
                 self.warn(live, Before::Active, true); // 29
             }
-            (S::Interrupted(live, cause), Says(Sharer, W::Leave)) if self.receipt.elevated => {
+            (S::Interrupted(live, cause), Says(Sharer, W::Leave)) if self.was_elevated() => {
                 self.warn(live, Before::Interrupted(cause), true); // 29
             }
             (S::Starting { .. } | S::Active(_) | S::Interrupted(..), Says(Sharer, W::Leave)) => {
@@ -297,7 +309,7 @@ impl Session {
 
             // ---- 36: restart ----
             (S::Active(live), Says(Helper, W::AskRestart))
-                if live.mode == Mode::Control && live.ask.is_none() =>
+                if live.mode == Mode::Control && live.ask.is_none() && !live.handing_over =>
             {
                 return self.row_36(live, now);
             }
@@ -320,6 +332,46 @@ impl Session {
             (S::Active(_), Due(T::RestartAnswer)) => {
                 self.answered(Ask::Restart);
                 self.events.push_back(Event::RestartDeclined);
+            }
+
+            // ---- hand-over: no row of SESSION.md; the helper names another one's code, and the sharer decides ----
+            (S::Active(live), Says(Helper, W::AskHandover(code)))
+                if attended && live.ask.is_none() && !live.handing_over =>
+            {
+                self.asked_to_hand_over(code, now);
+            }
+            (S::Active(live), Says(Sharer, W::AllowHandover))
+                if live.ask == Some(Ask::Handover) =>
+            {
+                let code = self.next_code.take();
+                self.answered(Ask::Handover);
+                self.change(|live| live.handing_over = true);
+                self.events.push_back(Event::HandingOver { code });
+            }
+            (S::Active(live) | S::Interrupted(live, _), Says(Sharer, W::DeclineHandover))
+                if live.ask == Some(Ask::Handover) =>
+            {
+                self.answered(Ask::Handover);
+                self.events.push_back(Event::HandoverDeclined);
+            }
+            (S::Active(_), Due(T::HandoverAnswer)) if me == Sharer => {
+                return self.say(W::DeclineHandover, now);
+            }
+            (S::Active(_), Due(T::HandoverAnswer)) => {
+                self.answered(Ask::Handover);
+                self.events.push_back(Event::HandoverDeclined);
+            }
+            // As long as the other session has not started, this one is as it was.
+            (S::Active(live) | S::Interrupted(live, _), Says(Sharer, W::HandoverFailed))
+                if live.handing_over =>
+            {
+                self.change(|live| live.handing_over = false);
+                self.events.push_back(Event::HandoverFailed);
+            }
+            (S::Active(live) | S::Interrupted(live, _), Says(Sharer, W::HandedOver))
+                if live.handing_over =>
+            {
+                self.end(EndReason::HandedOver, now);
             }
 
             // ---- 37: is it to go on? ----
@@ -574,6 +626,7 @@ impl Session {
     /// What was asked is no question any more.
     fn answered(&mut self, ask: Ask) {
         self.timers.stop(&[ask.timer()]);
+        self.next_code = None;
         self.change(|live| live.ask = None);
     }
 
@@ -587,6 +640,7 @@ impl Session {
         match question {
             Question::Mode => self.answered(Ask::Control),
             Question::Restart => self.answered(Ask::Restart),
+            Question::Handover => self.answered(Ask::Handover),
             Question::Chat | Question::Grant | Question::SystemKey => {}
             Question::Elevation => {
                 self.timers.stop(&[T::Elevation]);
@@ -755,7 +809,22 @@ impl Session {
         Ok(())
     }
 
+    fn asked_to_hand_over(&mut self, code: Code, now: Instant) {
+        self.change(|live| live.ask = Some(Ask::Handover));
+        self.timers.start(T::HandoverAnswer, now);
+        if self.is_sharer() {
+            self.next_code = Some(code);
+            let within = self.prompted(T::HandoverAnswer);
+            self.events.push_back(Event::HandoverPrompt { within });
+        }
+    }
+
     // ---- leaving, silence ----------------------------------------------------------------
+
+    /// In this session, or before it was handed over.
+    fn was_elevated(&self) -> bool {
+        self.receipt.elevated || self.setup.terms.elevated_before
+    }
 
     /// 27, 29
     fn warn(&mut self, live: Live, before: Before, signs_out: bool) {
@@ -876,7 +945,7 @@ impl Session {
 
     /// Whether the sharer is signed out then is the policy's to say.
     fn admin_ended(&mut self, now: Instant) {
-        if self.receipt.elevated && self.setup.terms.sign_out_on_kill {
+        if self.was_elevated() && self.setup.terms.sign_out_on_kill {
             self.act(Act::SignOut);
         }
         self.end(EndReason::AdminEnded, now);
@@ -920,7 +989,7 @@ impl Session {
         let over = match ask {
             Some(Ask::Control) => self.setup.may_ask(Mode::Control).is_err(),
             Some(Ask::Restart) => self.setup.terms.may_restart().is_err(),
-            None => false,
+            Some(Ask::Handover) | None => false,
         };
         if let Some(ask) = ask.filter(|_| over && self.is_sharer()) {
             self.tell(&ask.no());
@@ -1003,6 +1072,7 @@ impl Ask {
         match self {
             Self::Control => T::Upgrade,
             Self::Restart => T::RestartAnswer,
+            Self::Handover => T::HandoverAnswer,
         }
     }
 
@@ -1010,6 +1080,7 @@ impl Ask {
         match self {
             Self::Control => W::DeclineMode,
             Self::Restart => W::DeclineRestart,
+            Self::Handover => W::DeclineHandover,
         }
     }
 
@@ -1017,6 +1088,7 @@ impl Ask {
         match self {
             Self::Control => Event::UpgradeDeclined,
             Self::Restart => Event::RestartDeclined,
+            Self::Handover => Event::HandoverDeclined,
         }
     }
 }
@@ -1031,6 +1103,7 @@ impl Live {
         match question {
             Question::Mode => self.ask == Some(Ask::Control),
             Question::Restart => self.ask == Some(Ask::Restart),
+            Question::Handover => self.ask == Some(Ask::Handover),
             Question::Elevation => self.elevation == Elevation::Asked,
             Question::Chat | Question::Grant | Question::SystemKey => true,
         }

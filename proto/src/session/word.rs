@@ -1,7 +1,7 @@
 //! What one side says and both take note of: commands and messages alike, so that one table holds for both sides.
 #![expect(
     clippy::wildcard_enum_match_arm,
-    reason = "three of many words are questions"
+    reason = "a few of many words are questions"
 )]
 
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::{
     Check, Command, EndReason, Grants, Method, Mode, Refusal, SecurePrompt, Shield, timers::Timer,
 };
 use crate::{
+    code::Code,
     identity::Role,
     wire::message::session::{self as schema, control::Body},
 };
@@ -35,6 +36,7 @@ pub(super) enum Question {
     Restart,
     /// Of no number: nobody waits for an answer.
     Chat,
+    Handover,
     Grant,
     SystemKey,
 }
@@ -60,6 +62,11 @@ pub(super) enum Word {
     AskRestart,
     AllowRestart,
     DeclineRestart,
+    AskHandover(Code),
+    AllowHandover,
+    DeclineHandover,
+    HandoverFailed,
+    HandedOver,
     Covered(Option<SecurePrompt>),
     Shielded(Shield, Duration),
     Check(Check, Duration),
@@ -71,6 +78,7 @@ pub(super) enum Word {
     GiveBack(Grants),
     PowerKey { long: bool },
     Exchange(Body),
+    Elevated(Body),
     Leave,
     ConfirmLeave,
     Stay,
@@ -110,6 +118,8 @@ pub(super) fn number(body: &mut Body) -> Option<(Question, &mut u32)> {
         Body::ElevationAnswer(answer) => Some((Question::Elevation, &mut answer.number)),
         Body::RestartRequest(request) => Some((Question::Restart, &mut request.number)),
         Body::RestartAnswer(answer) => Some((Question::Restart, &mut answer.number)),
+        Body::HandoverRequest(request) => Some((Question::Handover, &mut request.number)),
+        Body::HandoverAnswer(answer) => Some((Question::Handover, &mut answer.number)),
         Body::GrantRequest(request) => Some((Question::Grant, &mut request.number)),
         Body::SystemKey(key) => Some((Question::SystemKey, &mut key.number)),
         Body::Refused(refused) => {
@@ -127,6 +137,7 @@ impl Question {
             Self::Elevation => schema::Question::ForElevation,
             Self::Restart => schema::Question::ForRestart,
             Self::Chat => schema::Question::ForChat,
+            Self::Handover => schema::Question::ForHandover,
             Self::Grant => schema::Question::ForGrant,
             Self::SystemKey => schema::Question::ForSystemKey,
         }
@@ -138,6 +149,7 @@ impl Question {
             schema::Question::ForElevation => Self::Elevation,
             schema::Question::ForRestart => Self::Restart,
             schema::Question::ForChat => Self::Chat,
+            schema::Question::ForHandover => Self::Handover,
             schema::Question::ForGrant => Self::Grant,
             schema::Question::ForSystemKey => Self::SystemKey,
         }
@@ -211,6 +223,19 @@ impl Word {
                 allow: false,
                 number: 0,
             }),
+            Self::AskHandover(code) => Body::HandoverRequest(schema::HandoverRequest {
+                number: 0,
+                code: code.to_string(),
+            }),
+            Self::AllowHandover => Body::HandoverAnswer(schema::HandoverAnswer {
+                allow: true,
+                number: 0,
+            }),
+            Self::DeclineHandover => Body::HandoverAnswer(schema::HandoverAnswer {
+                allow: false,
+                number: 0,
+            }),
+            Self::HandoverFailed => Body::HandoverFailed(schema::HandoverFailed {}),
             Self::Covered(prompt) => Body::ScreenPaused(schema::ScreenPaused {
                 paused: prompt.is_some(),
                 takes_keys: prompt.is_some_and(|prompt| prompt.takes_keys),
@@ -246,13 +271,17 @@ impl Word {
                 key: schema::SystemKeyKind::Power.into(),
                 long: *long,
             }),
-            Self::Media(body) | Self::Exchange(body) => body.clone(),
+            Self::Media(body) | Self::Exchange(body) | Self::Elevated(body) => body.clone(),
             Self::Ended { reason, chat_sent } => Body::Ended(schema::Ended {
                 reason: reason.to_schema().into(),
                 chat_sent: *chat_sent,
             }),
             // Said by what comes of it.
-            Self::CaptureFailed | Self::Leave | Self::ConfirmLeave | Self::Stay => return None,
+            Self::CaptureFailed
+            | Self::HandedOver
+            | Self::Leave
+            | Self::ConfirmLeave
+            | Self::Stay => return None,
         })
     }
 
@@ -285,11 +314,21 @@ impl Word {
                 false => Self::DeclineElevation,
             },
             Body::ElevationReleased(_) => Self::ReleaseElevation,
+            Body::ElevationKey(_) | Body::ElevationReport(_) if sharers => Self::Elevated(body),
+            Body::ElevationOrder(_) if !sharers => Self::Elevated(body),
             Body::RestartRequest(_) if !sharers => Self::AskRestart,
             Body::RestartAnswer(answer) if sharers => match answer.allow {
                 true => Self::AllowRestart,
                 false => Self::DeclineRestart,
             },
+            Body::HandoverRequest(request) if !sharers => {
+                Self::AskHandover(request.code.parse().ok()?)
+            }
+            Body::HandoverAnswer(answer) if sharers => match answer.allow {
+                true => Self::AllowHandover,
+                false => Self::DeclineHandover,
+            },
+            Body::HandoverFailed(_) if sharers => Self::HandoverFailed,
             Body::ScreenPaused(paused) if sharers => {
                 Self::Covered(paused.paused.then_some(SecurePrompt {
                     takes_keys: paused.takes_keys,
@@ -356,8 +395,14 @@ impl Word {
             | Body::Refused(_)
             | Body::ElevationRequest(_)
             | Body::ElevationAnswer(_)
+            | Body::ElevationKey(_)
+            | Body::ElevationOrder(_)
+            | Body::ElevationReport(_)
             | Body::RestartRequest(_)
             | Body::RestartAnswer(_)
+            | Body::HandoverRequest(_)
+            | Body::HandoverAnswer(_)
+            | Body::HandoverFailed(_)
             | Body::ScreenPaused(_)
             | Body::ShieldState(_)
             | Body::Check(_)
@@ -386,6 +431,7 @@ impl Word {
             Self::AskMode(_) => Some(Question::Mode),
             Self::AskElevation => Some(Question::Elevation),
             Self::AskRestart => Some(Question::Restart),
+            Self::AskHandover(_) => Some(Question::Handover),
             Self::AskGrant(_) | Self::GiveBack(_) => Some(Question::Grant),
             Self::PowerKey { .. } => Some(Question::SystemKey),
             _ => None,
@@ -410,6 +456,9 @@ impl Word {
             Self::ReleaseElevation => "elevation ended twice",
             Self::AskRestart => "a request for a restart",
             Self::AllowRestart | Self::DeclineRestart => "an answer to one for a restart",
+            Self::AskHandover(_) => "a request to hand over",
+            Self::AllowHandover | Self::DeclineHandover => "an answer to one to hand over",
+            Self::HandoverFailed | Self::HandedOver => "a hand-over",
             Self::Covered(_) => "a covered screen",
             Self::Shielded(..) => "a shield",
             Self::Check(..) => "a question whether to go on",
@@ -421,6 +470,7 @@ impl Word {
             Self::GiveBack(_) => "giving back what was not granted",
             Self::PowerKey { .. } => "a key of the system's",
             Self::Exchange(_) => "an exchange before its time",
+            Self::Elevated(_) => "what needs an administrator's rights",
             Self::Leave | Self::ConfirmLeave | Self::Stay => "leaving",
             Self::Ended { .. } => "an end",
         }
@@ -441,10 +491,15 @@ impl Command {
             Self::ReleaseElevation => Word::ReleaseElevation,
             Self::AskRestart => Word::AskRestart,
             Self::AllowRestart => Word::AllowRestart,
+            Self::AskHandover(code) => Word::AskHandover(code.clone()),
+            Self::AllowHandover => Word::AllowHandover,
+            Self::HandoverFailed => Word::HandoverFailed,
+            Self::HandedOver => Word::HandedOver,
             Self::GoOn => Word::GoOn,
             Self::CaptureUp => Word::Started,
             Self::CaptureFailed => Word::CaptureFailed,
             Self::Media(body) => Word::Media(body.clone()),
+            Self::Elevated(body) => Word::Elevated(body.clone()),
             Self::Leave => Word::Leave,
             Self::ConfirmLeave => Word::ConfirmLeave,
             Self::Stay => Word::Stay,

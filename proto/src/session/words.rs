@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use super::{Cause, Check, Grants, Receipt, SecurePrompt, Shield};
 use crate::{
+    code::Code,
     identity::{Profile, Role},
     org::verdict::Verdict,
     sas::Words,
@@ -20,14 +21,14 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub(super) fn to_schema(self) -> schema::Mode {
+    pub(crate) fn to_schema(self) -> schema::Mode {
         match self {
             Self::View => schema::Mode::View,
             Self::Control => schema::Mode::ControlMode,
         }
     }
 
-    pub(super) fn from_schema(mode: schema::Mode) -> Option<Self> {
+    pub(crate) fn from_schema(mode: schema::Mode) -> Option<Self> {
         match mode {
             schema::Mode::View => Some(Self::View),
             schema::Mode::ControlMode => Some(Self::Control),
@@ -110,6 +111,14 @@ pub enum Command {
     AskRestart,
     /// Sharer: allows that.
     AllowRestart,
+    /// Helper: asks the sharer to go on with another helper, who shows this code.
+    AskHandover(Code),
+    /// Sharer: allows that.
+    AllowHandover,
+    /// Sharer, from the program: nothing has come of it.
+    HandoverFailed,
+    /// Sharer, from the program: the session with the other helper has started.
+    HandedOver,
     /// Whoever is asked: the session is to go on.
     GoOn,
     /// Sharer, from the program: the screen is open, or there is none to show.
@@ -132,6 +141,9 @@ pub enum Command {
     },
     /// A message about what is exchanged, from the program rather than the person.
     Exchange(schema::control::Body),
+    /// A message between the helper and the sharer's broker, which passes only while the helper has an administrator's rights:
+    /// helper, an order; sharer's program, the broker's key and what it reports.
+    Elevated(schema::control::Body),
     /// Either: ends the session. The sharer may be asked what that means first ([`Event::LeaveWarning`]).
     Leave,
     /// Sharer: yes, leave and be signed out (unattended: take the computer back).
@@ -156,6 +168,9 @@ impl Command {
             Self::ReleaseElevation => "ending elevation",
             Self::AskRestart => "asking for a restart",
             Self::AllowRestart => "allowing a restart",
+            Self::AskHandover(_) => "handing over",
+            Self::AllowHandover => "allowing to be handed over",
+            Self::HandoverFailed | Self::HandedOver => "being handed over",
             Self::GoOn => "going on",
             Self::CaptureUp => "opening the screen",
             Self::CaptureFailed => "giving up the capture",
@@ -163,6 +178,7 @@ impl Command {
             Self::Grant { .. } => "granting what is granted or asking for what is not to be had",
             Self::PowerKey { .. } => "pressing the power key",
             Self::Exchange(_) => "a message about what is exchanged",
+            Self::Elevated(_) => "what needs an administrator's rights",
             Self::Leave => "leaving",
             Self::ConfirmLeave => "confirming to leave",
             Self::Stay => "staying",
@@ -246,6 +262,20 @@ pub enum Event {
     },
     /// It does not restart.
     RestartDeclined,
+    /// Sharer: the helper wants to hand over to another one.
+    HandoverPrompt {
+        /// Time to answer; silence is a no.
+        within: Duration,
+    },
+    /// It was allowed. Sharer: the program is to join with the code, and to say what came of it.
+    HandingOver {
+        /// At the sharer.
+        code: Option<Code>,
+    },
+    /// It was not allowed; the session goes on.
+    HandoverDeclined,
+    /// Nothing has come of it; the session goes on.
+    HandoverFailed,
     /// The other person says something.
     Chat {
         /// Counts from 1.
@@ -304,6 +334,9 @@ pub enum Event {
     GrantWanted(Grants),
     /// The other side's program says something about what is exchanged; whether it may is [`Rights::grants`](super::Rights)' to say.
     Exchange(schema::control::Body),
+    /// Between the helper and the sharer's broker: at the sharer an order that has arrived, or what the broker reports; at the helper
+    /// the broker's key, or that report.
+    Elevated(schema::control::Body),
     /// The last event.
     Ended(Receipt),
 }

@@ -67,6 +67,8 @@ pub struct Metrics {
     pub dht_records: IntGauge,
     /// Devices, also those that have gone, of which something is kept here; set when somebody asks.
     pub dht_devices: IntGauge,
+    /// Bytes in use, or 0 where the allocator does not say; set when somebody asks.
+    pub heap_bytes: IntGauge,
     dht_queries: IntCounterVec,
     dht_query_seconds: HistogramVec,
     rpc: IntCounterVec,
@@ -202,6 +204,10 @@ impl Metrics {
             dht_devices: on.gauge(
                 "dht_devices",
                 "Devices, also those that have gone, of which something is kept here, for nodes of all relays.",
+            )?,
+            heap_bytes: on.gauge(
+                "heap_bytes",
+                "Memory that is in use; what the process has resident beyond it is free, or not from the heap. 0: not known on this system.",
             )?,
             dht_queries: on.counters(
                 "dht_queries_total",

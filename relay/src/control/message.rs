@@ -68,6 +68,7 @@ pub fn kind(request: &Request) -> &'static str {
         Request::FetchPolicy(_) => "fetch_policy",
         Request::PutPolicy(_) => "put_policy",
         Request::Seek(_) => "seek",
+        Request::Ring(_) => "ring",
     }
 }
 

@@ -9,6 +9,8 @@
 //! One of the two nodes may be at another relay ([`Party`]): then that relay has the same exchange or session under the same
 //! id, with its own node and us, and each tells the other what its node would have been told.
 //!
+//! An exchange with a device is one as any other, but for its life: nothing is allocated by it.
+//!
 //! A machine with one owner ([`super::driver`]) instead of a locked map: an admission touches two nodes, an exchange,
 //! an allocation and the table at once, and notices must leave in the order things happened. Requests come with
 //! `now`, answers are returned, notices wait in [`Registry::poll_notice`]. Deadlines come from one queue. What a node
@@ -144,7 +146,7 @@ pub enum Demand {
     Host {
         /// The locator, or the device's key.
         key: RecordKey,
-        /// Which of the two: nobody joins a device.
+        /// Which of the two: a device is rung at, not joined.
         kind: Kind,
         /// How long.
         live_for: Duration,
@@ -161,6 +163,15 @@ pub enum Demand {
         /// Where the host is.
         relay: RelayId,
         /// For the host.
+        payload: Bytes,
+    },
+    /// The same of a device.
+    Ring {
+        /// The device's key.
+        key: RecordKey,
+        /// Where it is.
+        relay: RelayId,
+        /// For the device.
         payload: Bytes,
     },
     /// To the other node of the exchange.
@@ -428,7 +439,12 @@ impl Registry {
                 key,
                 relay,
                 payload,
-            } => return self.join(number, key, relay, payload, now),
+            } => return self.join(number, key, Kind::Host, relay, payload, now),
+            Demand::Ring {
+                key,
+                relay,
+                payload,
+            } => return self.join(number, key, Kind::Device, relay, payload, now),
             Demand::Signal { exchange, payload } => self.signal(number, exchange, payload),
             Demand::Admit { exchange, payload } => {
                 return self.admit(number, exchange, payload, now);
@@ -446,7 +462,7 @@ impl Registry {
 
     /// Starts draining.
     pub fn begin_drain(&mut self, now: Instant) {
-        if !self.drain.begin(self.allocations.len(), now) {
+        if !self.drain.begin(self.remaining(), now) {
             return;
         }
         let Some(notice) = self.draining(now) else {
@@ -583,6 +599,11 @@ impl Registry {
     /// Sessions with an allocation.
     pub fn sessions(&self) -> usize {
         self.allocations.len()
+    }
+
+    /// What a drain waits for: sessions, and exchanges of which one may come within their half a minute.
+    fn remaining(&self) -> usize {
+        self.allocations.len() + self.exchanges.len()
     }
 
     /// A node that has a session from now on, and was told to move before it had any, is told once more.

@@ -41,6 +41,8 @@ use crate::{
 const REQUEST_RATE: Rate = Rate::per_second(50, 100);
 /// Devices that one source may ask for: a page of them at once, and each again every minute. There is nothing to guess.
 const SEEK_RATE: Rate = Rate::per_second(5, 300);
+/// Devices that one source may ring at: a help desk behind one address, in the morning. Each ring may be seen by somebody.
+const RING_RATE: Rate = Rate::per_second(1, 60);
 /// Keys in one look-up, as `control.proto` allows: the epochs before, of and after now.
 const MAX_LOOKUP_KEYS: usize = 3;
 
@@ -49,6 +51,7 @@ const QUORUM_RETRY: Duration = Duration::from_secs(5);
 
 const TOO_MANY_CODES: &str = "too many codes tried from this address; wait a moment";
 const TOO_MANY_DEVICES: &str = "too many devices asked for from this address; wait a moment";
+const TOO_MANY_RINGS: &str = "too many invitations from this address; wait a moment";
 const NO_DEVICE: Refusal = Refusal::new(Reason::Malformed, "a device's key has 32 bytes");
 
 /// Who asks.
@@ -92,7 +95,12 @@ pub enum Question {
     /// To keep a record.
     Put(Publication),
     /// What it knows of a device.
-    Seek(RecordKey),
+    Seek {
+        /// Which.
+        key: RecordKey,
+        /// What to say to it, if it is there.
+        ring: Option<Bytes>,
+    },
     /// To end one.
     Withdraw {
         /// Which.
@@ -128,8 +136,15 @@ pub enum Purpose {
 pub enum Finding {
     /// Whether it keeps the record of this kind, under this key, for so long.
     Put(Result<(), PutRefused>, RecordKey, Kind, Duration),
-    /// What it knows of the device.
-    Sought(Option<Sighting>),
+    /// What it knows of the device, and what is to be said to it.
+    Sought {
+        /// Which.
+        key: RecordKey,
+        /// What is known.
+        sighting: Option<Sighting>,
+        /// For the device.
+        ring: Option<Bytes>,
+    },
     /// Whether it ended the record.
     Withdrawn(Result<(), WithdrawRefused>, RecordKey, Ended),
     /// What it keeps, key by key.
@@ -146,7 +161,11 @@ impl Question {
                 let put = rendezvous.put_if_absent(publication).await;
                 Finding::Put(put, key, kind, live_for)
             }
-            Self::Seek(key) => Finding::Sought(rendezvous.seek(key).await),
+            Self::Seek { key, ring } => Finding::Sought {
+                key,
+                sighting: rendezvous.seek(key).await,
+                ring,
+            },
             Self::Withdraw { key, owner, why } => {
                 let withdrawn = rendezvous.withdraw(key, owner, why).await;
                 Finding::Withdrawn(withdrawn, key, why)
@@ -188,6 +207,8 @@ pub struct Desk {
     joins: SourceLimiter,
     /// Devices that each source asks for.
     seeks: SourceLimiter,
+    /// Devices that it rings at.
+    rings: SourceLimiter,
     metrics: Arc<Metrics>,
 }
 
@@ -208,6 +229,7 @@ impl Desk {
             lookups: SourceLimiter::new(rate, sources),
             joins: SourceLimiter::new(rate, sources),
             seeks: SourceLimiter::new(SEEK_RATE, sources),
+            rings: SourceLimiter::new(RING_RATE, sources),
             metrics,
         }
     }
@@ -252,9 +274,20 @@ impl Desk {
                     kind,
                     live_for,
                 }),
-            Finding::Sought(sighting) => {
-                return self.sighted(registry, sighting, unix_ms()).into();
-            }
+            Finding::Sought {
+                key,
+                sighting,
+                ring,
+            } => match (ring, sighting) {
+                (Some(payload), Some(sighting)) if sighting.gone_unix_ms.is_none() => {
+                    Ok(Demand::Ring {
+                        key,
+                        relay: sighting.relay,
+                        payload,
+                    })
+                }
+                (_, sighting) => return self.sighted(registry, sighting, unix_ms()).into(),
+            },
             Finding::Withdrawn(withdrawn, key, why) => withdrawn.map_err(not_withdrawn).map(|()| {
                 self.metrics.code_ended(label(why));
                 Demand::Unhost { key }
@@ -333,10 +366,15 @@ impl Desk {
             }
             Request::PutPolicy(put) => return Ok(Step::Policy(policies::Question::Put(put))),
             Request::Seek(seek) => {
-                let device = <[u8; 32]>::try_from(&seek.device[..]).map_err(|_| NO_DEVICE)?;
+                let key = self.device_key(&seek.device)?;
                 take(&mut self.seeks, asker.source, TOO_MANY_DEVICES, now)?;
-                let key = RecordKey::of_device(DeviceId(device), &self.realm);
-                return Ok(Step::Ask(Question::Seek(key)));
+                return Ok(Step::Ask(Question::Seek { key, ring: None }));
+            }
+            Request::Ring(ring) => {
+                let (key, payload) = (self.device_key(&ring.device)?, payload(ring.payload)?);
+                take(&mut self.rings, asker.source, TOO_MANY_RINGS, now)?;
+                let ring = Some(payload);
+                return Ok(Step::Ask(Question::Seek { key, ring }));
             }
             Request::Rejoin(rejoin) => {
                 let (key, side) = RejoinKey::parse(&rejoin)?;
@@ -347,6 +385,11 @@ impl Desk {
             },
         };
         Ok(registry.handle(asker.number, demand, now).into())
+    }
+
+    fn device_key(&self, device: &[u8]) -> Result<RecordKey, Refusal> {
+        let device = <[u8; 32]>::try_from(device).map_err(|_| NO_DEVICE)?;
+        Ok(RecordKey::of_device(DeviceId(device), &self.realm))
     }
 
     /// What a node is told of a device.

@@ -32,6 +32,21 @@ pub fn give_back() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Bytes that the program has asked for and not freed, as far as the allocator says; what it keeps for later is not among them.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "asks the allocator")]
+pub fn heap_in_use() -> Option<usize> {
+    // SAFETY: reads the allocator's own counts, under its locks (mallinfo(3)).
+    let info = unsafe { libc::mallinfo2() };
+    Some(info.uordblks + info.hblkhd)
+}
+
+/// Elsewhere nobody says.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn heap_in_use() -> Option<usize> {
+    None
+}
+
 /// Elsewhere the allocator does so by itself.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn give_back() {}

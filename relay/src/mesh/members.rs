@@ -3,10 +3,16 @@
 //! ```text
 //!          ┌─────────────── lost ────────────────┐
 //!          ▼                                     │
-//! seed ─▶ target ── dialed, or it dialed us ─▶ Hello ─▶ member
+//! seed ─▶ target ── dialed, or it dialed us ─▶ both let the other in ─▶ member
 //!          ▲ │                                   │
-//!          └─┴── failed: later, and later still ─┴── refused: much later
+//!          └─┴── failed: later, and later still ─┴── refused, by either: later
 //! ```
+//!
+//! Whoever was in and is gone is lost, and avoided when that happens too often. Whom we do not let in, or who does not let us in, is not
+//! lost, or two that each hold the other's loss against it would never meet again: which of the two it is, [`terms`] know.
+
+// What has been said on each connection.
+mod terms;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,8 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use libp2p::swarm::ConnectionId;
 use remora_proto::id::RelayId;
 
+use self::terms::Terms;
 use crate::{admin::metrics::Stranger, datapath::leg::Leg};
 
 /// First pause before an address is tried again; it doubles up to the longest.
@@ -124,7 +132,6 @@ struct Past {
     losses: u32,
     avoided_until: Option<Instant>,
     complained_at: Option<Instant>,
-    refused_us_at: Option<Instant>,
 }
 
 /// The machine.
@@ -135,6 +142,7 @@ pub struct Members {
     targets: BTreeMap<SocketAddr, Target>,
     present: BTreeMap<RelayId, Present>,
     past: BTreeMap<RelayId, Past>,
+    terms: Terms,
     met: u64,
 }
 
@@ -253,10 +261,11 @@ impl Members {
     /// # Errors
     /// Why not.
     pub fn check(&self, relay: RelayId, now: Instant) -> Result<(), Stranger> {
-        if self.present.contains_key(&relay) {
+        // Those of whom we have not heard yet that they let us in take a place, too.
+        if self.may_ask(relay) {
             return Ok(());
         }
-        if self.present.len() >= MAX_MEMBERS {
+        if self.present.len().max(self.terms.heard()) >= MAX_MEMBERS {
             return Err(Stranger::Full);
         }
         let past = self.past.get(&relay);
@@ -272,8 +281,85 @@ impl Members {
         present.is_some_and(|present| present.member.run != run)
     }
 
-    /// A relay said who it is, and is in; true when that, or something about it, is new.
-    pub fn admit(&mut self, relay: RelayId, member: Member, now: Instant) -> bool {
+    /// There is a connection to a relay, on which nothing has been said.
+    pub fn opened(&mut self, relay: RelayId, connection: ConnectionId) {
+        self.terms.open(relay, connection);
+    }
+
+    /// A connection ended; whom we have lost by that.
+    pub fn closed(
+        &mut self,
+        relay: RelayId,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> Option<Member> {
+        self.terms.close(relay, connection);
+        // By another one it is still here, unless that turns out to be dead.
+        if self.terms.is_open(relay) {
+            return None;
+        }
+        self.lose(relay, now)
+    }
+
+    /// Whether a Hello by that connection may let anybody in.
+    pub fn counts(&self, relay: RelayId, connection: ConnectionId) -> bool {
+        self.terms.counts(relay, connection)
+    }
+
+    /// A relay that we let in said by that connection who it is; true when it is in, and that, or something about it, is new.
+    pub fn hear(
+        &mut self,
+        relay: RelayId,
+        connection: ConnectionId,
+        member: Member,
+        now: Instant,
+    ) -> bool {
+        self.terms.hear(relay, connection, member);
+        if let Some(present) = self.present.get_mut(&relay) {
+            present.missed = 0;
+        }
+        let met = self.terms.met(relay, connection).cloned();
+        met.is_some_and(|member| self.admit(relay, member, now))
+    }
+
+    /// A relay has said by that connection that it lets us in; before [`Self::hear`] says who it is.
+    pub fn answered(&mut self, relay: RelayId, connection: ConnectionId) {
+        self.terms.answer(relay, connection);
+    }
+
+    /// We have not let it in, or it has not let us in; true when it was.
+    pub fn part(&mut self, relay: RelayId, connection: ConnectionId, now: Instant) -> bool {
+        self.terms.refuse(relay, connection);
+        let left = self.present.remove(&relay);
+        if let Some(left) = &left {
+            self.pause(left.member.address, LONGEST_PAUSE, now);
+        }
+        left.is_some()
+    }
+
+    /// By that connection a relay is another process than the one that was in, if one was, which we have lost.
+    pub fn begins_anew(
+        &mut self,
+        relay: RelayId,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> Option<Member> {
+        self.terms.only(relay, connection);
+        self.lose(relay, now)
+    }
+
+    /// Whether a relay may ask us: it has said who it is, and we have said yes.
+    pub fn may_ask(&self, relay: RelayId) -> bool {
+        self.contains(relay) || self.terms.is_heard(relay)
+    }
+
+    /// Whether that connection is there.
+    pub fn is_connected(&self, relay: RelayId, connection: ConnectionId) -> bool {
+        self.terms.has(relay, connection)
+    }
+
+    /// A relay is in; true when that, or something about it, is new.
+    fn admit(&mut self, relay: RelayId, member: Member, now: Instant) -> bool {
         if let Some(target) = self.target(member.address, now) {
             target.is_dialing = false;
             target.answered = Some(relay);
@@ -305,13 +391,6 @@ impl Members {
         true
     }
 
-    /// A member is still here.
-    pub fn heard(&mut self, relay: RelayId) {
-        if let Some(present) = self.present.get_mut(&relay) {
-            present.missed = 0;
-        }
-    }
-
     /// A relay was refused; whether to say so once more.
     pub fn refuse(&mut self, relay: RelayId, address: Option<SocketAddr>, now: Instant) -> bool {
         if let Some(address) = address {
@@ -333,13 +412,6 @@ impl Members {
         is_new
     }
 
-    /// A relay does not let us in; whether to say so once more.
-    pub fn refused_by(&mut self, relay: RelayId, now: Instant) -> bool {
-        let is_new = self.refuse(relay, None, now);
-        self.past.entry(relay).or_default().refused_us_at = Some(now);
-        is_new
-    }
-
     /// A member did not answer; true when it is to be given up.
     pub fn missed(&mut self, relay: RelayId) -> bool {
         let Some(present) = self.present.get_mut(&relay) else {
@@ -349,27 +421,11 @@ impl Members {
         present.missed >= MISSES
     }
 
-    /// A relay does not let us in: it is none of ours, and has not been lost, or two that each hold the other's loss against it would
-    /// never meet again. True when it was in.
-    pub fn leave(&mut self, relay: RelayId, now: Instant) -> bool {
-        let left = self.present.remove(&relay);
-        if let Some(left) = &left {
-            self.pause(left.member.address, LONGEST_PAUSE, now);
-        }
-        left.is_some()
-    }
-
-    /// The last connection to a relay ended; whom it was, if it was in. It is not held against one that has just refused us: what it
-    /// says of itself may be heard after that, and is the end of it all the same.
-    pub fn lose(&mut self, relay: RelayId, now: Instant) -> Option<Member> {
+    /// A member is gone; whom it was, if it was in.
+    fn lose(&mut self, relay: RelayId, now: Instant) -> Option<Member> {
         let lost = self.present.remove(&relay)?;
         self.forget_the_past(now);
         let past = self.past.entry(relay).or_default();
-        let is_recent = |at| now.saturating_duration_since(at) < SETTLED;
-        if past.refused_us_at.is_some_and(is_recent) {
-            self.pause(lost.member.address, LONGEST_PAUSE, now);
-            return Some(lost.member);
-        }
         if now.saturating_duration_since(lost.since) < SETTLED {
             past.losses += 1;
             let over = past.losses.saturating_sub(FREE_LOSSES);
@@ -569,26 +625,6 @@ mod tests {
             let neighbours = members.neighbours(|_| None);
             assert!(neighbours.met(ONE) > met && neighbours.0[&ONE].run == 2);
         }
-    }
-
-    #[test]
-    fn who_does_not_let_us_in_is_not_held_to_be_flapping() {
-        let (now, mut members) = (Instant::now(), Members::default());
-        for _ in 0..10 {
-            assert_eq!(members.check(ONE, now), Ok(()));
-            members.admit(ONE, member(1), now);
-            assert!(members.leave(ONE, now));
-            assert_eq!(members.lose(ONE, now), None);
-        }
-        // It says no, and then who it is, and then nothing more.
-        for _ in 0..10 {
-            members.refused_by(ONE, now);
-            assert_eq!(members.check(ONE, now), Ok(()));
-            members.admit(ONE, member(1), now);
-            assert!(members.lose(ONE, now).is_some());
-        }
-        assert_eq!(members.poll_dial(now + secs(3)), None);
-        assert_eq!(members.poll_dial(now + LONGEST_PAUSE), Some(address(1)));
     }
 
     #[test]

@@ -1,38 +1,40 @@
 //! The task that owns the swarm: connections and requests in and out, Kademlia's queries, Hellos every few seconds.
 
+// What one relay may ask.
+mod budget;
 // How many strangers of one network are heard at once.
 mod door;
 // How frames go to them.
 mod frames;
 // Who the others are, and what they are told.
 mod hello;
+// What the swarm is made of.
+mod network;
+// What the rest of the relay wants to know.
+mod queries;
+// What other relays ask, and are asked.
+mod requests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, Transport as _,
-    connection_limits::{self, ConnectionLimits},
-    core::{ConnectedPoint, upgrade::Version},
-    kad::{self, KBucketKey, QueryId, QueryResult, store::MemoryStore},
-    multiaddr::Protocol,
-    request_response::{self, Message, OutboundRequestId, ProtocolSupport, ResponseChannel},
-    swarm::{self, DialError, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
-    tcp, yamux,
+    PeerId, Swarm,
+    kad::{self, QueryId},
+    request_response::{OutboundRequestId, ResponseChannel},
+    swarm::{self, DialError, SwarmEvent, dial_opts::DialOpts},
 };
 use remora_proto::{
     id::RelayId,
     random::Random,
     record::RecordKey,
-    wire::message::mesh::{
-        Reason, Request, Response, request::Body as Ask, response::Body as Answer,
-    },
+    wire::message::mesh::{Request, Response, response::Body as Answer},
 };
 use tokio::{
     net,
@@ -41,61 +43,34 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::door::Door;
+pub(super) use self::network::socket_addr;
+use self::{
+    budget::Budget,
+    network::{Behaviour, BehaviourEvent, listen, multiaddr, remote, swarm},
+};
 use super::{
-    AskError, Asked, Command, Introduction, Settings, Work,
-    codec::{Codec, PROTOCOL_NAME},
+    AskError, Introduction, Settings, Work,
     identity::{peer_id, relay_id},
     legs::Legs,
     members::Members,
-    reach::{Reach, Reaching},
+    reach::Reach,
     secure::Secure,
 };
 use crate::{
     admin::metrics::{Metrics, Stranger},
-    rate::{Rate, TokenBucket},
-    rendezvous::shelf::{REPLICAS, Shelf},
+    rendezvous::shelf::Shelf,
 };
 
-/// Kademlia's own requests.
-const KADEMLIA_NAME: StreamProtocol = StreamProtocol::new("/remora/kad/1");
-/// From the first byte to a connection that carries streams.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A request's answer; what it waits for is a few map operations away.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// A query of Kademlia: half of the two seconds in which a code is found.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two Hellos: twice that without an answer and a relay is given up.
 const HELLO_EVERY: Duration = Duration::from_secs(3);
 /// Between two looks at the seeds' names: pods come and go.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
-/// Between two looks around, for relays that nobody has named.
-const BOOTSTRAP_EVERY: Duration = Duration::from_secs(30);
 /// A name that stands for more addresses is not looked at further.
 const MAX_RESOLVED: usize = 256;
-/// Requests of one relay at once; further ones wait in its connection.
-const MAX_STREAMS: usize = 256;
-/// Two relays that dial each other at once have two connections.
-const MAX_CONNECTIONS_PER_RELAY: u32 = 4;
-const MAX_CONNECTIONS: u32 = 1024;
-/// Connections on their way out at once: half of the relays that may be in touch. Whoever finds no place is dialed later.
-const MAX_DIALS: u32 = 256;
-/// Handshakes of strangers at once.
-const MAX_PENDING: u32 = 128;
-/// Requests of one relay: a thousand records that it hands out anew are a burst, and an introduction takes five.
-const REQUEST_RATE: Rate = Rate::per_second(500, 2000);
 /// Strangers to be counted; more at once are as many as this.
 const STRANGER_QUEUE: usize = 64;
 /// Between two complaints about strangers without a name.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
-
-#[derive(NetworkBehaviour)]
-struct Behaviour {
-    door: Door,
-    limits: connection_limits::Behaviour,
-    kademlia: kad::Behaviour<MemoryStore>,
-    requests: request_response::Behaviour<Codec>,
-}
 
 /// A request on its way.
 #[derive(Debug)]
@@ -166,9 +141,9 @@ pub struct Task {
     /// Where connections lead to.
     remote_ips: HashMap<PeerId, BTreeMap<swarm::ConnectionId, IpAddr>>,
     /// What each relay may ask.
-    requests: HashMap<PeerId, TokenBucket>,
-    /// Refused, and when they are left: those who hear why go by themselves before.
-    unwelcome: BTreeMap<PeerId, Instant>,
+    budgets: HashMap<PeerId, Budget>,
+    /// On which somebody was refused, and when they are closed: those who hear why close them before.
+    unwelcome: BTreeMap<swarm::ConnectionId, Instant>,
     /// What kinds of address the fleet is at.
     reach: Reach,
     /// Dialed, and not yet known who answers.
@@ -234,7 +209,7 @@ impl Task {
             sought: BTreeSet::new(),
             legs,
             remote_ips: HashMap::new(),
-            requests: HashMap::new(),
+            budgets: HashMap::new(),
             unwelcome: BTreeMap::new(),
             reach,
             dialed: HashMap::new(),
@@ -306,10 +281,11 @@ impl Task {
             let unwelcome = self.unwelcome.iter();
             let overdue: Vec<_> = unwelcome
                 .filter(|&(_, &until)| until <= now)
-                .map(|(&peer, _)| peer)
+                .map(|(&connection, _)| connection)
                 .collect();
-            for peer in overdue {
-                self.part_from(peer);
+            for connection in overdue {
+                self.unwelcome.remove(&connection);
+                self.swarm.close_connection(connection);
             }
         }
         while let Some(address) = self.members.poll_dial(now) {
@@ -349,87 +325,6 @@ impl Task {
         }
     }
 
-    fn handle_command(&mut self, command: Command) {
-        let since = Instant::now();
-        match command {
-            Command::Ask {
-                relay,
-                request,
-                answer,
-            } => {
-                if self.swarm.is_connected(&peer_id(relay)) {
-                    self.send(relay, request, answer, since);
-                } else {
-                    let key = peer_id(relay).to_bytes();
-                    let query = self.swarm.behaviour_mut().kademlia.get_closest_peers(key);
-                    let query_of = Query::Where {
-                        relay,
-                        request,
-                        answer,
-                    };
-                    self.queries.insert(query, query_of);
-                }
-            }
-            Command::Closest {
-                key,
-                is_exact: false,
-                answer,
-            } => {
-                answer.send(self.closest_known(key)).ok();
-            }
-            Command::Closest {
-                key,
-                is_exact: true,
-                answer,
-            } => {
-                let kademlia = &mut self.swarm.behaviour_mut().kademlia;
-                let query = kademlia.get_n_closest_peers(key.0.to_vec(), REPLICAS);
-                self.queries
-                    .insert(query, Query::Closest { key, since, answer });
-            }
-        }
-    }
-
-    fn send(
-        &mut self,
-        relay: RelayId,
-        request: Request,
-        answer: oneshot::Sender<Result<Answer, AskError>>,
-        since: Instant,
-    ) {
-        let kind = request.body.as_ref().map_or("unknown", super::kind);
-        let requests = &mut self.swarm.behaviour_mut().requests;
-        let id = requests.send_request(&peer_id(relay), request);
-        let open = Open::Asked {
-            kind,
-            since,
-            answer,
-        };
-        self.open.insert(id, open);
-    }
-
-    /// By the distance to `key`, nearest first, this relay among them.
-    fn closest_known(&mut self, key: RecordKey) -> Vec<RelayId> {
-        let target = KBucketKey::new(key.0.to_vec());
-        let kademlia = &mut self.swarm.behaviour_mut().kademlia;
-        let others = kademlia.get_closest_local_peers(&target);
-        let others: Vec<_> = others
-            .map(|key| *key.preimage())
-            .take(REPLICAS.get())
-            .collect();
-        self.nearest(key, others)
-    }
-
-    fn nearest(&self, key: RecordKey, others: Vec<PeerId>) -> Vec<RelayId> {
-        let target = KBucketKey::new(key.0.to_vec());
-        let mut all = others;
-        all.push(peer_id(self.me));
-        all.sort_by_cached_key(|&peer| KBucketKey::from(peer).distance(&target));
-        all.dedup();
-        all.truncate(REPLICAS.get());
-        all.iter().filter_map(relay_id).collect()
-    }
-
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "libp2p's events, most of which are nothing to us, and more may come"
@@ -452,24 +347,19 @@ impl Task {
                     let ips = self.remote_ips.entry(peer_id).or_default();
                     ips.insert(connection_id, address.ip());
                 }
+                if let Some(relay) = relay_id(&peer_id) {
+                    self.members.opened(relay, connection_id);
+                }
                 if num_established.get() == 1 {
                     self.greet(peer_id);
                 }
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
-                num_established: 0,
-                ..
-            } => self.lose(peer_id, now),
-            SwarmEvent::ConnectionClosed {
-                peer_id,
                 connection_id,
+                num_established,
                 ..
-            } => {
-                if let Some(ips) = self.remote_ips.get_mut(&peer_id) {
-                    ips.remove(&connection_id);
-                }
-            }
+            } => self.closed(peer_id, connection_id, num_established, now),
             SwarmEvent::OutgoingConnectionError {
                 connection_id,
                 error,
@@ -508,182 +398,36 @@ impl Task {
         }
     }
 
-    fn lose(&mut self, peer: PeerId, now: Instant) {
-        self.remote_ips.remove(&peer);
-        self.unwelcome.remove(&peer);
-        self.requests.remove(&peer);
-        let kademlia = &mut self.swarm.behaviour_mut().kademlia;
-        kademlia.remove_peer(&peer);
-        let Some(relay) = relay_id(&peer) else { return };
-        self.legs.lose(relay);
-        if let Some(member) = self.members.lose(relay, now) {
+    fn closed(&mut self, peer: PeerId, id: swarm::ConnectionId, others: u32, now: Instant) {
+        self.unwelcome.remove(&id);
+        if let Some(ips) = self.remote_ips.get_mut(&peer) {
+            ips.remove(&id);
+        }
+        let relay = relay_id(&peer);
+        if others == 0 {
+            self.remote_ips.remove(&peer);
+            self.budgets.remove(&peer);
+            let kademlia = &mut self.swarm.behaviour_mut().kademlia;
+            kademlia.remove_peer(&peer);
+            if let Some(relay) = relay {
+                self.legs.lose(relay);
+            }
+        }
+        let Some(relay) = relay else { return };
+        if let Some(member) = self.members.closed(relay, id, now) {
             tracing::info!(?relay, name = member.name, "relay left the mesh");
             self.publish();
         }
-    }
-
-    fn handle_query(&mut self, id: QueryId, result: QueryResult, now: Instant) {
-        let Some(query) = self.queries.remove(&id) else {
-            return;
-        };
-        let QueryResult::GetClosestPeers(closest) = result else {
-            return;
-        };
-        let is_complete = closest.is_ok();
-        let found = match closest {
-            Ok(found) => found.peers,
-            Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
-        };
-        match query {
-            Query::Closest { key, since, answer } => {
-                let seconds = now.saturating_duration_since(since).as_secs_f64();
-                let result = if is_complete { "ok" } else { "timeout" };
-                self.metrics.dht_query("closest", result, seconds);
-                let others = found.into_iter().map(|found| found.peer_id).collect();
-                answer.send(self.nearest(key, others)).ok();
-            }
-            Query::Where {
-                relay,
-                request,
-                answer,
-            } => {
-                let peer = peer_id(relay);
-                for found in found.into_iter().filter(|found| found.peer_id == peer) {
-                    for address in found.addrs {
-                        self.swarm.add_peer_address(peer, address);
-                    }
-                }
-                self.send(relay, request, answer, now);
-            }
-        }
-    }
-
-    fn handle_request_event(
-        &mut self,
-        event: request_response::Event<Request, Response>,
-        now: Instant,
-    ) {
-        match event {
-            request_response::Event::Message {
-                peer,
-                connection_id,
-                message:
-                    Message::Request {
-                        request, channel, ..
-                    },
-            } => self.handle_request((peer, connection_id), request, channel, now),
-            request_response::Event::Message {
-                peer,
-                connection_id,
-                message:
-                    Message::Response {
-                        request_id,
-                        response,
-                    },
-            } => {
-                let answer = response.body;
-                let answer = answer.unwrap_or_else(|| super::refused(Reason::Malformed));
-                self.handle_answer((peer, connection_id), request_id, Ok(answer), now);
-            }
-            request_response::Event::OutboundFailure {
-                peer,
-                connection_id,
-                request_id,
-                error,
-            } => {
-                tracing::debug!(%error, relay = ?relay_id(&peer), "a request of the mesh failed");
-                let failed = Err(AskError::Unreachable);
-                self.handle_answer((peer, connection_id), request_id, failed, now);
-            }
-            request_response::Event::InboundFailure { .. }
-            | request_response::Event::ResponseSent { .. } => {}
-        }
-    }
-
-    fn handle_request(
-        &mut self,
-        by: (PeerId, swarm::ConnectionId),
-        request: Request,
-        channel: ResponseChannel<Response>,
-        now: Instant,
-    ) {
-        let (peer, _) = by;
-        let Some(from) = relay_id(&peer) else { return };
-        let bucket = self.requests.entry(peer);
-        let bucket = bucket.or_insert_with(|| TokenBucket::new(now));
-        if bucket.take(REQUEST_RATE, 1, now).is_err() {
-            return self.respond(channel, super::refused(Reason::Busy));
-        }
-        let answer = match request.body {
-            None => super::refused(Reason::Malformed),
-            Some(Ask::Hello(hello)) => match self.hear(from, by.1, &hello, now) {
-                Ok(()) => Answer::Hello(self.hello(from)),
-                Err(reason) => {
-                    self.shun(peer, now);
-                    super::refused(reason)
-                }
-            },
-            Some(_) if !self.members.contains(from) => super::refused(Reason::Stranger),
-            Some(Ask::Keep(keep)) => self.shelf.keep(from, keep),
-            Some(Ask::Forget(forget)) => self.shelf.forget_for(from, &forget),
-            Some(Ask::Find(find)) => self.shelf.find_for(&find),
-            Some(request) => return self.pass_on(from, request, channel),
-        };
-        self.respond(channel, answer);
-    }
-
-    /// Control answers, in a moment.
-    fn pass_on(&mut self, from: RelayId, request: Ask, channel: ResponseChannel<Response>) {
-        let (answer, answered) = oneshot::channel();
-        let asked = Asked {
-            from,
-            request,
-            answer,
-        };
-        if self.work.asked.try_send(asked).is_err() {
-            return self.respond(channel, super::refused(Reason::Busy));
-        }
-        let answered = answered.map(|answer| {
-            let answer = answer.unwrap_or_else(|_| super::refused(Reason::Busy));
-            (channel, answer)
-        });
-        self.answering.push(answered.boxed());
-    }
-
-    fn respond(&mut self, channel: ResponseChannel<Response>, answer: Answer) {
-        let response = Response { body: Some(answer) };
-        let requests = &mut self.swarm.behaviour_mut().requests;
-        // Who asked is gone, or has waited long enough: it asks again if it wants to know.
-        requests.send_response(channel, response).ok();
-    }
-
-    fn handle_answer(
-        &mut self,
-        by: (PeerId, swarm::ConnectionId),
-        id: OutboundRequestId,
-        answered: Result<Answer, AskError>,
-        now: Instant,
-    ) {
-        match self.open.remove(&id) {
-            Some(Open::Hello) => self.handle_greeting(by, answered, now),
-            Some(Open::Asked {
-                kind,
-                since,
-                answer,
-            }) => {
-                let seconds = now.saturating_duration_since(since).as_secs_f64();
-                self.metrics.rpc(kind, super::result(&answered), seconds);
-                // Nobody may want to know any more.
-                answer.send(answered).ok();
-            }
-            None => {}
+        if others > 0 {
+            // By the other connection, perhaps nothing has been said.
+            self.greet(peer);
         }
     }
 
     /// A relay is another process than the one that was here, be the connection to that one still open: it has left, and this one,
     /// which said so by `connection`, has come.
     fn replace(&mut self, relay: RelayId, connection: swarm::ConnectionId, now: Instant) {
-        let Some(member) = self.members.lose(relay, now) else {
+        let Some(member) = self.members.begins_anew(relay, connection, now) else {
             return;
         };
         tracing::info!(?relay, name = member.name, "relay has begun anew");
@@ -691,7 +435,7 @@ impl Task {
         let Some(ips) = self.remote_ips.get_mut(&peer_id(relay)) else {
             return;
         };
-        // Nothing that the old one has said is heard any more, and nothing is asked where nobody answers.
+        // Nothing is asked where nobody answers.
         for (id, ip) in std::mem::take(ips) {
             if id == connection {
                 ips.insert(id, ip);
@@ -701,13 +445,25 @@ impl Task {
         }
     }
 
-    /// It is left, but not before it can have heard why: what is said at a connection's end is lost with it.
-    fn shun(&mut self, peer: PeerId, now: Instant) {
-        self.unwelcome.entry(peer).or_insert(now + HELLO_EVERY);
+    /// We do not let it in. The connection is closed, but not before it can have heard why: what is said at a connection's end is lost
+    /// with it.
+    fn shun(&mut self, relay: RelayId, connection: swarm::ConnectionId, now: Instant) {
+        self.unwelcome
+            .entry(connection)
+            .or_insert(now + HELLO_EVERY);
+        self.part(relay, connection, now);
+    }
+
+    /// One of the two does not let the other in.
+    fn part(&mut self, relay: RelayId, connection: swarm::ConnectionId, now: Instant) {
+        if self.members.part(relay, connection, now) {
+            let kademlia = &mut self.swarm.behaviour_mut().kademlia;
+            kademlia.remove_peer(&peer_id(relay));
+            self.publish();
+        }
     }
 
     fn part_from(&mut self, peer: PeerId) {
-        self.unwelcome.remove(&peer);
         // Not connected any more: all the better.
         self.swarm.disconnect_peer_id(peer).ok();
     }
@@ -718,98 +474,6 @@ impl Task {
         let heard = neighbours.heard();
         self.metrics.mesh(heard, neighbours.0.len() - heard);
         self.work.neighbours.send_replace(neighbours);
-    }
-}
-
-fn swarm(me: RelayId, secure: Secure, reach: Reach) -> Swarm<Behaviour> {
-    let me = peer_id(me);
-    let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
-        .upgrade(Version::V1Lazy)
-        .authenticate(secure)
-        .multiplex(yamux::Config::default())
-        .timeout(CONNECT_TIMEOUT)
-        .boxed();
-    let transport = Reaching::new(transport, reach).boxed();
-    let behaviour = Behaviour {
-        door: Door::default(),
-        limits: connection_limits::Behaviour::new(
-            ConnectionLimits::default()
-                .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_RELAY))
-                .with_max_established(Some(MAX_CONNECTIONS))
-                .with_max_pending_incoming(Some(MAX_PENDING))
-                .with_max_pending_outgoing(Some(MAX_DIALS)),
-        ),
-        kademlia: kademlia(me),
-        requests: request_response::Behaviour::new(
-            [(PROTOCOL_NAME, ProtocolSupport::Full)],
-            request_response::Config::default()
-                .with_request_timeout(REQUEST_TIMEOUT)
-                .with_max_concurrent_streams(MAX_STREAMS),
-        ),
-    };
-    let config = swarm::Config::with_tokio_executor()
-        // They stay: Hellos find out whether somebody is still there.
-        .with_idle_connection_timeout(Duration::MAX)
-        // A request costs one round trip, not two.
-        .with_substream_upgrade_protocol_override(Version::V1Lazy);
-    Swarm::new(transport, behaviour, me, config)
-}
-
-/// Who is where, and nothing else: it keeps no records, and takes in whom [`Members`] has.
-fn kademlia(me: PeerId) -> kad::Behaviour<MemoryStore> {
-    let nothing = kad::store::MemoryStoreConfig {
-        max_records: 0,
-        max_value_bytes: 0,
-        max_providers_per_key: 0,
-        max_provided_keys: 0,
-    };
-    let mut config = kad::Config::new(KADEMLIA_NAME);
-    config
-        .set_query_timeout(QUERY_TIMEOUT)
-        .set_substreams_timeout(QUERY_TIMEOUT)
-        .set_replication_factor(REPLICAS)
-        .set_record_filtering(kad::StoreInserts::FilterBoth)
-        .set_kbucket_inserts(kad::BucketInserts::Manual)
-        .set_periodic_bootstrap_interval(Some(BOOTSTRAP_EVERY));
-    let store = MemoryStore::with_config(me, nothing);
-    let mut kademlia = kad::Behaviour::with_config(me, store, config);
-    kademlia.set_mode(Some(kad::Mode::Server));
-    kademlia
-}
-
-/// Binds, and says where.
-fn listen(swarm: &mut Swarm<Behaviour>, at: SocketAddr) -> io::Result<SocketAddr> {
-    // Of libp2p one would hear too late that it does not work, or which port it is.
-    let free = crate::stream::bind(at)?;
-    let at = SocketAddr::new(at.ip(), free.local_addr()?.port());
-    drop(free);
-    swarm.listen_on(multiaddr(at)).map_err(io::Error::other)?;
-    if at.ip().is_unspecified() && at.is_ipv6() {
-        // To libp2p, that is IPv6 alone.
-        let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, at.port()));
-        swarm.listen_on(multiaddr(v4)).map_err(io::Error::other)?;
-    }
-    Ok(at)
-}
-
-fn multiaddr(address: SocketAddr) -> Multiaddr {
-    Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
-}
-
-pub(super) fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
-    let mut parts = address.iter();
-    let ip = match (parts.next(), parts.next()) {
-        (Some(Protocol::Ip4(ip)), Some(Protocol::Tcp(port))) => (IpAddr::V4(ip), port),
-        (Some(Protocol::Ip6(ip)), Some(Protocol::Tcp(port))) => (ip.to_canonical(), port),
-        _ => return None,
-    };
-    Some(SocketAddr::from(ip))
-}
-
-fn remote(endpoint: &ConnectedPoint) -> &Multiaddr {
-    match endpoint {
-        ConnectedPoint::Dialer { address, .. } => address,
-        ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! put       here ─▶ Keep to the 5 closest, at once ─▶ a majority keeps it, at most one says that it has another: done
+//!           (of a device however few: others have it soon, and this relay answers for it)
 //! find      here ─▶ the 5 closest that are known ─▶ the 5 closest that Kademlia finds ─▶ two agree, or all were asked
 //! withdraw  here ─▶ the tombstone to whoever has the record
 //! seek      here ─▶ the closest, as find ─▶ the relay that the newest record names: its word counts
@@ -11,28 +12,29 @@
 //! record, as when two publish under one key while the fleet is cut in two, the one that more of them have stays; of as many, the
 //! first. The other's relay takes it back, and tells its host.
 
+// Who is to have which record, and does not.
+mod hand_out;
 // Whether a device is there.
 mod seek;
 
 use std::{
-    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering as Atomically},
+        atomic::{AtomicBool, AtomicU64, Ordering as Atomically},
     },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use remora_proto::{
     id::{NodeId, RelayId},
     record::{Kind, Record, RecordKey},
     wire::message::{
         control::Gone,
-        mesh::{Find, Forget, Keep, Reason, request::Body as Ask, response::Body as Answer},
+        mesh::{Find, Forget, Keep, request::Body as Ask, response::Body as Answer},
     },
 };
 use tokio::{
@@ -41,6 +43,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::hand_out::{Haste, Turns};
 use super::{
     Ended, Found, Pending, Publication, PutRefused, Rendezvous, Shelf, Sighting, WithdrawRefused,
     shelf::{ended, gone},
@@ -49,7 +52,7 @@ use super::{
 use crate::{
     admin::metrics::Metrics,
     control::request::unix_ms,
-    mesh::{AskError, Mesh, Neighbours},
+    mesh::{AskError, Mesh},
 };
 
 /// One relay's answer to what changes something.
@@ -63,16 +66,8 @@ const AGREED: usize = 2;
 /// So many may say that the key is held while most others keep the record: each node could be kept from every code by one relay that
 /// lies. Two that say so are believed.
 const LIARS: usize = 1;
-/// Relays come and go in crowds: when the last of one is there, records are handed out once.
-const SETTLE: Duration = Duration::from_millis(300);
-/// Between two looks at whether everything is where it belongs.
-const REPUBLISH_EVERY: Duration = Duration::from_secs(30);
-/// The same when a record of this relay is not the only one under its key: soon the other is gone.
-const CONTESTED_EVERY: Duration = Duration::from_secs(3);
 /// How long it is tried to tell others that a device has gone: they find out without, if later.
 const TELL_GONE_FOR: Duration = Duration::from_secs(60);
-/// Records that are handed out at once.
-const REPUBLISH_AT_ONCE: usize = 32;
 
 /// A record that a node of this relay has published.
 #[derive(Debug)]
@@ -101,7 +96,14 @@ pub struct Fleet {
     own: Mutex<BTreeMap<RecordKey, Own>>,
     /// Devices of this relay that have gone and whose keepers are to be told.
     gone: Mutex<BTreeSet<RecordKey>>,
-    has_gone: Notify,
+    /// A record is kept by fewer than it should be.
+    is_unplaced: AtomicBool,
+    /// Of those two.
+    has_news: Notify,
+    /// When each relay may be handed the next record.
+    turns: Turns,
+    /// Others know what may be known here alone.
+    handed_on: CancellationToken,
     /// Of what was said last to other relays.
     last_number: AtomicU64,
 }
@@ -121,191 +123,11 @@ impl Fleet {
             metrics,
             own: Mutex::default(),
             gone: Mutex::default(),
-            has_gone: Notify::new(),
+            is_unplaced: AtomicBool::new(false),
+            has_news: Notify::new(),
+            turns: Turns::default(),
+            handed_on: CancellationToken::new(),
             last_number: AtomicU64::new(0),
-        }
-    }
-
-    /// Keeps records where they belong, until `closing`.
-    pub async fn run(self: Arc<Self>, closing: CancellationToken) {
-        closing.run_until_cancelled(self.keep_in_place()).await;
-    }
-
-    async fn keep_in_place(&self) {
-        let mut neighbours = self.mesh.neighbours();
-        let mut look_at = time::Instant::now() + REPUBLISH_EVERY;
-        loop {
-            tokio::select! { biased;
-                () = self.has_gone.notified() => {
-                    self.tell_gone().await;
-                    continue;
-                }
-                changed = neighbours.changed() => if changed.is_err() { return },
-                () = time::sleep_until(look_at) => {}
-            }
-            time::sleep(SETTLE).await;
-            let now = neighbours.borrow_and_update().clone();
-            let is_contested = self.republish(&now).await;
-            let pause = if is_contested {
-                CONTESTED_EVERY
-            } else {
-                REPUBLISH_EVERY
-            };
-            look_at = time::Instant::now() + pause;
-        }
-    }
-
-    /// Tells whoever keeps them that devices have gone.
-    async fn tell_gone(&self) {
-        let gone = std::mem::take(&mut *lock(&self.gone));
-        let all = gone
-            .into_iter()
-            .map(|key| self.tell_ended(key, Ended::Cancelled));
-        let all = stream::iter(all).buffer_unordered(REPUBLISH_AT_ONCE);
-        all.collect::<()>().await;
-    }
-
-    /// Whether a key of this relay's records has another, too.
-    async fn republish(&self, neighbours: &Neighbours) -> bool {
-        let keys: Vec<_> = {
-            let (mut own, now) = (self.own(), Instant::now());
-            own.retain(|_, own| own.until > now);
-            for own in own.values_mut().filter(|own| own.expires <= now) {
-                own.ended.get_or_insert(Ended::Expired);
-            }
-            let cared_for = own
-                .iter()
-                .filter(|(_, own)| !own.is_let_go || own.ended.is_some());
-            cared_for.map(|(&key, _)| key).collect()
-        };
-        let all = keys.into_iter().map(|key| self.replace(key, neighbours));
-        stream::iter(all)
-            .buffer_unordered(REPUBLISH_AT_ONCE)
-            .fold(false, async |any, is_contested| any | is_contested)
-            .await
-    }
-
-    /// Gives a record to those of the closest relays that do not have it; true when some of them have another.
-    async fn replace(&self, key: RecordKey, neighbours: &Neighbours) -> bool {
-        let mut closest = self.mesh.closest(key, false).await;
-        let all = closest.len();
-        closest.retain(|&relay| relay != self.shelf.relay());
-        // Where its node is counts as one of those that keep it only if it is one.
-        let mut held = all - closest.len();
-        let (keep, missing) = {
-            let own = self.own();
-            let Some(own) = own.get(&key) else {
-                return false;
-            };
-            let has_it = |relay: &RelayId| {
-                let placed = own.placed.get(relay).copied();
-                placed.is_some_and(|met| met == neighbours.met(*relay))
-            };
-            let missing: Vec<_> = closest
-                .iter()
-                .copied()
-                .filter(|relay| !has_it(relay))
-                .collect();
-            (own.keep(self.next_number()), missing)
-        };
-        held += closest.len() - missing.len();
-        let votes = self.hand_out(&missing, &keep).await;
-        held += votes.kept.len();
-        self.forget_told(key, &votes);
-        self.placed(key, votes.kept, neighbours);
-        let is_contested = !votes.taken.is_empty() && keep.ended() == Gone::Unspecified;
-        if is_contested && self.has_lost(key, &keep.record, held, &votes.taken).await {
-            self.lose(key).await;
-            return false;
-        }
-        is_contested
-    }
-
-    /// Whether the other record under the key stays, and not this one: both relays decide alike.
-    async fn has_lost(
-        &self,
-        key: RecordKey,
-        record: &Bytes,
-        held: usize,
-        taken: &[RelayId],
-    ) -> bool {
-        if let Some((_, Kind::Device)) = Record::peek(record) {
-            return self.has_newer(key, record, taken).await;
-        }
-        // One that lies decides nothing, unless there is nobody else.
-        let is_word = taken.len() > LIARS || held + taken.len() <= 2;
-        match taken.len().cmp(&held) {
-            _ if !is_word => false,
-            Ordering::Less => false,
-            Ordering::Greater => true,
-            Ordering::Equal => {
-                let find = Find {
-                    locator_key: Bytes::copy_from_slice(&key.0),
-                };
-                let answered = within(self.mesh.ask(taken[0], Ask::Find(find))).await;
-                let Ok(Answer::Found(found)) = answered else {
-                    return false;
-                };
-                let Found::Live { record: theirs, .. } = self.checked(key, &found) else {
-                    return false;
-                };
-                let first = |bytes: &Bytes| {
-                    let record = Record::decode_ended(bytes, unix_ms()).ok()?;
-                    Some((record.not_before_ms, record.publisher))
-                };
-                first(&theirs) < first(record)
-            }
-        }
-    }
-
-    /// The key is another's.
-    async fn lose(&self, key: RecordKey) {
-        let Some(own) = self.own().remove(&key) else {
-            return;
-        };
-        tracing::info!("a code is another host's, too, which keeps it");
-        let keepers: Vec<_> = own.placed.into_keys().collect();
-        self.take_back(key, own.publication.account(), &keepers)
-            .await;
-        // The relay is about to end.
-        self.lost.send(key).await.ok();
-    }
-
-    /// Asks all to keep it, at once.
-    async fn hand_out(&self, relays: &[RelayId], keep: &Keep) -> Votes {
-        let mut asked: FuturesUnordered<_> = relays
-            .iter()
-            .map(|&relay| async move {
-                let answered = within(self.mesh.ask(relay, Ask::Keep(keep.clone()))).await;
-                (relay, answered)
-            })
-            .collect();
-        let mut votes = Votes::default();
-        while let Some((relay, answered)) = asked.next().await {
-            match answered {
-                Ok(_) => votes.kept.push(relay),
-                Err(AskError::Refused(Reason::Taken)) => votes.taken.push(relay),
-                Err(AskError::Refused(_) | AskError::Unreachable) => {}
-            }
-        }
-        votes
-    }
-
-    fn placed(&self, key: RecordKey, relays: Vec<RelayId>, neighbours: &Neighbours) {
-        if let Some(own) = self.own().get_mut(&key) {
-            let placed = relays
-                .into_iter()
-                .map(|relay| (relay, neighbours.met(relay)));
-            own.placed.extend(placed);
-        }
-    }
-
-    /// A device that has gone is nothing to care for any more when somebody has been told, or knows better.
-    fn forget_told(&self, key: RecordKey, votes: &Votes) {
-        let mut own = self.own();
-        let has_gone = own.get(&key).is_some_and(Own::has_gone);
-        if has_gone && !(votes.kept.is_empty() && votes.taken.is_empty()) {
-            own.remove(&key);
         }
     }
 
@@ -341,12 +163,17 @@ impl Fleet {
         }
         let (own, account) = (Own::new(publication.clone()), publication.account());
         let keep = own.keep(self.next_number());
-        let votes = self.hand_out(&closest, &keep).await;
+        let votes = self.hand_out(&closest, &keep, Haste::Urgent).await;
         // This relay is one of those that keep it, be it close or not.
         let is_quorum = (votes.kept.len() + 1) * 2 > closest.len() + 1;
-        if votes.taken.len() <= LIARS && is_quorum {
+        let is_enough = is_quorum || publication.kind() == Kind::Device;
+        if votes.taken.len() <= LIARS && is_enough {
             self.own().insert(key, own);
             self.placed(key, votes.kept, &neighbours);
+            if !is_quorum {
+                self.is_unplaced.store(true, Atomically::Relaxed);
+                self.has_news.notify_one();
+            }
             return Ok(());
         }
         if !is_again {
@@ -358,6 +185,11 @@ impl Fleet {
         } else {
             PutRefused::Taken
         })
+    }
+
+    /// Whether there was a record that fewer keep than should.
+    fn takes_unplaced(&self) -> bool {
+        self.is_unplaced.swap(false, Atomically::Relaxed)
     }
 
     async fn take_back(&self, key: RecordKey, account: Account, relays: &[RelayId]) {
@@ -446,7 +278,7 @@ impl Fleet {
         }
     }
 
-    async fn tell_ended(&self, key: RecordKey, why: Ended) {
+    async fn tell_ended(&self, key: RecordKey, why: Ended, haste: Haste) {
         let told = {
             let mut own = self.own();
             let Some(own) = own.get_mut(&key) else { return };
@@ -461,7 +293,7 @@ impl Fleet {
                 relays.push(relay);
             }
         }
-        let votes = self.hand_out(&relays, &keep).await;
+        let votes = self.hand_out(&relays, &keep, haste).await;
         self.forget_told(key, &votes);
         self.placed(key, votes.kept, &neighbours);
     }
@@ -509,8 +341,12 @@ impl Rendezvous for Fleet {
     ) -> Pending<'_, Result<(), WithdrawRefused>> {
         Box::pin(async move {
             self.shelf.end(key, owner, why)?;
-            self.measured("withdraw", |()| "ok", self.tell_ended(key, why))
-                .await;
+            self.measured(
+                "withdraw",
+                |()| "ok",
+                self.tell_ended(key, why, Haste::Urgent),
+            )
+            .await;
             Ok(())
         })
     }
@@ -534,7 +370,7 @@ impl Rendezvous for Fleet {
             Kind::Device => {
                 own.go(seen_unix_ms);
                 lock(&self.gone).insert(key);
-                self.has_gone.notify_one();
+                self.has_news.notify_one();
             }
         }
     }
@@ -575,6 +411,17 @@ impl Own {
         }
     }
 
+    /// Of a device that went before, of which nobody has to be told for its sake.
+    fn of_gone(publication: Publication, why: Ended, seen_unix_ms: u64) -> Self {
+        let until = Instant::now() + publication.kept_for();
+        Self {
+            ended: Some(why),
+            seen_unix_ms,
+            until,
+            ..Self::new(publication)
+        }
+    }
+
     /// Of a device: it has gone.
     fn go(&mut self, seen_unix_ms: u64) {
         self.ended = Some(Ended::Cancelled);
@@ -598,13 +445,6 @@ impl Own {
             seen_unix_ms,
         }
     }
-}
-
-/// Who keeps a record, and who has another.
-#[derive(Debug, Default)]
-struct Votes {
-    kept: Vec<RelayId>,
-    taken: Vec<RelayId>,
 }
 
 /// What relays say about a key.

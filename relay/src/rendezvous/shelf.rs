@@ -100,6 +100,11 @@ impl Shelf {
         self.with(|store, now| store.leave(key, seen_unix_ms, now));
     }
 
+    /// Devices of this relay that have gone, how, and when they were there last, milliseconds since 1970.
+    pub fn gone(&self) -> Vec<(Publication, Ended, u64)> {
+        self.with(|store, now| store.gone(now))
+    }
+
     /// Forgets what was put under `key` on that account, unless it was put later than that number says: see [`Store::forget`].
     pub fn forget(&self, key: RecordKey, account: Account, number: u64) {
         self.with(|store, now| store.forget(key, account, number, now));

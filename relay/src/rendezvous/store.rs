@@ -472,6 +472,17 @@ impl Store {
         }
     }
 
+    /// Devices of this relay that have gone, how, and when they were there last, milliseconds since 1970.
+    pub fn gone(&mut self, now: Instant) -> Vec<(Publication, Ended, u64)> {
+        self.handle_deadlines(now);
+        let gone = self.gone_by_relay.get(&None).into_iter().flatten();
+        gone.filter_map(|(_, key)| {
+            let kept = self.kept_by_key.get(key)?;
+            Some((kept.publication.clone(), kept.ended?, kept.seen_unix_ms))
+        })
+        .collect()
+    }
+
     /// Forgets a live record of `account`, as if it had not been put; another relay says so by that number, if it is not 0, and not of what
     /// it has said since.
     pub fn forget(&mut self, key: RecordKey, account: Account, number: u64, now: Instant) {

@@ -113,21 +113,44 @@ pub struct Hostile {
 
 /// The mesh of a relay that has nothing else, not even an answer where it says that it takes frames.
 pub fn test_relay(settings: Settings, key: StaticKey) -> (Mesh, mesh::Task) {
-    let Ends { mesh, work, .. } = mesh::ends();
-    let at = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut sockets = Socket::bind(at, NonZeroUsize::MIN).expect("a port");
-    let id = RelayId(key.public());
-    let introduction = Introduction {
-        key,
-        realm: "default".into(),
-        name: "hostile".into(),
-        frame_address: "127.0.0.1:9".into(),
-        socket: Arc::new(sockets.remove(0)),
-    };
-    let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
-    let shelf = Arc::new(Shelf::new(10, id, "default".into()));
-    let task = mesh::Task::new(settings, introduction, work, shelf, metrics);
-    (mesh, task.expect("bound"))
+    let Bare { mesh, task, .. } = Bare::new(settings, key, 10);
+    (mesh, task)
+}
+
+/// The same, and what it keeps.
+pub struct Bare {
+    pub id: RelayId,
+    pub mesh: Mesh,
+    pub task: mesh::Task,
+    pub shelf: Arc<Shelf>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Bare {
+    pub fn new(settings: Settings, key: StaticKey, capacity: usize) -> Self {
+        let Ends { mesh, work, .. } = mesh::ends();
+        let at = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut sockets = Socket::bind(at, NonZeroUsize::MIN).expect("a port");
+        let id = RelayId(key.public());
+        let introduction = Introduction {
+            key,
+            realm: "default".into(),
+            name: "hostile".into(),
+            frame_address: "127.0.0.1:9".into(),
+            socket: Arc::new(sockets.remove(0)),
+        };
+        let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
+        let shelf = Arc::new(Shelf::new(capacity, id, "default".into()));
+        let (kept, counts) = (Arc::clone(&shelf), Arc::clone(&metrics));
+        let task = mesh::Task::new(settings, introduction, work, kept, counts).expect("bound");
+        Self {
+            id,
+            mesh,
+            task,
+            shelf,
+            metrics,
+        }
+    }
 }
 
 impl Hostile {

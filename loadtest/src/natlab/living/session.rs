@@ -64,6 +64,8 @@ impl Heard {
             | Event::RelayBack { .. }
             | Event::ChatWanted
             | Event::Exchange(_)
+            | Event::Device { .. }
+            | Event::Notification(_)
             | Event::NotPossible { .. } => {}
         }
     }
@@ -181,7 +183,8 @@ impl Living {
             path,
             frames,
             outcome,
-            measure: _,
+            asked: _,
+            retry: _,
         } = met.helper;
         let mut helper = End::new(events, (input, path, outcome), &mut tasks);
         let Running {
@@ -190,7 +193,8 @@ impl Living {
             path,
             outcome,
             frames: _,
-            measure: _,
+            asked: _,
+            retry: _,
         } = met.sharer;
         let mut sharer = End::new(events, (input, path, outcome), &mut tasks);
         for end in [&mut helper, &mut sharer] {

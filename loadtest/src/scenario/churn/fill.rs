@@ -9,11 +9,8 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use bytes::Bytes;
-use ed25519_dalek::SigningKey;
-use remora::control::unix_ms;
 use remora_proto::{
-    record::{HostRole, MAX_LIFETIME_MS, Record, RecordKey, Waiting},
+    record::RecordKey,
     wire::message::control::{Publish, node_to_relay::Body as Request},
 };
 use remora_relay::rendezvous::store::{MAX_LIVE_PER_NODE, MAX_PER_RELAY};
@@ -26,6 +23,7 @@ use crate::{
     fleet::{self, Fleet},
     report::{mib, rounded},
     scenario::Bench,
+    setup,
 };
 
 /// Nodes that publish at once, all together.
@@ -189,7 +187,7 @@ async fn node(crowd: &Crowd, count: usize, realm: &str) -> Result<u64, Fault> {
     let mut node = crowd.connect().await?;
     let mut refused = 0;
     for _ in 0..count {
-        let record = record(realm);
+        let record = setup::record_under(RecordKey(rand::random()), realm);
         let mut tries = 0;
         loop {
             let publish = Request::Publish(Publish {
@@ -209,23 +207,4 @@ async fn node(crowd: &Crowd, count: usize, realm: &str) -> Result<u64, Fault> {
     }
     node.leave().await;
     Ok(refused)
-}
-
-/// A signed record under a key that nobody has a code for.
-fn record(realm: &str) -> Bytes {
-    let key = SigningKey::from_bytes(&rand::random());
-    let now_ms = unix_ms();
-    let record = Record {
-        realm: realm.to_owned(),
-        key: RecordKey(rand::random()),
-        publisher: key.verifying_key().to_bytes(),
-        subject: Waiting {
-            nonce: rand::random(),
-            role: HostRole::Helper,
-        },
-        not_before_ms: now_ms,
-        expiry_ms: now_ms + MAX_LIFETIME_MS,
-        sequence: 1,
-    };
-    record.encode_signed(&key)
 }

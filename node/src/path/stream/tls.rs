@@ -12,8 +12,8 @@ use rustls::{
     version::TLS13,
 };
 
-/// How TLS is spoken to a relay whose address ends with `pin`, if it does.
-pub(super) async fn config(pin: Option<TlsPin>) -> io::Result<ClientConfig> {
+/// How TLS is spoken to a relay whose address ends with `pin`, if it does; and to whoever the system's authorities vouch for.
+pub(crate) async fn config(pin: Option<TlsPin>) -> io::Result<ClientConfig> {
     let provider = Arc::new(provider::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13])

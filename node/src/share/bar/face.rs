@@ -1,9 +1,9 @@
 //! How the bar looks, and where its buttons are. Pure: from what is to be said to a picture.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{
-    BarText,
+    BarText, Question,
     canvas::{Canvas, Colour, Fonts, presentable},
 };
 
@@ -49,6 +49,7 @@ pub(super) enum Press {
     Resume,
     StopControl,
     Leave,
+    Answer(Question, bool),
 }
 
 impl Press {
@@ -59,6 +60,12 @@ impl Press {
             Self::Resume => "Resume",
             Self::StopControl => "Stop control",
             Self::Leave => "Leave",
+            Self::Answer(Question::Countdown { .. }, true) => "Start now",
+            Self::Answer(Question::Elevation | Question::Restart, true) => "Allow",
+            Self::Answer(Question::SignOut, true) => "Leave and sign out",
+            Self::Answer(Question::Reclaim, true) => "Take it back",
+            Self::Answer(Question::SignOut | Question::Reclaim, false) => "Stay",
+            Self::Answer(_, false) => "Decline",
         }
     }
 }
@@ -129,22 +136,20 @@ fn lay_out(
 ) -> Layout {
     let size = LETTERS * scale;
     let (name, does) = sentence(text, longest_name);
-    let quiet = format!(
-        " · {} · {}",
-        clock(elapsed),
-        presentable(&text.path, MAX_PATH)
-    );
-    let shares = match text.shares.as_str() {
-        "" => String::new(),
-        shares => format!(" · {shares}"),
+    let quiet = match text.question {
+        Some(_) => String::new(),
+        None => format!(
+            " · {} · {}",
+            clock(elapsed),
+            presentable(&text.path, MAX_PATH)
+        ),
+    };
+    let shares = match (text.question, text.shares.as_str()) {
+        (Some(_), _) | (None, "") => String::new(),
+        (None, shares) => format!(" · {shares}"),
     };
     // As noticeable as a pause: something leaves that is not in sight.
-    let words = [
-        (name, TEXT),
-        (does.to_owned(), TEXT),
-        (shares, AMBER),
-        (quiet, QUIET),
-    ];
+    let words = [(name, TEXT), (does, TEXT), (shares, AMBER), (quiet, QUIET)];
     // The clock's place is as wide as it may become, or the buttons would move under the sharer's pointer.
     let wide = words
         .iter()
@@ -223,19 +228,34 @@ fn paint(
 }
 
 /// The helper's name, and what the helper does.
-fn sentence(text: &BarText, longest_name: usize) -> (String, &'static str) {
+fn sentence(text: &BarText, longest_name: usize) -> (String, String) {
     let name = presentable(&text.name, longest_name);
     let name = if name.trim().is_empty() {
         "Somebody without a name".to_owned()
     } else {
         name
     };
-    let does = match (text.paused, text.control) {
-        (true, _) => " sees nothing: paused",
-        (false, true) => " controls this computer",
-        (false, false) => " sees this computer",
+    let does = match text.question {
+        Some(Question::Countdown { until, .. }) => {
+            let left = clock(until.saturating_duration_since(Instant::now()));
+            let who = match text.name.trim() {
+                "" => name,
+                _ => presentable(&text.who, longest_name),
+            };
+            return (who, format!(" will connect to this computer in {left}"));
+        }
+        Some(Question::Elevation) => " wants ADMINISTRATOR'S RIGHTS here",
+        Some(Question::Restart) => " wants to RESTART this computer",
+        Some(Question::SignOut) => {
+            " was administrator: leaving signs you out, unsaved work is lost"
+        }
+        Some(Question::Reclaim) => " is working at this computer",
+        None if text.paused => " sees nothing: paused",
+        None if text.administrator => " controls this computer as ADMINISTRATOR",
+        None if text.control => " controls this computer",
+        None => " sees this computer",
     };
-    (name, does)
+    (name, does.to_owned())
 }
 
 fn mode_colour(text: &BarText) -> Colour {
@@ -248,8 +268,8 @@ fn mode_colour(text: &BarText) -> Colour {
 
 fn button_colour(press: Press, hovered: bool) -> Colour {
     match (press, hovered) {
-        (Press::Leave, false) => LEAVE,
-        (Press::Leave, true) => LEAVE_HOVERED,
+        (Press::Leave | Press::Answer(Question::SignOut, true), false) => LEAVE,
+        (Press::Leave | Press::Answer(Question::SignOut, true), true) => LEAVE_HOVERED,
         (_, false) => BUTTON,
         (_, true) => BUTTON_HOVERED,
     }
@@ -269,10 +289,17 @@ fn place_buttons(
     let stop = text.control.then_some(Press::StopControl);
     let mut pen = start;
     let mut buttons = Vec::new();
-    for press in [Some(Press::Chat), Some(pause), stop, Some(Press::Leave)]
-        .into_iter()
-        .flatten()
-    {
+    let presses = match text.question {
+        Some(question) => vec![
+            Press::Answer(question, true),
+            Press::Answer(question, false),
+        ],
+        None => [Some(Press::Chat), Some(pause), stop, Some(Press::Leave)]
+            .into_iter()
+            .flatten()
+            .collect(),
+    };
+    for press in presses {
         let end =
             pen + fonts.measure(LETTERS * scale, press.label()) + 2.0 * BUTTON_PADDING * scale;
         buttons.push((press, pen, end));
@@ -309,19 +336,20 @@ fn ceil(value: f32) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     fn text(control: bool, paused: bool) -> BarText {
         let (name, path) = ("Sam Okafor".to_owned(), "direct".to_owned());
         BarText {
+            who: format!("{name} (Contoso)"),
             name,
             control,
+            administrator: false,
             paused,
             since: Instant::now(),
             path,
             shares: String::new(),
+            question: None,
         }
     }
 
@@ -345,6 +373,30 @@ mod tests {
             .iter()
             .map(|(press, ..)| press.label())
             .collect()
+    }
+
+    #[test]
+    fn u_2_whoever_is_there_reads_who_comes_when_and_can_say_yes_or_no() {
+        let until = Instant::now() + Duration::from_secs(30);
+        let mode = remora_proto::session::Mode::Control;
+        let asked = BarText {
+            question: Some(Question::Countdown { mode, until }),
+            ..text(false, false)
+        };
+        let (who, does) = sentence(&asked, MAX_NAME);
+        assert_eq!(who, "Sam Okafor (Contoso)");
+        assert!(does.starts_with(" will connect to this computer in 00:"));
+        let labels = |text: &BarText| {
+            let face = face(text);
+            let labels = face.buttons.iter().map(|(press, ..)| press.label());
+            labels.collect::<Vec<_>>()
+        };
+        assert_eq!(labels(&asked), ["Start now", "Decline"]);
+        let leaving = BarText {
+            question: Some(Question::SignOut),
+            ..text(true, false)
+        };
+        assert_eq!(labels(&leaving), ["Leave and sign out", "Stay"]);
     }
 
     #[test]

@@ -302,7 +302,7 @@ impl Registry {
             frames = host.frames + joiner.frames, "session ended"
         );
         self.metrics.session_end(end);
-        self.drain.handle_sessions(self.allocations.len());
+        self.drain.handle_remaining(self.remaining());
         Some(ended)
     }
 }

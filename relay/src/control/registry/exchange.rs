@@ -1,4 +1,4 @@
-//! Exchanges: a joiner's try at a host. Their payloads are the two nodes' own and pass through unread.
+//! Exchanges: a joiner's try at a host, or somebody who rings at a device. Their payloads are the two nodes' own and pass through unread.
 
 use std::{
     collections::VecDeque,
@@ -25,14 +25,24 @@ pub(super) const MAX_PER_JOINER: usize = 4;
 /// Life of an exchange. The PAKE takes two round trips; this is for the slowest satellite, twice.
 pub(super) const LIFE: Duration = Duration::from_secs(30);
 
+/// People who ring at one device at once.
+pub(super) const MAX_PER_DEVICE: usize = 16;
+/// Life of an exchange with a device: somebody there has five minutes to come (guide, C-6), and what is said of that has to get through.
+pub(super) const DEVICE_LIFE: Duration = Duration::from_secs(330);
+
 pub(super) const HOST_GONE: Refusal = Refusal::new(
     Reason::PeerGone,
     "whoever made this code is not connected at the moment",
+);
+const DEVICE_GONE: Refusal = Refusal::new(
+    Reason::PeerGone,
+    "the device is not connected at the moment",
 );
 
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) key: RecordKey,
+    pub(super) kind: Kind,
     pub(super) host: Party,
     pub(super) joiner: Party,
     pub(super) until: Instant,
@@ -74,12 +84,22 @@ pub(super) enum Awaited {
 }
 
 impl Exchange {
-    pub(super) fn new(key: RecordKey, [host, joiner]: [Party; 2], now: Instant) -> Self {
+    pub(super) fn new(
+        key: RecordKey,
+        kind: Kind,
+        [host, joiner]: [Party; 2],
+        now: Instant,
+    ) -> Self {
+        let life = match kind {
+            Kind::Host => LIFE,
+            Kind::Device => DEVICE_LIFE,
+        };
         Self {
             key,
+            kind,
             host,
             joiner,
-            until: now + LIFE,
+            until: now + life,
             awaited: Awaited::Nothing,
             sent: 0,
             received: 0,
@@ -126,14 +146,16 @@ impl Registry {
         &mut self,
         number: ConnectionNumber,
         key: RecordKey,
+        kind: Kind,
         relay: RelayId,
         payload: Bytes,
         now: Instant,
     ) -> Outcome {
         let joined = if relay == self.me {
-            self.join_here(number, key, payload, now).map(Outcome::from)
+            self.join_here(number, key, kind, payload, now)
+                .map(Outcome::from)
         } else {
-            self.join_at(number, key, relay, payload, now)
+            self.join_at(number, key, kind, relay, payload, now)
                 .map(Outcome::Later)
         };
         joined.unwrap_or_else(Outcome::from)
@@ -143,17 +165,22 @@ impl Registry {
         &mut self,
         number: ConnectionNumber,
         key: RecordKey,
+        kind: Kind,
         payload: Bytes,
         now: Instant,
     ) -> Result<Reply, Refusal> {
         self.check_serving()?;
-        let host = self.check_host(key)?;
+        let host = self.check_host(key, kind)?;
         if host == number {
-            return Err(Refusal::new(Reason::BadState, "this is your own code"));
+            return Err(Refusal::new(
+                Reason::BadState,
+                "this is your own code, or device",
+            ));
         }
         self.check_joiner(number)?;
         let exchange = self.new_exchange_id();
-        self.open(exchange, key, [Party::Here(host), Party::Here(number)], now);
+        let parties = [Party::Here(host), Party::Here(number)];
+        self.open(exchange, key, kind, parties, now);
         self.offer(exchange, host, key, payload);
         Ok(started(exchange))
     }
@@ -173,10 +200,11 @@ impl Registry {
         &mut self,
         exchange: ExchangeId,
         key: RecordKey,
+        kind: Kind,
         parties: [Party; 2],
         now: Instant,
     ) {
-        let opened = Exchange::new(key, parties, now);
+        let opened = Exchange::new(key, kind, parties, now);
         self.deadlines
             .insert((opened.until, Due::Exchange(exchange)));
         self.exchanges.insert(exchange, opened);
@@ -211,16 +239,29 @@ impl Registry {
         ));
     }
 
-    /// The host that waits here under `key`, if somebody more may try.
-    pub(super) fn check_host(&self, key: RecordKey) -> Result<ConnectionNumber, Refusal> {
-        let hosting = self.hosting_by_locator.get(&key);
-        let hosting = hosting.filter(|hosting| hosting.kind == Kind::Host);
-        let hosting = hosting.ok_or(HOST_GONE)?;
-        if hosting.exchanges.len() >= MAX_PER_RECORD {
-            return Err(Refusal::new(
-                Reason::Full,
+    /// The host, or device, that waits here under `key`, if somebody more may try.
+    pub(super) fn check_host(
+        &self,
+        key: RecordKey,
+        kind: Kind,
+    ) -> Result<ConnectionNumber, Refusal> {
+        let (gone, max, too_many) = match kind {
+            Kind::Host => (
+                HOST_GONE,
+                MAX_PER_RECORD,
                 "too many are trying this code at once",
-            ));
+            ),
+            Kind::Device => (
+                DEVICE_GONE,
+                MAX_PER_DEVICE,
+                "too many invite this device at once",
+            ),
+        };
+        let hosting = self.hosting_by_locator.get(&key);
+        let hosting = hosting.filter(|hosting| hosting.kind == kind);
+        let hosting = hosting.ok_or(gone)?;
+        if hosting.exchanges.len() >= max {
+            return Err(Refusal::new(Reason::Full, too_many));
         }
         Ok(hosting.host)
     }
@@ -330,6 +371,7 @@ impl Registry {
         now: Instant,
     ) -> Result<Outcome, Refusal> {
         let joiner = self.hosted(number, exchange)?;
+        self.check_allocates(exchange)?;
         let parties = [Party::Here(number), joiner];
         let session = self.allocate(exchange, parties, None, now)?;
         match joiner {
@@ -347,6 +389,18 @@ impl Registry {
                 self.call_admit(relay, exchange, session, payload);
                 Ok(Outcome::Later(exchange))
             }
+        }
+    }
+
+    /// Nobody gets a session by ringing.
+    pub(super) fn check_allocates(&self, exchange: ExchangeId) -> Result<(), Refusal> {
+        match self.exchanges.get(&exchange).map(|entry| entry.kind) {
+            Some(Kind::Host) => Ok(()),
+            Some(Kind::Device) => Err(Refusal::new(
+                Reason::BadState,
+                "a device that was rung at admits nobody by that",
+            )),
+            None => Err(PEER_GONE),
         }
     }
 
@@ -421,8 +475,8 @@ impl Registry {
                 node.exchanges.remove(&exchange);
             }
         }
-        // Of two relays, the host's counts it.
-        if let Party::Here(_) = ended.host {
+        // Of two relays, the host's counts it. A ring introduces nobody.
+        if let (Party::Here(_), Kind::Host) = (ended.host, ended.kind) {
             self.metrics.introduction(result);
         }
         if let Party::At(relay) = ended.joiner {
@@ -434,6 +488,7 @@ impl Registry {
         if let Awaited::Admit(session) = ended.awaited {
             self.take_back(exchange, session, ended.joiner);
         }
+        self.drain.handle_remaining(self.remaining());
         Some(ended)
     }
 }

@@ -17,7 +17,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use remora_proto::{
     id::{ExchangeId, RelayId, SessionId, Side},
-    record::RecordKey,
+    record::{Kind, RecordKey},
     wire::message::{
         MAX_SIGNAL_BYTES,
         control::Signal as SignalNotice,
@@ -61,6 +61,7 @@ impl Registry {
         &mut self,
         number: ConnectionNumber,
         key: RecordKey,
+        kind: Kind,
         relay: RelayId,
         payload: Bytes,
         now: Instant,
@@ -68,7 +69,8 @@ impl Registry {
         self.check_serving()?;
         self.check_joiner(number)?;
         let exchange = self.new_exchange_id();
-        self.open(exchange, key, [Party::At(relay), Party::Here(number)], now);
+        let parties = [Party::At(relay), Party::Here(number)];
+        self.open(exchange, key, kind, parties, now);
         self.await_answer(exchange, Awaited::Offer);
         let offer = Offer {
             exchange: exchange.0,
@@ -275,10 +277,14 @@ impl Registry {
             return Ok(());
         }
         self.check_serving().map_err(reason)?;
-        let host = self.check_host(key).map_err(reason)?;
+        let hosting = self.hosting_by_locator.get(&key);
+        // A locator is no device's key: of which kind it is, is known here.
+        let kind = hosting.map_or(Kind::Host, |hosting| hosting.kind);
+        let host = self.check_host(key, kind).map_err(reason)?;
         // The code is not spent on a session whose frames would go nowhere. Two that have just met are heard in a moment.
         self.leg_to(from).map_err(|_| RelayReason::Busy)?;
-        self.open(exchange, key, [Party::Here(host), Party::At(from)], now);
+        let parties = [Party::Here(host), Party::At(from)];
+        self.open(exchange, key, kind, parties, now);
         self.offer(exchange, host, key, payload);
         Ok(())
     }
@@ -318,7 +324,7 @@ impl Registry {
             };
         }
         let (entry, joiner) = self.member_of(from, exchange)?;
-        if entry.host != Party::At(from) {
+        if entry.host != Party::At(from) || entry.kind == Kind::Device {
             return Err(RelayReason::PeerGone);
         }
         if entry.awaited == Awaited::Offer || self.leg_to(from).is_err() {

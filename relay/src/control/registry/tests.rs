@@ -1141,11 +1141,17 @@ proptest! {
                     let session = pick(&sessions, which).unwrap_or(SessionId(1));
                     let key = RecordKey([u8::try_from(which % 3).expect("small"); 32]);
                     let payload = Bytes::new();
+                    let kind = if which % 3 == 2 { Kind::Device } else { Kind::Host };
                     let demand = match what {
-                        0 => Demand::Host { key, kind: Kind::Host, live_for: Duration::from_secs(100) },
+                        0 => Demand::Host { key, kind, live_for: Duration::from_secs(100) },
                         1 => Demand::Unhost { key },
-                        2 => Demand::Join { key, relay: ME, payload },
-                        3 => Demand::Join { key, relay: OTHER, payload },
+                        2 | 3 => {
+                            let relay = if what == 2 { ME } else { OTHER };
+                            match kind {
+                                Kind::Host => Demand::Join { key, relay, payload },
+                                Kind::Device => Demand::Ring { key, relay, payload },
+                            }
+                        }
                         4 => Demand::Signal { exchange, payload },
                         5 | 6 => Demand::Admit { exchange, payload },
                         7 => Demand::Dismiss { exchange, payload, wrong_secret: which % 2 == 0 },

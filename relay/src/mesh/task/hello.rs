@@ -68,22 +68,27 @@ impl Task {
         };
         match answered {
             Ok(Answer::Hello(hello)) => {
+                self.members.answered(relay, connection);
                 if self.hear(relay, connection, &hello, now).is_err() {
-                    self.shun(peer, now);
+                    self.shun(relay, connection, now);
                 }
             }
             Err(_) => {
-                if self.members.missed(relay) {
+                // The end of a connection says more.
+                if !self.members.is_connected(relay, connection) {
+                    return;
+                }
+                if !self.members.contains(relay) {
+                    self.swarm.close_connection(connection);
+                } else if self.members.missed(relay) {
                     tracing::debug!(?relay, "no answer to Hello");
                     self.part_from(peer);
                 }
             }
             Ok(Answer::Refused(refused)) => {
                 self.was_refused(relay, refused.reason(), now);
-                if self.members.leave(relay, now) {
-                    self.publish();
-                }
-                self.part_from(peer);
+                self.part(relay, connection, now);
+                self.swarm.close_connection(connection);
             }
             Ok(Answer::Done(_) | Answer::Found(_) | Answer::PolicyPart(_)) => self.part_from(peer),
         }
@@ -95,7 +100,7 @@ impl Task {
             return;
         };
         self.metrics.mesh_refused(stranger);
-        if self.members.refused_by(relay, now) {
+        if self.members.refuse(relay, None, now) {
             tracing::warn!(
                 ?relay,
                 why = stranger.label(),
@@ -104,7 +109,7 @@ impl Task {
         }
     }
 
-    /// Lets a relay in that has said Hello by `connection`, or says why not.
+    /// Lets a relay in that has said Hello by `connection`, once that lets us in, too; or says why not.
     pub(super) fn hear(
         &mut self,
         relay: RelayId,
@@ -112,9 +117,10 @@ impl Task {
         hello: &Hello,
         now: Instant,
     ) -> Result<(), Reason> {
+        if !self.members.counts(relay, connection) {
+            return Err(Reason::Stranger);
+        }
         let seen = self.remote_ips.get(&peer_id(relay));
-        // Not by one that was closed because its process is gone.
-        let seen = seen.filter(|ips| ips.contains_key(&connection));
         // The oldest connection's: another one comes and goes.
         let seen = seen.and_then(|ips| ips.values().next()).copied();
         let address = mesh_address(hello, seen.ok_or(Reason::Stranger)?);
@@ -136,7 +142,7 @@ impl Task {
             run: hello.run,
             advertised: advertised(&hello.frame_address),
         };
-        self.admit(relay, member, now);
+        self.let_in(relay, connection, member, now);
         let is_new = self.legs.hear(relay, part);
         if is_new {
             self.publish();
@@ -161,12 +167,11 @@ impl Task {
         self.members.check(relay, now)
     }
 
-    fn admit(&mut self, relay: RelayId, member: Member, now: Instant) {
+    fn let_in(&mut self, relay: RelayId, connection: ConnectionId, member: Member, now: Instant) {
         let peer = peer_id(relay);
-        self.unwelcome.remove(&peer);
         let (address, name) = (member.address, member.name.clone());
         self.reach.allow(address.ip());
-        if self.members.admit(relay, member, now) {
+        if self.members.hear(relay, connection, member, now) {
             tracing::info!(?relay, name, "relay is in the mesh");
             let kademlia = &mut self.swarm.behaviour_mut().kademlia;
             kademlia.remove_peer(&peer);

@@ -3,13 +3,14 @@ use std::sync::atomic::{AtomicUsize, Ordering as Atomically};
 use ed25519_dalek::SigningKey;
 use prometheus::Registry;
 use remora_proto::{
-    record::{HostRole, Subject, Waiting},
-    wire::message::mesh as wire,
+    id::DeviceId,
+    record::{HostRole, Present, Subject, Waiting},
+    wire::message::mesh::{self as wire, Reason},
 };
 
-use super::*;
+use super::{hand_out::Outcome, *};
 use crate::{
-    mesh::{self, Ends, done},
+    mesh::{self, Ends, Neighbours, done},
     rendezvous::store::Account,
 };
 
@@ -95,6 +96,91 @@ async fn what_few_keep_is_taken_back_from_all_but_not_what_was_there_before() {
     assert!(asked.iter().all(|(_, ask)| matches!(ask, Ask::Keep(_))));
 }
 
+fn device(sequence: u64) -> Publication {
+    let (signing, now) = (SigningKey::from_bytes(&[6; 32]), unix_ms());
+    let publisher = signing.verifying_key().to_bytes();
+    let record = Record {
+        realm: "default".into(),
+        key: RecordKey::of_device(DeviceId(publisher), "default"),
+        publisher,
+        subject: Subject::Present(Present {
+            relay: ME,
+            agents: 1,
+        }),
+        not_before_ms: now,
+        expiry_ms: now + 60_000,
+        sequence,
+    };
+    Publication::of_node(&record, record.encode_signed(&signing), NODE, ME, now)
+}
+
+#[tokio::test]
+async fn a_device_is_there_however_few_others_keep_it_and_they_have_it_later() {
+    let (bench, first) = (Bench::new(4), device(1));
+    let key = first.key();
+    assert_eq!(bench.fleet.put(first).await, Ok(()));
+    assert!(!bench.fleet.takes_unplaced());
+    bench.answering.store(0, Atomically::Relaxed);
+    let second = device(2);
+    assert_eq!(bench.fleet.put(second.clone()).await, Ok(()));
+    assert!(bench.fleet.takes_unplaced(), "soon, not in half a minute");
+    let here = |fleet: &Fleet| fleet.shelf.sight(key).map(|sighting| sighting.gone_unix_ms);
+    assert_eq!(here(&bench.fleet), Some(None));
+    bench.asked();
+    let kept = |asked: Vec<(RelayId, Ask)>, ended| {
+        let is_it = |ask: &Ask| matches!(ask, Ask::Keep(keep) if keep.record == *second.bytes() && keep.ended() == ended);
+        asked.iter().filter(|(_, ask)| is_it(ask)).count()
+    };
+    let neighbours = Neighbours::default();
+    let round = bench.fleet.republish(&neighbours, || false).await;
+    assert_eq!(round.all, Outcome::Unheard, "to be tried again soon");
+    assert_eq!(kept(bench.asked(), Gone::Unspecified), 4);
+    bench.answering.store(4, Atomically::Relaxed);
+    let round = bench.fleet.republish(&neighbours, || false).await;
+    assert_eq!(round.all, Outcome::Settled);
+    assert_eq!(kept(bench.asked(), Gone::Unspecified), 4);
+    // That it has gone is told, and then nothing more is done for it.
+    bench.fleet.let_go(key);
+    bench.fleet.tell_gone().await;
+    assert_eq!(kept(bench.asked(), Gone::Cancelled), 4);
+    assert!(here(&bench.fleet).flatten().is_some());
+    assert!(bench.fleet.own().is_empty());
+}
+
+#[tokio::test]
+async fn who_is_busy_is_asked_again_and_nothing_is_lost() {
+    let Ends { mesh, work, .. } = mesh::ends();
+    let mut tries = 0;
+    work.play(vec![ME, RelayId([2; 32])], move |_, _| {
+        tries += 1;
+        let is_busy = tries % 3 != 0;
+        Some(if is_busy {
+            Err(AskError::Refused(Reason::Busy))
+        } else {
+            Ok(done())
+        })
+    });
+    let shelf = Arc::new(Shelf::new(10, ME, "default".into()));
+    let metrics = Arc::new(Metrics::new(&Registry::new()).expect("new names"));
+    let fleet = Fleet::new(shelf, mesh, mpsc::channel(1).0, metrics);
+    // What somebody waits for, and what nobody does.
+    assert_eq!(fleet.put(publication(60_000)).await, Ok(()));
+    fleet.own().values_mut().for_each(|own| own.placed.clear());
+    let round = fleet.republish(&Neighbours::default(), || false).await;
+    assert_eq!(round.all, Outcome::Settled);
+}
+
+#[tokio::test]
+async fn what_has_changed_meanwhile_is_looked_at_before_all_is_handed_out() {
+    let bench = Bench::new(4);
+    assert_eq!(bench.fleet.put(publication(60_000)).await, Ok(()));
+    bench.asked();
+    let (neighbours, stale) = (Neighbours::default(), || true);
+    let round = bench.fleet.republish(&neighbours, stale).await;
+    assert_eq!(round.all, Outcome::Unheard);
+    assert!(bench.asked().is_empty());
+}
+
 #[tokio::test]
 async fn one_relay_that_says_the_key_is_held_is_not_believed_and_two_are() {
     for (liars, expected) in [(1, Ok(())), (2, Err(PutRefused::Taken))] {
@@ -171,10 +257,11 @@ async fn contested(held: u8, taken: u8, later_ms: i64) -> (bool, bool) {
     // As it was put when there were no others.
     fleet.shelf.put(ours.clone()).expect("room");
     fleet.own().insert(key, Own::new(ours));
-    fleet.republish(&Neighbours::default()).await;
+    fleet.republish(&Neighbours::default(), || false).await;
     assert!(told.try_recv().is_err());
     is_healed.store(1, Atomically::Relaxed);
-    let is_contested = fleet.republish(&Neighbours::default()).await;
+    let round = fleet.republish(&Neighbours::default(), || false).await;
+    let is_contested = round.all == Outcome::Contested;
     let is_told = told.try_recv() == Ok(key);
     assert_eq!(fleet.shelf.look(key) == Found::Absent, is_told);
     assert_eq!(fleet.own().contains_key(&key), !is_told);
@@ -208,7 +295,10 @@ async fn the_end_of_a_code_is_told_also_when_its_node_was_gone_meanwhile() {
     assert_eq!(bench.fleet.put(publication).await, Ok(()));
     bench.fleet.let_go(key);
     bench.asked();
-    bench.fleet.republish(&Neighbours::default()).await;
+    bench
+        .fleet
+        .republish(&Neighbours::default(), || false)
+        .await;
     assert_eq!(bench.asked(), [], "it may have moved");
     let withdrawn = bench.fleet.withdraw(key, NODE, Ended::Cancelled).await;
     assert_eq!(withdrawn, Ok(()));
@@ -255,7 +345,10 @@ async fn what_has_expired_is_handed_out_as_its_tombstone() {
         own.expires = Instant::now();
         own.placed.clear();
     }
-    bench.fleet.republish(&Neighbours::default()).await;
+    bench
+        .fleet
+        .republish(&Neighbours::default(), || false)
+        .await;
     let asked = bench.asked();
     assert_eq!(asked.len(), 4);
     let there = Shelf::new(10, RelayId([2; 32]), "default".into());

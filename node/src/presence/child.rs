@@ -1,0 +1,135 @@
+//! Sessions that an agent begins: the same program, as if somebody had typed it. The agent outlives them.
+
+use std::{env, fs, io, os::unix::fs::OpenOptionsExt as _, path::PathBuf, process::Stdio};
+
+use remora_proto::{code::Code, id::RelayAddr};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    process,
+};
+
+use crate::status::board::folder;
+
+/// How this program was started.
+#[derive(Clone, Debug)]
+pub(super) struct Command {
+    /// `--config`
+    pub(super) settings: Option<PathBuf>,
+    /// `--relay`
+    pub(super) relays: Vec<RelayAddr>,
+    /// `--tcp-only`
+    pub(super) tcp_only: bool,
+}
+
+impl Command {
+    fn started(&self, words: &[&str]) -> io::Result<process::Command> {
+        let mut command = process::Command::new(env::current_exe()?);
+        if let Some(settings) = &self.settings {
+            command.arg("--config").arg(settings);
+        }
+        command.args(words).arg("--json");
+        for relay in &self.relays {
+            command.arg("--relay").arg(relay.to_string());
+        }
+        if self.tcp_only {
+            command.arg("--tcp-only");
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        Ok(command)
+    }
+
+    /// Opens an invitation in the browser, and ends with its session.
+    pub(super) fn open(&self, id: &str) -> impl Future<Output = ()> + Send + use<> {
+        let command = self.started(&["inbox", "open", id, "--page"]);
+        async move {
+            let done = async {
+                let mut command = command?;
+                run(command.stdin(Stdio::null()).spawn()?).await
+            };
+            if let Err(error) = done.await {
+                tracing::warn!(%error, "the invitation was not opened");
+            }
+        }
+    }
+
+    /// Holds the unattended session of that code, which is in no command line.
+    pub(super) fn unattended(&self, code: &Code) -> impl Future<Output = ()> + Send + use<> {
+        let command = self.started(&["join", "--code-stdin", "--unattended"]);
+        let line = format!("{code}\n");
+        async move {
+            let done = async {
+                let mut child = command?.stdin(Stdio::piped()).spawn()?;
+                // Kept open: its end would be the end of what is typed.
+                let mut typed = child.stdin.take();
+                if let Some(typed) = &mut typed {
+                    typed.write_all(line.as_bytes()).await?;
+                }
+                run(child).await
+            };
+            if let Err(error) = done.await {
+                tracing::warn!(%error, "the unattended session did not begin");
+            }
+        }
+    }
+}
+
+/// Until it ends; shows its page.
+async fn run(mut child: process::Child) -> io::Result<()> {
+    let mut page = None;
+    if let Some(out) = child.stdout.take() {
+        let mut lines = BufReader::new(out).lines();
+        while let Some(line) = lines.next_line().await? {
+            let event: Value = serde_json::from_str(&line).unwrap_or_default();
+            if event["event"] == "page"
+                && let Some(url) = event["url"].as_str()
+            {
+                page = Some(Page::show(url)?);
+            }
+        }
+    }
+    let status = child.wait().await?;
+    tracing::debug!(%status, "a session's program has ended");
+    drop(page);
+    Ok(())
+}
+
+/// Leads the browser to a page. Its address lets in whoever has it, so it stands in a file of ours and in no command line.
+struct Page(PathBuf);
+
+impl Page {
+    fn show(url: &str) -> io::Result<Self> {
+        let path = folder().join(format!("open-{}.html", std::process::id()));
+        let url = url.replace('&', "&amp;").replace('"', "&quot;");
+        let text = format!(
+            "<!doctype html><meta http-equiv=\"refresh\" content=\"0;url={url}\"><title>Remora</title>"
+        );
+        let mut options = fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)?;
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        let page = Self(path);
+        let opened = process::Command::new("xdg-open")
+            .arg(&page.0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        if let Err(error) = opened {
+            tracing::warn!(%error, "no browser was opened; `remora inbox` in a terminal does without");
+        }
+        Ok(page)
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::debug!(%error, "the page's file");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! A computer that nobody attends: two real nodes of an organisation, a real display that goes dark, and somebody who walks by.
+
+#![allow(clippy::unwrap_used, reason = "what fails here has failed the test")]
+
+#[path = "support/display.rs"]
+mod display;
+mod support;
+
+use std::time::Duration;
+
+use display::{Client, Xvfb, eventually};
+use remora::share::capture::Rect;
+use serde_json::{Value, json};
+use support::{
+    PATIENCE,
+    process::{Ended, Home, RelayProcess, Script, run},
+};
+use x11rb::protocol::{
+    Event,
+    randr::ConnectionExt as _,
+    xinput::{self, ConnectionExt as _},
+    xproto::{ConnectionExt as _, InputFocus},
+    xtest::ConnectionExt as _,
+};
+
+/// More than half a minute, which the guide gives whoever is there, and whoever has touched something.
+const HALF_A_MINUTE: Duration = Duration::from_secs(50);
+/// Of the letter a, on every layout that a server begins with.
+const KEY: u8 = 38;
+
+/// Contoso, whose helper may what `role` may, and a display.
+struct Scene {
+    relay: RelayProcess,
+    admin: Home,
+    sam: Home,
+    maria: Home,
+    display: Xvfb,
+}
+
+fn done(ended: Ended) -> Vec<String> {
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ended.stdout
+}
+
+impl Scene {
+    fn new(role: &str) -> Self {
+        let scene = Self {
+            relay: RelayProcess::start(&[]),
+            admin: Home::new(),
+            sam: Home::new(),
+            maria: Home::new(),
+            display: Xvfb::start(800, 600),
+        };
+        // As a real screen is.
+        let lit = ["--output", "screen", "--gamma", "1:1:1"];
+        scene.display.run("xrandr", &lit).succeed();
+        scene.org(&["init", "--name", "Contoso", "--domain", "contoso.com"]);
+        scene.org(&["policy", "enabled=on"]);
+        scene.enrol(&scene.sam, "Sam Okafor", role, "desk-1");
+        scene.enrol(&scene.maria, "Maria Lopez", "member", "fin-lt-0231");
+        scene
+    }
+
+    fn org(&self, args: &[&str]) -> Vec<String> {
+        done(run(self.admin.remora(&[&["admin", "org"], args].concat())))
+    }
+
+    fn enrol(&self, home: &Home, name: &str, role: &str, device: &str) {
+        let request = done(run(home.remora(&["setup", "--request", "--name", name])));
+        let sign = [
+            "sign",
+            &request[0],
+            "--json",
+            "--role",
+            role,
+            "--device",
+            device,
+        ];
+        let signed: Value = serde_json::from_str(&self.org(&sign)[0]).expect("JSON");
+        let file = signed["file"].as_str().expect("a path");
+        done(run(home.remora(&["setup", "--credential", file])));
+    }
+
+    /// Both see each other; the helper has asked for control.
+    fn asked(&self) -> (Script, Script) {
+        let common = ["--relay", &self.relay.address, "--json", "--unattended"];
+        let invite = [&["invite", "--mode", "control"], &common[..]].concat();
+        let mut helper = Script::start(self.sam.remora(&invite));
+        let code = helper.expect("code")["code"].clone();
+        let mut join = self.maria.remora(&[&["join"], &common[..]].concat());
+        join.env("DISPLAY", self.display.name());
+        let mut sharer = Script::start(join);
+        sharer.say(code.as_str().expect("text"));
+        (helper, sharer)
+    }
+
+    /// The screen is dark.
+    fn shielded(&self) -> (Script, Script) {
+        let (mut helper, mut sharer) = self.asked();
+        until(&mut sharer, "countdown");
+        sharer.say("a");
+        for script in [&mut sharer, &mut helper] {
+            until(script, "started");
+            assert_eq!(until(script, "shield")["shield"], "shielded");
+        }
+        (helper, sharer)
+    }
+}
+
+/// Goes on to an event of this kind.
+fn until(script: &mut Script, kind: &str) -> Value {
+    loop {
+        let event = script.event(PATIENCE);
+        if event["event"] == kind {
+            return event;
+        }
+    }
+}
+
+/// Whether every output is as dark as it can be.
+fn is_dark(client: &Client) -> bool {
+    let connection = &client.connection;
+    connection
+        .randr_query_version(1, 3)
+        .unwrap()
+        .reply()
+        .unwrap();
+    let resources = connection.randr_get_screen_resources_current(client.root);
+    let crtcs = resources.unwrap().reply().unwrap().crtcs;
+    assert!(!crtcs.is_empty());
+    crtcs.into_iter().all(|crtc| {
+        let gamma = connection.randr_get_crtc_gamma(crtc).unwrap().reply();
+        let gamma = gamma.unwrap();
+        assert!(!gamma.red.is_empty(), "this server has gamma");
+        let levels = [gamma.red, gamma.green, gamma.blue];
+        levels.iter().flatten().all(|level| *level == 0)
+    })
+}
+
+/// Somebody presses a key of the keyboard that is plugged in: not of XTEST's, which is the helper's.
+fn press_local_key(client: &Client) {
+    let connection = &client.connection;
+    connection
+        .xinput_xi_query_version(2, 2)
+        .unwrap()
+        .reply()
+        .unwrap();
+    let devices = connection.xinput_xi_query_device(0u16).unwrap();
+    let devices = devices.reply().unwrap().infos;
+    let keyboard = devices
+        .iter()
+        .find(|device| device.name == b"Xvfb keyboard")
+        .expect("a keyboard");
+    let extension = connection.query_extension(b"XInputExtension").unwrap();
+    let first = extension.reply().unwrap().first_event;
+    let device = u8::try_from(keyboard.deviceid).expect("few devices");
+    for kind in [
+        xinput::DEVICE_KEY_PRESS_EVENT,
+        xinput::DEVICE_KEY_RELEASE_EVENT,
+    ] {
+        connection
+            .xtest_fake_input(first + kind, KEY, 0, client.root, 0, 0, device)
+            .unwrap();
+    }
+    client.sync();
+}
+
+/// The helper's hands: XTEST's own keyboard.
+fn press_xtest_key(client: &Client) {
+    for kind in [2, 3] {
+        let connection = &client.connection;
+        connection
+            .xtest_fake_input(kind, KEY, 0, client.root, 0, 0, 0)
+            .unwrap();
+    }
+    client.sync();
+}
+
+fn keys(events: &[Event]) -> usize {
+    let is_press = |event: &&Event| matches!(event, Event::KeyPress(_));
+    events.iter().filter(is_press).count()
+}
+
+#[test]
+fn u_1_without_an_answer_it_starts_after_half_a_minute() {
+    let scene = Scene::new("unattended-operator");
+    let (mut helper, mut sharer) = scene.asked();
+    let countdown = until(&mut sharer, "countdown");
+    assert_eq!(
+        (&countdown["mode"], &countdown["within_s"]),
+        (&json!("control"), &json!(30))
+    );
+    // Asked on the screen, too.
+    let client = Client::new(&scene.display);
+    client.expect_window("Remora");
+    for script in [&mut sharer, &mut helper] {
+        let mut event = script.event(HALF_A_MINUTE);
+        while event["event"] != "started" {
+            event = script.event(HALF_A_MINUTE);
+        }
+    }
+    helper.say("/leave");
+    let ended = until(&mut sharer, "ended");
+    assert_eq!(
+        (&ended["consent"], &ended["end_reason"]),
+        (&json!("timeout"), &json!("HELPER_LEFT"))
+    );
+}
+
+#[test]
+fn u_2_who_is_there_says_no() {
+    let scene = Scene::new("unattended-operator");
+    let (mut helper, mut sharer) = scene.asked();
+    until(&mut sharer, "countdown");
+    sharer.say("d");
+    assert_eq!(until(&mut helper, "ended")["end_reason"], "DECLINED");
+    let client = Client::new(&scene.display);
+    assert!(!is_dark(&client));
+}
+
+#[test]
+fn u_8_control_does_not_bring_unattended_control() {
+    let scene = Scene::new("help-desk-operator");
+    let (mut helper, _sharer) = scene.asked();
+    assert_eq!(until(&mut helper, "not_possible")["code"], "NO_PERMISSION");
+}
+
+#[test]
+fn u_3_the_screen_is_dark_and_local_input_reaches_nothing_until_the_helper_leaves() {
+    let scene = Scene::new("unattended-operator");
+    let client = Client::new(&scene.display);
+    let window = client.window(
+        Rect {
+            x: 0,
+            y: 0,
+            width: 100,
+            height: 100,
+        },
+        0x00ff_ffff,
+    );
+    let focus = |client: &Client| {
+        let connection = &client.connection;
+        connection
+            .set_input_focus(InputFocus::POINTER_ROOT, window, 0u32)
+            .unwrap();
+        client.sync();
+    };
+    focus(&client);
+    press_local_key(&client);
+    let heard = eventually("the key", || {
+        Some(keys(&client.events())).filter(|count| *count > 0)
+    });
+    assert_eq!(heard, 1, "before, a key is a key");
+    assert!(!is_dark(&client));
+
+    let (mut helper, mut sharer) = scene.shielded();
+    eventually("darkness", || is_dark(&client).then_some(()));
+    press_xtest_key(&client);
+    let heard = eventually("the helper's key", || {
+        Some(keys(&client.events())).filter(|count| *count > 0)
+    });
+    assert_eq!(heard, 1);
+    // Whoever lights it does not for long.
+    let lit = scene
+        .display
+        .run("xrandr", &["--output", "screen", "--gamma", "1:1:1"]);
+    lit.succeed();
+    eventually("darkness again", || is_dark(&client).then_some(()));
+
+    press_local_key(&client);
+    for script in [&mut sharer, &mut helper] {
+        let frozen = until(script, "shield");
+        assert_eq!(
+            (&frozen["shield"], &frozen["within_s"]),
+            (&json!("frozen"), &json!(30))
+        );
+    }
+    assert_eq!(keys(&client.events()), 0, "it reached nothing");
+    // The notice, over everything, can be read.
+    eventually("light", || (!is_dark(&client)).then_some(()));
+    let size = (800, 600);
+    let covers = |(_, rect, _): &(u32, Rect, String)| (rect.width, rect.height) == size;
+    assert!(
+        client.windows().iter().any(covers),
+        "{:?}",
+        client.windows()
+    );
+    sharer.say("/leave");
+    assert_eq!(
+        until(&mut sharer, "not_possible")["code"],
+        "UNATTENDED_NO_LOCAL_END"
+    );
+    for script in [&mut sharer, &mut helper] {
+        let thawed = script.event(HALF_A_MINUTE);
+        assert_eq!(thawed["shield"], "shielded", "{thawed}");
+    }
+    eventually("darkness", || is_dark(&client).then_some(()));
+    assert!(!client.windows().iter().any(covers));
+    helper.say("/leave");
+    assert_eq!(until(&mut sharer, "ended")["end_reason"], "HELPER_LEFT");
+    assert_eq!(sharer.end(PATIENCE).code, Some(0));
+    assert!(!is_dark(&client), "as it was");
+    focus(&client);
+    press_local_key(&client);
+    eventually("the key", || (keys(&client.events()) > 0).then_some(()));
+}
