@@ -321,8 +321,9 @@ test('who it is can be seen throughout, and clipboard and files be asked for', a
   const who = page.getByRole('button', { name: 'Maria Lopez' });
   await who.click();
   for (const text of ['Accountant', 'contoso.com']) await page.getByText(text, { exact: true }).first().waitFor();
-  node.event('mode_changed', { mode: 'control', by: 'sharer' });
+  // Before control: with it, Escape is the other computer's.
   await page.keyboard.press('Escape');
+  node.event('mode_changed', { mode: 'control', by: 'sharer' });
   await who.click();
   await page.getByText('Accountant', { exact: true }).first().waitFor();
   await page.keyboard.press('Escape');
