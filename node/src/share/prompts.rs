@@ -16,8 +16,9 @@ use std::{
 use tokio::sync::watch;
 use x11rb::{
     connection::Connection as _,
-    protocol::xproto::{
-        AtomEnum, ChangeWindowAttributesAux, ConnectionExt as _, EventMask, MapState,
+    protocol::{
+        Event,
+        xproto::{AtomEnum, ChangeWindowAttributesAux, ConnectionExt as _, EventMask, MapState},
     },
 };
 
@@ -113,9 +114,15 @@ fn look(
             return Ok(());
         }
         let mut changed = false;
-        // Whatever they say: a window came, went, or is another's child now.
-        while display.connection.poll_for_event()?.is_some() {
-            changed = true;
+        // A window came, went, or is another's child now. One that is dragged is no news.
+        while let Some(event) = display.connection.poll_for_event()? {
+            changed |= matches!(
+                event,
+                Event::MapNotify(_)
+                    | Event::UnmapNotify(_)
+                    | Event::DestroyNotify(_)
+                    | Event::ReparentNotify(_)
+            );
         }
         if changed {
             let now = is_open(display)?;
