@@ -174,7 +174,7 @@ test('the tools stand in the order help desks know, and what cannot be used says
   node.event('started', { mode: 'control' });
   await page.getByRole('toolbar').waitFor();
   const order = await page.locator('.tools .tool').evaluateAll((all) => all.map((tool) => tool.dataset.tool));
-  assert.deepEqual(order, ['control', 'elevate', 'monitor', 'laser', 'pen', 'size', 'chat', 'restart', 'tasks', 'handover']);
+  assert.deepEqual(order, ['control', 'elevate', 'monitor', 'laser', 'pen', 'size', 'chat', 'swap', 'restart', 'tasks', 'handover']);
   const why = (name) => page.getByRole('button', { name, exact: true }).getAttribute('aria-description');
   assert.equal(await why('Elevate'), 'Your role does not permit this.');
   node.event('judged', { verified: false, permitted: { permissions: ['view', 'control', 'elevation'], mode: 'control', limit: null, text: null }, warnings: [] });
