@@ -75,12 +75,15 @@ pub(super) fn question(event: &SessionEvent) -> Option<Option<Question>> {
         }),
         SessionEvent::ElevationPrompt { .. } => Some(Question::Elevation),
         SessionEvent::RestartPrompt { .. } => Some(Question::Restart),
+        SessionEvent::HandoverPrompt { .. } => Some(Question::Handover),
         SessionEvent::LeaveWarning { signs_out: true } => Some(Question::SignOut),
         SessionEvent::LeaveWarning { signs_out: false } => Some(Question::Reclaim),
         SessionEvent::Starting { .. }
         | SessionEvent::ElevationGranted
         | SessionEvent::ElevationDeclined
         | SessionEvent::RestartDeclined
+        | SessionEvent::HandingOver { .. }
+        | SessionEvent::HandoverDeclined
         | SessionEvent::Stayed
         | SessionEvent::Interrupted { .. } => None,
         _ => return None,

@@ -104,6 +104,8 @@ pub enum Question {
     Elevation,
     /// The helper wants to restart the computer.
     Restart,
+    /// The helper wants to hand over to another one.
+    Handover,
     /// The sharer wants to leave, and will be signed out.
     SignOut,
     /// Somebody wants an unattended computer back.

@@ -279,9 +279,14 @@ impl Sharing {
             (Question::Countdown { mode, .. }, true) => Command::Allow(mode),
             (Question::Elevation, true) => Command::AllowElevation,
             (Question::Restart, true) => Command::AllowRestart,
-            (Question::Countdown { .. } | Question::Elevation | Question::Restart, false) => {
-                Command::Decline
-            }
+            (Question::Handover, true) => Command::AllowHandover,
+            (
+                Question::Countdown { .. }
+                | Question::Elevation
+                | Question::Restart
+                | Question::Handover,
+                false,
+            ) => Command::Decline,
             (Question::SignOut | Question::Reclaim, true) => Command::ConfirmLeave,
             (Question::SignOut | Question::Reclaim, false) => Command::Stay,
         })

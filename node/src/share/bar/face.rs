@@ -61,7 +61,9 @@ impl Press {
             Self::StopControl => "Stop control",
             Self::Leave => "Leave",
             Self::Answer(Question::Countdown { .. }, true) => "Start now",
-            Self::Answer(Question::Elevation | Question::Restart, true) => "Allow",
+            Self::Answer(Question::Elevation | Question::Restart | Question::Handover, true) => {
+                "Allow"
+            }
             Self::Answer(Question::SignOut, true) => "Leave and sign out",
             Self::Answer(Question::Reclaim, true) => "Take it back",
             Self::Answer(Question::SignOut | Question::Reclaim, false) => "Stay",
@@ -246,6 +248,7 @@ fn sentence(text: &BarText, longest_name: usize) -> (String, String) {
         }
         Some(Question::Elevation) => " wants ADMINISTRATOR'S RIGHTS here",
         Some(Question::Restart) => " wants to RESTART this computer",
+        Some(Question::Handover) => " wants to hand you over to ANOTHER HELPER",
         Some(Question::SignOut) => {
             " was administrator: leaving signs you out, unsaved work is lost"
         }
