@@ -14,6 +14,7 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -33,7 +34,9 @@ struct Administrator(String);
 
 impl Administrator {
     fn new() -> Self {
-        let name = format!("remora-{}", std::process::id());
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("remora-{}-{number}", std::process::id());
         system(
             "useradd",
             &[
