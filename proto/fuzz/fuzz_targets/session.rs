@@ -15,7 +15,10 @@ use remora_proto::{
     path::candidate::Named,
     random::Random,
     sas::Nonce,
-    session::{Command, Event, Grants, Matter, Mode, Platform, SecurePrompt, Session, Setup, Terms, Transmit, Way},
+    session::{
+        Command, Event, Grants, Matter, Mode, Platform, SecurePrompt, Session, Setup, Terms,
+        Transmit, Way,
+    },
     wire::message::session::{self as schema, control::Body},
 };
 use remora_proto_fuzz::Script;
@@ -361,6 +364,9 @@ impl Watch {
         assert!(self.session.mode() <= self.granted);
         // Off at the start, and at the end; nobody vouches for this helper.
         let grants = self.session.rights().grants;
-        assert!(grants.is_empty() || (self.session.mode().is_some() && (self.role == Role::Helper || self.compared)));
+        assert!(
+            grants.is_empty()
+                || (self.session.mode().is_some() && (self.role == Role::Helper || self.compared))
+        );
     }
 }
