@@ -5,7 +5,7 @@
 //!  helper: Orders ── sealed ──▶ sharer's node ── the same ──▶ broker: Desk
 //! ```
 //!
-//! An order is sealed to a key that the broker draws for one elevation ([`sealed`]). In it:
+//! An order is sealed to a key that the broker draws for one elevation (`sealed`). In it:
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |

@@ -263,7 +263,7 @@ pub struct Serve {
     /// PEM: its key
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// The provider's issuer identifier, like https://login.example.org/tenant
+    /// The provider's issuer identifier, like `https://login.example.org/tenant`
     #[arg(long, value_name = "URL")]
     pub provider: String,
     /// What the provider calls this program: a public, native client, with http://127.0.0.1/callback on any port

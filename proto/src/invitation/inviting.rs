@@ -9,7 +9,7 @@
 //!  any of them ─┴── cancelled, declined by all, T_consent, the code's end, joined ──▶ ENDED or JOINING
 //! ```
 //!
-//! It does not know how an offer travels: [`Transmit::Offer`] asks for it to be sent, once more from a relay's loss or a retry on, and
+//! It does not know how an offer travels: `Transmit::Offer` asks for it to be sent, once more from a relay's loss or a retry on, and
 //! `handle_*` says what came of that.
 
 use std::{

@@ -1,4 +1,4 @@
-//! `Noise_XX_25519_ChaChaPoly_SHA256` between a helper and a device, in pieces of at most [`MAX_SIGNAL_BYTES`]; prologue
+//! `Noise_XX_25519_ChaChaPoly_SHA256` between a helper and a device, in pieces of at most `MAX_SIGNAL_BYTES`; prologue
 //! `"remora device 1"` and the device's id.
 //!
 //! ```text
