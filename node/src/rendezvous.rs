@@ -44,8 +44,8 @@ use crate::{
 const MAX_DRAWS: usize = 20;
 /// From the host's admission to the relay's allocation.
 const ALLOCATION_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the relay is asked whether it is there, while somebody reads the code out: whoever types it is there in half a minute, and
-/// QUIC alone would take a whole one. From then on the node may be parked, which costs the relay less.
+/// How often the relay is asked whether it is there, while somebody reads the code out, or a device has just said that it is there: QUIC
+/// alone would notice after a minute. From then on the node may be parked, which costs the relay less.
 const PULSE: Duration = Duration::from_secs(3);
 /// For its answer; it may have to be said again, or by TCP.
 const PULSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -197,8 +197,8 @@ pub async fn wait_without_relay(
     }
 }
 
-/// Ends when the relay does not answer any more, be it dead or its machine gone.
-async fn silence(control: &Control) {
+/// Ends when the relay does not answer any more, be it dead or its machine gone; never once the node may be parked.
+pub(crate) async fn silence(control: &Control) {
     let (began, mut missed) = (Instant::now(), 0);
     // It is parked then, and asks by itself whether the relay is there.
     while began.elapsed() + PULSE < control.park_after {

@@ -10,6 +10,7 @@ use remora_relay::{config::Config, mesh::Settings, relay::Relay};
 use serde_json::{Value, json};
 use support::{
     PATIENCE,
+    front::Front,
     people::within,
     process::{Ended, Home, Script, run},
 };
@@ -50,7 +51,11 @@ impl Agent {
             .iter()
             .map(|relay| relay.address().to_string())
             .collect();
-        let args = ["agent", "--json", "--relay", &relays.join(",")];
+        Self::at(home, &relays.join(","))
+    }
+
+    fn at(home: &Home, relays: &str) -> Self {
+        let args = ["agent", "--json", "--relay", relays];
         let mut script = Script::start(home.remora(&args));
         let device = script.expect("device");
         let id = device["device"].as_str().expect("text").to_owned();
@@ -154,6 +159,20 @@ async fn a_device_whose_relay_is_gone_says_so_and_goes_to_another() {
     let home = Home::new();
     let mut agent = Agent::start(&home, &[&fra]);
     assert_eq!(agent.script.expect("online")["relay"], "fra-1");
+    fra.shutdown().await;
+    agent.script.expect("relay_lost");
+    assert_eq!(agent.script.expect("online")["relay"], "ams-1");
+    assert_eq!(agent.asked(&ams).1["online"], true);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_device_whose_relay_falls_silent_at_once_is_soon_at_another() {
+    let [fra, ams] = fleet().await;
+    let front = Front::new(fra.address(), true, false).await;
+    let home = Home::new();
+    let mut agent = Agent::at(&home, &front.relay.to_string());
+    assert_eq!(agent.script.expect("online")["relay"], "fra-1");
+    front.passes_udp(false);
     fra.shutdown().await;
     agent.script.expect("relay_lost");
     assert_eq!(agent.script.expect("online")["relay"], "ams-1");

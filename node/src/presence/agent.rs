@@ -14,6 +14,7 @@ use std::{
     collections::BTreeSet,
     convert::Infallible,
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
@@ -46,6 +47,7 @@ use crate::{
     homes::{Homes, attached::Attached},
     identity::Member,
     node::{Options, find_place},
+    rendezvous::silence,
     session::backends::Backends,
     share::desktop::Desktop,
     sign_in,
@@ -287,6 +289,10 @@ impl Agent {
     async fn stay(&mut self, can_move: bool) -> Result<Left, Failure> {
         let mut say_at = Instant::now();
         let mut is_known = false;
+        let Some(control) = self.home.as_ref().map(|home| home.control.clone()) else {
+            return Ok(Left::Lost);
+        };
+        let mut silent = pin!(silence(&control));
         loop {
             let Some(home) = &mut self.home else {
                 return Ok(Left::Lost);
@@ -299,6 +305,7 @@ impl Agent {
                     }
                     continue;
                 }
+                () = &mut silent => return Ok(Left::Lost),
                 () = sleep_until(say_at) => {
                     let agents = self.office.seats();
                     let said = publish(&mut self.opened.device, home, agents).await;

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Whoever was in and is gone is lost, and avoided when that happens too often. Whom we do not let in, or who does not let us in, is not
-//! lost, or two that each hold the other's loss against it would never meet again: which of the two it is, [`terms`] know.
+//! lost, or two that each hold the other's loss against it would never meet again: which of the two it is, `terms` knows.
 
 // What has been said on each connection.
 mod terms;

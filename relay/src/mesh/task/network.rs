@@ -93,7 +93,7 @@ pub(super) fn swarm(me: RelayId, secure: Secure, reach: Reach) -> Swarm<Behaviou
     Swarm::new(transport, behaviour, me, config)
 }
 
-/// Who is where, and nothing else: it keeps no records, and takes in whom [`Members`] has.
+/// Who is where, and nothing else: it keeps no records, and takes in whom `Members` has.
 fn kademlia(me: PeerId) -> kad::Behaviour<MemoryStore> {
     let nothing = kad::store::MemoryStoreConfig {
         max_records: 0,
