@@ -13,7 +13,7 @@ use remora::{
     config::{File, FileProfile},
     demo,
     error::{Exit, Failure},
-    netcheck,
+    lobby, netcheck,
     node::{Node, Options},
     presence, sign_in,
     status::{self, ping, running},
@@ -82,6 +82,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::SignIn(args) => sign_in::sign_in(&File::load(named)?, &args).await,
         Command::SignOut(args) => sign_in::sign_out(&File::load(named)?, &args).await,
         Command::Invite(args) => terminal::invite(&File::load(named)?, args).await,
+        Command::Page(args) => lobby::run(&File::load(named)?, named, args).await,
         Command::Join(args) => terminal::join(&File::load(named)?, args).await,
         Command::Status(args) => status::run(&File::load(named)?, args).await,
         Command::Sessions(args) => running::list(&args),
@@ -276,6 +277,7 @@ fn with_saved_tls(
 fn wants_json(command: &Command) -> bool {
     match command {
         Command::Invite(args) => args.common.json,
+        Command::Page(args) => args.json,
         Command::Join(args) => args.common.json,
         Command::Status(args) => args.common.json,
         Command::Sessions(args) => args.json,
@@ -335,7 +337,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         say(
-            "remora: USAGE: say what to do: setup, sign-in, sign-out, invite, join, sessions, status, ping, netcheck, agent, presence, preflight, demo or admin; see `remora --help`",
+            "remora: USAGE: say what to do: setup, sign-in, sign-out, invite, page, join, sessions, status, ping, netcheck, agent, presence, preflight, demo or admin; see `remora --help`",
         );
         return ExitCode::from(Exit::Usage as u8);
     }
