@@ -6,6 +6,8 @@ mod args;
 pub mod describe;
 // Flags, environment and file together.
 pub mod layers;
+// ... and again, while a relay runs.
+pub mod reload;
 
 use std::{
     fmt,
@@ -24,7 +26,12 @@ use self::args::{
     DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_LOOKUPS_PER_MINUTE, DEFAULT_MAX_NODES, DEFAULT_MAX_SESSIONS,
     DEFAULT_MAX_STREAMS, DEFAULT_SESSION_BURST_BYTES, DEFAULT_SESSION_RATE_BYTES,
 };
-use crate::{admin::token::AdminToken, mesh, rate::Rate, stream::certificate::Files};
+use crate::{
+    admin::token::AdminToken,
+    mesh,
+    rate::Rate,
+    stream::{certificate::Files, peers},
+};
 
 /// Looked up at once.
 const LOOKUP_BURST: u64 = 5;
@@ -70,6 +77,51 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The fleet that it is one of.
     pub mesh: Option<mesh::Settings>,
+}
+
+/// What of it can be changed while a relay runs.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Nodes at once.
+    pub max_nodes: usize,
+    /// Nodes of a network at once.
+    pub max_nodes_per_network: usize,
+    /// Streams at once.
+    pub max_streams: usize,
+    /// Look-ups of a source.
+    pub lookup_rate: Rate,
+    /// What an operator presents at the admin port.
+    pub admin_token: Option<AdminToken>,
+}
+
+impl Live {
+    /// The keys that say it.
+    pub const KEYS: [&str; 5] = [
+        "max_nodes",
+        "max_nodes_per_network",
+        "max_streams",
+        "lookups_per_minute",
+        "admin_token_file",
+    ];
+
+    /// Of what was said and checked.
+    pub fn new(args: &ServeArgs, admin_token: Option<AdminToken>) -> Self {
+        Self {
+            max_nodes: args.max_nodes,
+            max_nodes_per_network: args.max_nodes_per_network,
+            max_streams: args.max_streams,
+            lookup_rate: lookup_rate(args.lookups_per_minute),
+            admin_token,
+        }
+    }
+
+    /// Streams at once.
+    pub(crate) fn streams(&self) -> peers::Limits {
+        peers::Limits {
+            all: self.max_streams,
+            network: self.max_nodes_per_network,
+        }
+    }
 }
 
 impl Config {
@@ -135,6 +187,17 @@ impl Config {
                 seeds: args.peers.clone(),
                 fleet,
             }),
+        }
+    }
+
+    /// What of it may be different later.
+    pub fn live(&self) -> Live {
+        Live {
+            max_nodes: self.max_nodes,
+            max_nodes_per_network: self.max_nodes_per_network,
+            max_streams: self.max_streams,
+            lookup_rate: self.lookup_rate,
+            admin_token: self.admin_token.clone(),
         }
     }
 

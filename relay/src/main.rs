@@ -15,6 +15,7 @@ use remora_relay::{
     config::{
         Command, Config, ConfigCommand, FleetKeyArgs, LogFormat, ServeArgs, describe,
         layers::{self, LoadError, Origin, Value},
+        reload::Reload,
     },
     identity,
     mesh::fleet_key,
@@ -25,9 +26,11 @@ use remora_relay::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::Level;
 use tracing_subscriber::{
+    Registry,
     filter::{LevelFilter, Targets},
     fmt,
     layer::SubscriberExt as _,
+    reload,
     util::SubscriberInitExt as _,
 };
 
@@ -42,8 +45,8 @@ fn main() -> ExitCode {
         Err(error) => return not_loaded(error),
     };
     let done = match &loaded.args.command {
-        Command::Serve(serve) => run(serve, false),
-        Command::Quickstart(serve) => run(serve, true),
+        Command::Serve(serve) => run(serve, false, Reload::new(loaded.clone())),
+        Command::Quickstart(serve) => run(serve, true, Reload::new(loaded.clone())),
         Command::FleetKey(FleetKeyArgs { file }) => {
             fleet_key::create(file, &mut Random::system()).map_err(Into::into)
         }
@@ -137,8 +140,8 @@ fn say(text: &str) {
 }
 
 #[tokio::main]
-async fn run(args: &ServeArgs, is_quickstart: bool) -> anyhow::Result<()> {
-    start_log(args);
+async fn run(args: &ServeArgs, is_quickstart: bool, mut reload: Reload) -> anyhow::Result<()> {
+    let log = start_log(args);
     allow_open_files(args);
     let key = identity::load_or_create(&args.key, &mut Random::system())?;
     let fleet = args.fleet_key.as_deref().map(fleet_key::load).transpose()?;
@@ -149,15 +152,48 @@ async fn run(args: &ServeArgs, is_quickstart: bool) -> anyhow::Result<()> {
     let mut relay = Relay::start(Config::new(args, key, fleet, admin_token))?;
     announce(args, is_quickstart, &relay).context("cannot print the relay's address")?;
 
-    let ended = tokio::select! {
-        ended = relay.drained() => ended,
-        () = signals.next() => {
-            relay.drain();
-            drain(&mut relay, &mut signals, args.drain_timeout).await?
+    let ended = loop {
+        tokio::select! {
+            ended = relay.drained() => break ended,
+            heard = signals.next() => match heard {
+                Heard::Reload => read_again(&mut reload, &relay, &log),
+                Heard::Stop => {
+                    relay.drain();
+                    break drain(&mut relay, &mut signals, args.drain_timeout).await?;
+                }
+            }
         }
     };
     relay.shutdown().await;
     ended.context("the relay stopped by itself")
+}
+
+/// What can be changed is, what cannot is said, and where anything is wrong nothing is.
+fn read_again(reload: &mut Reload, relay: &Relay, log: &Log) {
+    match reload.read() {
+        Ok(change) => {
+            relay.reloaded(true);
+            relay.change(change.live);
+            log.modify(|filter| *filter = levels(change.log)).ok();
+            tracing::info!(changed = change.changed.join(","), "settings read again");
+            if !change.at_next_start.is_empty() {
+                let keys = change.at_next_start.join(",");
+                tracing::warn!(
+                    keys,
+                    "these count from the next start; restart the relay for them"
+                );
+            }
+        }
+        Err(problems) => {
+            relay.reloaded(false);
+            for problem in problems {
+                tracing::error!(
+                    problem,
+                    "settings read again and not taken: all stays as it was"
+                );
+            }
+        }
+    }
 }
 
 /// Waits for the drain; a second signal ends it at once.
@@ -173,7 +209,7 @@ async fn drain(
     );
     tokio::select! { biased;
         ended = relay.drained() => Ok(ended),
-        () = signals.next() => {
+        () = signals.stop() => {
             anyhow::bail!("told twice to stop: {} sessions were cut off; wait for the drain to avoid that", relay.sessions())
         }
     }
@@ -182,6 +218,7 @@ async fn drain(
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -189,15 +226,29 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Heard {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Heard::Stop,
+            _ = self.interrupt.recv() => Heard::Stop,
+            _ = self.hangup.recv() => Heard::Reload,
         }
     }
+
+    /// Whoever is about to end reads no settings.
+    async fn stop(&mut self) {
+        while self.next().await != Heard::Stop {}
+    }
+}
+
+/// What a signal means.
+#[derive(PartialEq, Eq)]
+enum Heard {
+    Stop,
+    Reload,
 }
 
 /// A relay of many streams needs more than a process has to begin with.
@@ -212,18 +263,25 @@ fn allow_open_files(args: &ServeArgs) {
     }
 }
 
-fn start_log(args: &ServeArgs) {
+/// How much is logged, to be changed.
+type Log = reload::Handle<Targets, Registry>;
+
+fn levels(ours: Level) -> Targets {
     // What others log carries addresses, which stay below DEBUG here.
-    let others = if args.log > Level::INFO {
+    let others = if ours > Level::INFO {
         LevelFilter::INFO
     } else {
         LevelFilter::ERROR
     };
-    let filter = Targets::new()
+    Targets::new()
         .with_default(others)
         .with_target("quinn_udp", LevelFilter::OFF)
-        .with_target("remora_relay", args.log)
-        .with_target("remora_proto", args.log);
+        .with_target("remora_relay", ours)
+        .with_target("remora_proto", ours)
+}
+
+fn start_log(args: &ServeArgs) -> Log {
+    let (filter, handle) = reload::Layer::new(levels(args.log));
     let log = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(io::stderr);
     match args.log_format {
@@ -232,6 +290,7 @@ fn start_log(args: &ServeArgs) {
             .with(lines.with_ansi(colours()).with_target(false))
             .init(),
     }
+    handle
 }
 
 /// Only for people who can see them and have not said no.

@@ -85,6 +85,16 @@ impl Running {
             .0
     }
 
+    /// Waits for a line of the log that says this.
+    fn hears(&mut self, says: &str) {
+        let log = self.child.stderr.as_mut().expect("piped");
+        let (mut heard, mut byte) = (Vec::new(), [0]);
+        while !String::from_utf8_lossy(&heard).contains(says) {
+            log.read_exact(&mut byte).expect("it goes on");
+            heard.extend(byte);
+        }
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
         kill(pid, signal).expect("still there");
@@ -389,6 +399,34 @@ fn a_file_is_checked_shown_and_run_with() {
     ];
     let (code, _, problems) = prints(directory, &named);
     assert_eq!((code, problems.lines().count()), (1, 2), "{problems}");
+}
+
+#[tokio::test]
+async fn what_can_be_changed_while_it_runs_is_and_the_rest_is_said() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    let file = directory.join("relay.toml");
+    fs::write(&file, "max_nodes = 1\n").expect("written");
+    let mut running = Running::start(directory, &["--config", "relay.toml"]);
+    let first = running.node().await;
+    drop(first);
+    fs::write(&file, "max_nodes = 2\nmax_sessions = 7\nlog = \"debug\"\n").expect("written");
+    running.signal(Signal::SIGHUP);
+    running.hears("settings read again changed=\"max_nodes,log\"");
+    running
+        .hears("these count from the next start; restart the relay for them keys=\"max_sessions\"");
+    let _both = (running.node().await, running.node().await);
+
+    fs::write(&file, "max_nodes = 0\n").expect("written");
+    running.signal(Signal::SIGHUP);
+    running.hears("not taken");
+    let (_, metrics) = within(get(running.address("admin"), "/metrics")).await;
+    for line in ["{result=\"applied\"} 1", "{result=\"refused\"} 1"] {
+        let line = format!("remora_relay_config_reloads_total{line}");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
+    running.signal(Signal::SIGTERM);
+    assert!(running.end().0.success());
 }
 
 #[test]

@@ -47,6 +47,7 @@ use super::{
 };
 use crate::{
     admin::metrics::{Handshake, Metrics},
+    config::Live,
     datapath::{DropReason, QuicPacket, leg::Leg, pages, reflect::SharedLoad, socket::Socket},
     drain::State,
     mesh::{self, Mesh, Neighbours},
@@ -76,10 +77,6 @@ const MINIMUM_PROTOCOL: u32 = 1;
 pub struct Settings {
     /// For people.
     pub relay_name: String,
-    /// Nodes at once.
-    pub max_nodes: usize,
-    /// Of one network.
-    pub max_nodes_per_network: usize,
     /// Where else nodes may ask how they are seen, as `Welcome` says it.
     pub observers: Vec<String>,
     /// Where this relay is, as `Welcome` says it.
@@ -107,6 +104,8 @@ pub struct Ports {
     pub asked: mpsc::Receiver<mesh::Asked>,
     /// Locators that are other hosts'.
     pub taken: mpsc::Receiver<RecordKey>,
+    /// What there is room for.
+    pub live: watch::Receiver<Live>,
 }
 
 /// The task.
@@ -209,6 +208,7 @@ impl Driver {
     ) -> Self {
         let peers = Arc::clone(&ports.peers);
         let mesh = ports.mesh.clone();
+        let max_nodes_per_network = ports.live.borrow().max_nodes_per_network;
         Self {
             neighbours: mesh.neighbours(),
             endpoint,
@@ -222,7 +222,7 @@ impl Driver {
                 policies: Policies::default(),
                 rendezvous,
                 metrics,
-                networks: Networks::new(settings.max_nodes_per_network),
+                networks: Networks::new(max_nodes_per_network),
                 settings,
                 handshaking: 0,
                 asked: FuturesUnordered::new(),
@@ -331,6 +331,11 @@ impl Driver {
             }
             Ok(()) = self.neighbours.changed() => {
                 self.meet();
+                true
+            }
+            Ok(()) = self.ports.live.changed() => {
+                let live = self.ports.live.borrow_and_update();
+                self.office.limit(&live);
                 true
             }
             taken = packets.recv_many(arrived, PACKETS_AT_ONCE) => taken > 0,
@@ -565,7 +570,11 @@ impl Driver {
         buffer.clear();
         let network = Network::from(office.peers.behind(incoming.remote_address()).ip());
         let has_room = !self.is_closing
-            && self.nodes.len < office.settings.max_nodes.saturating_add(SPARE_CONNECTIONS);
+            && self.nodes.len
+                < office
+                    .registry
+                    .max_nodes()
+                    .saturating_add(SPARE_CONNECTIONS);
         let response = match office.door(&incoming, network, has_room) {
             Door::Closed(why) => {
                 office.metrics.handshake(why);
@@ -607,6 +616,13 @@ enum Door {
 }
 
 impl Office {
+    /// What there is room for has changed.
+    fn limit(&mut self, live: &Live) {
+        self.registry.limit(live.max_nodes);
+        self.networks.limit(live.max_nodes_per_network);
+        self.desk.limit(live.lookup_rate);
+    }
+
     fn door(&self, incoming: &Incoming, network: Network, has_room: bool) -> Door {
         if !has_room {
             return Door::Closed(Handshake::Refused);

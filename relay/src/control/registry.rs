@@ -560,6 +560,16 @@ impl Registry {
         }
     }
 
+    /// How many nodes there is room for.
+    pub fn max_nodes(&self) -> usize {
+        self.limits.max_nodes
+    }
+
+    /// So many from now on; whoever is here stays.
+    pub fn limit(&mut self, max_nodes: usize) {
+        self.limits.max_nodes = max_nodes;
+    }
+
     /// Where the relay is in its life.
     pub fn state(&self) -> State {
         self.drain.state()

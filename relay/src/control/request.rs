@@ -234,6 +234,12 @@ impl Desk {
         }
     }
 
+    /// So many look-ups, and as many joins, from now on.
+    pub fn limit(&mut self, rate: Rate) {
+        self.lookups.limit(rate);
+        self.joins.limit(rate);
+    }
+
     /// Name space of the locators.
     pub fn realm(&self) -> &str {
         &self.realm
