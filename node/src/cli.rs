@@ -2,6 +2,8 @@
 
 /// An organisation's.
 pub mod org;
+/// Help that is asked for first.
+pub mod request;
 /// Running sessions.
 pub mod running;
 /// Signing in.
@@ -65,6 +67,12 @@ pub enum Command {
     Invite(Invite),
     /// Get help: asks for your helper's code
     Join(Join),
+    /// Get help from your organisation's help desk: waits until a helper takes the request
+    Request(Box<request::Request>),
+    /// List who waits for your organisation's help, of those you may help
+    Requests(request::Requests),
+    /// Help somebody who waits
+    Take(Box<request::Take>),
     /// Show the relay, how well it can be reached, and the sessions on this computer
     Status(Status),
     /// List the sessions on this computer

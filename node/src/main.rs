@@ -15,7 +15,7 @@ use remora::{
     error::{Exit, Failure},
     netcheck,
     node::{Node, Options},
-    presence, sign_in,
+    presence, request, sign_in,
     status::{self, ping, running},
     terminal::{self, console::print_data, style::Style},
 };
@@ -83,6 +83,9 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::SignOut(args) => sign_in::sign_out(&File::load(named)?, &args).await,
         Command::Invite(args) => terminal::invite(&File::load(named)?, args).await,
         Command::Join(args) => terminal::join(&File::load(named)?, args).await,
+        Command::Request(args) => request::waiting::run(&File::load(named)?, *args).await,
+        Command::Requests(args) => request::list::run(&File::load(named)?, args).await,
+        Command::Take(args) => request::take::run(&File::load(named)?, *args).await,
         Command::Status(args) => status::run(&File::load(named)?, args).await,
         Command::Sessions(args) => running::list(&args),
         Command::Running(command) => running::run(&command).await,
@@ -277,6 +280,9 @@ fn wants_json(command: &Command) -> bool {
     match command {
         Command::Invite(args) => args.common.json,
         Command::Join(args) => args.common.json,
+        Command::Request(args) => args.common.json,
+        Command::Requests(args) => args.json,
+        Command::Take(args) => args.common.json,
         Command::Status(args) => args.common.json,
         Command::Sessions(args) => args.json,
         Command::Running(command) => command.which().json,
@@ -335,7 +341,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         say(
-            "remora: USAGE: say what to do: setup, sign-in, sign-out, invite, join, sessions, status, ping, netcheck, agent, presence, preflight, demo or admin; see `remora --help`",
+            "remora: USAGE: say what to do: setup, sign-in, sign-out, invite, join, request, requests, take, sessions, status, ping, netcheck, agent, presence, preflight, demo or admin; see `remora --help`",
         );
         return ExitCode::from(Exit::Usage as u8);
     }

@@ -69,6 +69,18 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// What went wrong before or instead of a session.
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let call = called(file, &args)?;
+    invite_by(file, args, call).await
+}
+
+/// `remora take`: the same with a device that waits for it.
+///
+/// # Errors
+/// What went wrong before or instead of a session.
+pub async fn call(file: &File, args: cli::Invite, call: Call) -> Result<Exit, Failure> {
+    invite_by(file, args, Some(call)).await
+}
+
+async fn invite_by(file: &File, args: cli::Invite, call: Option<Call>) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
     sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
@@ -112,7 +124,8 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     join_by(file, args, given, T_CONSENT).await
 }
 
-/// `remora inbox open`: the same with the code of an invitation, which has to be allowed `within` this time (guide, C-6).
+/// `remora inbox open`, and `remora request` that is taken: the same with the code of an invitation, which has to be allowed `within`
+/// this time (guide, C-6).
 ///
 /// # Errors
 /// What went wrong before or instead of a session.
@@ -120,12 +133,10 @@ pub async fn open(
     file: &File,
     args: cli::Join,
     code: Code,
+    entry: Entry,
     within: Duration,
 ) -> Result<Exit, Failure> {
-    let invited = Given {
-        code,
-        entry: Entry::Notify,
-    };
+    let invited = Given { code, entry };
     join_by(file, args, Some(invited), within).await
 }
 
@@ -209,6 +220,7 @@ fn called(file: &File, args: &cli::Invite) -> Result<Option<Call>, Failure> {
     };
     Ok(Some(Call {
         device: file.device(device)?,
+        entry: Entry::Notify,
         kind: match is_unattended {
             true => Kind::Unattended,
             false => Kind::Attended,

@@ -102,7 +102,7 @@ pub enum Party {
 }
 
 /// How far a request of a node has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// All the way.
     Answered(Answer),
@@ -360,6 +360,12 @@ impl Registry {
     /// Who `number` is.
     pub fn id(&self, number: ConnectionNumber) -> Option<NodeId> {
         self.nodes.get(&number).map(|node| node.id)
+    }
+
+    /// Whether that node is this device, by a record that the device has signed.
+    pub fn is_device(&self, number: ConnectionNumber, key: RecordKey) -> bool {
+        let hosting = self.hosting_by_locator.get(&key);
+        hosting.is_some_and(|hosting| hosting.host == number && hosting.kind == Kind::Device)
     }
 
     /// Whether the node may be parked: it waits, and does nothing else.

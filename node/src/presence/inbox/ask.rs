@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
+use remora_proto::session::Entry;
 use serde_json::json;
 use tokio::{net::UnixStream, time::timeout};
 
@@ -54,7 +55,8 @@ pub async fn run(file: &File, args: cli::Inbox) -> Result<Exit, Failure> {
                 unattended: false,
                 code: None,
             };
-            terminal::open(file, join, code, Duration::from_millis(left_ms)).await
+            let within = Duration::from_millis(left_ms);
+            terminal::open(file, join, code, Entry::Notify, within).await
         }
     }
 }
