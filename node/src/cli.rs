@@ -92,6 +92,8 @@ pub enum Command {
     Presence(Presence),
     /// Say what this computer lacks for sharing its screen, and how to mend it
     Preflight(Preflight),
+    /// List this computer's screens, for `remora join --screen`
+    Screens(Screens),
     /// Play a whole session on this computer: relay, helper and sharer in one process
     Demo(Demo),
     /// For operators: what is done to a relay by its admin port
@@ -285,6 +287,10 @@ pub struct Join {
     /// The broker.
     #[command(flatten)]
     pub broker: BrokerArgs,
+    /// Show this screen and no other: its name, or its number, as `remora screens` lists them [default: the primary one first, and the
+    /// helper may look at the others]
+    #[arg(long, value_name = "NAME")]
+    pub screen: Option<String>,
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
@@ -423,6 +429,9 @@ pub struct InboxOpen {
     /// The broker.
     #[command(flatten)]
     pub broker: BrokerArgs,
+    /// Show this screen and no other: its name, or its number, as `remora screens` lists them
+    #[arg(long, value_name = "NAME")]
+    pub screen: Option<String>,
 }
 
 /// `remora presence`
@@ -445,6 +454,14 @@ pub struct Presence {
 /// `remora preflight`
 #[derive(Debug, Args)]
 pub struct Preflight {
+    /// Print one JSON object on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `remora screens`
+#[derive(Debug, Args)]
+pub struct Screens {
     /// Print one JSON object on stdout, for scripts
     #[arg(long)]
     pub json: bool,

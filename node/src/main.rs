@@ -17,7 +17,7 @@ use remora::{
     node::{Node, Options},
     presence, request, sign_in,
     status::{self, ping, running},
-    terminal::{self, console::print_data, style::Style},
+    terminal::{self, console::print_data, screens, style::Style},
 };
 use remora_proto::id::RelayAddr;
 use serde_json::json;
@@ -95,6 +95,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Inbox(args) => presence::inbox::ask::run(&File::load(named)?, args).await,
         Command::Presence(args) => presence::ask::run(&File::load(named)?, args).await,
         Command::Preflight(args) => status::preflight(&args),
+        Command::Screens(args) => screens::list(&args),
         Command::Demo(args) => demo::run(args).await,
         Command::Admin(args) => admin::run(&File::load(named)?, args).await,
     }
@@ -295,6 +296,7 @@ fn wants_json(command: &Command) -> bool {
         },
         Command::Presence(args) => args.json,
         Command::Preflight(args) => args.json,
+        Command::Screens(args) => args.json,
         Command::Demo(args) => args.json,
         Command::Admin(args) => match &args.command {
             AdminCommand::Drain(args) => args.json,
@@ -341,7 +343,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         say(
-            "remora: USAGE: say what to do: setup, sign-in, sign-out, invite, join, request, requests, take, sessions, status, ping, netcheck, agent, presence, preflight, demo or admin; see `remora --help`",
+            "remora: USAGE: say what to do: setup, sign-in, sign-out, invite, join, request, requests, take, sessions, status, ping, netcheck, agent, presence, preflight, screens, demo or admin; see `remora --help`",
         );
         return ExitCode::from(Exit::Usage as u8);
     }

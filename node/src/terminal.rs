@@ -13,6 +13,8 @@ mod handover;
 pub mod page;
 /// What is shown and what lines mean; pure.
 pub mod screen;
+/// Which screen a sharer shows.
+pub mod screens;
 /// Colours.
 pub mod style;
 
@@ -42,6 +44,7 @@ use self::{
     handover::{Again, Behind, Handover, Step, code_of},
     page::{Page, Wish},
     screen::{Meaning, Screen},
+    screens::Screens,
     style::Style,
 };
 use crate::{
@@ -55,7 +58,7 @@ use crate::{
     link::{self, Given},
     node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
-    share::{desktop::Desktop, preflight},
+    share::preflight,
     sign_in,
     status::board::Board,
 };
@@ -147,6 +150,10 @@ async fn join_by(
     consent: Duration,
 ) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
+    let mut screens = Screens::of_this_computer();
+    if let Some(name) = &args.screen {
+        screens.choose(name)?;
+    }
     sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Sharer)?;
@@ -163,12 +170,7 @@ async fn join_by(
         broker: args.broker.broker.clone(),
         ..of_member(&args.common, &identity)
     };
-    let again = Again {
-        relays: relays.clone(),
-        options: options.clone(),
-        identity: identity.clone(),
-    };
-    let mut node = Node::at_nearest(&relays, options).await?;
+    let mut node = Node::at_nearest(&relays, options.clone()).await?;
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
     let script = args.code_stdin || (args.common.json && page.is_none());
@@ -185,7 +187,7 @@ async fn join_by(
     }
     let introduced = match given {
         Some(code) => try_code(&mut console, &mut node, code).await,
-        None => ask_for_code(&mut console, &mut page, &mut node, script).await,
+        None => ask_for_code(&mut console, &mut page, &mut node, &mut screens, script).await,
     };
     let introduced = match introduced {
         Ok(introduced) => introduced,
@@ -194,7 +196,14 @@ async fn join_by(
             return Err(failure);
         }
     };
-    let running = node.join(introduced, identity, Desktop::X11(None));
+    let desktop = screens.desktop();
+    let again = Again {
+        relays,
+        options,
+        identity: identity.clone(),
+        desktop: desktop.clone(),
+    };
+    let running = node.join(introduced, identity, desktop);
     let json = args.common.json;
     Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
         .run(running)
@@ -314,9 +323,15 @@ async fn ask_for_code(
     console: &mut Console,
     page: &mut Option<Page>,
     node: &mut Node,
+    screens: &mut Screens,
     script: bool,
 ) -> Result<Introduced, Failure> {
     let once = script || (!console.is_terminal() && page.is_none());
+    if !once {
+        for line in screens.question(Style::detect()) {
+            console.say(&line)?;
+        }
+    }
     loop {
         console.set_prompt("Code from your helper: ".into())?;
         if !script && once {
@@ -324,7 +339,15 @@ async fn ask_for_code(
         }
         let typed = tokio::select! {
             text = console.ask() => match text {
-                Some(text) => parse_code(&text),
+                Some(text) => match screens.typed(&text) {
+                    Some(chosen) => {
+                        console.set_prompt(String::new())?;
+                        let said = chosen.unwrap_or_else(|failure| format!("{}: {}", failure.code, failure.line));
+                        console.say(&said)?;
+                        continue;
+                    }
+                    None => parse_code(&text),
+                },
                 None if page.is_none() || console.is_terminal() => return Err(no_code()),
                 // A pipe that is empty from the start: the code comes from the page.
                 None => Ok(next_code(page).await),

@@ -51,6 +51,7 @@ pub async fn run(file: &File, args: cli::Inbox) -> Result<Exit, Failure> {
                 limits: open.limits,
                 folder: open.folder,
                 broker: open.broker,
+                screen: open.screen,
                 code_stdin: false,
                 unattended: false,
                 code: None,
