@@ -300,7 +300,7 @@ impl Exchange {
             return;
         }
         if self.selection.is_none()
-            && let Desktop::X11(display) = &self.desktop
+            && let Desktop::X11(display) | Desktop::Monitor { display, .. } = &self.desktop
         {
             match Selection::open(display.as_deref()) {
                 Ok(selection) => self.selection = Some(selection),

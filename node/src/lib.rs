@@ -74,6 +74,8 @@ pub mod broker;
 pub mod invitation;
 /// Says that this one is there, and asks whether another is.
 pub mod presence;
+/// Help that is asked for first.
+pub mod request;
 
 // --- what operators do ---
 /// Orders to a relay's admin port; an organisation's key, people and policy.

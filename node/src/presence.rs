@@ -22,6 +22,8 @@ mod device;
 pub mod inbox;
 /// What agents and `remora inbox` say to each other.
 mod letter;
+/// Exchanges with helpers who ring.
+pub(crate) mod lines;
 /// Drives the device's machine of invitations.
 mod office;
 /// Notifications on the desktop.

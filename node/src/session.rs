@@ -28,7 +28,10 @@ use quinn::{Connection, RecvStream, SendStream};
 use remora_proto::{
     elevation::Orders,
     identity::Role,
-    org::verdict::{self, Verdict},
+    org::{
+        ended::Why,
+        verdict::{self, Verdict},
+    },
     path::{candidate::Policy, machine::Moved},
     random::Random,
     session::{
@@ -153,6 +156,12 @@ impl Judge {
             member.refresh();
         }
         self.identity.judge(&self.peer.introduction, self.peer.node)
+    }
+
+    /// Why an administrator of this side's organisation has ended the session.
+    fn ending(&self, session: &Session) -> Option<Why> {
+        let ending = self.identity.member.as_ref()?.ending(&session.name())?;
+        Some(ending.why)
     }
 
     /// The hash of the other's picture, if whoever vouches for the other has signed it.
@@ -500,7 +509,9 @@ pub async fn run(
                 beside.tell(ToScreen::Path(path.kind().to_owned()));
                 channels.path.send_replace(path);
                 let now = judge.verdict();
-                if now != verdict {
+                if let Some(why) = judge.ending(&session) {
+                    warn_of(session.handle_kill(why, Instant::now()));
+                } else if now != verdict {
                     warn_of(session.handle_verdict(now.clone(), Instant::now()));
                     verdict = now;
                 }

@@ -229,6 +229,79 @@ fn is_exact(client: &Client, canvas: &Canvas, (width, height): (u16, u16)) -> bo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_9_the_screen_that_the_sharer_has_chosen_is_shown_from_the_first_frame_and_no_other() {
+    let xvfb = Xvfb::start(WIDTH, HEIGHT);
+    let client = Client::new(&xvfb);
+    let half = WIDTH / 2;
+    for monitor in [
+        ["left", "320/85x480/127+0+0", "screen"],
+        ["right", "320/85x480/127+320+0", "none"],
+    ] {
+        let args = [&["--setmonitor"][..], &monitor].concat();
+        xvfb.run("xrandr", &args).succeed();
+    }
+    client.window(LOW, RED);
+    let on_the_right = Rect { x: 360, ..LOW };
+    client.window(on_the_right, GREEN);
+    let relay = relay();
+    let (mut helper, code) = invites(relay.address(), "Sam").await;
+    let desktop = Desktop::Monitor {
+        display: Some(xvfb.name()),
+        name: "right".to_owned(),
+    };
+    let mut sharer = joins_on(relay.address(), "Maria", &code, desktop)
+        .await
+        .expect("the code works");
+    helper.trust().await;
+    sharer.trust().await;
+    start(&mut helper, &mut sharer, Mode::View).await;
+    let mut helper = watching(helper);
+    let red = |canvas: &Canvas| {
+        (0..canvas.pixels().width).any(|x| canvas.pixel(x, 260) == Some(RED_PIXEL))
+    };
+    helper
+        .sees("the green window", |canvas| {
+            assert!(!red(canvas), "the other screen was shown");
+            canvas.pixel(60, 260) == Some(GREEN_PIXEL)
+        })
+        .await;
+    let size = helper.view.canvas().pixels();
+    assert_eq!((size.width, size.height), (half, HEIGHT));
+    // Nor is it there to be chosen, whatever a helper's program says.
+    for id in [0, 1, FIRST_WINDOW, FIRST_WINDOW + 1] {
+        let select = schema::SelectSource { source: id };
+        helper.media(Body::SelectSource(select)).await;
+    }
+    let listed = helper.sources(|_| true).await;
+    let monitors: Vec<_> = listed
+        .sources
+        .iter()
+        .filter(|source| source.id < FIRST_WINDOW)
+        .map(|source| source.name.as_str())
+        .collect();
+    assert_eq!(monitors, ["right"]);
+    client.window(
+        Rect {
+            y: 300,
+            ..on_the_right
+        },
+        RED,
+    );
+    helper
+        .sees("what is new there", |canvas| {
+            canvas.pixel(60, 320) == Some(RED_PIXEL)
+        })
+        .await;
+    // A screen that is gone is not another one.
+    xvfb.run("xrandr", &["--delmonitor", "right"]).succeed();
+    let ended = helper.hears("the end", |event| match event {
+        SessionEvent::Ended(receipt) => Some(receipt.reason),
+        _ => None,
+    });
+    assert_eq!(ended.await, EndReason::CaptureFailed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c_5_after_a_no_not_one_frame_has_left() {
     let xvfb = Xvfb::start(WIDTH, HEIGHT);
     let relay = relay();

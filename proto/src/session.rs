@@ -58,7 +58,10 @@ use crate::{
     code::Code,
     id::Side,
     identity::{Introduction, Role},
-    org::verdict::{self, Verdict},
+    org::{
+        ended::{SessionName, Why},
+        verdict::{self, Verdict},
+    },
     sas::Nonce,
     wire::message::{
         MAX_CHAT_TEXT_BYTES,
@@ -459,12 +462,17 @@ impl Session {
         self.world(World::Resumed, now)
     }
 
-    /// An administrator ends the session.
+    /// The name by which an administrator may end it; the same at both sides, and no other session's.
+    pub fn name(&self) -> SessionName {
+        SessionName::new(&self.setup.handshake_hash)
+    }
+
+    /// An administrator ends the session, for that reason.
     ///
     /// # Errors
     /// [`Refusal`]: it is over.
-    pub fn handle_kill(&mut self, now: Instant) -> Result<(), Refusal> {
-        self.world(World::Kill, now)
+    pub fn handle_kill(&mut self, why: Why, now: Instant) -> Result<(), Refusal> {
+        self.world(World::Kill(why), now)
     }
 
     /// Sharer: somebody touched the computer's own keyboard or mouse.

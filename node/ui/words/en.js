@@ -425,6 +425,7 @@ export const words = {
   'over.CODE_USED': 'The code has been used.',
   'over.ORG_MISMATCH': 'The two of you belong to organisations that do not trust each other, or one of you to none.',
   'over.UNENROLLED_NOT_ALLOWED': 'The device is not enrolled, and the organisation does not allow that.',
+  'over.ADMIN_ENDED.why': 'An administrator has ended the session: “{why}”',
   'over.ADMIN_ENDED': 'The organisation does not permit this session any more.',
   'over.AUTH_FAILED': 'The other computer could not prove who it is, so nothing was shared.',
   'over.VERSION_TOO_OLD': 'The two computers have versions of Remora that do not understand each other.',

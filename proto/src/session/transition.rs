@@ -399,13 +399,27 @@ impl Session {
             (state, Says(Helper, W::Leave)) if state.is_open() => {
                 self.end(EndReason::HelperLeft, now);
             }
-            (state, World(Wo::Kill)) if state.is_open() => self.admin_ended(now),
+            (state, World(Wo::Kill(why))) if state.is_open() => {
+                self.receipt.why = why;
+                self.admin_ended(now);
+            }
             (state, World(Wo::Judged)) if state.is_open() => self.row_32(state, now),
             (state, World(Wo::Malformed)) if state.is_open() => self.end(EndReason::Internal, now),
             (state, World(Wo::Gone)) if state.is_open() => {
                 self.finish(EndReason::ConnectionLost, now);
             }
-            (state, Says(who, W::Ended { reason, chat_sent })) if state.is_open() && who != me => {
+            (
+                state,
+                Says(
+                    who,
+                    W::Ended {
+                        reason,
+                        chat_sent,
+                        why,
+                    },
+                ),
+            ) if state.is_open() && who != me => {
+                self.receipt.why = why;
                 self.peer_ended(reason, chat_sent, now);
             }
             // ---- 38: the last chat messages ----
@@ -519,6 +533,7 @@ impl Session {
             peer: self.setup.peer.profile.clone(),
             verdict,
             words,
+            name: self.name(),
         });
     }
 
@@ -1039,7 +1054,12 @@ impl Session {
             _ => {}
         }
         let chat_sent = self.receipt.chat_sent;
-        self.tell(&W::Ended { reason, chat_sent });
+        let why = self.receipt.why.clone();
+        self.tell(&W::Ended {
+            reason,
+            chat_sent,
+            why,
+        });
         self.finish(reason, now);
     }
 

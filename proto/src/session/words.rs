@@ -6,7 +6,7 @@ use super::{Cause, Check, Grants, Receipt, SecurePrompt, Shield};
 use crate::{
     code::Code,
     identity::{Profile, Role},
-    org::verdict::Verdict,
+    org::{ended::SessionName, verdict::Verdict},
     sas::Words,
     wire::message::session as schema,
 };
@@ -234,6 +234,8 @@ pub enum Event {
         verdict: Verdict,
         /// The short authentication string.
         words: Words,
+        /// By which an administrator may end the session.
+        name: SessionName,
     },
     /// This side's organisation thinks otherwise of the other side now; what follows from that comes after.
     Judged(Verdict),
