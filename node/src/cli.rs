@@ -65,6 +65,8 @@ pub enum Command {
     SignOut(sign_in::SignOut),
     /// Give help: shows a code for the person you help
     Invite(Invite),
+    /// Give help from a page in the browser: by a code, or to the devices below [devices] in the settings file
+    Page(Lobby),
     /// Get help: asks for your helper's code
     Join(Join),
     /// Get help from your organisation's help desk: waits until a helper takes the request
@@ -260,6 +262,32 @@ pub struct Invite {
     /// How long the code is valid, in seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = validity)]
     pub valid: u64,
+}
+
+/// `remora page`
+#[derive(Debug, Args)]
+pub struct Lobby {
+    /// Which relay.
+    #[command(flatten)]
+    pub relays: Relays,
+    /// By TCP.
+    #[command(flatten)]
+    pub tcp: Tcp,
+    /// Who you are.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    /// Loopback port of the page [default: any]
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_name = "PORT",
+        value_parser = port
+    )]
+    pub page_port: u16,
+    /// Print one JSON object a line on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `remora join`

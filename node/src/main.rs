@@ -2,7 +2,7 @@
 
 use std::{env, io::Write, process::ExitCode, time::Duration};
 
-use clap::error::ErrorKind;
+use clap::{CommandFactory as _, error::ErrorKind};
 use data_encoding::HEXLOWER;
 use remora::{
     admin,
@@ -13,7 +13,7 @@ use remora::{
     config::{File, FileProfile},
     demo,
     error::{Exit, Failure},
-    netcheck,
+    lobby, netcheck,
     node::{Node, Options},
     presence, request, sign_in,
     status::{self, ping, running},
@@ -82,6 +82,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::SignIn(args) => sign_in::sign_in(&File::load(named)?, &args).await,
         Command::SignOut(args) => sign_in::sign_out(&File::load(named)?, &args).await,
         Command::Invite(args) => terminal::invite(&File::load(named)?, args).await,
+        Command::Page(args) => lobby::run(&File::load(named)?, named, args).await,
         Command::Join(args) => terminal::join(&File::load(named)?, args).await,
         Command::Request(args) => request::waiting::run(&File::load(named)?, *args).await,
         Command::Requests(args) => request::list::run(&File::load(named)?, args).await,
@@ -280,6 +281,7 @@ fn with_saved_tls(
 fn wants_json(command: &Command) -> bool {
     match command {
         Command::Invite(args) => args.common.json,
+        Command::Page(args) => args.json,
         Command::Join(args) => args.common.json,
         Command::Request(args) => args.common.json,
         Command::Requests(args) => args.json,
@@ -342,9 +344,13 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        say(
-            "remora: USAGE: say what to do: setup, sign-in, sign-out, invite, join, request, requests, take, sessions, status, ping, netcheck, agent, presence, preflight, screens, demo or admin; see `remora --help`",
-        );
+        let command = Cli::command();
+        let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+        let verbs: Vec<_> = verbs.map(clap::Command::get_name).collect();
+        let verbs = verbs.join(", ");
+        say(&format!(
+            "remora: USAGE: say what to do: {verbs}; see `remora --help`"
+        ));
         return ExitCode::from(Exit::Usage as u8);
     }
     let text = error.to_string();

@@ -14,8 +14,8 @@
 pub mod agent;
 /// Asks.
 pub mod ask;
-/// Sessions that an agent begins.
-mod child;
+/// Sessions that a program begins for somebody.
+pub(crate) mod child;
 /// The device's key.
 mod device;
 /// Invitations of one log-in.

@@ -94,6 +94,7 @@ async fn invite_by(file: &File, args: cli::Invite, call: Option<Call>) -> Result
         kind: cli::kind(args.unattended),
         ..of_member(&args.common, &identity)
     };
+    let files = options.folder.clone();
     let node = Node::at_nearest(&relays, options).await?;
     let link_host = args
         .link_host
@@ -103,6 +104,7 @@ async fn invite_by(file: &File, args: cli::Invite, call: Option<Call>) -> Result
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Helper)?;
     if let Some(page) = &mut page {
+        page.keep_in(files);
         page.link_to(link_host.clone());
     }
     let running = match call {
@@ -173,6 +175,9 @@ async fn join_by(
     let mut node = Node::at_nearest(&relays, options.clone()).await?;
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
+    if let Some(page) = &page {
+        page.keep_in(again.options.folder.clone());
+    }
     let script = args.code_stdin || (args.common.json && page.is_none());
     if console.is_terminal()
         && let Some(problem) = preflight::preflight(None)

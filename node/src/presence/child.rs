@@ -1,4 +1,5 @@
-//! Sessions that an agent begins: the same program, as if somebody had typed it. The agent outlives them.
+//! Sessions that an agent begins, or the page of a help desk: the same program, as if somebody had typed it. Whoever began them outlives
+//! them.
 
 use std::{env, fs, io, path::PathBuf, process::Stdio};
 
@@ -13,17 +14,18 @@ use crate::{secret_file, status::board::folder};
 
 /// How this program was started.
 #[derive(Clone, Debug)]
-pub(super) struct Command {
+pub(crate) struct Command {
     /// `--config`
-    pub(super) settings: Option<PathBuf>,
+    pub(crate) settings: Option<PathBuf>,
     /// `--relay`
-    pub(super) relays: Vec<RelayAddr>,
+    pub(crate) relays: Vec<RelayAddr>,
     /// `--tcp-only`
-    pub(super) tcp_only: bool,
+    pub(crate) tcp_only: bool,
 }
 
 impl Command {
-    fn started(&self, words: &[&str]) -> io::Result<process::Command> {
+    /// The same program with these words, which prints events.
+    pub(crate) fn started(&self, words: &[&str]) -> io::Result<process::Command> {
         let mut command = process::Command::new(env::current_exe()?);
         if let Some(settings) = &self.settings {
             command.arg("--config").arg(settings);
