@@ -2,7 +2,7 @@
 
 use std::{env, io::Write, process::ExitCode, time::Duration};
 
-use clap::error::ErrorKind;
+use clap::{CommandFactory as _, error::ErrorKind};
 use data_encoding::HEXLOWER;
 use remora::{
     admin,
@@ -344,9 +344,13 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        say(
-            "remora: USAGE: say what to do: setup, sign-in, sign-out, invite, page, join, request, requests, take, sessions, status, ping, netcheck, agent, presence, preflight, screens, demo or admin; see `remora --help`",
-        );
+        let command = Cli::command();
+        let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+        let verbs: Vec<_> = verbs.map(clap::Command::get_name).collect();
+        let verbs = verbs.join(", ");
+        say(&format!(
+            "remora: USAGE: say what to do: {verbs}; see `remora --help`"
+        ));
         return ExitCode::from(Exit::Usage as u8);
     }
     let text = error.to_string();
