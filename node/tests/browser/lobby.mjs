@@ -54,7 +54,8 @@ test('n_1 each session says how it fares, opens in a window of its own, and is k
   await page.getByText('None is open').waitFor();
   call(1, { device: 'ward-3', state: 'starting' });
   call(1, { device: 'ward-3', state: 'sent', url: page.url() });
-  call(2, { state: 'code', url: `${page.url()}?2` });
+  // Any page but this one, which would take its place.
+  call(2, { state: 'code', url: new URL('/icon.svg?2', page.url()).href });
   const [first, second] = [page.locator('.call').filter({ hasText: 'ward-3' }), page.locator('.call').filter({ hasText: 'By a code' })];
   await first.getByText('Sent.').waitFor();
   call(1, { device: 'ward-3', state: 'delivered', agents: 2, url: page.url(), warnings: [{ code: 'NONCOMPLIANT', text: 'This device does not meet policy: disk encryption off.' }] });
