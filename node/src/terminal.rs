@@ -176,7 +176,7 @@ async fn join_by(
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
     if let Some(page) = &page {
-        page.keep_in(again.options.folder.clone());
+        page.keep_in(options.folder.clone());
     }
     let script = args.code_stdin || (args.common.json && page.is_none());
     if console.is_terminal()
