@@ -43,6 +43,7 @@ const ASSETS: &[Asset] = assets! {
     JS "/icons.js" => "icons.js",
     JS "/parts.js" => "parts.js",
     JS "/chat.js" => "chat.js",
+    JS "/admin.js" => "admin.js",
     JS "/exchange.js" => "exchange.js",
     JS "/helper.js" => "helper.js",
     JS "/invited.js" => "invited.js",
