@@ -301,9 +301,10 @@ fn session_json(event: &SessionEvent) -> Value {
             peer,
             verdict,
             words,
+            alone,
         } => {
             json!({
-                "event": "trust", "peer": card(peer, verdict), "words": words.words(),
+                "event": "trust", "peer": card(peer, verdict), "words": words.words(), "alone": alone,
                 "permitted": permitted(verdict), "warnings": warnings(verdict),
             })
         }

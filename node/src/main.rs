@@ -15,7 +15,9 @@ use remora::{
     error::{Exit, Failure},
     netcheck,
     node::{Node, Options},
-    presence, sign_in,
+    presence,
+    session::backends,
+    sign_in,
     status::{self, ping, running},
     terminal::{self, console::print_data, style::Style},
 };
@@ -94,6 +96,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Preflight(args) => status::preflight(&args),
         Command::Demo(args) => demo::run(args).await,
         Command::Admin(args) => admin::run(&File::load(named)?, args).await,
+        Command::LightKeeper => backends::keep_light().await,
     }
 }
 
@@ -297,6 +300,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Setup(args) => args.json,
         Command::SignIn(args) => args.json,
         Command::SignOut(args) => args.json,
+        Command::LightKeeper => false,
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    future::pending,
     time::{Duration, Instant},
 };
 
@@ -27,8 +28,8 @@ use remora_proto::{
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    child::Command,
-    letter::{FromSeat, Letter, ToSeat},
+    child::{Command, News},
+    letter::{FromSeat, Letter, ToSeat, UNATTENDED},
     seats::{Arrival, Seats},
 };
 use crate::{
@@ -40,6 +41,8 @@ use crate::{
 
 /// Exchanges at once: as many as a relay opens.
 const MAX_LINES: usize = 16;
+/// Questions and answers of an unattended session: one each, and what nobody waits for.
+const QUEUE: usize = 4;
 /// For a helper to prove who it is and to say what it wants.
 const HELLO: Duration = Duration::from_secs(10);
 
@@ -67,8 +70,18 @@ pub(super) struct Office {
     seats: BTreeMap<Seat, mpsc::Sender<ToSeat>>,
     arrivals: Seats,
     command: Command,
-    /// Unattended sessions.
+    /// Unattended sessions: one, and maybe another that is ending.
     unattended: JoinSet<InvitationId>,
+    /// What the newest of them is told, and what it tells.
+    begun: Option<Begun>,
+}
+
+/// An unattended session's program.
+#[derive(Debug)]
+struct Begun {
+    id: InvitationId,
+    answers: mpsc::Sender<bool>,
+    news: mpsc::Receiver<News>,
 }
 
 /// What [`Office::next`] waits for.
@@ -76,6 +89,7 @@ pub(super) struct Office {
 pub(super) enum Happening {
     Arrival(Arrival),
     Over(InvitationId),
+    News(InvitationId, News),
     Time,
 }
 
@@ -96,6 +110,7 @@ impl Office {
             arrivals,
             command,
             unattended: JoinSet::new(),
+            begun: None,
         }
     }
 
@@ -110,6 +125,7 @@ impl Office {
         let due = [hello, self.desk.poll_timeout()];
         tokio::select! { biased;
             arrival = self.arrivals.next() => Happening::Arrival(arrival),
+            (id, news) = heard(&mut self.begun) => Happening::News(id, news),
             Some(Ok(over)) = self.unattended.join_next() => Happening::Over(over),
             () = until(due.into_iter().flatten().min()) => Happening::Time,
         }
@@ -121,6 +137,10 @@ impl Office {
         match happening {
             Happening::Arrival(arrival) => self.arrive(arrival),
             Happening::Over(id) => self.desk.handle_lease_over(id),
+            Happening::News(id, News::Countdown(within)) => {
+                self.desk.handle_countdown(id, Instant::now() + within);
+            }
+            Happening::News(id, News::Answered) => self.desk.handle_countdown_over(id),
             Happening::Time => self.time(control).await,
         }
         self.act(control).await;
@@ -163,6 +183,16 @@ impl Office {
         let parse = |id: &str| id.parse::<InvitationId>().map_err(|_| NotYours::Gone);
         let (id, done) = match word {
             FromSeat::Hello { .. } => return None,
+            FromSeat::Open { id } if self.is_counting_down(&id) => {
+                let done = parse(&id).and_then(|id| self.desk.handle_answer(seat, id, true));
+                let begins = done.map(|()| ToSeat::Begins { id: id.clone() });
+                (id, begins)
+            }
+            FromSeat::Decline { id } if self.is_counting_down(&id) => {
+                let done = parse(&id).and_then(|id| self.desk.handle_answer(seat, id, false));
+                let declined = done.map(|()| ToSeat::Declined { id: id.clone() });
+                (id, declined)
+            }
             FromSeat::Open { id } => {
                 let code = parse(&id).and_then(|parsed| self.desk.handle_open(seat, parsed));
                 let opened = code.map(|code| ToSeat::Opened {
@@ -182,6 +212,11 @@ impl Office {
             code: why.name().into(),
             text: why.to_string(),
         }))
+    }
+
+    fn is_counting_down(&self, id: &str) -> bool {
+        let parsed = id.parse::<InvitationId>();
+        parsed.is_ok_and(|id| self.desk.is_counting_down(id))
     }
 
     // --- the relay's notices ---
@@ -320,11 +355,20 @@ impl Office {
                     self.tell_seat(seat, withdrawn);
                 }
                 Action::Begin(id, code) => {
-                    let child = self.command.unattended(&code);
+                    let (answers, answers_rx) = mpsc::channel(QUEUE);
+                    let (news_to, news) = mpsc::channel(QUEUE);
+                    let child = self.command.unattended(&code, answers_rx, news_to);
+                    self.begun = Some(Begun { id, answers, news });
                     self.unattended.spawn(async move {
                         child.await;
                         id
                     });
+                }
+                Action::Answer(id, yes) => {
+                    let begun = self.begun.as_ref().filter(|begun| begun.id == id);
+                    if begun.is_some_and(|begun| begun.answers.try_send(yes).is_err()) {
+                        tracing::debug!("the unattended session has ended");
+                    }
                 }
             }
         }
@@ -366,6 +410,16 @@ impl Office {
     }
 }
 
+/// Waits for ever when there is none, or it has said all.
+async fn heard(begun: &mut Option<Begun>) -> (InvitationId, News) {
+    if let Some(begun) = begun
+        && let Some(news) = begun.news.recv().await
+    {
+        return (begun.id, news);
+    }
+    pending().await
+}
+
 fn signal(exchange: ExchangeId, payload: Bytes) -> Request {
     Request::Signal(Signal {
         exchange: exchange.0,
@@ -386,7 +440,7 @@ fn letter(shown: &Shown) -> Letter {
     let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     let kind = match shown.offer.kind {
         Kind::Attended => "attended",
-        Kind::Unattended => "unattended",
+        Kind::Unattended => UNATTENDED,
     };
     Letter {
         id: shown.id.to_string(),

@@ -197,6 +197,8 @@ pub enum Event {
         verdict: Verdict,
         /// The short authentication string.
         words: Words,
+        /// Nobody is there to compare them with: the sharer's device, which its papers vouch for, answers by itself (row 8u).
+        alone: bool,
     },
     /// This side's organisation thinks otherwise of the other side now; what follows from that comes after.
     Judged(Verdict),
