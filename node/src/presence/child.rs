@@ -104,6 +104,8 @@ pub(super) enum News {
     Countdown(Duration),
     /// Nobody is asked any more.
     Answered,
+    /// It is over, and all is as before; the program has only to say its last words.
+    Over,
 }
 
 impl News {
@@ -113,7 +115,8 @@ impl News {
             "countdown" => event["within_s"]
                 .as_u64()
                 .map(|s| Self::Countdown(Duration::from_secs(s))),
-            "starting" | "ended" => Some(Self::Answered),
+            "starting" => Some(Self::Answered),
+            "ended" => Some(Self::Over),
             _ => None,
         }
     }

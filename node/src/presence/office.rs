@@ -136,7 +136,9 @@ impl Office {
         let before = self.seats();
         match happening {
             Happening::Arrival(arrival) => self.arrive(arrival),
-            Happening::Over(id) => self.desk.handle_lease_over(id),
+            Happening::Over(id) | Happening::News(id, News::Over) => {
+                self.desk.handle_lease_over(id)
+            }
             Happening::News(id, News::Countdown(within)) => {
                 self.desk.handle_countdown(id, Instant::now() + within);
             }
