@@ -44,7 +44,7 @@ async function act(wish) {
     // Enabled first: what is shown can be allowed after a look.
     return page.getByRole('button', { name: wish.click }).and(page.locator(':enabled:visible')).first().click();
   }
-  if (wish.sees) return page.getByText(wish.sees).first().waitFor();
+  if (wish.sees) return page.getByText(wish.sees).and(page.locator(':visible')).first().waitFor();
   if (wish.fill) return page.getByLabel(wish.fill, { exact: true }).fill(wish.text);
   if (wish.types) {
     await page.locator('.glass').click({ position: { x: 150, y: 250 } });
