@@ -105,6 +105,7 @@ pub async fn run(file: &File, args: cli::request::Request) -> Result<Exit, Failu
         broker: args.broker,
         screen: args.screen,
         code_stdin: false,
+        by_agent: false,
         unattended: false,
         code: None,
     };
