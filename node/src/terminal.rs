@@ -176,7 +176,7 @@ async fn join_by(
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
     if let Some(page) = &page {
-        page.keep_in(again.options.folder.clone());
+        page.keep_in(options.folder.clone());
     }
     let script = args.code_stdin || (args.common.json && page.is_none());
     if console.is_terminal()
@@ -190,6 +190,9 @@ async fn join_by(
             problem.detail, problem.fix
         )))?;
     }
+    if args.by_agent {
+        console.leash();
+    }
     let introduced = match given {
         Some(code) => try_code(&mut console, &mut node, code).await,
         None => ask_for_code(&mut console, &mut page, &mut node, &mut screens, script).await,
@@ -200,6 +203,13 @@ async fn join_by(
             node.close().await;
             return Err(failure);
         }
+    };
+    let introduced = match args.by_agent {
+        true => Introduced {
+            entry: Entry::Notify,
+            ..introduced
+        },
+        false => introduced,
     };
     let desktop = screens.desktop();
     let again = Again {

@@ -367,7 +367,9 @@ fn echo(wish: &FromPage) -> Option<Value> {
             json!({"event": "you", "did": "allow_more", "what": what.name()})
         }
         // Told when it is on its way to the session, from wherever it was wished.
-        FromPage::Elevate | FromPage::Restart | FromPage::HandOver { .. } => return None,
+        FromPage::Elevate | FromPage::Order(_) | FromPage::Restart | FromPage::HandOver { .. } => {
+            return None;
+        }
         FromPage::Chat { .. }
         | FromPage::Invite(_)
         | FromPage::Look
