@@ -15,13 +15,14 @@ use remora_proto::{
     noise::MAX_CLIENT_PAYLOAD,
     org::{
         credential::{Credential, Device, MAX_CREDENTIAL_BYTES, MAX_DEVICE_BYTES},
+        ended::{ENDED_FOR_S, Ending, MAX_ENDED, SessionName},
         label::Label,
         membership::{InvalidPapers, Membership, Papers, Request},
         permission::{Permission, Permissions},
         policy::{Group, Policy, Trust},
         scope::Scope,
         setting::Setting,
-        signed::{CLOCK_TOLERANCE_S, InvalidDocument, Issuer, PolicyHeader, Signed},
+        signed::{CLOCK_TOLERANCE_S, Document as _, InvalidDocument, Issuer, PolicyHeader, Signed},
         verdict::{Limit, Refusal, Verdict, Warning, judge, may_invite},
     },
     path::candidate::Named,
@@ -555,6 +556,49 @@ fn a_3_a_policy_that_was_changed_is_refused_by_node_and_relay() {
     let credential = Signed::new(honest(), &contoso()).unwrap();
     assert!(PolicyHeader::open(credential.bytes()).is_err());
     assert!(Signed::<Policy>::open(credential.bytes()).is_err());
+}
+
+#[test]
+fn t_32_a_policy_names_the_sessions_that_were_ended_last_and_says_so_in_one_form() {
+    let name = |number: u8| SessionName::new(&[number; 32]);
+    let end = |at: u64| Ending {
+        at,
+        why: "the shift is over".parse().unwrap(),
+    };
+    let mut ended = policy();
+    for number in 0..70 {
+        ended.end(name(number), end(NOW + u64::from(number)));
+    }
+    assert_eq!(ended.ended.len(), MAX_ENDED);
+    assert!(!ended.ended.contains_key(&name(5)) && ended.ended.contains_key(&name(6)));
+    assert_eq!(*sign(ended.clone()), ended);
+    // A clock that has gone back: what was ended just now stays.
+    ended.end(name(70), end(NOW));
+    assert!(ended.ended.contains_key(&name(70)));
+    ended.end(name(71), end(NOW + ENDED_FOR_S + 60));
+    let left: Vec<_> = ended.ended.values().map(|ending| ending.at - NOW).collect();
+    assert!(left.iter().all(|at| *at > 60), "{left:?}");
+
+    let raw = sign(ended).to_raw();
+    let read = |raw: &schema::Policy| {
+        let body = raw.encode_to_vec().into();
+        Signed::<Policy>::open(&contoso().sign_policy_body(body)).map(drop)
+    };
+    assert_eq!(read(&raw), Ok(()));
+    let bad: [fn(&mut schema::Policy); 4] = [
+        |raw| raw.ended[0].why = "two\nlines".into(),
+        |raw| raw.ended[0].session.insert(4, '-'),
+        |raw| raw.ended.reverse(),
+        |raw| {
+            let one = raw.ended[0].clone();
+            raw.ended = vec![one; MAX_ENDED + 1];
+        },
+    ];
+    for change in bad {
+        let mut raw = raw.clone();
+        change(&mut raw);
+        assert_eq!(read(&raw), Err(InvalidDocument::Field("ended")));
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //! changes nor reorders what is on one stream, once each with a peer that says anything at all. Time is virtual, the generator seeded: a
 //! failure names its seed, which goes into `SEEDS`.
 //!
-//! Invariants 7 (one winner, one lease) and 8 (codes) are decided where codes are: `random_ops.rs`. 9 holds by construction: no
-//! input of this machine is a path.
+//! Invariant 7 (one winner, one lease) is decided at the device's desk: `desk_random.rs`; 8 (codes) where codes are: `random_ops.rs`. 9
+//! holds by construction: no input of this machine is a path.
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "a test looks for a few things among many"

@@ -176,6 +176,8 @@ pub fn one_line(text: &str, max: usize) -> String {
     while line.len() > max {
         line.pop();
     }
+    // Where it was cut.
+    line.truncate(line.trim_end().len());
     line
 }
 
