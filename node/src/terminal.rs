@@ -46,7 +46,7 @@ use self::{
 };
 use crate::{
     cli,
-    config::File,
+    config::{File, UNKNOWN_DEVICE},
     error::{Exit, Failure, exit_of},
     event::{Asked, Event, Input},
     exchange::Folder,
@@ -54,6 +54,7 @@ use crate::{
     invitation::Call,
     link::{self, Given},
     node::{Node, Options, Running},
+    policing,
     rendezvous::{Introduced, may_retry},
     share::{desktop::Desktop, preflight},
     sign_in,
@@ -68,18 +69,41 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
-    let call = called(file, &args)?;
+    let call = match called(file, &args) {
+        // It may be younger than the policy that this computer has.
+        Err(failure) if failure.code == UNKNOWN_DEVICE && file.beside()?.member()?.is_some() => {
+            None
+        }
+        called => Some(called?),
+    };
     let relays = file.relays(&args.common.relays.relay)?;
     sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Helper)?;
     let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
     let options = Options {
-        folder: folder(args.folder.downloads),
+        folder: folder(args.folder.downloads.clone()),
         kind: cli::kind(args.unattended),
         ..of_member(&args.common, &identity)
     };
     let node = Node::at_nearest(&relays, options).await?;
+    let call = match (call, &identity.member) {
+        (Some(call), _) => call,
+        (None, member) => {
+            if let Some(member) = member
+                && let Err(error) = policing::look(node.control(), member).await
+            {
+                tracing::info!(%error, "the relay's policy");
+            }
+            match called(file, &args) {
+                Ok(call) => call,
+                Err(failure) => {
+                    node.close().await;
+                    return Err(failure);
+                }
+            }
+        }
+    };
     let link_host = args
         .link_host
         .or_else(|| file.link_host.clone())
@@ -207,8 +231,10 @@ fn called(file: &File, args: &cli::Invite) -> Result<Option<Call>, Failure> {
             false => Ok(None),
         };
     };
+    let (device, name) = file.device(device)?;
     Ok(Some(Call {
-        device: file.device(device)?,
+        device,
+        name,
         kind: match is_unattended {
             true => Kind::Unattended,
             false => Kind::Attended,

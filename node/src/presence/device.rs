@@ -12,6 +12,7 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 use remora_proto::{
+    id::DeviceId,
     presence::{Device, SECRET_BYTES},
     random::Random,
 };
@@ -57,6 +58,29 @@ impl Opened {
             _lock: file,
         })
     }
+}
+
+/// By which key relays know the device of these settings; the key is made when there is none.
+///
+/// # Errors
+/// As of [`Opened::new`], but for another program that uses it.
+pub(crate) fn id(settings: &Path) -> Result<DeviceId, Failure> {
+    let path = settings.with_extension(EXTENSION);
+    let failed = |error: io::Error| {
+        let path = path.display();
+        refused(format!("cannot use the device's key {path}: {error}"))
+    };
+    let opened = open(&path).map_err(failed)?;
+    let secret = match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+        Ok(mut file) => read_or_make(&mut file, &path)?,
+        // An agent has it, and so has made it.
+        Err((mut file, _)) => {
+            let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
+            file.read_exact(&mut bytes[..]).map_err(failed)?;
+            bytes
+        }
+    };
+    Ok(Device::new(&secret).id())
 }
 
 fn refused(line: String) -> Failure {
