@@ -285,6 +285,7 @@ pub fn receipt_json(receipt: &Receipt) -> Value {
         "duration_s": milliseconds(receipt.duration).round() / 1e3,
         "mode": receipt.mode.map(|mode| mode.to_string()),
         "consent": receipt.consent.map(Method::name), "elevated": receipt.elevated,
+        "why": Some(receipt.why.as_str()).filter(|why| !why.is_empty()),
         "chat_sent": receipt.chat_sent, "chat_received": receipt.chat_received,
         "sas": match receipt.sas {
             SasState::Unverified => "unverified",
@@ -301,9 +302,10 @@ fn session_json(event: &SessionEvent) -> Value {
             peer,
             verdict,
             words,
+            name,
         } => {
             json!({
-                "event": "trust", "peer": card(peer, verdict), "words": words.words(),
+                "event": "trust", "peer": card(peer, verdict), "words": words.words(), "session": name.to_string(),
                 "permitted": permitted(verdict), "warnings": warnings(verdict),
             })
         }

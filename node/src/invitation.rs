@@ -15,7 +15,7 @@ mod line;
 use remora_proto::{
     id::DeviceId,
     org::label::Label,
-    session::{Kind, Mode},
+    session::{Entry, Kind, Mode},
 };
 
 /// Whom to invite, and to what.
@@ -27,6 +27,8 @@ pub struct Call {
     pub name: Option<Label>,
     /// Whether somebody has to be there.
     pub kind: Kind,
+    /// Whether it is an answer to a request for help.
+    pub entry: Entry,
     /// What will be asked for, if that is known.
     pub mode: Option<Mode>,
     /// For whoever reads it there; one line of at most 256 bytes, may be empty.

@@ -17,7 +17,7 @@ use remora_proto::{
     random::Random,
     rendezvous::{CodeEnd, Host},
     sas::Nonce,
-    session::{Durations, EndReason, Entry, Kind, Receipt, Setup, Terms},
+    session::{Durations, EndReason, Kind, Receipt, Setup, Terms},
     wire::message::control::{Release, node_to_relay::Body as Request},
 };
 use tokio::{
@@ -474,13 +474,14 @@ impl Node {
         let Some(calling) = calling else {
             return waited;
         };
+        let entry = calling.entry();
         match waited {
             Ok(introduced) => {
                 self.leaving.spawn(async move {
                     calling.finish(Over::Joined).await;
                 });
                 Ok(Introduced {
-                    entry: Entry::Notify,
+                    entry,
                     ..introduced
                 })
             }

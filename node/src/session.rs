@@ -29,6 +29,7 @@ use remora_proto::{
     elevation::Orders,
     identity::Role,
     org::{
+        ended::Why,
         membership::{InvalidPapers, Papers},
         verdict::{self, Verdict},
     },
@@ -63,6 +64,7 @@ use crate::{
     path::{congestion::WayNumber, mover},
     share::{
         desktop::Desktop,
+        hands::AtWork,
         sharing::{self, Sharing, ToScreen, ToSession},
     },
 };
@@ -182,6 +184,12 @@ impl Judge {
         papers.succeed(held)?;
         *before = Some(papers);
         Ok(())
+    }
+
+    /// Why an administrator of this side's organisation has ended the session.
+    fn ending(&self, session: &Session) -> Option<Why> {
+        let ending = self.identity.member.as_ref()?.ending(&session.name())?;
+        Some(ending.why)
     }
 
     /// The hash of the other's picture, if whoever vouches for the other has signed it.
@@ -359,7 +367,7 @@ pub async fn run(
             {
                 tracing::warn!(?act, %error, "not done");
                 if let Some(instead) = instead_of(act) {
-                    warn_of(session.handle_command(instead, Instant::now()));
+                    warn_of(session.handle_pressed(instead, Instant::now()));
                     undone = true;
                 }
             }
@@ -405,7 +413,13 @@ pub async fn run(
                     Some(Input::Session(command)) => command,
                     Some(Input::NewCode) => continue,
                     Some(Input::Exchange(wish)) => {
-                        beside.exchange(ToExchange::Wish(wish)).await;
+                        beside.note_hands(&mut session);
+                        match session.check_hands(Instant::now()) {
+                            Err(refusal) if wish.moves_file() => {
+                                tell(&channels.events, not_possible(refusal)).await;
+                            }
+                            Ok(()) | Err(_) => beside.exchange(ToExchange::Wish(wish)).await,
+                        }
                         continue;
                     }
                     Some(Input::Order(order)) => match powers::seal(orders.as_mut(), &order) {
@@ -446,19 +460,20 @@ pub async fn run(
                         continue;
                     }
                 };
+                beside.note_hands(&mut session);
                 if let Err(refusal) = session.handle_command(command, Instant::now()) {
-                    let (code, text) = (refusal.code(), refusal.to_string());
-                    tell(&channels.events, Event::NotPossible { code, text }).await;
+                    tell(&channels.events, not_possible(refusal)).await;
                 }
             }
             Some(said) = from_beside.recv() => match said {
-                ToSession::Wish(command) => warn_of(session.handle_command(command, Instant::now())),
+                // The bar's buttons are out of the helper's reach.
+                ToSession::Wish(command) => warn_of(session.handle_pressed(command, Instant::now())),
                 ToSession::Malformed => warn_of(session.handle_malformed(Instant::now())),
                 ToSession::Prompt(prompt) => warn_of(session.handle_secure_prompt(prompt, Instant::now())),
                 ToSession::Activity => warn_of(session.handle_activity(Instant::now())),
                 ToSession::Chat => tell(&channels.events, Event::ChatWanted).await,
             },
-            Some(report) = reports.recv(), if may_report => warn_of(session.handle_command(
+            Some(report) = reports.recv(), if may_report => warn_of(session.handle_pressed(
                 match report {
                     Report::Broker(body) => Command::Elevated(body),
                     Report::BrokerGone => Command::ReleaseElevation,
@@ -513,6 +528,7 @@ pub async fn run(
                 }
                 Asked::Command(command, told) => {
                     // Whoever has gone meanwhile hears of it as all do.
+                    beside.note_hands(&mut session);
                     told.send(session.handle_command(command, Instant::now())).ok();
                 }
             },
@@ -536,7 +552,11 @@ pub async fn run(
                 {
                     tracing::debug!("the control stream is closed");
                 }
-                judge_anew(&judge, &mut verdict, &mut session);
+                if let Some(why) = judge.ending(&session) {
+                    warn_of(session.handle_kill(why, Instant::now()));
+                } else {
+                    judge_anew(&judge, &mut verdict, &mut session);
+                }
             }
         }
     };
@@ -587,6 +607,13 @@ async fn tell_move(
     // Before the event: whoever hears of it may look.
     shown.send_replace(path.clone());
     tell(events, Event::Moved(path)).await;
+}
+
+fn not_possible(refusal: Refusal) -> Event {
+    Event::NotPossible {
+        code: refusal.code(),
+        text: refusal.to_string(),
+    }
 }
 
 fn warn_of(handled: Result<(), Refusal>) {
@@ -717,7 +744,14 @@ struct Beside {
     /// Until the end.
     exchange: Option<exchange::Handle>,
     /// At the sharer.
-    screen: Option<(mpsc::Sender<ToScreen>, watch::Sender<Rights>)>,
+    screen: Option<Screen>,
+}
+
+/// The sharer's screen, from the session's side.
+struct Screen {
+    tell: mpsc::Sender<ToScreen>,
+    allow: watch::Sender<Rights>,
+    hands: watch::Receiver<AtWork>,
 }
 
 impl Beside {
@@ -744,17 +778,19 @@ impl Beside {
     ) -> Self {
         let (tell, told) = mpsc::channel(QUEUE_SCREEN);
         let (allow, rights) = watch::channel(Rights::default());
+        let (at_work, hands) = watch::channel(AtWork::default());
         let channels = sharing::Channels {
             told,
             rights,
             session,
             input,
+            at_work,
             way,
         };
         Self {
             task: tokio::spawn(sharing.run(connection, channels)),
             exchange: Some(exchange),
-            screen: Some((tell, allow)),
+            screen: Some(Screen { tell, allow, hands }),
         }
     }
 
@@ -763,8 +799,18 @@ impl Beside {
         if let Some(exchange) = &mut self.exchange {
             exchange.grants(now.grants).await;
         }
-        if let Some((_, rights)) = &self.screen {
-            rights.send_if_modified(|rights| std::mem::replace(rights, now) != now);
+        if let Some(screen) = &self.screen {
+            screen
+                .allow
+                .send_if_modified(|rights| std::mem::replace(rights, now) != now);
+        }
+    }
+
+    /// Tells the session whether the helper may have brought about what is said next.
+    fn note_hands(&self, session: &mut Session) {
+        let hands = self.screen.as_ref().map(|screen| *screen.hands.borrow());
+        if let Some(at) = hands.and_then(|hands| hands.last(Instant::now())) {
+            session.handle_hands(at);
         }
     }
 
@@ -781,8 +827,8 @@ impl Beside {
     }
 
     fn tell(&self, what: ToScreen) {
-        if let Some((tell, _)) = &self.screen
-            && tell.try_send(what).is_err()
+        if let Some(screen) = &self.screen
+            && screen.tell.try_send(what).is_err()
         {
             tracing::debug!("the screen is behind");
         }

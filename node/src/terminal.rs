@@ -13,6 +13,8 @@ mod handover;
 pub mod page;
 /// What is shown and what lines mean; pure.
 pub mod screen;
+/// Which screen a sharer shows.
+pub mod screens;
 /// Colours.
 pub mod style;
 
@@ -42,6 +44,7 @@ use self::{
     handover::{Again, Behind, Handover, Step, code_of},
     page::{Page, Wish},
     screen::{Meaning, Screen},
+    screens::Screens,
     style::Style,
 };
 use crate::{
@@ -56,7 +59,7 @@ use crate::{
     node::{Node, Options, Running},
     policing,
     rendezvous::{Introduced, may_retry},
-    share::{desktop::Desktop, preflight},
+    share::preflight,
     sign_in,
     status::board::Board,
 };
@@ -71,39 +74,51 @@ const REFRESH: Duration = Duration::from_secs(1);
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let call = match called(file, &args) {
         // It may be younger than the policy that this computer has.
-        Err(failure) if failure.code == UNKNOWN_DEVICE && file.beside()?.member()?.is_some() => {
-            None
+        Err(failure) if failure.code == UNKNOWN_DEVICE => {
+            look_for_policy(file, &args).await?;
+            called(file, &args)?
         }
-        called => Some(called?),
+        called => called?,
     };
+    invite_by(file, args, call).await
+}
+
+/// A member's policy is the newest that its relay has.
+async fn look_for_policy(file: &File, args: &cli::Invite) -> Result<(), Failure> {
+    let identity = file.identity(&args.profile)?;
+    let Some(member) = &identity.member else {
+        return Ok(());
+    };
+    let relays = file.relays(&args.common.relays.relay)?;
+    let node = Node::at_nearest(&relays, of_member(&args.common, &identity)).await?;
+    if let Err(error) = policing::look(node.control(), member).await {
+        tracing::info!(%error, "the relay's policy");
+    }
+    node.close().await;
+    Ok(())
+}
+
+/// `remora take`: the same with a device that waits for it.
+///
+/// # Errors
+/// What went wrong before or instead of a session.
+pub async fn call(file: &File, args: cli::Invite, call: Call) -> Result<Exit, Failure> {
+    invite_by(file, args, Some(call)).await
+}
+
+async fn invite_by(file: &File, args: cli::Invite, call: Option<Call>) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
     sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Helper)?;
     let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
     let options = Options {
-        folder: folder(args.folder.downloads.clone()),
+        folder: folder(args.folder.downloads),
         kind: cli::kind(args.unattended),
         ..of_member(&args.common, &identity)
     };
+    let files = options.folder.clone();
     let node = Node::at_nearest(&relays, options).await?;
-    let call = match (call, &identity.member) {
-        (Some(call), _) => call,
-        (None, member) => {
-            if let Some(member) = member
-                && let Err(error) = policing::look(node.control(), member).await
-            {
-                tracing::info!(%error, "the relay's policy");
-            }
-            match called(file, &args) {
-                Ok(call) => call,
-                Err(failure) => {
-                    node.close().await;
-                    return Err(failure);
-                }
-            }
-        }
-    };
     let link_host = args
         .link_host
         .or_else(|| file.link_host.clone())
@@ -112,6 +127,7 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Helper)?;
     if let Some(page) = &mut page {
+        page.keep_in(files);
         page.link_to(link_host.clone());
     }
     let running = match call {
@@ -136,7 +152,8 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     join_by(file, args, given, T_CONSENT).await
 }
 
-/// `remora inbox open`: the same with the code of an invitation, which has to be allowed `within` this time (guide, C-6).
+/// `remora inbox open`, and `remora request` that is taken: the same with the code of an invitation, which has to be allowed `within`
+/// this time (guide, C-6).
 ///
 /// # Errors
 /// What went wrong before or instead of a session.
@@ -144,12 +161,10 @@ pub async fn open(
     file: &File,
     args: cli::Join,
     code: Code,
+    entry: Entry,
     within: Duration,
 ) -> Result<Exit, Failure> {
-    let invited = Given {
-        code,
-        entry: Entry::Notify,
-    };
+    let invited = Given { code, entry };
     join_by(file, args, Some(invited), within).await
 }
 
@@ -160,11 +175,15 @@ async fn join_by(
     consent: Duration,
 ) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
+    let mut screens = Screens::of_this_computer();
+    if let Some(name) = &args.screen {
+        screens.choose(name)?;
+    }
     sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Sharer)?;
     let options = Options {
-        folder: folder(args.folder.downloads.clone()),
+        folder: folder(args.folder.downloads),
         durations: Durations {
             consent,
             reconfirm: args.limits.reconfirm,
@@ -176,14 +195,12 @@ async fn join_by(
         broker: args.broker.broker.clone(),
         ..of_member(&args.common, &identity)
     };
-    let again = Again {
-        relays: relays.clone(),
-        options: options.clone(),
-        identity: identity.clone(),
-    };
-    let mut node = Node::at_nearest(&relays, options).await?;
+    let mut node = Node::at_nearest(&relays, options.clone()).await?;
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
+    if let Some(page) = &page {
+        page.keep_in(options.folder.clone());
+    }
     let script = args.code_stdin || (args.common.json && page.is_none());
     if console.is_terminal()
         && let Some(problem) = preflight::preflight(None)
@@ -198,7 +215,7 @@ async fn join_by(
     }
     let introduced = match given {
         Some(code) => try_code(&mut console, &mut node, code).await,
-        None => ask_for_code(&mut console, &mut page, &mut node, script).await,
+        None => ask_for_code(&mut console, &mut page, &mut node, &mut screens, script).await,
     };
     let introduced = match introduced {
         Ok(introduced) => introduced,
@@ -207,7 +224,14 @@ async fn join_by(
             return Err(failure);
         }
     };
-    let running = node.join(introduced, identity, Desktop::X11(None));
+    let desktop = screens.desktop();
+    let again = Again {
+        relays,
+        options,
+        identity: identity.clone(),
+        desktop: desktop.clone(),
+    };
+    let running = node.join(introduced, identity, desktop);
     let json = args.common.json;
     Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
         .run(running)
@@ -235,6 +259,7 @@ fn called(file: &File, args: &cli::Invite) -> Result<Option<Call>, Failure> {
     Ok(Some(Call {
         device,
         name,
+        entry: Entry::Notify,
         kind: match is_unattended {
             true => Kind::Unattended,
             false => Kind::Attended,
@@ -328,9 +353,15 @@ async fn ask_for_code(
     console: &mut Console,
     page: &mut Option<Page>,
     node: &mut Node,
+    screens: &mut Screens,
     script: bool,
 ) -> Result<Introduced, Failure> {
     let once = script || (!console.is_terminal() && page.is_none());
+    if !once {
+        for line in screens.question(Style::detect()) {
+            console.say(&line)?;
+        }
+    }
     loop {
         console.set_prompt("Code from your helper: ".into())?;
         if !script && once {
@@ -338,7 +369,15 @@ async fn ask_for_code(
         }
         let typed = tokio::select! {
             text = console.ask() => match text {
-                Some(text) => parse_code(&text),
+                Some(text) => match screens.typed(&text) {
+                    Some(chosen) => {
+                        console.set_prompt(String::new())?;
+                        let said = chosen.unwrap_or_else(|failure| format!("{}: {}", failure.code, failure.line));
+                        console.say(&said)?;
+                        continue;
+                    }
+                    None => parse_code(&text),
+                },
                 None if page.is_none() || console.is_terminal() => return Err(no_code()),
                 // A pipe that is empty from the start: the code comes from the page.
                 None => Ok(next_code(page).await),

@@ -109,23 +109,22 @@ fn membership(credential: Signed<Credential>, policy: Signed<Policy>) -> Members
     Membership::new(Papers { credential, device }, policy).expect("of one organisation")
 }
 
-/// Maria's computer, which is honest, with Contoso's papers and policy.
-fn maria() -> Home {
+/// Maria's computer, which is honest, with Contoso's papers and that policy.
+fn maria(policy: Policy) -> Home {
     let home = Home::new();
     let files = Files::beside(&home.path().join("config/remora/config.toml"));
     let profile = Profile::new("Maria", "", "", "").expect("a profile");
     let node = files.request(profile).expect("a key").node;
-    let membership = membership(by(&contoso(), marias(node)), by(&contoso(), policy()));
+    let membership = membership(by(&contoso(), marias(node)), by(&contoso(), policy));
     files.take_bytes(&membership.to_bytes()).expect("hers");
     home
 }
 
-/// A helper's program that shows and believes whatever it is told to, and asks for `mode` whatever comes.
+/// A helper's program that shows and believes whatever it is told to.
 struct Liar {
     key: StaticKey,
     credential: Signed<Credential>,
     policy: Signed<Policy>,
-    mode: Mode,
 }
 
 impl Liar {
@@ -156,7 +155,6 @@ impl Liar {
             key,
             credential,
             policy: by(&contoso(), policy()),
-            mode: Mode::View,
         }
     }
 
@@ -174,10 +172,9 @@ impl Liar {
         node.expect("connected").invite(identity, LIFETIME)
     }
 
-    /// What Maria's computer, the real one, says when it meets this helper.
-    async fn meets(self, relay: &RelayProcess) -> Met {
-        let (home, maria) = (Home::new(), maria());
-        let mut running = self.invite(relay, &home).await;
+    /// Both programs, once Maria has typed the code into hers, which is the real one.
+    async fn meet(&self, relay: &RelayProcess, maria: &Home) -> (Running, Script) {
+        let mut running = self.invite(relay, &Home::new()).await;
         let code = until(&mut running, |event| match event {
             Event::Code { code, .. } => Some(code.clone()),
             _ => None,
@@ -186,6 +183,13 @@ impl Liar {
         let join = ["join", "--json", "--relay", &relay.address];
         let mut sharer = Script::start(maria.remora(&join));
         sharer.say(&code);
+        (running, sharer)
+    }
+
+    /// What Maria's computer says.
+    async fn meets(self, relay: &RelayProcess) -> Met {
+        let maria = maria(policy());
+        let (mut running, mut sharer) = self.meet(relay, &maria).await;
         loop {
             let event = sharer.event(PATIENCE);
             match event["event"].as_str() {
@@ -195,8 +199,7 @@ impl Liar {
                         _ => None,
                     });
                     trust.await.expect("a card at both");
-                    let ask = Input::Session(Command::AskMode(self.mode));
-                    running.input.send(ask).await.expect("it listens");
+                    ask(&running, Mode::View).await;
                 }
                 Some("consent_prompt") => return Met::Asked(event),
                 Some("ended" | "error") => return Met::Refused(event),
@@ -236,6 +239,20 @@ async fn until<T>(running: &mut Running, wanted: impl Fn(&Event) -> Option<T>) -
             }
         }
         None
+    })
+    .await
+}
+
+async fn ask(running: &Running, mode: Mode) {
+    let ask = Input::Session(Command::AskMode(mode));
+    running.input.send(ask).await.expect("it listens");
+}
+
+/// With which code the sharer's program refuses.
+async fn refused(running: &mut Running) -> Option<&'static str> {
+    until(running, |event| match event {
+        Event::Session(SessionEvent::Refused(refusal)) => Some(refusal.code()),
+        _ => None,
     })
     .await
 }
@@ -309,7 +326,6 @@ async fn a_4_a_modified_helper_comes_to_nothing_at_the_sharer_whatever_it_shows(
             by(&mallory(), its)
         },
         key: StaticKey::from_bytes([9; 32]),
-        mode: Mode::View,
     };
     let met = met.meets(&relay).await;
     assert_eq!(met.refused(), Some("ORG_MISMATCH"), "{met:?}");
@@ -325,40 +341,47 @@ async fn e_9_a_helper_that_believes_a_policy_of_its_own_may_no_more_at_the_share
     // Its credential, which is Contoso's, says that he may; Contoso's policy does not.
     let liar = Liar {
         policy: Signed::forged(forged, &mallory()),
-        mode: Mode::Control,
         ..Liar::honest(|its| its.permissions = Permissions::ALL)
     };
-    let (home, maria) = (Home::new(), maria());
-    let mut running = liar.invite(&relay, &home).await;
-    let code = until(&mut running, |event| match event {
-        Event::Code { code, .. } => Some(code.clone()),
-        _ => None,
-    });
-    let code = code.await.expect("a code");
-    let join = ["join", "--json", "--relay", &relay.address];
-    let mut sharer = Script::start(maria.remora(&join));
-    sharer.say(&code);
+    let maria = maria(policy());
+    let (mut running, mut sharer) = liar.meet(&relay, &maria).await;
     let permitted = until(&mut running, |event| match event {
         Event::Session(SessionEvent::Trust { verdict, .. }) => Some(verdict.permitted()),
         _ => None,
     });
     let permitted = permitted.await.expect("a card");
     assert_eq!(permitted, Some(Mode::Control), "so it believes");
-    let ask = async |running: &Running, mode| {
-        let ask = Input::Session(Command::AskMode(mode));
-        running.input.send(ask).await.expect("it listens");
-    };
     ask(&running, Mode::Control).await;
-    let refused = until(&mut running, |event| match event {
-        Event::Session(SessionEvent::Refused(refusal)) => Some(refusal.code()),
-        _ => None,
-    });
-    assert_eq!(refused.await, Some("MODE_NOT_PERMITTED"));
+    assert_eq!(refused(&mut running).await, Some("MODE_NOT_PERMITTED"));
     ask(&running, Mode::View).await;
     sharer.expect("connected");
     assert_eq!(sharer.expect("trust")["permitted"]["mode"], "view");
     // The first question has not reached the person.
     assert_eq!(sharer.expect("consent_prompt")["mode"], "view");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_3_at_a_sharer_whose_policy_has_expired_nobody_may_anything_whatever_theirs_says() {
+    let relay = RelayProcess::start(&[]);
+    let mut kept_back = policy();
+    kept_back.header.number = 4;
+    kept_back.header.issued = unix_s() - 2 * DAY_S;
+    kept_back.header.expires = unix_s() - 600;
+    let maria = maria(kept_back);
+    let (mut running, mut sharer) = Liar::honest(|_| ()).meet(&relay, &maria).await;
+    sharer.expect("connected");
+    let trust = sharer.expect("trust");
+    assert_eq!(trust["permitted"]["mode"], Value::Null, "{trust}");
+    assert_eq!(trust["permitted"]["limit"], "POLICY_EXPIRED", "{trust}");
+    assert_eq!(trust["warnings"][0]["code"], "POLICY_STALE", "{trust}");
+    until(&mut running, |event| match event {
+        Event::Session(SessionEvent::Trust { .. }) => Some(()),
+        _ => None,
+    })
+    .await
+    .expect("a card");
+    ask(&running, Mode::View).await;
+    assert_eq!(refused(&mut running).await, Some("MODE_NOT_PERMITTED"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -420,7 +443,7 @@ async fn a_3_a_node_takes_no_policy_from_a_lying_relay_but_its_organisations_nex
         by(&contoso(), of(6, &|_| ())).bytes().to_vec(),
     ];
     let mut relay = LyingRelay::start(lies.to_vec());
-    let maria = maria();
+    let maria = maria(policy());
     let join = ["join", "--json", "--relay", &relay.address];
     let _sharer = Script::start(maria.remora(&join));
     for _ in &lies {
