@@ -100,6 +100,9 @@ pub enum Command {
     Demo(Demo),
     /// For operators: what is done to a relay by its admin port
     Admin(Admin),
+    /// What a shield starts beside itself; `session::backends` says why
+    #[command(hide = true)]
+    LightKeeper,
 }
 
 /// Which relay.
@@ -322,6 +325,9 @@ pub struct Join {
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
+    /// An agent has begun this for an invitation, says yes or no by standard input, and ends it by closing that
+    #[arg(long, hide = true, requires = "code_stdin")]
+    pub by_agent: bool,
     /// The code, or a link to it; better left out, then it is asked for (or taken from REMORA_CODE)
     #[arg(value_name = "CODE")]
     pub code: Option<String>,

@@ -302,10 +302,11 @@ fn session_json(event: &SessionEvent) -> Value {
             peer,
             verdict,
             words,
+            alone,
             name,
         } => {
             json!({
-                "event": "trust", "peer": card(peer, verdict), "words": words.words(), "session": name.to_string(),
+                "event": "trust", "peer": card(peer, verdict), "words": words.words(), "alone": alone, "session": name.to_string(),
                 "permitted": permitted(verdict), "warnings": warnings(verdict),
             })
         }

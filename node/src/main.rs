@@ -15,7 +15,9 @@ use remora::{
     error::{Exit, Failure},
     lobby, netcheck,
     node::{Node, Options},
-    presence, request, sign_in,
+    presence, request,
+    session::backends,
+    sign_in,
     status::{self, ping, running},
     terminal::{self, console::print_data, screens, style::Style},
 };
@@ -99,6 +101,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Screens(args) => screens::list(&args),
         Command::Demo(args) => demo::run(args).await,
         Command::Admin(args) => admin::run(&File::load(named)?, args).await,
+        Command::LightKeeper => backends::keep_light().await,
     }
 }
 
@@ -307,6 +310,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Setup(args) => args.json,
         Command::SignIn(args) => args.json,
         Command::SignOut(args) => args.json,
+        Command::LightKeeper => false,
     }
 }
 

@@ -50,7 +50,7 @@ use crate::{
     rendezvous::{self, Introduced, Tried, Waited},
     session::{
         self, Channels, Judge, Picture,
-        backends::{BROKER_SOCKET, Backends},
+        backends::{BROKER_SOCKET, Backends, is_nobody_signed_in},
         inner,
     },
     share::{desktop::Desktop, sharing::Sharing},
@@ -434,7 +434,12 @@ impl Node {
                 Ok(introduced) => {
                     // Asks the display and the system's bus.
                     let broker = self.broker.clone();
-                    let find = move || Backends::of_system(&shown, broker);
+                    let is_unattended = self.kind == Kind::Unattended;
+                    let find = move || {
+                        let mut backends = Backends::of_system(&shown, broker);
+                        backends.nobody_there = is_unattended && is_nobody_signed_in();
+                        backends
+                    };
                     let backends = tokio::task::spawn_blocking(find).await;
                     let channels = Channels {
                         input,
@@ -706,6 +711,7 @@ impl Node {
                 elevated_before: self.elevated_before,
                 entry,
                 kind: self.kind,
+                nobody_there: channels.backends.nobody_there,
                 ..Terms::default()
             },
         };

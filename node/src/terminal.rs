@@ -213,6 +213,9 @@ async fn join_by(
             problem.detail, problem.fix
         )))?;
     }
+    if args.by_agent {
+        console.leash();
+    }
     let introduced = match given {
         Some(code) => try_code(&mut console, &mut node, code).await,
         None => ask_for_code(&mut console, &mut page, &mut node, &mut screens, script).await,
@@ -223,6 +226,13 @@ async fn join_by(
             node.close().await;
             return Err(failure);
         }
+    };
+    let introduced = match args.by_agent {
+        true => Introduced {
+            entry: Entry::Notify,
+            ..introduced
+        },
+        false => introduced,
     };
     let desktop = screens.desktop();
     let again = Again {

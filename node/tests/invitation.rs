@@ -1,10 +1,13 @@
 //! `remora invite --device`, `remora agent` and `remora inbox`: the real programs and a real relay; on the desktop a real bus, with an
 //! independent program that takes notifications (`python3-dbusmock`).
 
+#[path = "support/desktop.rs"]
+mod desktop;
 mod support;
 
 use std::process::Command;
 
+use desktop::Desktop;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
@@ -320,73 +323,6 @@ fn e_11_a_code_that_is_typed_in_one_log_in_is_that_ones_alone() {
         let ended = agent.end(PATIENCE);
         let said = ended.stdout.join("\n");
         assert!(!said.contains("invitation"), "{said}");
-    }
-}
-
-const NOTIFICATIONS: &str = "org.freedesktop.Notifications";
-
-/// A session bus with somebody who takes notifications, and says what comes.
-struct Desktop {
-    _daemon: Script,
-    server: Script,
-    address: String,
-}
-
-impl Desktop {
-    fn new(home: &Home) -> Self {
-        let mut command = home.command("dbus-daemon");
-        command.args(["--session", "--nofork", "--print-address"]);
-        let mut daemon = Script::start(command);
-        let address = daemon.line(PATIENCE);
-        // Debian's own, which has its packages.
-        let mut command = home.command("/usr/bin/python3");
-        command
-            .args(["-u", "-m", "dbusmock", "--template", "notification_daemon"])
-            .env("DBUS_SESSION_BUS_ADDRESS", &address);
-        let server = Script::start(command);
-        let desktop = Self {
-            _daemon: daemon,
-            server,
-            address,
-        };
-        // It is there when its name is.
-        let owner = "org.freedesktop.DBus.GetNameOwner";
-        while !desktop.ask(home, "org.freedesktop.DBus", "/", owner, &[NOTIFICATIONS]) {}
-        desktop
-    }
-
-    /// Asks somebody on the bus; whether they answer.
-    fn ask(&self, home: &Home, to: &str, path: &str, method: &str, args: &[&str]) -> bool {
-        let mut command = home.command("gdbus");
-        command
-            .args(["call", "--session", "--dest", to, "--object-path", path])
-            .args(["--method", method])
-            .args(args)
-            .env("DBUS_SESSION_BUS_ADDRESS", &self.address);
-        command.output().expect("it runs").status.success()
-    }
-
-    /// What the server says next that has this word in it.
-    fn hears(&mut self, word: &str) -> String {
-        loop {
-            let line = self.server.line(PATIENCE);
-            if line.contains(word) {
-                return line;
-            }
-        }
-    }
-
-    /// The person presses a button of the notification of that number.
-    fn press(&self, home: &Home, number: u32, key: &str) {
-        let args = format!("[<uint32 {number}>, <'{key}'>]");
-        let emitted = self.ask(
-            home,
-            NOTIFICATIONS,
-            "/org/freedesktop/Notifications",
-            "org.freedesktop.DBus.Mock.EmitSignal",
-            &[NOTIFICATIONS, "ActionInvoked", "us", &args],
-        );
-        assert!(emitted, "pressed");
     }
 }
 

@@ -35,7 +35,7 @@ use remora_proto::{
 use serde_json::{Value, json};
 use support::{
     PATIENCE,
-    process::{Home, RelayProcess, Script, run},
+    process::{Home, REMORA, RelayProcess, Script, run},
 };
 
 /// From a change of policy to the end of a session that it does not permit.

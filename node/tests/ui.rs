@@ -663,7 +663,7 @@ async fn a_file_that_the_page_gives_reaches_the_node_and_nobody_elses_does() {
     let folder = tempfile::tempdir().expect("a folder");
     let origin = site.origin();
     let answer = site
-        .send("POST /files", &giving(&site, &pass, &origin), "hello")
+        .send("POST /live/files", &giving(&site, &pass, &origin), "hello")
         .await;
     assert_eq!(answer.status, 404, "nobody has said where to keep it");
     site.ui.keep_in(folder.path().to_owned().into());
@@ -671,7 +671,9 @@ async fn a_file_that_the_page_gives_reaches_the_node_and_nobody_elses_does() {
     let foreign = "http://example.com".to_owned();
     let headers = giving(&site, &pass, &foreign);
     assert_eq!(
-        site.send("POST /files", &headers, "hello").await.status,
+        site.send("POST /live/files", &headers, "hello")
+            .await
+            .status,
         403
     );
     let stranger = Pass {
@@ -680,14 +682,16 @@ async fn a_file_that_the_page_gives_reaches_the_node_and_nobody_elses_does() {
     };
     let headers = giving(&site, &stranger, &origin);
     assert_eq!(
-        site.send("POST /files", &headers, "hello").await.status,
+        site.send("POST /live/files", &headers, "hello")
+            .await
+            .status,
         403
     );
 
     let headers = giving(&site, &pass, &origin);
     // More than any other request may hold.
     let content = "hello ".repeat(100_000);
-    let answer = site.send("POST /files", &headers, &content).await;
+    let answer = site.send("POST /live/files", &headers, &content).await;
     assert_eq!(answer.status, 204);
     let FromPage::File {
         wish: Wish::Give(given),
@@ -704,7 +708,9 @@ async fn a_file_that_the_page_gives_reaches_the_node_and_nobody_elses_does() {
     let headers = giving(&site, &pass, &origin);
     let nameless = &headers[..4];
     assert_eq!(
-        site.send("POST /files", nameless, "hello").await.status,
+        site.send("POST /live/files", nameless, "hello")
+            .await
+            .status,
         400
     );
 }
@@ -723,17 +729,20 @@ async fn what_has_come_can_be_saved_by_the_page_and_nothing_else_can() {
     to_page.event(event(3, "in", Some(std::path::Path::new("/dev/zero"))));
     let origin = site.origin();
     let headers = giving(&site, &pass, &origin);
-    let answer = site.send("POST /files/1", &headers, "").await;
+    let answer = site.send("POST /live/files/1", &headers, "").await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "all is well"));
     assert_eq!(answer.header("Content-Disposition"), Some("attachment"));
     for number in [2, 3, 4] {
-        let line = format!("POST /files/{number}");
+        let line = format!("POST /live/files/{number}");
         assert_eq!(site.send(&line, &headers, "").await.status, 404, "{number}");
     }
-    assert_eq!(site.get("/files/1").await.status, 405);
+    assert_eq!(site.get("/live/files/1").await.status, 405);
     let foreign = "http://example.com".to_owned();
     let headers = giving(&site, &pass, &foreign);
-    assert_eq!(site.send("POST /files/1", &headers, "").await.status, 403);
+    assert_eq!(
+        site.send("POST /live/files/1", &headers, "").await.status,
+        403
+    );
 }
 
 // ---- the end ---------------------------------------------------------------------------------

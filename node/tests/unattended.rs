@@ -4,11 +4,15 @@
 
 #[path = "support/display.rs"]
 mod display;
+#[path = "support/logind.rs"]
+mod logind;
 mod support;
 
 use std::time::Duration;
 
-use display::{Client, Xvfb, eventually};
+use display::{Client, Xvfb, eventually, is_dark, press_local_key};
+use logind::Logind;
+use nix::sys::signal::Signal;
 use remora::share::capture::Rect;
 use serde_json::{Value, json};
 use support::{
@@ -17,8 +21,6 @@ use support::{
 };
 use x11rb::protocol::{
     Event,
-    randr::ConnectionExt as _,
-    xinput::{self, ConnectionExt as _},
     xproto::{ConnectionExt as _, InputFocus},
     xtest::ConnectionExt as _,
 };
@@ -31,6 +33,8 @@ const KEY: u8 = 38;
 /// Contoso, whose helper may what `role` may, and a display.
 struct Scene {
     relay: RelayProcess,
+    /// Of the sharer's system.
+    logind: Option<Logind>,
     admin: Home,
     sam: Home,
     maria: Home,
@@ -46,6 +50,7 @@ impl Scene {
     fn new(role: &str) -> Self {
         let scene = Self {
             relay: RelayProcess::start(&[]),
+            logind: None,
             admin: Home::new(),
             sam: Home::new(),
             maria: Home::new(),
@@ -89,6 +94,9 @@ impl Scene {
         let code = helper.expect("code")["code"].clone();
         let mut join = self.maria.remora(&[&["join"], &common[..]].concat());
         join.env("DISPLAY", self.display.name());
+        if let Some(logind) = &self.logind {
+            join.env("DBUS_SYSTEM_BUS_ADDRESS", &logind.address);
+        }
         let mut sharer = Script::start(join);
         sharer.say(code.as_str().expect("text"));
         (helper, sharer)
@@ -115,54 +123,6 @@ fn until(script: &mut Script, kind: &str) -> Value {
             return event;
         }
     }
-}
-
-/// Whether every output is as dark as it can be.
-fn is_dark(client: &Client) -> bool {
-    let connection = &client.connection;
-    connection
-        .randr_query_version(1, 3)
-        .unwrap()
-        .reply()
-        .unwrap();
-    let resources = connection.randr_get_screen_resources_current(client.root);
-    let crtcs = resources.unwrap().reply().unwrap().crtcs;
-    assert!(!crtcs.is_empty());
-    crtcs.into_iter().all(|crtc| {
-        let gamma = connection.randr_get_crtc_gamma(crtc).unwrap().reply();
-        let gamma = gamma.unwrap();
-        assert!(!gamma.red.is_empty(), "this server has gamma");
-        let levels = [gamma.red, gamma.green, gamma.blue];
-        levels.iter().flatten().all(|level| *level == 0)
-    })
-}
-
-/// Somebody presses a key of the keyboard that is plugged in: not of XTEST's, which is the helper's.
-fn press_local_key(client: &Client) {
-    let connection = &client.connection;
-    connection
-        .xinput_xi_query_version(2, 2)
-        .unwrap()
-        .reply()
-        .unwrap();
-    let devices = connection.xinput_xi_query_device(0u16).unwrap();
-    let devices = devices.reply().unwrap().infos;
-    let keyboard = devices
-        .iter()
-        .find(|device| device.name == b"Xvfb keyboard")
-        .expect("a keyboard");
-    let extension = connection.query_extension(b"XInputExtension").unwrap();
-    let first = extension.reply().unwrap().first_event;
-    let device = u8::try_from(keyboard.deviceid).expect("few devices");
-    for kind in [
-        xinput::DEVICE_KEY_PRESS_EVENT,
-        xinput::DEVICE_KEY_RELEASE_EVENT,
-    ] {
-        connection
-            .xtest_fake_input(first + kind, KEY, 0, client.root, 0, 0, device)
-            .unwrap();
-    }
-    client.sync();
 }
 
 /// The helper's hands: XTEST's own keyboard.
@@ -303,4 +263,36 @@ fn u_3_the_screen_is_dark_and_local_input_reaches_nothing_until_the_helper_leave
     focus(&client);
     press_local_key(&client);
     eventually("the key", || (keys(&client.events()) > 0).then_some(()));
+}
+
+#[test]
+fn u_3_a_screen_whose_program_is_killed_is_lit_again() {
+    let scene = Scene::new("unattended-operator");
+    let client = Client::new(&scene.display);
+    let (_helper, sharer) = scene.shielded();
+    eventually("darkness", || is_dark(&client).then_some(()));
+    sharer.signal(Signal::SIGKILL);
+    eventually("light", || (!is_dark(&client)).then_some(()));
+}
+
+#[test]
+fn t_16_where_nobody_is_signed_in_nobody_is_waited_for_if_policy_says_so() {
+    let mut scene = Scene::new("unattended-operator");
+    scene.logind = Some(Logind::start(scene.maria.path()));
+    // Whoever asks for it: without the policy, half a minute is half a minute.
+    let (_helper, mut sharer) = scene.asked();
+    until(&mut sharer, "countdown");
+    drop(sharer);
+    scene.org(&["policy", "skip-wait-when-no-user=on"]);
+    scene.enrol(&scene.maria, "Maria Lopez", "member", "fin-lt-0231");
+    let (mut helper, mut sharer) = scene.asked();
+    for script in [&mut sharer, &mut helper] {
+        until(script, "started");
+    }
+    helper.say("/leave");
+    assert_eq!(until(&mut sharer, "ended")["consent"], "no_user");
+    // Where that is not known, somebody may be there.
+    scene.logind = None;
+    let (_helper, mut sharer) = scene.asked();
+    until(&mut sharer, "countdown");
 }

@@ -13,7 +13,7 @@ export function mayGive({ stage, role, granted, paused }) {
 export async function give(file) {
   // Half of a character is no name.
   const name = encodeURIComponent(file.name.toWellFormed?.() ?? file.name);
-  const answer = await post('/files', { 'x-remora-name': name }, file);
+  const answer = await post('/live/files', { 'x-remora-name': name }, file);
   if (answer?.ok) return null;
   const { error } = (await answer?.json().catch(() => null)) ?? {};
   return error ?? 'FILE_FAILED';
@@ -21,7 +21,7 @@ export async function give(file) {
 
 /** Saves a copy of a file that has come where the browser saves files. Returns whether it could. */
 export async function save(number, name) {
-  const answer = await post(`/files/${number}`);
+  const answer = await post(`/live/files/${number}`);
   const content = answer?.ok ? await answer.blob().catch(() => null) : null;
   if (!content) return false;
   const link = document.createElement('a');

@@ -323,6 +323,9 @@ class App {
       case 'stayed':
         this.#toast(t(`told.${event.event}.${this.state.role}`, { name }));
         break;
+      case 'run_started':
+        if (this.state.role === 'sharer') this.#toast(t('told.run_started', { name, command: event.command }), 'warn');
+        break;
       case 'goes_on':
         this.#toast(t('told.goes_on'));
         break;

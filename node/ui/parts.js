@@ -56,8 +56,9 @@ export function words(app) {
   const choice = h('div.row', same, differ);
   const mine = h('p.note.good', icon('check'), h('span', t('sas.mine')));
   const theirs = h('p.note', icon('check'), h('span'));
-  const element = h('section.words-box', { 'aria-labelledby': heading },
-    h('h2', { id: heading }, t('sas.title')), list, h('p.quiet', t('sas.text')), choice, mine, theirs);
+  const head = h('h2', { id: heading });
+  const text = h('p.quiet');
+  const element = h('section.words-box', { 'aria-labelledby': heading }, head, list, text, choice, mine, theirs);
   let shown = null;
   return {
     element,
@@ -66,8 +67,10 @@ export function words(app) {
         shown = state.words;
         list.replaceChildren(...(state.words ?? []).map((word, index) => h('li', h('span.visually-hidden', t('sas.word', { n: index + 1, word })), h('span', { 'aria-hidden': 'true' }, word))));
       }
+      say(head, t(state.alone ? 'sas.alone' : 'sas.title'));
+      say(text, t(state.alone ? 'sas.alone.text' : 'sas.text'));
       const focused = choice.contains(document.activeElement);
-      show(choice, state.mine === null);
+      show(choice, state.mine === null && !state.alone);
       show(mine, state.mine === true);
       show(theirs, state.theirs !== null);
       theirs.className = state.theirs ? 'note good' : 'note bad';

@@ -12,6 +12,8 @@ export function initial() {
     permitted: null,
     warnings: [],
     words: null,
+    /** Nobody is there to compare them with. */
+    alone: false,
     mine: null,
     mineAt: 0,
     theirs: null,
@@ -28,6 +30,8 @@ export function initial() {
     /** Sharer: what is asked within the session, but for control. */
     question: null,
     elevated: false,
+    /** What those rights are used for: whether somebody vouches, what was refused, what was run. */
+    admin: null,
     /** Why something cannot be had in this session, as it was refused. */
     lacks: {},
     /** Somebody has to say that it goes on. */
@@ -65,6 +69,10 @@ export function initial() {
 
 /** Refusals that are the same when one asks again. */
 const LASTING = new Set(['UNSUPPORTED', 'NO_PERMISSION', 'ELEVATION_BLOCKED_BY_POLICY', 'RESTART_UNAVAILABLE']);
+
+/** Commands that the page remembers, and how much of what each wrote. */
+const MAX_RUNS = 20;
+const MAX_RUN_TEXT = 20_000;
 
 /** The sharer is asked for more. */
 function ask(what) {
@@ -146,7 +154,7 @@ const EVENTS = {
     state.rtt = event.rtt_ms;
   },
   trust(state, event, at) {
-    Object.assign(state, { stage: 'trust', peer: { ...event.peer, picture: state.picture }, permitted: event.permitted ?? null, warnings: event.warnings ?? [], words: event.words, trustAt: at });
+    Object.assign(state, { stage: 'trust', peer: { ...event.peer, picture: state.picture }, permitted: event.permitted ?? null, warnings: event.warnings ?? [], words: event.words, alone: event.alone ?? false, trustAt: at });
   },
   judged(state, event) {
     Object.assign(state, { permitted: event.permitted, warnings: event.warnings, lacks: {}, peer: { ...state.peer, verified: event.verified } });
@@ -257,7 +265,29 @@ const EVENTS = {
   },
   elevation_declined: answered,
   elevation_released(state) {
-    Object.assign(state, { elevated: false });
+    Object.assign(state, { elevated: false, admin: null });
+  },
+  elevation_ready(state) {
+    state.admin = { admitted: null, refused: null, runs: [] };
+  },
+  credential_checked(state, event) {
+    if (state.admin) Object.assign(state.admin, { admitted: event.admitted, refused: null });
+  },
+  order_refused(state, event) {
+    if (state.admin) state.admin.refused = { code: event.code, text: event.text };
+  },
+  run_started(state, event) {
+    if (!state.admin) return;
+    const runs = [...state.admin.runs, { order: event.order, command: event.command, text: '', status: null }];
+    Object.assign(state.admin, { refused: null, runs: runs.slice(-MAX_RUNS) });
+  },
+  run_output(state, event) {
+    const run = state.admin?.runs.find(({ order }) => order === event.order);
+    if (run) run.text = (run.text + event.text).slice(-MAX_RUN_TEXT);
+  },
+  run_ended(state, event) {
+    const run = state.admin?.runs.find(({ order }) => order === event.order);
+    if (run) run.status = event.status;
   },
   restart_prompt: ask('restart'),
   restart_declined: answered,

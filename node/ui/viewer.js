@@ -1,5 +1,6 @@
 // The helper's session: the other screen, and the tools around it.
 
+import { adminPanel } from '/admin.js';
 import { chat } from '/chat.js';
 import { h, id, say, set, show } from '/dom.js';
 import { exchange } from '/exchange.js';
@@ -191,7 +192,8 @@ export function viewerScreen(app) {
   talk.element.hidden = true;
   const heading = h('h1.visually-hidden', { tabindex: '-1' });
   const banner = h('p.strip.warn.banner', { role: 'status', hidden: true }, icon('warn'), h('span'));
-  const element = h('div.viewer', heading, bar, banner, h('div.viewer-main', drawing, stage, talk.element), hint, label,
+  const admin = adminPanel(app);
+  const element = h('div.viewer', heading, bar, banner, admin.element, h('div.viewer-main', drawing, stage, talk.element), hint, label,
     monitors, sizePanel, sharesPanel, whoPanel, statsPanel, overPanel);
 
   // ---- what the tools do ---------------------------------------------------------------------
@@ -420,6 +422,7 @@ export function viewerScreen(app) {
       const mind = bearInMind(state, now);
       show(banner, mind !== null);
       say(banner.lastChild, mind ?? '');
+      admin.update(state);
       pickSources(state);
       laser.pressed(String(overlay.tool === 'laser'));
       pen.pressed(String(overlay.tool === 'pen'));

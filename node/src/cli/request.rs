@@ -28,6 +28,9 @@ pub struct Request {
     /// The broker.
     #[command(flatten)]
     pub broker: BrokerArgs,
+    /// Show this screen and no other: its name, or its number, as `remora screens` lists them
+    #[arg(long, value_name = "NAME")]
+    pub screen: Option<String>,
 }
 
 /// `remora requests`

@@ -1,13 +1,14 @@
 //! Sessions that an agent begins, or the page of a help desk: the same program, as if somebody had typed it. Whoever began them outlives
 //! them.
 
-use std::{env, fs, io, path::PathBuf, process::Stdio};
+use std::{env, fs, io, path::PathBuf, process::Stdio, time::Duration};
 
 use remora_proto::{code::Code, id::RelayAddr};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process,
+    sync::mpsc,
 };
 
 use crate::{secret_file, status::board::folder};
@@ -55,23 +56,68 @@ impl Command {
         }
     }
 
-    /// Holds the unattended session of that code, which is in no command line.
-    pub(super) fn unattended(&self, code: &Code) -> impl Future<Output = ()> + Send + use<> {
-        let command = self.started(&["join", "--code-stdin", "--unattended"]);
+    /// Holds the unattended session of that code, which is in no command line; does not outlive this program. Yes or no, said to it by
+    /// `answers`, answers its question, which is told on `news`.
+    pub(super) fn unattended(
+        &self,
+        code: &Code,
+        mut answers: mpsc::Receiver<bool>,
+        news: mpsc::Sender<News>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let command = self.started(&["join", "--code-stdin", "--unattended", "--by-agent"]);
         let line = format!("{code}\n");
         async move {
             let done = async {
                 let mut child = command?.stdin(Stdio::piped()).spawn()?;
-                // Kept open: its end would be the end of what is typed.
-                let mut typed = child.stdin.take();
-                if let Some(typed) = &mut typed {
-                    typed.write_all(line.as_bytes()).await?;
+                let pipes = child.stdin.take().zip(child.stdout.take());
+                let (mut typed, out) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
+                typed.write_all(line.as_bytes()).await?;
+                let mut lines = BufReader::new(out).lines();
+                loop {
+                    tokio::select! { biased;
+                        line = lines.next_line() => {
+                            let Some(line) = line? else { break };
+                            if let Some(told) = News::of(&line) && news.send(told).await.is_err() {
+                                break;
+                            }
+                        }
+                        Some(yes) = answers.recv() => {
+                            typed.write_all(if yes { b"a\n" } else { b"d\n" }).await?;
+                        }
+                    }
                 }
-                run(child).await
+                let status = child.wait().await?;
+                tracing::debug!(%status, "an unattended session's program has ended");
+                Ok::<_, io::Error>(())
             };
             if let Err(error) = done.await {
                 tracing::warn!(%error, "the unattended session did not begin");
             }
+        }
+    }
+}
+
+/// What an unattended session's program says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// It begins after this time, unless somebody says no.
+    Countdown(Duration),
+    /// Nobody is asked any more.
+    Answered,
+    /// It is over, and all is as before; the program has only to say its last words.
+    Over,
+}
+
+impl News {
+    fn of(line: &str) -> Option<Self> {
+        let event: Value = serde_json::from_str(line).ok()?;
+        match event["event"].as_str()? {
+            "countdown" => event["within_s"]
+                .as_u64()
+                .map(|s| Self::Countdown(Duration::from_secs(s))),
+            "starting" => Some(Self::Answered),
+            "ended" => Some(Self::Over),
+            _ => None,
         }
     }
 }

@@ -138,6 +138,8 @@ impl Inbox {
                 },
                 Some((asked, answer)) = self.questions.recv() => self.answer(asked, answer, &place).await,
                 pressed = self.popups.next() => match pressed {
+                    // It has a program already, which waits for that.
+                    Pressed::Open(id) if self.is_unattended(&id) => say(&place, FromSeat::Open { id }).await,
                     Pressed::Open(id) => {
                         self.sessions.spawn(self.command.open(&id));
                     }
@@ -149,6 +151,10 @@ impl Inbox {
         // Whoever comes after it asks again, and shows what is still open.
         self.waiting.clear();
         Ok(())
+    }
+
+    fn is_unattended(&self, id: &str) -> bool {
+        self.letters.get(id).is_some_and(Letter::is_unattended)
     }
 
     fn hear(&mut self, word: ToSeat) -> Result<(), Failure> {
@@ -165,7 +171,10 @@ impl Inbox {
             }
             ToSeat::Withdrawn { id, why } => {
                 if let Some(letter) = self.take(&id) {
-                    let line = format!("{} invites no more ({why}).", letter.name());
+                    let line = match letter.is_unattended() {
+                        true => format!("{} is not waited for any more ({why}).", letter.name()),
+                        false => format!("{} invites no more ({why}).", letter.name()),
+                    };
                     let event = json!({"event": "invitation_withdrawn", "id": id, "why": why});
                     self.voice.tell(event, &line)?;
                 }
@@ -176,6 +185,12 @@ impl Inbox {
                 let event = json!({"event": "invitation_opened", "id": id});
                 self.voice.tell(event, "Opened.")?;
                 self.tell(&id.clone(), Told::Opened { id, code, left_ms });
+            }
+            ToSeat::Begins { id } => {
+                self.take(&id);
+                let event = json!({"event": "invitation_opened", "id": id});
+                self.voice.tell(event, "It begins.")?;
+                self.tell(&id.clone(), Told::Begins { id });
             }
             ToSeat::Declined { id } => {
                 self.take(&id);
@@ -274,6 +289,14 @@ fn line(letter: &Letter) -> String {
         reason => format!(": {reason}"),
     };
     let short = letter.id.get(..6).unwrap_or(&letter.id);
+    if letter.is_unattended() {
+        let left = Duration::from_millis(letter.until_unix_ms.saturating_sub(unix_ms()));
+        return format!(
+            "{}{company} will connect to this computer in {} s{reason}. Not now:  remora inbox decline {short}",
+            letter.name(),
+            left.as_secs_f32().round()
+        );
+    }
     format!(
         "{}{company} offers help{reason}. To accept:  remora inbox open {short}",
         letter.name()

@@ -31,7 +31,7 @@ pub(super) struct Letter {
     pub(super) id: String,
     /// Who invites: the fields of a card.
     pub(super) from: Value,
-    /// `attended`
+    /// `attended`; or `unattended`: it begins by itself at `until_unix_ms`, unless somebody declines it.
     pub(super) kind: String,
     /// `view` or `control`, if that is known.
     pub(super) mode: Option<String>,
@@ -46,7 +46,15 @@ impl Letter {
     pub(super) fn name(&self) -> &str {
         self.from["full_name"].as_str().unwrap_or_default()
     }
+
+    /// Whether it begins by itself, with nobody there.
+    pub(super) fn is_unattended(&self) -> bool {
+        self.kind == UNATTENDED
+    }
 }
+
+/// Of an invitation that nobody has to open.
+pub(super) const UNATTENDED: &str = "unattended";
 
 /// For somebody who is logged in.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -62,6 +70,8 @@ pub(super) enum ToSeat {
     Withdrawn { id: String, why: String },
     /// It was the first to open it.
     Opened { id: String, code: String },
+    /// It lets the unattended one begin at once.
+    Begins { id: String },
     /// It has declined it.
     Declined { id: String },
     /// It can do neither.
@@ -108,6 +118,8 @@ pub(super) enum Told {
         code: String,
         left_ms: u64,
     },
+    /// The unattended session begins at once.
+    Begins { id: String },
     /// Done.
     Declined { id: String },
     /// Not possible.

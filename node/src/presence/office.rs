@@ -5,7 +5,7 @@
 //!        ◀─ Signal, Dismiss ──────────────           ◀── open, decline ──
 //! ```
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, future::pending, time::Instant};
 
 use remora_proto::{
     id::ExchangeId,
@@ -20,8 +20,8 @@ use remora_proto::{
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    child::Command,
-    letter::{FromSeat, Letter, ToSeat},
+    child::{Command, News},
+    letter::{FromSeat, Letter, ToSeat, UNATTENDED},
     lines::Lines,
     seats::{Arrival, Seats},
 };
@@ -32,6 +32,9 @@ use crate::{
     identity::Identity,
 };
 
+/// Questions and answers of an unattended session: one each, and what nobody waits for.
+const QUEUE: usize = 4;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Office {
@@ -40,8 +43,18 @@ pub(super) struct Office {
     seats: BTreeMap<Seat, mpsc::Sender<ToSeat>>,
     arrivals: Seats,
     command: Command,
-    /// Unattended sessions.
+    /// Unattended sessions: one, and maybe another that is ending.
     unattended: JoinSet<InvitationId>,
+    /// What the newest of them is told, and what it tells.
+    begun: Option<Begun>,
+}
+
+/// An unattended session's program.
+#[derive(Debug)]
+struct Begun {
+    id: InvitationId,
+    answers: mpsc::Sender<bool>,
+    news: mpsc::Receiver<News>,
 }
 
 /// What [`Office::next`] waits for.
@@ -49,6 +62,7 @@ pub(super) struct Office {
 pub(super) enum Happening {
     Arrival(Arrival),
     Over(InvitationId),
+    News(InvitationId, News),
     Time,
 }
 
@@ -67,6 +81,7 @@ impl Office {
             arrivals,
             command,
             unattended: JoinSet::new(),
+            begun: None,
         }
     }
 
@@ -80,6 +95,7 @@ impl Office {
         let due = [self.lines.poll_timeout(), self.desk.poll_timeout()];
         tokio::select! { biased;
             arrival = self.arrivals.next() => Happening::Arrival(arrival),
+            (id, news) = heard(&mut self.begun) => Happening::News(id, news),
             Some(Ok(over)) = self.unattended.join_next() => Happening::Over(over),
             () = until(due.into_iter().flatten().min()) => Happening::Time,
         }
@@ -90,7 +106,13 @@ impl Office {
         let before = self.seats();
         match happening {
             Happening::Arrival(arrival) => self.arrive(arrival),
-            Happening::Over(id) => self.desk.handle_lease_over(id),
+            Happening::Over(id) | Happening::News(id, News::Over) => {
+                self.desk.handle_lease_over(id)
+            }
+            Happening::News(id, News::Countdown(within)) => {
+                self.desk.handle_countdown(id, Instant::now() + within);
+            }
+            Happening::News(id, News::Answered) => self.desk.handle_countdown_over(id),
             Happening::Time => self.time(control).await,
         }
         self.act(control).await;
@@ -130,6 +152,16 @@ impl Office {
         let parse = |id: &str| id.parse::<InvitationId>().map_err(|_| NotYours::Gone);
         let (id, done) = match word {
             FromSeat::Hello { .. } => return None,
+            FromSeat::Open { id } if self.is_counting_down(&id) => {
+                let done = parse(&id).and_then(|id| self.desk.handle_answer(seat, id, true));
+                let begins = done.map(|()| ToSeat::Begins { id: id.clone() });
+                (id, begins)
+            }
+            FromSeat::Decline { id } if self.is_counting_down(&id) => {
+                let done = parse(&id).and_then(|id| self.desk.handle_answer(seat, id, false));
+                let declined = done.map(|()| ToSeat::Declined { id: id.clone() });
+                (id, declined)
+            }
             FromSeat::Open { id } => {
                 let code = parse(&id).and_then(|parsed| self.desk.handle_open(seat, parsed));
                 let opened = code.map(|code| ToSeat::Opened {
@@ -149,6 +181,11 @@ impl Office {
             code: why.name().into(),
             text: why.to_string(),
         }))
+    }
+
+    fn is_counting_down(&self, id: &str) -> bool {
+        let parsed = id.parse::<InvitationId>();
+        parsed.is_ok_and(|id| self.desk.is_counting_down(id))
     }
 
     // --- the relay's notices ---
@@ -249,11 +286,20 @@ impl Office {
                     self.tell_seat(seat, withdrawn);
                 }
                 Action::Begin(id, code) => {
-                    let child = self.command.unattended(&code);
+                    let (answers, answers_rx) = mpsc::channel(QUEUE);
+                    let (news_to, news) = mpsc::channel(QUEUE);
+                    let child = self.command.unattended(&code, answers_rx, news_to);
+                    self.begun = Some(Begun { id, answers, news });
                     self.unattended.spawn(async move {
                         child.await;
                         id
                     });
+                }
+                Action::Answer(id, yes) => {
+                    let begun = self.begun.as_ref().filter(|begun| begun.id == id);
+                    if begun.is_some_and(|begun| begun.answers.try_send(yes).is_err()) {
+                        tracing::debug!("the unattended session has ended");
+                    }
                 }
             }
         }
@@ -274,12 +320,22 @@ impl Office {
     }
 }
 
+/// Waits for ever when there is none, or it has said all.
+async fn heard(begun: &mut Option<Begun>) -> (InvitationId, News) {
+    if let Some(begun) = begun
+        && let Some(news) = begun.news.recv().await
+    {
+        return (begun.id, news);
+    }
+    pending().await
+}
+
 fn letter(shown: &Shown) -> Letter {
     let left = shown.until.saturating_duration_since(Instant::now());
     let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     let kind = match shown.offer.kind {
         Kind::Attended => "attended",
-        Kind::Unattended => "unattended",
+        Kind::Unattended => UNATTENDED,
     };
     Letter {
         id: shown.id.to_string(),

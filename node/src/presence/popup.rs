@@ -178,10 +178,20 @@ impl Desktop {
         body.string("Remora");
         body.number(0);
         body.string("");
-        body.string(&format!("{} offers help", letter.name()));
+        // Who comes while nobody is there does so unless somebody says no: a click on the notification is no yes.
+        let (title, actions) = match letter.is_unattended() {
+            true => (
+                "will connect to this computer",
+                &[OPEN[1], "Start now", DECLINE, "Decline"][..],
+            ),
+            false => (
+                "offers help",
+                &[OPEN[0], "Open", OPEN[1], "Open", DECLINE, "Decline"][..],
+            ),
+        };
+        body.string(&format!("{} {title}", letter.name()));
         body.string(&escaped(&about(letter)));
-        let actions = [OPEN[0], "Open", OPEN[1], "Open", DECLINE, "Decline"];
-        body.strings(&actions);
+        body.strings(actions);
         // Critical: it stays until somebody has read it.
         body.dictionary_of_byte("urgency", 2);
         body.number(u32::MAX);

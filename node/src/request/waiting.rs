@@ -103,7 +103,9 @@ pub async fn run(file: &File, args: cli::request::Request) -> Result<Exit, Failu
         limits: args.limits,
         folder: args.folder,
         broker: args.broker,
+        screen: args.screen,
         code_stdin: false,
+        by_agent: false,
         unattended: false,
         code: None,
     };

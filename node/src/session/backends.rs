@@ -28,7 +28,10 @@ use remora_proto::{
 };
 use tokio::sync::mpsc;
 
-use crate::share::desktop::Desktop;
+use crate::{
+    error::{Exit, Failure},
+    share::desktop::Desktop,
+};
 
 /// Where a broker listens, if nobody says otherwise.
 pub const BROKER_SOCKET: &str = "/run/remora/broker.sock";
@@ -36,6 +39,37 @@ pub const BROKER_SOCKET: &str = "/run/remora/broker.sock";
 const QUEUE_REPORTS: usize = 16;
 /// That somebody touches keyboard or mouse is news once.
 const QUEUE_TOUCHES: usize = 1;
+
+/// Whether the system knows that nobody is signed in at this computer. Blocks for a moment.
+#[cfg(target_os = "linux")]
+pub fn is_nobody_signed_in() -> bool {
+    linux::is_nobody_signed_in()
+}
+
+/// Whether the system knows that nobody is signed in at this computer. There is nobody to ask: somebody may be.
+#[cfg(not(target_os = "linux"))]
+pub fn is_nobody_signed_in() -> bool {
+    false
+}
+
+/// `remora light-keeper`: waits for the end of the shield's program that has begun it, and lights the screen that is dark even so.
+///
+/// # Errors
+/// The screen may still be dark.
+#[cfg(target_os = "linux")]
+pub async fn keep_light() -> Result<Exit, Failure> {
+    linux::keep_light().await
+}
+
+/// No shield darkens this system's screen.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub async fn keep_light() -> Result<Exit, Failure> {
+    let line = "no shield darkens this system's screen";
+    Err(Failure::new(Exit::Error, "UNSUPPORTED", line))
+}
 
 /// The system did not do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,6 +159,8 @@ pub struct Backends {
     pub sign_out: Option<Box<dyn SignOut>>,
     /// Restarting.
     pub restart: Option<Box<dyn Restart>>,
+    /// Nobody is signed in at the computer, as far as it was asked: that matters where nobody attends it.
+    pub nobody_there: bool,
     /// None on Linux: what the key does there is its system's to say, and no program's to cause.
     pub power_key: Option<Box<dyn PowerKey>>,
     reports: mpsc::Receiver<Report>,
@@ -139,6 +175,7 @@ impl Default for Backends {
             sign_out: None,
             restart: None,
             power_key: None,
+            nobody_there: false,
             reports: mpsc::channel(QUEUE_REPORTS).1,
             touches: mpsc::channel(QUEUE_TOUCHES),
         }

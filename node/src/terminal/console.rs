@@ -34,6 +34,8 @@ pub enum Console {
     Pipe {
         /// From standard input; closed at its end.
         lines: mpsc::Receiver<String>,
+        /// Its end is the end of whoever began this program, which is not to outlive it.
+        is_leash: bool,
     },
 }
 
@@ -73,6 +75,7 @@ impl Console {
         if json || !all || !sized() {
             return Ok(Self::Pipe {
                 lines: read_lines(),
+                is_leash: false,
             });
         }
         let opened = Readline::new(String::new());
@@ -132,16 +135,24 @@ impl Console {
         Ok(())
     }
 
-    /// The next line. At the end of a pipe, waits for ever: a script that has said all it wants stays in the session.
-    /// Cancel-safe.
+    /// From now on, the end of a pipe is the end of whoever began this program, and so of this program.
+    pub fn leash(&mut self) {
+        if let Self::Pipe { is_leash, .. } = self {
+            *is_leash = true;
+        }
+    }
+
+    /// The next line. At the end of a pipe, waits for ever: a script that has said all it wants stays in the session, unless that is
+    /// its leash. Cancel-safe.
     pub async fn next(&mut self) -> Typed {
         match self {
             Self::Terminal { readline, .. } => match readline.readline().await {
                 Ok(ReadlineEvent::Line(line)) => Typed::Line(line),
                 Ok(ReadlineEvent::Eof | ReadlineEvent::Interrupted) | Err(_) => Typed::Out,
             },
-            Self::Pipe { lines } => match lines.recv().await {
+            Self::Pipe { lines, is_leash } => match lines.recv().await {
                 Some(line) => Typed::Line(line),
+                None if *is_leash => Typed::Out,
                 None => std::future::pending().await,
             },
         }
@@ -158,7 +169,7 @@ impl Console {
     /// The next line; `None` at the end of a pipe, or when the person wants out.
     pub async fn ask(&mut self) -> Option<String> {
         match self {
-            Self::Pipe { lines } => lines.recv().await,
+            Self::Pipe { lines, .. } => lines.recv().await,
             Self::Terminal { .. } => match self.next().await {
                 Typed::Line(line) => Some(line),
                 Typed::Out => None,

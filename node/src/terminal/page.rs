@@ -97,8 +97,10 @@ impl Page {
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Session(SessionEvent::Media(body)) => self.show_media(body),
-            // Orders are given where the password is typed, which is no browser.
-            Event::Session(SessionEvent::Act(_) | SessionEvent::Elevated(_)) => {}
+            // An order is sealed, and the broker's alone.
+            Event::Session(
+                SessionEvent::Act(_) | SessionEvent::Elevated(Body::ElevationOrder(_)),
+            ) => {}
             Event::Code { code, .. } => {
                 let mut event = event.to_json();
                 if let Some(host) = &self.link_host {
@@ -241,6 +243,7 @@ impl Page {
             FromPage::Resume => Command::Pause(false),
             FromPage::Elevate => Command::AskElevation,
             FromPage::Release => Command::ReleaseElevation,
+            FromPage::Order(order) => return Wish::Session(Input::Order(order)),
             FromPage::Restart => Command::AskRestart,
             FromPage::HandOver { code } => Command::AskHandover(code),
             FromPage::AllowMore(More::Elevation) => Command::AllowElevation,

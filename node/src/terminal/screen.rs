@@ -369,10 +369,11 @@ impl Screen {
                 peer,
                 verdict,
                 words,
+                alone,
                 name,
             } => {
                 self.name = Some(*name);
-                return self.trust(peer, verdict, &words.to_string());
+                return self.trust(peer, verdict, &words.to_string(), *alone);
             }
             SessionEvent::Judged(verdict) => {
                 let now = style.warn("Your organisation has changed what it permits.");
@@ -653,11 +654,13 @@ impl Screen {
         peer: &Profile,
         verdict: &Verdict,
         words: &str,
+        alone: bool,
     ) -> (Vec<String>, Option<Input>) {
         let style = self.style;
         self.peer = format!("\u{2068}{}\u{2069}", peer.full_name);
         self.stage = Stage::Trust;
-        self.checked = false;
+        // Nobody is asked whether they are the same who has nobody to compare them with.
+        self.checked = alone;
         self.deadline = None;
         let known = [&peer.job_title, &peer.company, &peer.domain];
         let rest: Vec<String> = known
@@ -672,10 +675,12 @@ impl Screen {
         };
         let mut lines = vec![String::new(), format!("{card}   {badge}")];
         lines.extend(self.verdict(verdict));
-        lines.push(format!(
-            "Read these words to each other:  {}",
-            style.strong(words)
-        ));
+        lines.push(match alone {
+            true => format!(
+                "Words:  {words}  (nobody to compare them with: the device's papers are the proof)"
+            ),
+            false => format!("Read these words to each other:  {}", style.strong(words)),
+        });
         let wanted = self
             .wanted
             .filter(|mode| self.role == Role::Helper && Some(*mode) <= self.permitted);

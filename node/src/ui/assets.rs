@@ -44,6 +44,7 @@ const ASSETS: &[Asset] = assets! {
     JS "/icons.js" => "icons.js",
     JS "/parts.js" => "parts.js",
     JS "/chat.js" => "chat.js",
+    JS "/admin.js" => "admin.js",
     JS "/exchange.js" => "exchange.js",
     JS "/files.js" => "files.js",
     JS "/helper.js" => "helper.js",

@@ -38,7 +38,7 @@ const NAME_HEADER: &str = "x-remora-name";
 /// Longer names are cut anyway (`remora_proto::exchange::name`); a character may take nine bytes here.
 const MAX_NAME_HEADER_BYTES: usize = 4_096;
 
-/// `POST /files`: a file for the other side.
+/// `POST /live/files`: a file for the other side.
 pub(super) async fn take(State(server): Shared, request: Request) -> Response {
     let (head, body) = request.into_parts();
     if !server.door.same_origin(&head.headers) {
@@ -136,7 +136,7 @@ fn cannot(error: &io::Error) -> Response {
     }
 }
 
-/// `POST /files/NUMBER`: one that has come, by its number at the other side.
+/// `POST /live/files/NUMBER`: one that has come, by its number at the other side.
 pub(super) async fn give(
     State(server): Shared,
     Path(number): Path<u32>,

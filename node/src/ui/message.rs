@@ -1,13 +1,16 @@
 //! What pages say: one JSON object a message, parsed into values that need no second look.
 
+use data_encoding::HEXLOWER;
 use remora_proto::{
     code::{Code, InvalidCode},
+    elevation::{MAX_COMMAND_BYTES, MAX_PASSWORD_BYTES, Order},
     identity::Role,
     invitation::word::MAX_REASON_BYTES,
     session::{Grants, Matter, Mode, Way},
     wire::message::MAX_CHAT_TEXT_BYTES,
 };
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::{exchange::Wish, link::Given};
 
@@ -104,6 +107,8 @@ pub enum FromPage {
     Elevate,
     /// Either: ends them.
     Release,
+    /// Helper, who has them: orders something as administrator.
+    Order(Order),
     /// Helper: asks to restart the sharer's computer.
     Restart,
     /// Helper: asks the sharer to go on with the helper who shows this code.
@@ -357,6 +362,15 @@ enum Wire {
     Resume,
     Elevate,
     Release,
+    /// The password stands in neither half: libraries keep copies of what they parse, and wipe none.
+    Credential {
+        name: String,
+        pad: String,
+        padded: String,
+    },
+    Run {
+        command: String,
+    },
     Restart,
     HandOver {
         code: String,
@@ -475,6 +489,19 @@ fn input(event: WireInput) -> Result<InputEvent, Invalid> {
     }
 }
 
+/// Of two halves, hexadecimal and as long as each other: up to the first zero. It is in nothing that is not wiped.
+fn unpadded(pad: &str, padded: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let half = |text: &str| HEXLOWER.decode(text.as_bytes()).ok();
+    let (pad, padded) = (half(pad)?, half(padded)?);
+    if pad.len() != padded.len() || pad.len() > MAX_PASSWORD_BYTES + 1 {
+        return None;
+    }
+    let mut password = Zeroizing::new(Vec::with_capacity(pad.len()));
+    let bytes = pad.iter().zip(&padded).map(|(one, other)| one ^ other);
+    password.extend(bytes.take_while(|byte| *byte != 0));
+    Some(password)
+}
+
 impl FromPage {
     /// Parses a text message.
     pub(super) fn parse(text: &str) -> Result<Self, Invalid> {
@@ -540,6 +567,14 @@ impl FromPage {
             Wire::Resume => Self::Resume,
             Wire::Elevate => Self::Elevate,
             Wire::Release => Self::Release,
+            Wire::Credential { name, pad, padded } => {
+                let password = unpadded(&pad, &padded).ok_or(Invalid::Limit("password"))?;
+                Self::Order(Order::Credential { name, password })
+            }
+            Wire::Run { command } => {
+                let fits = (1..=MAX_COMMAND_BYTES).contains(&command.len());
+                within(fits, "command", Self::Order(Order::Run(command)))?
+            }
             Wire::Restart => Self::Restart,
             // No failed join of this page's own: what the page lets through is one.
             Wire::HandOver { code } => Self::HandOver {
@@ -656,6 +691,15 @@ mod tests {
                 InputEvent::Wheel { dx: 0, dy: -120 },
                 InputEvent::ReleaseAll,
             ])
+        );
+        // "Ab" and the zero that ends it, each half being noise.
+        let credential =
+            r#"{"type":"credential","name":"root","pad":"0102037f","padded":"40600355"}"#;
+        let password = Zeroizing::new(b"Ab".to_vec());
+        let name = "root".to_owned();
+        assert_eq!(
+            parse(credential),
+            FromPage::Order(Order::Credential { name, password })
         );
         let pen = r##"{"type":"pen","points":[[1,2],[3,4]],"colour":"#ff8800","width":4}"##;
         let colour = Colour([255, 136, 0]);

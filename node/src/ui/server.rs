@@ -5,7 +5,7 @@
 //! | `GET` of a file of the page | our `Host` | the file: nothing in it is secret |
 //! | `POST /session`, the token as text | our `Origin`, the token, once | cookie, and `{"key"}` |
 //! | `GET /live`, upgraded | our `Origin`, cookie and key | the session |
-//! | `POST /files`, `POST /files/NUMBER` | the same | a file that the page gives, or is given: `files` |
+//! | `POST /live/files`, `POST /live/files/NUMBER` | the same, the key in `X-Remora-Key` | a file that the page gives, or is given: `files` |
 //! | anything else | | 404 |
 
 use std::{
@@ -136,8 +136,8 @@ impl Server {
         let router = Router::new()
             .route("/session", post(session))
             .route("/live", any(live))
-            .route("/files", post(files::take))
-            .route("/files/{number}", post(files::give))
+            .route("/live/files", post(files::take))
+            .route("/live/files/{number}", post(files::give))
             .route("/viewer/jpeg/{quality}", get(jpeg_head))
             .fallback(get(file).fallback(not_found))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -367,7 +367,9 @@ fn echo(wish: &FromPage) -> Option<Value> {
             json!({"event": "you", "did": "allow_more", "what": what.name()})
         }
         // Told when it is on its way to the session, from wherever it was wished.
-        FromPage::Elevate | FromPage::Restart | FromPage::HandOver { .. } => return None,
+        FromPage::Elevate | FromPage::Order(_) | FromPage::Restart | FromPage::HandOver { .. } => {
+            return None;
+        }
         FromPage::Chat { .. }
         | FromPage::Invite(_)
         | FromPage::Look

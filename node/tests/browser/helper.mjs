@@ -213,6 +213,35 @@ test('administrator rights: asked for, had, restarted with, and given back', asy
   await close();
 });
 
+test('administrator rights: who vouches for them, and what is run', async () => {
+  const { node, page, close } = await openPage('helper');
+  startSession(node, { mode: 'control' });
+  node.event('elevation_granted');
+  const panel = page.getByRole('region', { name: 'Administrator rights' });
+  assert.equal(await panel.count(), 0);
+  node.event('elevation_ready');
+  await panel.getByLabel('Administrator of that computer').fill(' root ');
+  const password = panel.getByLabel('Password');
+  await password.fill('s3cret');
+  await page.keyboard.press('Enter');
+  await node.wish('Order(Credential("root"))');
+  assert.equal(await password.inputValue(), '');
+  node.event('credential_checked', { order: 1, admitted: false });
+  await panel.getByText('That is no administrator').waitFor();
+  node.event('credential_checked', { order: 2, admitted: true });
+  await password.waitFor({ state: 'hidden' });
+  await page.keyboard.type('id -u');
+  await panel.getByRole('button', { name: 'Run' }).click();
+  await node.wish('Order(Run("id -u"))');
+  node.event('run_started', { order: 3, command: 'id -u' });
+  node.event('run_output', { order: 3, stream: 'stdout', text: '<b>0</b>\n' });
+  node.event('run_ended', { order: 3, status: 0, left_out_bytes: 0 });
+  await panel.getByText('<b>0</b>').waitFor();
+  node.event('elevation_released');
+  await panel.waitFor({ state: 'hidden' });
+  await close();
+});
+
 test('u_7 in a session that nobody attends the helper is told all along to keep to what is not sensitive', async () => {
   const { node, page, close } = await openPage('helper');
   startSession(node, { mode: 'control' });

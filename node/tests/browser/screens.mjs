@@ -63,7 +63,6 @@ const SCREENS = {
     node.event('call', { number: 2, device: 'ward-3-reception', state: 'delivered', agents: 2, url: 'http://127.0.0.1/', warnings: [{ text: 'This device does not meet policy: disk encryption off. Be careful with admin credentials.' }] });
     node.event('call', { number: 3, device: null, peer: 'Maria Lopez', state: 'active', mode: 'control', url: 'http://127.0.0.1/' });
     node.event('call', { number: 4, device: 'fin-lt-0231', peer: 'Maria Lopez', state: 'over', reason_code: 'SHARER_LEFT', duration_s: 134 });
-    await page.getByText('last seen 3 h ago').first().waitFor();
     await page.getByText('2:14').waitFor();
   }],
   'helper-1-code': ['helper', async ({ node, page }) => {

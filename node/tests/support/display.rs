@@ -17,6 +17,8 @@ use x11rb::{
     connection::Connection as _,
     protocol::{
         Event,
+        randr::ConnectionExt as _,
+        xinput::{self, ConnectionExt as _},
         xproto::{
             ChangeGCAux, ConfigureWindowAux, ConnectionExt as _, CreateGCAux, CreateWindowAux,
             EventMask, ImageFormat, MapState, Rectangle, WindowClass,
@@ -28,6 +30,8 @@ use x11rb::{
 
 /// Longer than anything on the display takes, even on a machine with other work.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Of the letter a, on every layout that a server begins with.
+const LOCAL_KEY: u8 = 38;
 /// Nothing more is coming when nothing came for so long.
 const CALM: Duration = Duration::from_millis(150);
 
@@ -368,4 +372,52 @@ pub(crate) fn keep(client: &Client, rect: Rect, name: &str) {
             .flat_map(|[blue, green, red]| [red, green, blue]),
     );
     std::fs::write(Path::new(&directory).join(name), bytes).unwrap();
+}
+
+/// Whether every output is as dark as it can be.
+pub(crate) fn is_dark(client: &Client) -> bool {
+    let connection = &client.connection;
+    connection
+        .randr_query_version(1, 3)
+        .unwrap()
+        .reply()
+        .unwrap();
+    let resources = connection.randr_get_screen_resources_current(client.root);
+    let crtcs = resources.unwrap().reply().unwrap().crtcs;
+    assert!(!crtcs.is_empty());
+    crtcs.into_iter().all(|crtc| {
+        let gamma = connection.randr_get_crtc_gamma(crtc).unwrap().reply();
+        let gamma = gamma.unwrap();
+        assert!(!gamma.red.is_empty(), "this server has gamma");
+        let levels = [gamma.red, gamma.green, gamma.blue];
+        levels.iter().flatten().all(|level| *level == 0)
+    })
+}
+
+/// Somebody presses a key of the keyboard that is plugged in: not of XTEST's, which is the helper's.
+pub(crate) fn press_local_key(client: &Client) {
+    let connection = &client.connection;
+    connection
+        .xinput_xi_query_version(2, 2)
+        .unwrap()
+        .reply()
+        .unwrap();
+    let devices = connection.xinput_xi_query_device(0u16).unwrap();
+    let devices = devices.reply().unwrap().infos;
+    let keyboard = devices
+        .iter()
+        .find(|device| device.name == b"Xvfb keyboard")
+        .expect("a keyboard");
+    let extension = connection.query_extension(b"XInputExtension").unwrap();
+    let first = extension.reply().unwrap().first_event;
+    let device = u8::try_from(keyboard.deviceid).expect("few devices");
+    for kind in [
+        xinput::DEVICE_KEY_PRESS_EVENT,
+        xinput::DEVICE_KEY_RELEASE_EVENT,
+    ] {
+        connection
+            .xtest_fake_input(first + kind, LOCAL_KEY, 0, client.root, 0, 0, device)
+            .unwrap();
+    }
+    client.sync();
 }

@@ -1,6 +1,7 @@
 //! A system bus on which nobody is but a logind that writes down what is asked of it, and does nothing.
 //!
 //! As much of the D-Bus specification as one call and its answer need: little-endian messages, no signals, no other peers.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -74,9 +75,10 @@ fn serve(stream: UnixStream, asked: &Mutex<Vec<String>>) -> io::Result<()> {
         let path = field(&rest, 1, b'o').unwrap_or_default();
         let method = field(&rest, 3, b's').unwrap_or_default();
         let answer = match method.as_str() {
-            "Hello" => Some((b's', ":1.1")),
-            "GetSessionByPID" | "GetSession" => Some((b'o', SESSION)),
-            _ => None,
+            "Hello" => Answer::Text(b's', ":1.1"),
+            "GetSessionByPID" | "GetSession" => Answer::Text(b'o', SESSION),
+            "ListSessions" => Answer::NoSessions,
+            _ => Answer::Nothing,
         };
         if method != "Hello" {
             let call = format!("{path} {method}");
@@ -85,7 +87,7 @@ fn serve(stream: UnixStream, asked: &Mutex<Vec<String>>) -> io::Result<()> {
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(call);
         }
-        to.write_all(&reply(serial, answer))?;
+        to.write_all(&reply(serial, &answer))?;
     }
 }
 
@@ -115,8 +117,17 @@ fn field(fields: &[u8], code: u8, kind: u8) -> Option<String> {
     String::from_utf8(text.to_vec()).ok()
 }
 
-/// A method return with one text, or nothing.
-fn reply(to: u32, answer: Option<(u8, &str)>) -> Vec<u8> {
+/// What a method returns.
+enum Answer {
+    Nothing,
+    /// Of this type.
+    Text(u8, &'static str),
+    /// That nobody is signed in.
+    NoSessions,
+}
+
+/// A method return.
+fn reply(to: u32, answer: &Answer) -> Vec<u8> {
     let mut fields = vec![5, 1, b'u', 0];
     fields.extend(to.to_le_bytes());
     let mut text = |code: u8, kind: u8, value: &str| {
@@ -129,12 +140,26 @@ fn reply(to: u32, answer: Option<(u8, &str)>) -> Vec<u8> {
     text(6, b's', ":1.1");
     text(7, b's', "org.freedesktop.DBus");
     let mut body = Vec::new();
-    if let Some((kind, value)) = answer {
+    let mut signature = |signature: &str| {
         fields.resize(fields.len().next_multiple_of(8), 0);
-        fields.extend([8, 1, b'g', 0, 1, kind, 0]);
-        body.extend(u32::try_from(value.len()).expect("short").to_le_bytes());
-        body.extend(value.as_bytes());
-        body.push(0);
+        let length = u8::try_from(signature.len()).expect("short");
+        fields.extend([8, 1, b'g', 0, length]);
+        fields.extend(signature.as_bytes());
+        fields.push(0);
+    };
+    match *answer {
+        Answer::Nothing => {}
+        Answer::Text(kind, value) => {
+            signature(char::from(kind).encode_utf8(&mut [0; 4]));
+            body.extend(u32::try_from(value.len()).expect("short").to_le_bytes());
+            body.extend(value.as_bytes());
+            body.push(0);
+        }
+        Answer::NoSessions => {
+            signature("a(susso)");
+            // No bytes of it, which would begin where eight divide.
+            body.extend([0; 8]);
+        }
     }
     let mut message = vec![b'l', 2, 1, 1];
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("short").to_le_bytes();

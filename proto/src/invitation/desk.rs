@@ -6,6 +6,7 @@
 //!                            │                 seat opens: the first has the code ──▶ Opened ──▶ call, the others: Withdrawn(TAKEN)
 //!                            │                 each seat declines ──▶ Declined ──▶ call
 //!                            └─ unattended ──▶ lease ──▶ Begin, without a person (row 8u)
+//!                                 COUNTDOWN ──▶ shown to every seat ──▶ one says yes or no: Answer (rows 16, 17)
 //!  call ── Withdrawn, gone for a while ─▶ withdrawn from every seat that has not opened it
 //! ```
 //!
@@ -88,6 +89,8 @@ pub enum Action {
     Withdraw(Seat, InvitationId, Withdrawal),
     /// Begin an unattended session with this code.
     Begin(InvitationId, Code),
+    /// Somebody has answered for the unattended device: yes, it may begin now; or no.
+    Answer(InvitationId, bool),
 }
 
 /// What a seat sees of an offer.
@@ -130,7 +133,27 @@ pub struct Desk {
 struct Lease {
     id: InvitationId,
     helper: NodeId,
-    by: String,
+    offer: Offer,
+    verdict: Verdict,
+    countdown: Option<Countdown>,
+}
+
+/// Whoever is there after all can say no until then.
+#[derive(Debug)]
+struct Countdown {
+    seats: BTreeSet<Seat>,
+    until: Instant,
+}
+
+impl Lease {
+    fn shown(&self, until: Instant) -> Box<Shown> {
+        Box::new(Shown {
+            id: self.id,
+            offer: self.offer.clone(),
+            verdict: self.verdict.clone(),
+            until,
+        })
+    }
 }
 
 impl Desk {
@@ -172,6 +195,14 @@ impl Desk {
             self.actions.push_back(Action::Show(seat, shown));
             tell_delivered(&mut self.actions, held);
         }
+        if let Some(lease) = &mut self.lease
+            && let Some(countdown) = &mut lease.countdown
+        {
+            countdown.seats.insert(seat);
+            let until = countdown.until;
+            let shown = Action::Show(seat, lease.shown(until));
+            self.actions.push_back(shown);
+        }
         true
     }
 
@@ -180,6 +211,10 @@ impl Desk {
         self.seats.remove(&seat);
         for held in self.held.values_mut() {
             held.seats.remove(&seat);
+        }
+        let countdown = self.lease.as_mut();
+        if let Some(countdown) = countdown.and_then(|lease| lease.countdown.as_mut()) {
+            countdown.seats.remove(&seat);
         }
     }
 
@@ -212,7 +247,7 @@ impl Desk {
         check(offer.kind, offer.mode, &verdict)?;
         match offer.kind {
             Kind::Attended => self.show(call, helper, offer, verdict, now),
-            Kind::Unattended => self.lease(call, helper, offer),
+            Kind::Unattended => self.lease(call, helper, offer, verdict),
         }
     }
 
@@ -264,7 +299,13 @@ impl Desk {
     }
 
     /// Row 8u.
-    fn lease(&mut self, call: Call, helper: NodeId, offer: Offer) -> Result<(), Refusal> {
+    fn lease(
+        &mut self,
+        call: Call,
+        helper: NodeId,
+        offer: Offer,
+        verdict: Verdict,
+    ) -> Result<(), Refusal> {
         match &self.unattended {
             Unattended::Off => {
                 return Err(Refusal::PrerequisiteMissing(
@@ -277,23 +318,93 @@ impl Desk {
         let delivered = FromDevice::Delivered(offer.id, 1);
         match &self.lease {
             Some(lease) if lease.id == offer.id && lease.helper == helper => {}
-            Some(lease) => return Err(Refusal::LeaseHeld(lease.by.clone())),
+            Some(lease) => {
+                let by = lease.offer.profile.full_name.clone();
+                return Err(Refusal::LeaseHeld(by));
+            }
             None => {
+                let begin = Action::Begin(offer.id, offer.code.clone());
+                self.actions.push_back(begin);
                 self.lease = Some(Lease {
                     id: offer.id,
                     helper,
-                    by: offer.profile.full_name,
+                    offer,
+                    verdict,
+                    countdown: None,
                 });
-                self.actions.push_back(Action::Begin(offer.id, offer.code));
             }
         }
         self.actions.push_back(Action::Tell(call, delivered));
         Ok(())
     }
 
+    fn leased(&mut self, id: InvitationId) -> Option<&mut Lease> {
+        self.lease.as_mut().filter(|lease| lease.id == id)
+    }
+
+    /// Row 11: the unattended session begins `until` then, unless somebody says no. Every seat is shown that.
+    pub fn handle_countdown(&mut self, id: InvitationId, until: Instant) {
+        let seats = self.seats.clone();
+        let Some(lease) = self.leased(id) else {
+            return;
+        };
+        let shown = lease.shown(until);
+        let countdown = Countdown {
+            seats: seats.clone(),
+            until,
+        };
+        lease.countdown = Some(countdown);
+        let show = seats
+            .into_iter()
+            .map(|seat| Action::Show(seat, shown.clone()));
+        self.actions.extend(show);
+    }
+
+    /// Nobody is asked any more: it has begun, or it will not.
+    pub fn handle_countdown_over(&mut self, id: InvitationId) {
+        let countdown = self.leased(id).and_then(|lease| lease.countdown.take());
+        let seats = countdown.map(|countdown| countdown.seats);
+        for seat in seats.into_iter().flatten() {
+            let over = Action::Withdraw(seat, id, Withdrawal::Expired);
+            self.actions.push_back(over);
+        }
+    }
+
+    /// Rows 16, 17: a seat lets the unattended session begin now, or not at all; for every seat.
+    ///
+    /// # Errors
+    /// [`NotYours`]
+    pub fn handle_answer(
+        &mut self,
+        seat: Seat,
+        id: InvitationId,
+        yes: bool,
+    ) -> Result<(), NotYours> {
+        let lease = self.leased(id).ok_or(NotYours::Gone)?;
+        let countdown = lease.countdown.as_mut().ok_or(NotYours::Gone)?;
+        if !countdown.seats.remove(&seat) {
+            return Err(NotYours::Gone);
+        }
+        let others = std::mem::take(&mut countdown.seats);
+        lease.countdown = None;
+        for other in others {
+            let taken = Action::Withdraw(other, id, Withdrawal::Taken);
+            self.actions.push_back(taken);
+        }
+        self.actions.push_back(Action::Answer(id, yes));
+        Ok(())
+    }
+
+    /// Whether this is the unattended session that seats are asked about.
+    pub fn is_counting_down(&self, id: InvitationId) -> bool {
+        let lease = self.lease.as_ref().filter(|lease| lease.id == id);
+        lease.is_some_and(|lease| lease.countdown.is_some())
+    }
+
     /// The unattended session is over, or did not begin.
     pub fn handle_lease_over(&mut self, id: InvitationId) {
-        if self.lease.as_ref().is_some_and(|lease| lease.id == id) {
+        self.handle_countdown_over(id);
+        if self.leased(id).is_some() {
             self.lease = None;
         }
     }

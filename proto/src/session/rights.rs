@@ -213,6 +213,11 @@ impl Terms {
         }
     }
 
+    /// Row 8u: the sharer's device has been invited, and answers without a person.
+    pub(super) fn is_alone(&self) -> bool {
+        (self.kind, self.entry) == (Kind::Unattended, Entry::Notify)
+    }
+
     /// What an organisation has set (guide, D-1).
     pub(super) fn may_chat(&self) -> Result<(), Refusal> {
         match self.chat_blocked {

@@ -533,6 +533,7 @@ impl Session {
             peer: self.setup.peer.profile.clone(),
             verdict,
             words,
+            alone: self.setup.terms.is_alone(),
             name: self.name(),
         });
     }

@@ -234,6 +234,8 @@ pub enum Event {
         verdict: Verdict,
         /// The short authentication string.
         words: Words,
+        /// Nobody is there to compare them with: the sharer's device, which its papers vouch for, answers by itself (row 8u).
+        alone: bool,
         /// By which an administrator may end the session.
         name: SessionName,
     },

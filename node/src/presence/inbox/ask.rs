@@ -38,8 +38,19 @@ pub async fn run(file: &File, args: cli::Inbox) -> Result<Exit, Failure> {
         }
         Some(cli::InboxCommand::Open(open)) => {
             let id = open.id.unwrap_or_default();
-            let Told::Opened { code, left_ms, .. } = any(&Asked::Open { id }).await? else {
-                return Err(no_answer());
+            let (code, left_ms) = match any(&Asked::Open { id }).await? {
+                Told::Opened { code, left_ms, .. } => (code, left_ms),
+                // The agent has begun the session's program before it asked.
+                Told::Begins { id } => {
+                    if open.common.json {
+                        let event = json!({"v": 1, "event": "invitation_opened", "id": id});
+                        print_data(&event.to_string())?;
+                    }
+                    return Ok(Exit::Ok);
+                }
+                Told::List { .. } | Told::Declined { .. } | Told::Not { .. } => {
+                    return Err(no_answer());
+                }
             };
             let code = code
                 .parse()
@@ -53,6 +64,7 @@ pub async fn run(file: &File, args: cli::Inbox) -> Result<Exit, Failure> {
                 broker: open.broker,
                 screen: open.screen,
                 code_stdin: false,
+                by_agent: false,
                 unattended: false,
                 code: None,
             };

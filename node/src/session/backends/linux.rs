@@ -2,6 +2,8 @@
 
 /// Elevation.
 mod broker;
+/// What lights the screen when the shield cannot any more.
+mod light;
 /// Sign-out.
 mod logind;
 /// What hides the screen.
@@ -11,6 +13,17 @@ use std::{env, path::PathBuf};
 
 use self::{broker::SystemBroker, logind::Logind, shield::X11Shield};
 use super::Backends;
+use crate::error::{Exit, Failure};
+
+/// As logind knows it.
+pub(super) fn is_nobody_signed_in() -> bool {
+    logind::is_nobody_signed_in()
+}
+
+/// See `light`.
+pub(super) async fn keep_light() -> Result<Exit, Failure> {
+    light::keep().await
+}
 
 /// What there is on this computer now.
 pub(super) fn backends(display: Option<String>, broker: PathBuf) -> Backends {

@@ -23,6 +23,7 @@ enum Did {
     Show(Seat, InvitationId),
     Withdraw(Seat, InvitationId, Withdrawal),
     Begin(InvitationId),
+    Answer(InvitationId, bool),
 }
 
 impl Office {
@@ -83,6 +84,7 @@ impl Office {
             Action::Show(seat, shown) => Did::Show(seat, shown.id),
             Action::Withdraw(seat, id, why) => Did::Withdraw(seat, id, why),
             Action::Begin(id, _) => Did::Begin(id),
+            Action::Answer(id, yes) => Did::Answer(id, yes),
         };
         std::iter::from_fn(|| self.desk.poll_action())
             .map(did)
@@ -201,6 +203,54 @@ fn t_02e_what_the_device_does_not_take_it_refuses_with_the_reason() {
     assert_eq!(did, refused(unattended.id, no_permission));
     // Nothing of all this was shown to anybody.
     assert_eq!(office.desk.poll_timeout(), None);
+}
+
+/// A session is about to begin at an unattended device where two are logged in.
+fn counting_down() -> (Office, InvitationId) {
+    let mut office = Office::new(2, Unattended::On);
+    let offer = office.unattended_offer();
+    office.hears(CALL, &offer);
+    let until = office.now + T_CALL;
+    office.desk.handle_countdown(offer.id, until);
+    let (one, other) = (Did::Show(Seat(0), offer.id), Did::Show(Seat(1), offer.id));
+    assert_eq!(office.did(), [one, other]);
+    (office, offer.id)
+}
+
+#[test]
+fn t_11_an_unattended_session_is_announced_at_every_login_and_one_answer_counts() {
+    for yes in [true, false] {
+        let (mut office, id) = counting_down();
+        // Who logs in now is told, too.
+        assert!(office.desk.handle_seat(Seat(2)));
+        assert_eq!(office.did(), [Did::Show(Seat(2), id)]);
+        office.desk.handle_seat_gone(Seat(2));
+        let late = office.desk.handle_answer(Seat(2), id, yes);
+        assert_eq!(late, Err(NotYours::Gone));
+        assert_eq!(office.desk.handle_answer(Seat(1), id, yes), Ok(()));
+        let withdrawn = Did::Withdraw(Seat(0), id, Withdrawal::Taken);
+        assert_eq!(office.did(), [withdrawn, Did::Answer(id, yes)]);
+        let again = office.desk.handle_answer(Seat(0), id, !yes);
+        assert_eq!(again, Err(NotYours::Gone));
+        office.desk.handle_countdown_over(id);
+        assert_eq!(office.did(), []);
+    }
+}
+
+#[test]
+fn t_16_nobody_is_asked_about_an_unattended_session_that_has_begun() {
+    let (mut office, id) = counting_down();
+    assert!(office.desk.is_counting_down(id));
+    office.desk.handle_countdown_over(id);
+    let gone = |seat| Did::Withdraw(Seat(seat), id, Withdrawal::Expired);
+    assert_eq!(office.did(), [gone(0), gone(1)]);
+    assert!(!office.desk.is_counting_down(id));
+    // Nor about one that never does.
+    let (mut office, id) = counting_down();
+    office.desk.handle_lease_over(id);
+    assert_eq!(office.did().len(), 2);
+    let other = office.unattended_offer();
+    assert_eq!(office.hears(CALL, &other)[0], Did::Begin(other.id));
 }
 
 #[test]

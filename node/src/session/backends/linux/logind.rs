@@ -44,12 +44,52 @@ impl SignOut for Logind {
     }
 }
 
+/// Whether no person has a login here: not at a screen, nor from elsewhere. What is not known counts as somebody.
+pub(super) fn is_nobody_signed_in() -> bool {
+    let Ok(answer) = call(MANAGER, MANAGER_INTERFACE, "ListSessions", &[]) else {
+        return false;
+    };
+    let Some(sessions) = sessions(&answer) else {
+        return false;
+    };
+    sessions.iter().all(|session| {
+        let class = busctl("get-property", session, SESSION_INTERFACE, "Class", &[]);
+        class.is_ok_and(|class| is_nobody(&class))
+    })
+}
+
+/// Of `a(susso) 1 "3" 1000 "maria" "seat0" "/org/freedesktop/login1/session/_33"`.
+fn sessions(answer: &str) -> Option<Vec<String>> {
+    let mut rest = answer.trim().strip_prefix("a(susso) ")?.split(' ');
+    let count: usize = rest.next()?.parse().ok()?;
+    let path = |word: &str| object_path(&format!("o {word}"));
+    let sessions: Vec<_> = rest.filter_map(path).collect();
+    (sessions.len() == count).then_some(sessions)
+}
+
+/// Of `s "greeter"`: a login that no person has.
+fn is_nobody(class: &str) -> bool {
+    let class = class
+        .trim()
+        .trim_start_matches("s \"")
+        .trim_end_matches('"');
+    ["greeter", "lock-screen", "background", "manager"].contains(&class)
+}
+
 /// What `busctl` prints of the answer.
 fn call(path: &str, interface: &str, method: &str, arguments: &[&str]) -> io::Result<String> {
+    busctl("call", path, interface, method, arguments)
+}
+
+fn busctl(
+    verb: &str,
+    path: &str,
+    interface: &str,
+    member: &str,
+    arguments: &[&str],
+) -> io::Result<String> {
     let output = Command::new("busctl")
-        .args([
-            "--system", TIMEOUT, "call", SERVICE, path, interface, method,
-        ])
+        .args(["--system", TIMEOUT, verb, SERVICE, path, interface, member])
         .args(arguments)
         .stdin(Stdio::null())
         .output()?;
@@ -70,6 +110,22 @@ fn object_path(answer: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_signed_in_is_read_from_every_session_or_not_at_all() {
+        let path = "/org/freedesktop/login1/session/_3";
+        let one = format!("\"3\" 1000 \"maria\" \"seat0\" \"{path}3\"");
+        let other = format!("\"c1\" 108 \"gdm\" \"seat0\" \"{path}4\"");
+        assert_eq!(sessions("a(susso) 0\n"), Some(Vec::new()));
+        let two = sessions(&format!("a(susso) 2 {one} {other}\n"));
+        assert_eq!(two, Some(vec![format!("{path}3"), format!("{path}4")]));
+        assert_eq!(sessions(&format!("a(susso) 2 {one}\n")), None);
+        assert_eq!(sessions(""), None);
+        assert!(is_nobody("s \"greeter\"\n") && is_nobody("s \"manager\"\n"));
+        for class in ["s \"user\"\n", "s \"user-early\"\n", "", "s \"\""] {
+            assert!(!is_nobody(class), "{class}");
+        }
+    }
 
     #[test]
     fn only_a_session_of_logind_is_one() {

@@ -7,11 +7,11 @@
 //!  raise ─▶ grab, darken ─▶ dark ──touched──▶ freeze: a notice over everything, lit ──thaw──▶ dark ─▶ lower: as it was
 //! ```
 //!
-//! The grabs end with this process, however it ends; the gamma is its to give back, and stays dark if it is killed before it can
-//! (`xrandr --output … --gamma 1` or a new login light it). Ctrl-Alt-F1 is the server's own and still works.
+//! The grabs end with this process, however it ends; the gamma is its to give back, and that of `light`'s keeper if it is killed before
+//! it can. Ctrl-Alt-F1 is the server's own and still works.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Waker,
@@ -34,7 +34,10 @@ use x11rb::{
     },
 };
 
-use super::super::{Shield, Undone};
+use super::{
+    super::{Shield, Undone},
+    light::{Keeper, Levels, is_dark},
+};
 use crate::share::{
     bar::canvas::{Canvas, Colour, Fonts, presentable},
     capture::CaptureError,
@@ -108,7 +111,9 @@ impl Shield for X11Shield {
         self.lower();
         let undone = |error: CaptureError| Undone(format!("the screen cannot be hidden: {error}"));
         let display = Display::open(self.display.as_deref()).map_err(undone)?;
-        let (guard, raised) = Guard::new(display, touched).map_err(undone)?;
+        let keeper = Keeper::start(self.display.as_deref());
+        let keeper = keeper.map_err(|error| undone(no_resources(error)))?;
+        let (guard, raised) = Guard::new(display, keeper, touched).map_err(undone)?;
         let thread = thread::Builder::new().name("shield".to_owned());
         let thread = thread.spawn(move || guard.run());
         let thread = thread.map_err(|error| undone(no_resources(error)))?;
@@ -194,8 +199,10 @@ struct Guard {
     xtest: u32,
     grabbed: BTreeSet<u16>,
     /// As they were.
-    ramps: BTreeMap<u32, Ramps>,
+    ramps: Levels,
     notice: Option<Notice>,
+    /// Ends after this has given everything back.
+    keeper: Keeper,
 }
 
 struct Notice {
@@ -204,7 +211,11 @@ struct Notice {
 }
 
 impl Guard {
-    fn new(display: Display, touched: mpsc::Sender<()>) -> Result<(Self, Raised), CaptureError> {
+    fn new(
+        display: Display,
+        keeper: Keeper,
+        touched: mpsc::Sender<()>,
+    ) -> Result<(Self, Raised), CaptureError> {
         let connection = &display.connection;
         connection.xinput_xi_query_version(2, 2)?.reply()?;
         let xtest = connection
@@ -230,8 +241,9 @@ impl Guard {
             touched,
             xtest,
             grabbed: BTreeSet::new(),
-            ramps: BTreeMap::new(),
+            ramps: Levels::new(),
             notice: None,
+            keeper,
         };
         if !guard.grab()? {
             return Err(CaptureError::Refused {
@@ -356,18 +368,25 @@ impl Guard {
     /// Whatever was lit, by whomever, is dark.
     fn darken(&mut self) -> Result<(), CaptureError> {
         let connection = &self.display.connection;
+        let known = self.ramps.len();
+        let mut lit = Vec::new();
         for crtc in crtcs(&self.display)? {
             let now = connection.randr_get_crtc_gamma(crtc)?.reply()?;
             let size = now.red.len();
             let ramps = [now.red, now.green, now.blue];
-            let is_dark = ramps.iter().flatten().all(|level| *level == 0);
-            // Dark from the beginning: one of us was killed before it could light it.
+            let is_dark = is_dark(&ramps);
+            // Dark from the beginning: another's, who was killed with its keeper.
             let before = || if is_dark { even(size) } else { ramps };
             self.ramps.entry(crtc).or_insert_with(before);
             if !is_dark {
-                let dark = vec![0; size];
-                connection.randr_set_crtc_gamma(crtc, &dark, &dark, &dark)?;
+                lit.push((crtc, vec![0; size]));
             }
+        }
+        if self.ramps.len() > known {
+            self.keeper.keep(&self.ramps).map_err(no_resources)?;
+        }
+        for (crtc, dark) in lit {
+            connection.randr_set_crtc_gamma(crtc, &dark, &dark, &dark)?;
         }
         Ok(())
     }
