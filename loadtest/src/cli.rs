@@ -60,6 +60,8 @@ pub enum Verb {
     Crash(Outlive),
     /// Cut a fleet in two for a while: what each side can do alone, and how soon all is one again
     Partition(Partition),
+    /// Change an organisation's policy: how soon all its nodes go by it, and how soon a revoked helper's sessions are over
+    Policy(Policy),
     /// Let nodes, codes, sessions and relays come and go: what fails, and whether the relays' memory grows
     Churn(Churn),
     /// Let two nodes meet behind NATs of all kinds, in networks of this process: who reaches whom, and how soon
@@ -414,6 +416,23 @@ pub struct Outlive {
     /// What is drawn by lot: when each session talks, and where it begins
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `policy`.
+#[derive(Debug, clap::Args)]
+pub struct Policy {
+    /// Relays, each a process of its own; several are a fleet, and the policy is brought to the first
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count(1, 25))]
+    pub relays: usize,
+    /// Members that are there, and in no session
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = count(1, 1000))]
+    pub nodes: usize,
+    /// Sessions of other members, whose helpers are revoked
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(1, 200))]
+    pub sessions: usize,
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,

@@ -68,6 +68,7 @@ fn main() -> ExitCode {
             within(sites::enter, || scenario::outlive::run(&args, Fate::Lost))
         }
         Verb::Crash(args) => watched(|| scenario::outlive::run(&args, Fate::Killed)),
+        Verb::Policy(args) => watched(|| scenario::policy::run(&args)),
         Verb::Churn(args) => watched(|| scenario::churn::run(&args)),
         Verb::Partition(args) => within(sites::enter, || scenario::partition::run(&args)),
         Verb::Natlab(args) => within(natlab::lab::enter, || scenario::natlab::run(&args)),

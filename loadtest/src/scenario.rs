@@ -20,6 +20,8 @@ pub mod natlab;
 pub mod outlive;
 // A fleet that is cut in two for a while.
 pub mod partition;
+// A policy that changes: how soon everybody goes by it.
+pub mod policy;
 // Whole sessions of real nodes, from the code to the picture.
 pub mod session;
 

@@ -161,3 +161,23 @@ fn a_simulated_fleet_finds_every_code() {
     assert!((1.0..=6.0).contains(&number("/hops/p95")), "{found:#}");
     assert!(number("/placed_at_the_closest_ratio") > 0.99, "{found:#}");
 }
+
+#[test]
+fn a_policy_is_in_force_everywhere_and_ends_what_it_does_not_permit() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_remora-loadtest"));
+    let args = "policy --relays 2 --nodes 4 --sessions 2 --json";
+    let output = command.args(args.split(' ')).output();
+    let output = output.expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let found: Value = serde_json::from_slice(&output.stdout).expect(&said);
+    // Four and two of each session go by it; both sides of each session are over. How soon, a busy machine need not say.
+    are(
+        &found,
+        &[
+            ("/nodes", 8),
+            ("/sessions", 2),
+            ("/missing", 0),
+            ("/end_reasons/ADMIN_ENDED", 4),
+        ],
+    );
+}

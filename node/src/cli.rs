@@ -253,7 +253,7 @@ pub struct Invite {
     /// Files.
     #[command(flatten)]
     pub folder: FolderArgs,
-    /// Invite this device instead of reading out a code: its id, or its name from `[devices]` in the settings file
+    /// Invite this device instead of reading out a code: its id, or its name in the organisation or below `[devices]` in the settings file
     #[arg(long, value_name = "NAME|ID", conflicts_with = "valid")]
     pub device: Option<String>,
     /// What for; whoever reads the invitation at the device sees it

@@ -11,6 +11,7 @@ use std::{
 use remora_proto::{
     id::{DeviceId, RelayAddr},
     identity::Profile,
+    org::label::Label,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ use crate::{
     error::{Exit, Failure},
     identity::{Files, Identity},
 };
+
+/// A failure's code: nothing here says which device that is.
+pub const UNKNOWN_DEVICE: &str = "UNKNOWN_DEVICE";
 
 /// The settings file.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -207,21 +211,34 @@ impl File {
         Ok(path)
     }
 
-    /// The device of this name in the settings, or of this id.
+    /// The device of this name in the settings, or of this id, or of this name in the organisation; then with that name, which it has to
+    /// show.
     ///
     /// # Errors
-    /// It is neither, or what stands there is no id.
-    pub fn device(&self, name: &str) -> Result<DeviceId, Failure> {
-        let stored = self.devices.get(name);
-        let text = stored.map_or(name, String::as_str);
-        text.parse().map_err(|error| {
-            usage(match stored {
-                Some(_) => format!("`{name}` below [devices] in the settings file: {error}"),
-                None => format!(
-                    "`{name}` is no device's id ({error}), nor a name below [devices] in the settings file; `remora agent` says the id there"
-                ),
-            })
-        })
+    /// It is none of these, or what stands in the settings is no id.
+    pub fn device(&self, name: &str) -> Result<(DeviceId, Option<Label>), Failure> {
+        if let Some(stored) = self.devices.get(name) {
+            let id = stored.parse().map_err(|error| {
+                usage(format!(
+                    "`{name}` below [devices] in the settings file: {error}"
+                ))
+            })?;
+            return Ok((id, None));
+        }
+        let error = match name.parse() {
+            Ok(id) => return Ok((id, None)),
+            Err(error) => error,
+        };
+        if let (Ok(label), Some(member)) = (name.parse::<Label>(), self.beside()?.member()?)
+            && let Some(id) = member.policy().listed.get(&label)
+        {
+            return Ok((*id, Some(label)));
+        }
+        let line = format!(
+            "`{name}` is no device's id ({error}), nor a name below [devices] in the settings file or in your organisation's policy; \
+             `remora agent` says the id there"
+        );
+        Err(Failure::new(Exit::Usage, UNKNOWN_DEVICE, line))
     }
 
     /// The relays to use: those that were typed, else those of the file.

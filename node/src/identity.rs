@@ -29,7 +29,7 @@ use remora_proto::{
 use crate::{
     control::unix_ms,
     error::{Exit, Failure},
-    portrait, secret_file,
+    portrait, presence, secret_file,
 };
 
 /// Who this node's person is.
@@ -75,6 +75,7 @@ pub struct Files {
     papers: PathBuf,
     portrait: PathBuf,
     sign_in: PathBuf,
+    settings: PathBuf,
 }
 
 /// Seconds since 1970 by this computer's clock.
@@ -94,6 +95,7 @@ impl Files {
             papers: settings.with_extension("papers"),
             portrait: settings.with_extension("picture"),
             sign_in: settings.with_extension("sign-in"),
+            settings: settings.to_owned(),
         }
     }
 
@@ -133,7 +135,18 @@ impl Files {
     /// # Errors
     /// It is not readable, or not this node's.
     pub fn member(&self) -> Result<Option<Member>, Failure> {
-        let written = modified(&self.papers);
+        if !self.papers.exists() {
+            return Ok(None);
+        }
+        let key = StaticKey::from_bytes(*secret_file::read(&self.key)?);
+        // Before they are read: whatever is written later is noticed.
+        let written = self.written();
+        let read = self.read(&key)?;
+        Ok(read.map(|membership| Member::new(key, self.clone(), membership, written)))
+    }
+
+    /// The papers, if there are any; of the node that has `key`.
+    fn read(&self, key: &StaticKey) -> Result<Option<Membership>, Failure> {
         let bytes = match fs::read(&self.papers) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -142,7 +155,6 @@ impl Files {
                 return Err(Failure::new(Exit::Error, "PAPERS_REFUSED", line));
             }
         };
-        let key = StaticKey::from_bytes(*secret_file::read(&self.key)?);
         let membership = Membership::open(&bytes, NodeId(key.public())).map_err(|error| {
             let (path, line) = (self.papers.display(), error.to_string());
             let line = format!(
@@ -150,14 +162,7 @@ impl Files {
             );
             Failure::new(Exit::Verification, "PAPERS_REFUSED", line)
         })?;
-        Ok(Some(Member {
-            key,
-            files: self.clone(),
-            held: Mutex::new(Held {
-                membership,
-                written,
-            }),
-        }))
+        Ok(Some(membership))
     }
 
     /// What to send to who signs.
@@ -171,6 +176,7 @@ impl Files {
             node: NodeId(self.key()?.public()),
             profile,
             device: device.to_string_lossy().to_lowercase(),
+            reached_by: Some(presence::device_id(&self.settings)?),
         })
     }
 
@@ -240,6 +246,12 @@ impl Files {
         remove(&self.papers)
     }
 
+    /// When the papers were written, if there are any.
+    pub fn written(&self) -> Option<SystemTime> {
+        let metadata = fs::metadata(&self.papers);
+        metadata.and_then(|metadata| metadata.modified()).ok()
+    }
+
     fn save(&self, membership: &Membership) -> Result<(), Failure> {
         secret_file::replace(&self.papers, &membership.to_bytes()).map_err(|error| {
             let line = format!("cannot write {}: {error}", self.papers.display());
@@ -257,21 +269,32 @@ fn remove(path: &Path) -> Result<bool, Failure> {
     }
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path)
-        .and_then(|metadata| metadata.modified())
-        .ok()
-}
-
 impl Member {
+    /// Of a node that has `key`, with what stood in its files when they were `written`.
+    pub fn new(
+        key: StaticKey,
+        files: Files,
+        membership: Membership,
+        written: Option<SystemTime>,
+    ) -> Self {
+        let held = Mutex::new(Held {
+            membership,
+            written,
+        });
+        Self { key, files, held }
+    }
+
     /// The node's static key, to which the papers are bound.
     pub fn key(&self) -> &StaticKey {
         &self.key
     }
 
+    /// As it is in the file now.
     fn held(&self) -> MutexGuard<'_, Held> {
         // Nothing in here is ever half done.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(&mut held);
+        held
     }
 
     /// What it has now.
@@ -307,28 +330,22 @@ impl Member {
             if let Err(failure) = self.files.save(&held.membership) {
                 tracing::warn!(%failure, "a new policy");
             }
-            held.written = modified(&self.files.papers);
+            held.written = self.files.written();
         }
         Ok(is_newer)
     }
 
-    /// What another process of this computer's person has written meanwhile holds here, too.
-    pub fn refresh(&self) {
-        let written = modified(&self.files.papers);
-        if self.held().written == written {
+    /// What another program of this computer's person has written meanwhile holds here, too.
+    fn refresh(&self, held: &mut Held) {
+        let written = self.files.written();
+        if held.written == written {
             return;
         }
-        match self.files.member() {
+        held.written = written;
+        match self.files.read(&self.key) {
             Ok(Some(read)) => {
-                let Held { membership, .. } = read
-                    .held
-                    .into_inner()
-                    .unwrap_or_else(PoisonError::into_inner);
-                let mut held = self.held();
-                held.written = written;
-                match held.membership.renew(membership.policy().clone()) {
-                    Ok(_) => {}
-                    Err(error) => tracing::warn!(%error, "the papers have changed"),
+                if let Err(error) = held.membership.replace(read) {
+                    tracing::warn!(%error, "the papers have changed");
                 }
             }
             Ok(None) => tracing::warn!("the papers are gone"),

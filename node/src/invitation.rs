@@ -14,6 +14,7 @@ mod line;
 
 use remora_proto::{
     id::DeviceId,
+    org::label::Label,
     session::{Entry, Kind, Mode},
 };
 
@@ -22,6 +23,8 @@ use remora_proto::{
 pub struct Call {
     /// Which.
     pub device: DeviceId,
+    /// What its organisation must have signed that it is called; `None`: it is known by its key.
+    pub name: Option<Label>,
     /// Whether somebody has to be there.
     pub kind: Kind,
     /// Whether it is an answer to a request for help.

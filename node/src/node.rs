@@ -661,6 +661,7 @@ impl Node {
                 ..Named::default()
             },
         };
+        let shown = introduction.papers.clone();
         let (control, socket) = (&self.home.control, Arc::clone(&self.home.socket));
         let start = inner::Start {
             allocation,
@@ -727,8 +728,13 @@ impl Node {
             events: channels.events.clone(),
         };
         let (mut keeping, relays) = Keeping::new(self.homes, self.home, kept);
+        let judge = Judge {
+            identity,
+            shown,
+            peer,
+        };
         let receipt = tokio::select! { biased;
-            receipt = session::run(inner, setup, Judge { identity, peer }, self.policy, channels, relays) => receipt,
+            receipt = session::run(inner, setup, judge, self.policy, channels, relays) => receipt,
             never = keeping.run() => match never {},
         };
         drop(self.port_map);

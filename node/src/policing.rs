@@ -36,7 +36,11 @@ pub(crate) async fn keep(control: Control, member: Arc<Member>) {
     }
 }
 
-async fn look(control: &Control, member: &Member) -> Result<(), RequestError> {
+/// Once.
+///
+/// # Errors
+/// The relay says no, or is gone.
+pub(crate) async fn look(control: &Control, member: &Member) -> Result<(), RequestError> {
     let own = member.policy();
     let header = own.header;
     let (number, newer) = control.fetch_policy(header.issuer, header.number).await?;

@@ -30,3 +30,5 @@ mod office;
 mod popup;
 /// Agents of other log-ins.
 mod seats;
+
+pub(crate) use self::device::id as device_id;

@@ -30,6 +30,7 @@ use remora_proto::{
     identity::Role,
     org::{
         ended::Why,
+        membership::{InvalidPapers, Papers},
         verdict::{self, Verdict},
     },
     path::{candidate::Policy, machine::Moved},
@@ -86,6 +87,8 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often one looks whether anything was heard; so late at most is a silence noticed.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(250);
+/// Papers come hours apart. Whoever sends them without end has no more than one looked at in so long: signatures cost time.
+const PAPERS_INTERVAL: Duration = Duration::from_millis(500);
 /// Who waits for a measurement; of more, those who came first are told nothing.
 const MAX_WAITING: usize = 8;
 
@@ -140,11 +143,13 @@ pub enum Picture {
     Screen(Box<Sharing>),
 }
 
-/// What this side thinks of the other, for as long as the session lasts.
+/// What this side thinks of the other, and the other of this side, for as long as the session lasts.
 #[derive(Debug)]
 pub struct Judge {
     /// This side's.
     pub identity: Identity,
+    /// What the other knows of it.
+    pub shown: Option<Papers>,
     /// The other.
     pub peer: inner::Peer,
 }
@@ -152,10 +157,33 @@ pub struct Judge {
 impl Judge {
     /// With the papers and the policy of the moment, at the time of the moment.
     fn verdict(&self) -> Result<Verdict, verdict::Refusal> {
-        if let Some(member) = &self.identity.member {
-            member.refresh();
-        }
         self.identity.judge(&self.peer.introduction, self.peer.node)
+    }
+
+    /// What this side has to show anew: papers hold for some hours, and a session goes on.
+    fn renewed(&mut self) -> Option<Body> {
+        let papers = self.identity.member.as_ref()?.papers();
+        if self.shown.as_ref() == Some(&papers) {
+            return None;
+        }
+        let body = Body::Papers(schema::Papers {
+            credential: papers.credential.bytes().clone(),
+            device: papers.device_bytes(),
+        });
+        self.shown = Some(papers);
+        Some(body)
+    }
+
+    /// The other shows newer papers.
+    fn look_at(&mut self, shown: &schema::Papers) -> Result<(), InvalidPapers> {
+        let papers = Papers::open(&shown.credential, &shown.device)?;
+        let before = &mut self.peer.introduction.papers;
+        let (Some(papers), Some(held)) = (papers, &before) else {
+            return Err(InvalidPapers::NotRenewed);
+        };
+        papers.succeed(held)?;
+        *before = Some(papers);
+        Ok(())
     }
 
     /// Why an administrator of this side's organisation has ended the session.
@@ -176,7 +204,7 @@ impl Judge {
 pub async fn run(
     inner: Inner,
     setup: Setup,
-    judge: Judge,
+    mut judge: Judge,
     policy: Policy,
     mut channels: Channels,
     mut relays: Relays,
@@ -292,6 +320,7 @@ pub async fn run(
     let (mut controls_over, mut chats_over) = (false, false);
     let mut sign_out = false;
     let mut heard = 0;
+    let mut papers_seen: Option<Instant> = None;
     let receipt = loop {
         // A stream ends with the connection. What still waits on the other one is heard first.
         if controls_over && (chats_over || !session.accepts_chat()) {
@@ -359,6 +388,16 @@ pub async fn run(
             message = controls.recv(), if !controls_over => match message {
                 Some(Ok(message)) => match message.body {
                     Some(body @ (Body::Relays(_) | Body::Measured(_) | Body::Moving(_))) => relays.hear(body),
+                    Some(Body::Papers(shown)) => {
+                        if papers_seen.is_some_and(|at| at.elapsed() < PAPERS_INTERVAL) {
+                            continue;
+                        }
+                        papers_seen = Some(Instant::now());
+                        match judge.look_at(&shown) {
+                            Ok(()) => judge_anew(&judge, &mut verdict, &mut session),
+                            Err(error) => tracing::warn!(%error, "the other side's papers"),
+                        }
+                    }
                     _ => warn_of(session.handle_control(message, Instant::now())),
                 },
                 Some(Err(_)) => warn_of(session.handle_malformed(Instant::now())),
@@ -508,12 +547,15 @@ pub async fn run(
                 let path = snapshot(rtt);
                 beside.tell(ToScreen::Path(path.kind().to_owned()));
                 channels.path.send_replace(path);
-                let now = judge.verdict();
+                if let Some(body) = judge.renewed()
+                    && control_tx.send(encode(&schema::Control { body: Some(body) })).await.is_err()
+                {
+                    tracing::debug!("the control stream is closed");
+                }
                 if let Some(why) = judge.ending(&session) {
                     warn_of(session.handle_kill(why, Instant::now()));
-                } else if now != verdict {
-                    warn_of(session.handle_verdict(now.clone(), Instant::now()));
-                    verdict = now;
+                } else {
+                    judge_anew(&judge, &mut verdict, &mut session);
                 }
             }
         }
@@ -532,6 +574,19 @@ pub async fn run(
         tracing::debug!("the inner connection did not drain in time");
     }
     receipt
+}
+
+/// What is thought of the other side now, if that is not what was thought before.
+fn judge_anew(
+    judge: &Judge,
+    before: &mut Result<Verdict, verdict::Refusal>,
+    session: &mut Session,
+) {
+    let now = judge.verdict();
+    if now != *before {
+        warn_of(session.handle_verdict(now.clone(), Instant::now()));
+        *before = now;
+    }
 }
 
 /// QUIC frames of the other side so far, of those that an idle connection has, too. Only authentic packets have any.

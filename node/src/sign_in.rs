@@ -186,7 +186,9 @@ impl<'a> Office<'a> {
     async fn papers(&self, grant: Grant, before: Option<Secret>) -> Result<Membership, Failure> {
         // First: the provider may have made the one before worthless.
         self.keep(grant.refresh_token.or(before))?;
-        let given = self.hand_in(&Shown::Token(&grant.id_token)).await?;
+        let access = grant.access_token.filter(|_| self.desk.userinfo);
+        let shown = Shown::Token(&grant.id_token, access.as_deref());
+        let given = self.hand_in(&shown).await?;
         self.take(&given.papers)
     }
 

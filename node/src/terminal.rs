@@ -49,7 +49,7 @@ use self::{
 };
 use crate::{
     cli,
-    config::File,
+    config::{File, UNKNOWN_DEVICE},
     error::{Exit, Failure, exit_of},
     event::{Asked, Event, Input},
     exchange::Folder,
@@ -57,6 +57,7 @@ use crate::{
     invitation::Call,
     link::{self, Given},
     node::{Node, Options, Running},
+    policing,
     rendezvous::{Introduced, may_retry},
     share::preflight,
     sign_in,
@@ -71,8 +72,30 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
-    let call = called(file, &args)?;
+    let call = match called(file, &args) {
+        // It may be younger than the policy that this computer has.
+        Err(failure) if failure.code == UNKNOWN_DEVICE => {
+            look_for_policy(file, &args).await?;
+            called(file, &args)?
+        }
+        called => called?,
+    };
     invite_by(file, args, call).await
+}
+
+/// A member's policy is the newest that its relay has.
+async fn look_for_policy(file: &File, args: &cli::Invite) -> Result<(), Failure> {
+    let identity = file.identity(&args.profile)?;
+    let Some(member) = &identity.member else {
+        return Ok(());
+    };
+    let relays = file.relays(&args.common.relays.relay)?;
+    let node = Node::at_nearest(&relays, of_member(&args.common, &identity)).await?;
+    if let Err(error) = policing::look(node.control(), member).await {
+        tracing::info!(%error, "the relay's policy");
+    }
+    node.close().await;
+    Ok(())
 }
 
 /// `remora take`: the same with a device that waits for it.
@@ -160,7 +183,7 @@ async fn join_by(
     let identity = file.identity(&args.profile)?;
     identity.check(Role::Sharer)?;
     let options = Options {
-        folder: folder(args.folder.downloads.clone()),
+        folder: folder(args.folder.downloads),
         durations: Durations {
             consent,
             reconfirm: args.limits.reconfirm,
@@ -242,8 +265,10 @@ fn called(file: &File, args: &cli::Invite) -> Result<Option<Call>, Failure> {
             false => Ok(None),
         };
     };
+    let (device, name) = file.device(device)?;
     Ok(Some(Call {
-        device: file.device(device)?,
+        device,
+        name,
         entry: Entry::Notify,
         kind: match is_unattended {
             true => Kind::Unattended,

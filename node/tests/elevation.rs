@@ -13,11 +13,11 @@ mod support;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use broker::{Administrator, Broker, PASSWORD, remembers};
+use broker::{Administrator, Broker, PASSWORD, holds, remembers};
 use display::{Xvfb, eventually};
 use logind::Logind;
 use serde_json::{Value, json};
@@ -25,6 +25,9 @@ use support::{
     PATIENCE,
     process::{Home, RelayProcess, Script},
 };
+
+/// All that our own programs can write down.
+const LOG: &str = "error,remora=trace,remora_proto=trace";
 
 /// Two people, a display, a broker, an administrator.
 struct Scene {
@@ -35,8 +38,8 @@ struct Scene {
     helper: Script,
     sharer: Script,
     home: Home,
-    _helper_home: Home,
-    _relay: RelayProcess,
+    helper_home: Home,
+    relay: RelayProcess,
     _display: Xvfb,
 }
 
@@ -48,17 +51,20 @@ impl Scene {
         let broker = Broker::start(home.path(), &administrator.0);
         let logind = Logind::start(home.path());
         let display = Xvfb::start(640, 480);
-        let relay = RelayProcess::start(&[]);
+        let relay = RelayProcess::start(&["--log", "trace"]);
         let password = helper_home.path().join("password");
         fs::write(&password, format!("{PASSWORD}\n")).expect("written");
         let args = ["--relay", &relay.address, "--json", "--name"];
         let invite = [&["invite"], &args[..], &["Sam Okafor", "--mode", "control"]].concat();
-        let mut helper = Script::start(helper_home.remora(&invite));
+        let mut invite = helper_home.remora(&invite);
+        invite.env("REMORA_LOG", LOG);
+        let mut helper = Script::start(invite);
         let code = helper.expect("code")["code"].clone();
         let mut join = home.remora(&[&["join"], &args[..], &["Maria Lopez"]].concat());
         join.env("DISPLAY", display.name())
             .env("DBUS_SYSTEM_BUS_ADDRESS", &logind.address)
-            .env("REMORA_BROKER", &broker.socket);
+            .env("REMORA_BROKER", &broker.socket)
+            .env("REMORA_LOG", LOG);
         let mut sharer = Script::start(join);
         sharer.say(code.as_str().expect("text"));
         until(&mut sharer, "consent_prompt");
@@ -74,8 +80,8 @@ impl Scene {
             helper,
             sharer,
             home,
-            _helper_home: helper_home,
-            _relay: relay,
+            helper_home,
+            relay,
             _display: display,
         }
     }
@@ -147,7 +153,8 @@ fn d_2_a_helper_runs_programs_as_administrator_after_consent_and_credential() {
     let brokers = scene.broker.processes();
     assert_eq!(brokers.len(), 2, "the listener, and one for this elevation");
     let nodes = [scene.helper.pid(), scene.sharer.pid()];
-    for pid in brokers.iter().chain(&nodes) {
+    let relay = [scene.relay.pid()];
+    for pid in brokers.iter().chain(&nodes).chain(&relay) {
         assert!(!remembers(*pid, PASSWORD.as_bytes()), "process {pid}");
     }
     // The search finds what is there.
@@ -155,9 +162,41 @@ fn d_2_a_helper_runs_programs_as_administrator_after_consent_and_credential() {
         (brokers[0], scene.administrator.0.as_str()),
         (nodes[0], "Sam Okafor"),
         (nodes[1], "Maria Lopez"),
+        (relay[0], "--listen"),
     ] {
         assert!(remembers(pid, argument.as_bytes()), "process {pid}");
     }
+    // Nor does it stand in anything that they have written, who were told to write as much as they can: what they say, logs, files.
+    scene.helper.say("/leave");
+    for script in [&mut scene.helper, &mut scene.sharer] {
+        let ended = script.end(PATIENCE);
+        assert!(ended.stderr.contains("inner connection"), "it has a log");
+        assert!(!ended.stderr.contains(PASSWORD), "in the log");
+        assert!(!ended.stdout.concat().contains(PASSWORD), "said");
+    }
+    fs::remove_file(&scene.password).expect("the helper's own");
+    for home in [scene.home.path(), scene.helper_home.path()] {
+        assert_eq!(files_with(home, PASSWORD), Vec::<PathBuf>::new());
+    }
+    let log = fs::read(&scene.relay.log).expect("the relay's log");
+    assert!(!log.is_empty() && !holds(&log, PASSWORD.as_bytes()));
+}
+
+/// Below a folder, those that hold the text.
+fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("listed").path());
+    paths
+        .flat_map(|path| match (path.is_dir(), path.is_file()) {
+            (true, _) => files_with(&path, text),
+            (false, true) => {
+                let bytes = fs::read(&path).expect("readable");
+                let holds = holds(&bytes, text.as_bytes());
+                holds.then_some(path).into_iter().collect()
+            }
+            (false, false) => Vec::new(),
+        })
+        .collect()
 }
 
 #[test]

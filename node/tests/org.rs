@@ -1,6 +1,8 @@
 //! An organisation with the real binaries: one step each for the person and who signs, cards that are verified, and what a helper may
 //! not do.
 
+#[path = "support/contoso.rs"]
+mod contoso;
 mod support;
 
 use std::{
@@ -13,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use contoso::{Scene, done, told};
 use remora::{
     identity::{Files, Member, unix_s},
     node::{Node, Options},
@@ -32,126 +35,11 @@ use remora_proto::{
 use serde_json::{Value, json};
 use support::{
     PATIENCE,
-    process::{Ended, Home, REMORA, RelayProcess, Script, run},
+    process::{Home, REMORA, RelayProcess, Script, run},
 };
 
 /// From a change of policy to the end of a session that it does not permit.
 const EFFECT_LIMIT: Duration = Duration::from_secs(10);
-
-/// Who signs, and two people with a relay between them.
-struct Scene {
-    relay: RelayProcess,
-    admin: Home,
-    sam: Home,
-    maria: Home,
-}
-
-#[track_caller]
-fn done(ended: Ended) -> Vec<String> {
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    ended.stdout
-}
-
-fn told(ended: Ended) -> Value {
-    serde_json::from_str(&done(ended)[0]).expect("JSON")
-}
-
-impl Scene {
-    /// Contoso, in which help is on and nobody has papers.
-    fn new() -> Self {
-        let scene = Self {
-            relay: RelayProcess::start(&[]),
-            admin: Home::new(),
-            sam: Home::new(),
-            maria: Home::new(),
-        };
-        done(scene.org(&["init", "--name", "Contoso", "--domain", "contoso.com"]));
-        done(scene.org(&["policy", "enabled=on"]));
-        scene
-    }
-
-    /// The same 25 hours ago: both have papers, and a policy that holds for so many days, which they bring the relay.
-    fn of_yesterday(days: &str) -> Self {
-        let scene = Self {
-            relay: RelayProcess::start(&[]),
-            admin: Home::new(),
-            sam: Home::new(),
-            maria: Home::new(),
-        };
-        let org = |args: &[&str]| {
-            let mut command = scene.admin.command("faketime");
-            command
-                .args(["-f", "-25h", REMORA, "admin", "org"])
-                .args(args);
-            done(run(command))
-        };
-        org(&["init", "--name", "Contoso", "--domain", "contoso.com"]);
-        org(&["policy", "enabled=on", "--days", days]);
-        for (home, name, role, device) in [
-            (&scene.sam, "Sam Okafor", "help-desk-operator", "desk-1"),
-            (&scene.maria, "Maria Lopez", "member", "fin-lt-0231"),
-        ] {
-            let request = done(run(home.remora(&["setup", "--request", "--name", name])));
-            let sign = ["sign", &request[0], "--role", role, "--device", device];
-            let file = &org(&sign)[0];
-            done(run(home.remora(&["setup", "--credential", file])));
-        }
-        scene
-    }
-
-    /// Sam may what `role` may, Maria gets help.
-    fn enrolled(role: &str) -> Self {
-        let scene = Self::new();
-        scene.enrol(
-            &scene.sam,
-            "Sam Okafor",
-            &["--role", role, "--device", "desk-1"],
-        );
-        scene.enrol(
-            &scene.maria,
-            "Maria Lopez",
-            &["--role", "member", "--device", "fin-lt-0231"],
-        );
-        scene
-    }
-
-    fn org(&self, args: &[&str]) -> Ended {
-        run(self.admin.remora(&[&["admin", "org"], args].concat()))
-    }
-
-    /// All three steps; gives what was signed.
-    fn enrol(&self, home: &Home, name: &str, more: &[&str]) -> Value {
-        let request = done(run(home.remora(&["setup", "--request", "--name", name])));
-        let signed = told(self.org(&[&["sign", &request[0], "--json"], more].concat()));
-        let file = signed["file"].as_str().expect("a path");
-        done(run(home.remora(&["setup", "--credential", file])));
-        signed
-    }
-
-    fn start(&self, home: &Home, verb: &str, more: &[&str]) -> Script {
-        let common = [verb, "--relay", &self.relay.address, "--json"];
-        Script::start(home.remora(&[&common, more].concat()))
-    }
-
-    /// Both are connected.
-    fn connected(&self) -> (Script, Script) {
-        let mut helper = self.start(&self.sam, "invite", &[]);
-        let code = helper.expect("code")["code"].clone();
-        let mut sharer = self.start(&self.maria, "join", &[]);
-        sharer.say(code.as_str().expect("text"));
-        for script in [&mut helper, &mut sharer] {
-            script.expect("connected");
-        }
-        (helper, sharer)
-    }
-
-    /// Both see each other's card; what the helper was told.
-    fn introduced(&self) -> (Script, Script, Value, Value) {
-        let (mut helper, mut sharer) = self.connected();
-        let (at_helper, at_sharer) = (helper.expect("trust"), sharer.expect("trust"));
-        (helper, sharer, at_helper, at_sharer)
-    }
-}
 
 /// Both sides end for that reason, and are not permitted.
 #[track_caller]
@@ -387,8 +275,8 @@ fn a_3_a_revoked_helpers_session_ends_within_ten_seconds_by_relay_and_by_file() 
             continue;
         }
         // Nor does anybody let him in again.
-        let (helper, sharer) = scene.connected();
-        for mut script in [sharer, helper] {
+        let (mut helper, mut sharer) = scene.connected();
+        for script in [&mut sharer, &mut helper] {
             assert_eq!(script.expect("ended")["end_reason"], "AUTH_FAILED");
         }
     }
@@ -576,7 +464,7 @@ fn a_3_an_older_policy_does_not_come_back_with_older_papers() {
     let old = old.display().to_string();
     done(run(scene.maria.remora(&["setup", "--credential", &old])));
     let (helper, sharer) = scene.connected();
-    for mut script in [sharer, helper] {
+    for script in &mut [sharer, helper] {
         assert_eq!(script.expect("ended")["end_reason"], "AUTH_FAILED");
     }
 }
@@ -727,6 +615,52 @@ fn n_4_a_device_that_fails_policy_is_warned_of_before_the_notification_and_can_b
     assert_eq!(offered["from"]["verified"], true, "{offered}");
     let listed = told(run(scene.maria.remora(&["inbox", "--json"])));
     assert_eq!(listed["invitations"][0]["id"], offered["id"]);
+}
+
+#[test]
+fn e_3_a_device_is_invited_by_the_name_that_its_organisation_has_signed() {
+    let scene = Scene::enrolled("help-desk-operator");
+    // Sam's policy is older than her device; that of the relay, to which she brings hers, is not.
+    let (mut agent, id) = agent(&scene);
+    let mut helper = scene.start(&scene.sam, "invite", &["--device", "fin-lt-0231"]);
+    assert_eq!(helper.expect("notification")["state"], "sent");
+    assert_eq!(helper.expect("device")["name"], "fin-lt-0231");
+    agent.expect("invitation");
+    drop(helper);
+    let shown = told(scene.org(&["show", "--json"]));
+    assert_eq!(shown["devices"]["fin-lt-0231"], id.as_str());
+    let unknown = run(scene.remora(
+        &scene.sam,
+        &[
+            "invite",
+            "--device",
+            "fin-lt-9",
+            "--relay",
+            &scene.relay.address,
+        ],
+    ));
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+    assert!(unknown.line().contains("UNKNOWN_DEVICE"), "{unknown:?}");
+    // Another computer that was enrolled under her device's name is not that device any more than it can show.
+    let eve = Home::new();
+    scene.enrol(&eve, "Eve", &["--role", "member", "--device", "kiosk-1"]);
+    let papers = |home: &Home| home.path().join("config/remora/config.papers");
+    let kept = fs::read(papers(&eve)).expect("papers");
+    scene.enrol(
+        &eve,
+        "Eve",
+        &["--role", "member", "--device", "fin-lt-0231"],
+    );
+    fs::write(papers(&eve), kept).expect("ours");
+    scene.enrol(&scene.sam, "Sam Okafor", &["--role", "help-desk-operator"]);
+    let mut other = scene.start(&eve, "agent", &[]);
+    other.expect("device");
+    other.expect("online");
+    let ended = scene
+        .start(&scene.sam, "invite", &["--device", "fin-lt-0231"])
+        .end(PATIENCE);
+    assert_eq!(ended.code, Some(7), "{ended:?}");
+    assert!(ended.line().contains("DEVICE_MISMATCH"), "{ended:?}");
 }
 
 #[test]

@@ -4,9 +4,9 @@
 mod office;
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
-use office::{FORM, JSON, Office, Provider, done, post, set_up};
+use office::{FORM, JSON, Office, Provider, done, node, post, set_up};
 use remora::identity::Files;
 use remora_proto::{
     id::OrgId,
@@ -18,6 +18,9 @@ use support::{
     PATIENCE,
     process::{Home, RelayProcess, Script, run},
 };
+
+/// From a change of policy to the end of a session that it does not permit.
+const EFFECT_LIMIT: Duration = Duration::from_secs(10);
 
 fn config(home: &Home, extension: &str) -> PathBuf {
     home.path()
@@ -110,6 +113,19 @@ fn a_3_two_people_sign_in_with_one_step_each_and_see_verified_cards() {
         assert_eq!(told["warnings"], json!([]));
         assert_eq!(told["permitted"]["mode"], "control");
     }
+    drop((helper, sharer));
+    // Whoever is enrolled is found by the name that the desk has given, as it has told the relay.
+    let mut agent = Script::start(maria.remora(&["agent", "--json"]));
+    let id = agent.expect("device")["device"].clone();
+    agent.expect("online");
+    let shown = office.org(&["show", "--json"]);
+    let shown: Value = serde_json::from_str(&shown[0]).expect("JSON");
+    let devices = shown["devices"].as_object().expect("by name");
+    assert_eq!(devices.len(), 2);
+    let (name, _) = devices.iter().find(|(_, of)| **of == id).expect("hers");
+    let mut helper = Script::start(sam.remora(&["invite", "--device", name, "--json"]));
+    assert_eq!(helper.expect("notification")["state"], "sent");
+    assert_eq!(helper.expect("device")["name"], name.as_str());
 }
 
 #[test]
@@ -451,19 +467,39 @@ fn a_3_a_desk_is_reached_by_tls_and_nobody_else_is_taken_for_it() {
     let tls = ["--tls-cert", &certificate, "--tls-key", &secret];
     let office = Office::open(admin, key, &provider, &tls);
     let home = Home::new();
-    let url = format!("https://{}#{}", office.listen, office.key);
-    let unknown = run(home.remora(&["setup", &url]));
+    let bare = format!("https://{}", office.listen);
+    let unknown = run(home.remora(&["setup", &bare]));
     assert_eq!(
         unknown.code,
         Some(7),
         "no authority that is trusted: {unknown:?}"
     );
-    let mut setup = home.remora(&["setup", &url, "--json"]);
+    // Whom an authority vouches for is believed by that.
+    let mut setup = home.remora(&["setup", &bare, "--json"]);
     setup.env("SSL_CERT_FILE", &certificate);
     let mut setup = Script::start(setup);
+    assert_eq!(setup.expect("organisation")["key"], office.key.as_str());
+    setup.expect("sign_in");
+    drop(setup);
+    // With the organisation's key nobody has to: the desk has signed for its certificate.
+    let url = format!("{bare}#{}", office.key);
+    let mut setup = Script::start(home.remora(&["setup", &url, "--json"]));
     let told = setup.expect("sign_in");
     provider.browse(&[told["url"].as_str().expect("an address"), "sam"]);
     assert_eq!(setup.expect("signed_in")["full_name"], "Sam Okafor");
+    assert_eq!(setup.end(PATIENCE).code, Some(0));
+    // Who stands in between hears who is asked, which is no secret, and no more.
+    let between = Home::new();
+    let [shown, of] = self::certificate(&between);
+    let args = ["between.mjs", &office.listen, &shown, &of];
+    let mut between = Script::start(node(&between, &args));
+    let url = format!("https://{}#{}", between.line(PATIENCE), office.key);
+    let refused = run(Home::new().remora(&["setup", &url]));
+    assert_eq!(refused.code, Some(7), "{refused:?}");
+    assert!(refused.line().contains("DESK_CERTIFICATE"), "{refused:?}");
+    assert_eq!(between.line(PATIENCE), "GET /.well-known/remora");
+    between.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(between.end(PATIENCE).stdout, Vec::<String>::new());
     // In the open there is no desk.
     let serve = [
         "admin",
@@ -479,6 +515,40 @@ fn a_3_a_desk_is_reached_by_tls_and_nobody_else_is_taken_for_it() {
         .remora(&[&serve[..], &["--listen", "0.0.0.0:0"]].concat()));
     assert_eq!(open.code, Some(2), "{open:?}");
     assert!(open.line().contains("--tls-cert"), "{open:?}");
+}
+
+#[test]
+fn a_3_what_an_id_token_lacks_is_asked_of_the_userinfo_endpoint_where_that_is_wanted() {
+    let provider = Provider::start();
+    provider.control(&json!({"conform": true}));
+    let office = Office::contoso(&provider, &[]);
+    let home = Home::new();
+    let mut setup = Script::start(home.remora(&["setup", &office.url(), "--json"]));
+    let told = setup.expect("sign_in");
+    provider.browse(&[told["url"].as_str().expect("an address"), "sam"]);
+    assert_eq!(setup.expect("error")["code"], "CLAIM");
+    drop(office);
+    let office = Office::contoso(&provider, &["--userinfo"]);
+    let signed_in = set_up(&Home::new(), &office, &provider, "sam");
+    assert_eq!(signed_in["full_name"], "Sam Okafor");
+    assert_eq!(signed_in["job_title"], "IT Support");
+    // What another person's access token says is nobody's business here.
+    let organisation: OrgId = office.key.parse().expect("a key");
+    let own = request(&home);
+    let token = provider.token(&json!({"claims": {"nonce": nonce(organisation, own.node)}}));
+    let access = provider.control(&json!({"access": "maria"}));
+    let body = json!({"request": own.to_string(), "id_token": token, "access_token": access});
+    let (status, said) = post(&office.listen, "/credential", JSON, &body.to_string());
+    assert_eq!(status, 401, "{said}");
+    assert!(said.contains("TOKEN_ACCESS"), "{said}");
+    // By a code that is typed elsewhere the desk has an access token of its own.
+    let args = ["setup", &office.url(), "--device-code", "--json"];
+    let other = Home::new();
+    let mut setup = Script::start(other.remora(&args));
+    let told = setup.expect("sign_in");
+    let text = |name: &str| told[name].as_str().expect("text").to_owned();
+    provider.browse(&[&text("url"), "maria", &text("user_code")]);
+    assert_eq!(setup.expect("signed_in")["job_title"], "Accountant");
 }
 
 #[test]
@@ -529,7 +599,7 @@ fn a_4_an_address_that_another_account_has_used_gets_nothing() {
 }
 
 #[test]
-fn a_3_a_second_organisations_helper_is_let_in_where_it_is_trusted() {
+fn a_3_a_second_organisation_is_trusted_both_ways_for_as_long_as_both_say_so() {
     let provider = Provider::start();
     let relay = RelayProcess::start(&[]);
     let (admin, key) = Office::found("Fabrikam", "fabrikam.com");
@@ -553,22 +623,30 @@ fn a_3_a_second_organisations_helper_is_let_in_where_it_is_trusted() {
         &provider,
         &["--enrol", "--relay", &relay.address],
     );
-    let (jo, maria) = (Home::new(), Home::new());
-    set_up(&jo, &fabrikam, &provider, "jo");
-    set_up(&maria, &contoso, &provider, "maria");
-    let meet = || {
-        let mut helper = Script::start(jo.remora(&["invite", "--json"]));
+    contoso.org(&["assign", "sam.okafor@contoso.com", "viewer"]);
+    let (jo, maria, sam) = (Home::new(), Home::new(), Home::new());
+    let sign_in = || {
+        set_up(&jo, &fabrikam, &provider, "jo");
+        set_up(&maria, &contoso, &provider, "maria");
+        set_up(&sam, &contoso, &provider, "sam");
+    };
+    sign_in();
+    let meet = |helper: &Home, sharer: &Home| {
+        let mut helper = Script::start(helper.remora(&["invite", "--json"]));
         let code = helper.expect("code")["code"].clone();
-        let mut sharer = Script::start(maria.remora(&["join", "--json"]));
+        let mut sharer = Script::start(sharer.remora(&["join", "--json"]));
         sharer.say(code.as_str().expect("text"));
         helper.expect("connected");
         sharer.expect("connected");
         (helper, sharer)
     };
-    let (helper, sharer) = meet();
-    for mut script in [helper, sharer] {
-        assert_eq!(script.expect("ended")["end_reason"], "ORG_MISMATCH");
-    }
+    let strangers = |helper: &Home, sharer: &Home| {
+        let (helper, sharer) = meet(helper, sharer);
+        for script in &mut [helper, sharer] {
+            assert_eq!(script.expect("ended")["end_reason"], "ORG_MISMATCH");
+        }
+    };
+    strangers(&jo, &maria);
     for (office, other, domain) in [
         (&contoso, &fabrikam, "fabrikam.com"),
         (&fabrikam, &contoso, "contoso.com"),
@@ -590,14 +668,49 @@ fn a_3_a_second_organisations_helper_is_let_in_where_it_is_trusted() {
         office.org(&trust);
     }
     // With what each of their desks gives now.
-    set_up(&jo, &fabrikam, &provider, "jo");
-    set_up(&maria, &contoso, &provider, "maria");
-    let (_helper, mut sharer) = meet();
-    let told = sharer.expect("trust");
-    assert_eq!(told["peer"]["domain"], "fabrikam.com");
-    assert_eq!(told["peer"]["verified"], true);
-    assert_eq!(
-        told["permitted"]["mode"], "view",
-        "no more than it is trusted with"
-    );
+    sign_in();
+    let talk = |helper: &Home, sharer: &Home, domain: &str| {
+        let (mut helper, mut sharer) = meet(helper, sharer);
+        let told = sharer.expect("trust");
+        assert_eq!(told["peer"]["domain"], domain);
+        assert_eq!(told["peer"]["verified"], true);
+        assert_eq!(told["warnings"][0]["code"], "OTHER_ORGANISATION");
+        assert_eq!(
+            told["permitted"]["mode"], "view",
+            "no more than it is trusted with"
+        );
+        helper.expect("trust");
+        helper.say("v");
+        sharer.expect("consent_prompt");
+        helper.expect("awaiting_consent");
+        sharer.say("a");
+        for script in [&mut sharer, &mut helper] {
+            script.expect("started");
+        }
+        (helper, sharer)
+    };
+    let theirs = talk(&jo, &maria, "fabrikam.com");
+    let ours = talk(&sam, &jo, "contoso.com");
+    // One of the two takes it back.
+    let back = [
+        "trust",
+        &fabrikam.key,
+        "--remove",
+        "--relay",
+        &relay.address,
+    ];
+    contoso.org(&back);
+    for (helper, sharer) in [theirs, ours] {
+        for script in &mut [helper, sharer] {
+            let ended = loop {
+                let event = script.event(EFFECT_LIMIT);
+                if event["event"] == "ended" {
+                    break event;
+                }
+            };
+            assert_eq!(ended["end_reason"], "ADMIN_ENDED");
+        }
+    }
+    strangers(&jo, &maria);
+    strangers(&sam, &jo);
 }

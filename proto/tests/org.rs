@@ -10,7 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use prost::Message as _;
 use remora_proto::{
-    id::{NodeId, OrgId},
+    id::{DeviceId, NodeId, OrgId},
     identity::{Introduction, InvalidIntroduction, Profile, Role},
     noise::MAX_CLIENT_PAYLOAD,
     org::{
@@ -838,11 +838,55 @@ fn papers_are_for_one_node_and_one_organisation() {
 }
 
 #[test]
+fn a_3_papers_are_renewed_by_newer_ones_of_the_same_person_and_node_alone() {
+    let issuer = contoso();
+    let of = |change: &dyn Fn(&mut Credential)| {
+        let mut credential = honest();
+        change(&mut credential);
+        papers(credential, None, &issuer)
+    };
+    let held = of(&|_| ());
+    let newer = of(&|its| {
+        its.issued = NOW;
+        its.serial = [9; 16];
+        its.permissions = Permissions::GUEST;
+    });
+    assert_eq!(newer.succeed(&held), Ok(()));
+    assert_eq!(held.succeed(&held), Ok(()), "said twice");
+    let refused = Err(InvalidPapers::NotRenewed);
+    assert_eq!(held.succeed(&newer), refused, "older");
+    let changes: [&dyn Fn(&mut Credential); 2] = [&|its| its.subject = label("kim"), &|its| {
+        its.node = NodeId([5; 32])
+    }];
+    for change in changes {
+        assert_eq!(of(change).succeed(&held), refused);
+    }
+    let others = credential(&fabrikam(), "fabrikam.com");
+    assert_eq!(papers(others, None, &fabrikam()).succeed(&held), refused);
+
+    // What a file says that somebody has put in place meanwhile: its policy is taken only if it is newer.
+    let membership = |papers: &Papers, number: u64| {
+        let mut policy = policy();
+        policy.header.number = number;
+        Membership::new(papers.clone(), sign(policy)).unwrap()
+    };
+    let mut held = membership(&held, 5);
+    held.replace(membership(&newer, 4)).unwrap();
+    assert_eq!((held.papers(), held.policy().header.number), (&newer, 5));
+    held.replace(membership(&newer, 6)).unwrap();
+    assert_eq!(held.policy().header.number, 6);
+    let kim = of(&|its| its.subject = label("kim"));
+    assert_eq!(held.replace(membership(&kim, 7)), refused);
+    assert_eq!((held.papers(), held.policy().header.number), (&newer, 7));
+}
+
+#[test]
 fn a_request_is_one_line() {
     let request = Request {
         node: SHARER,
         profile: Profile::new("Maria Lopez", "会計", "", "").unwrap(),
         device: "fin-lt-0231".into(),
+        reached_by: Some(DeviceId([3; 32])),
     };
     let line = request.to_string();
     assert!(!line.contains(char::is_whitespace));
@@ -903,6 +947,7 @@ prop_compose! {
         policy.assignments = rows;
         let group = |(name, users)| (name, Group { users, devices: subjects.clone() });
         policy.groups = groups.into_iter().map(group).collect();
+        policy.listed = subjects.iter().cloned().zip(nodes.iter().copied().map(DeviceId)).collect();
         policy.revoked.subjects = subjects.clone();
         policy.revoked.nodes = nodes.into_iter().map(NodeId).collect();
         policy.revoked.serials = serials;

@@ -30,18 +30,23 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use remora_proto::org::{
-    desk::{Desk, MAX_ENTRIES, nonce},
-    membership::Request as Line,
-    signed::Signed,
+use remora_proto::{
+    id::TlsPin,
+    org::{
+        desk::{Desk, MAX_ENTRIES, nonce},
+        membership::Request as Line,
+        policy::Policy,
+        signed::Signed,
+    },
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
+    sync::watch,
     task::{JoinSet, spawn_blocking},
-    time::{sleep, timeout},
+    time::{interval, timeout},
 };
 
 use self::{keys::Verifier, papers::Signer, refusal::Refusal, tls::Tls};
@@ -79,9 +84,11 @@ const MAX_BODY_BYTES: usize = 24 << 10;
 struct Office {
     signer: Arc<Signer>,
     verifier: Verifier,
-    /// The provider's, the organisation's, the relays': as they were when it was opened.
+    /// The provider's, the organisation's, the relays': as they were when it was opened. The certificate is each connection's own.
     desk: Desk,
     json: bool,
+    /// One that is to be brought to the relays.
+    policy: watch::Sender<Option<Signed<Policy>>>,
 }
 
 fn usage(line: impl Into<String>) -> Failure {
@@ -119,12 +126,14 @@ pub(super) async fn serve(
         .map_err(|error| Failure::internal("listen", error))?;
     announce(&desk, at, tls.is_some(), serve.json)?;
     let signer = Arc::new(Signer::new(dir, serve));
-    let mut fresh = pin!(keep_policy_fresh(file, args, &signer, serve.json));
+    let (policy, changed) = watch::channel(None);
+    let mut fresh = pin!(keep_policy_fresh(file, args, &signer, changed, serve.json));
     let office = Arc::new(Office {
         signer: Arc::clone(&signer),
         verifier,
         desk,
         json: serve.json,
+        policy,
     });
     let mut connections = JoinSet::new();
     loop {
@@ -134,13 +143,13 @@ pub(super) async fn serve(
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
                 // Out of descriptors, or gone again: the next one may do better.
                 let Ok((tcp, _)) = accepted else { continue };
-                let acceptor = tls.as_mut().map(Tls::acceptor);
+                let secured = tls.as_mut().map(Tls::current);
                 let office = Arc::clone(&office);
                 connections.spawn(timeout(CONNECTION_LIFE, async move {
-                    match acceptor {
-                        None => office.connection(tcp).await,
-                        Some(acceptor) => if let Ok(stream) = acceptor.accept(tcp).await {
-                            office.connection(stream).await;
+                    match secured {
+                        None => office.connection(tcp, None).await,
+                        Some((acceptor, pin)) => if let Ok(stream) = acceptor.accept(tcp).await {
+                            office.connection(stream, Some(pin)).await;
                         }
                     }
                 }));
@@ -150,8 +159,27 @@ pub(super) async fn serve(
 }
 
 /// Never returns: a relay that keeps policies back is told from a quiet week. What does not work is tried again.
-async fn keep_policy_fresh(file: &File, args: &Org, signer: &Arc<Signer>, json: bool) {
+async fn keep_policy_fresh(
+    file: &File,
+    args: &Org,
+    signer: &Arc<Signer>,
+    mut changed: watch::Receiver<Option<Signed<Policy>>>,
+    json: bool,
+) {
+    let mut looks = interval(POLICY_LOOK);
     loop {
+        tokio::select! { biased;
+            Ok(()) = changed.changed() => {
+                let policy = changed.borrow_and_update().clone();
+                if let Some(policy) = policy
+                    && let Err(failure) = publish(file, &args.relay, &policy).await
+                {
+                    tracing::error!(%failure, "the policy is not brought to the relays");
+                }
+                continue;
+            }
+            _ = looks.tick() => {}
+        }
         let own = Arc::clone(signer);
         let renewed = match spawn_blocking(move || own.renew_policy()).await {
             Ok(Ok(Some(policy))) => {
@@ -165,7 +193,6 @@ async fn keep_policy_fresh(file: &File, args: &Org, signer: &Arc<Signer>, json: 
         if let Err(failure) = renewed {
             tracing::error!(%failure, "the policy is not signed anew");
         }
-        sleep(POLICY_LOOK).await;
     }
 }
 
@@ -191,6 +218,8 @@ fn desk(file: &File, dir: &std::path::Path, args: &Org, serve: &Serve) -> Result
         client_id: serve.client_id.clone(),
         client_secret: secret.transpose()?,
         scopes,
+        tls: None,
+        userinfo: serve.userinfo,
         issued: 0,
         expires: DAY_S,
     })
@@ -216,6 +245,8 @@ struct HandedIn {
     request: String,
     #[serde(flatten)]
     shown: Shown,
+    /// Of the same person, where the desk wants to know more of them.
+    access_token: Option<Secret>,
 }
 
 /// Who signs in there.
@@ -227,10 +258,15 @@ enum Shown {
 }
 
 impl Office {
-    async fn connection<S: AsyncRead + AsyncWrite + Unpin>(self: Arc<Self>, stream: S) {
+    /// With somebody to whom the certificate with that key was shown, if any was.
+    async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+        self: Arc<Self>,
+        stream: S,
+        tls: Option<TlsPin>,
+    ) {
         let service = service_fn(|request| {
             let office = Arc::clone(&self);
-            async move { Ok::<_, std::convert::Infallible>(office.answer(request).await) }
+            async move { Ok::<_, std::convert::Infallible>(office.answer(request, tls).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -242,9 +278,13 @@ impl Office {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        tls: Option<TlsPin>,
+    ) -> Response<Full<Bytes>> {
         let answered = match (request.method(), request.uri().path()) {
-            (&Method::GET, WELL_KNOWN) => self.well_known().await,
+            (&Method::GET, WELL_KNOWN) => self.well_known(tls).await,
             (&Method::POST, CREDENTIAL) => self.credential(request).await,
             (_, WELL_KNOWN | CREDENTIAL) => Err(Refusal::Method),
             _ => Err(Refusal::Nothing),
@@ -261,11 +301,12 @@ impl Office {
     }
 
     /// Signed anew each time, with the issuer's key as it is now; the file stays locked for as long as that takes.
-    async fn well_known(&self) -> Result<Response<Full<Bytes>>, Refusal> {
+    async fn well_known(&self, tls: Option<TlsPin>) -> Result<Response<Full<Bytes>>, Refusal> {
         let now = unix_s();
         let desk = Desk {
             issued: now,
             expires: now + DAY_S,
+            tls,
             ..self.desk.clone()
         };
         let signer = Arc::clone(&self.signer);
@@ -284,7 +325,7 @@ impl Office {
         let body = body.await.map_err(|_| Refusal::Malformed)?.to_bytes();
         let handed: HandedIn = serde_json::from_slice(&body).map_err(|_| Refusal::Malformed)?;
         let line: Line = handed.request.parse().map_err(|_| Refusal::Malformed)?;
-        let (token, refresh_token) = self.token(handed.shown, &line).await?;
+        let (token, refresh_token) = self.token(handed, &line).await?;
         let signer = Arc::clone(&self.signer);
         let signed = spawn_blocking(move || signer.sign(&token, &line));
         let signed = signed
@@ -295,17 +336,29 @@ impl Office {
             json!({"event": "signed", "subject": signed.subject, "node": signed.node, "serial": signed.serial,
             "expires_unix_s": signed.expires}),
         );
+        if let Some(policy) = signed.listed {
+            tell(
+                self.json,
+                json!({"event": "policy", "policy": policy.header.number}),
+            );
+            // Of two at once the later one is brought, and holds what the earlier one does.
+            self.policy.send_replace(Some(policy));
+        }
         let body = json!({"papers": BASE64URL_NOPAD.encode(&signed.membership), "refresh_token": refresh_token});
         Ok(response(StatusCode::OK, JSON, body.to_string()))
     }
 
     /// A token that is believed; and what the provider gave with it, which is the computer's.
-    async fn token(&self, shown: Shown, line: &Line) -> Result<(Token, Option<Secret>), Refusal> {
+    async fn token(
+        &self,
+        handed: HandedIn,
+        line: &Line,
+    ) -> Result<(Token, Option<Secret>), Refusal> {
         let nonce = nonce(self.desk.issuer, line.node);
-        match shown {
+        let (token, access, refresh) = match handed.shown {
             Shown::IdToken(token) => {
                 let token = self.verifier.verify(&token, &nonce, unix_s()).await?;
-                Ok((token, None))
+                (token, handed.access_token, None)
             }
             Shown::DeviceCode(code) => {
                 let grant = self.verifier.exchange(&code).await?;
@@ -315,8 +368,12 @@ impl Office {
                     is_bound: true,
                     ..token.await?
                 };
-                Ok((token, grant.refresh_token))
+                (token, grant.access_token, grant.refresh_token)
             }
+        };
+        match access.filter(|_| self.desk.userinfo) {
+            Some(access) => Ok((self.verifier.complete(token, &access).await?, refresh)),
+            None => Ok((token, refresh)),
         }
     }
 }

@@ -216,9 +216,14 @@ fn sign(folder: &Folder, args: cli::Sign) -> Result<(), Failure> {
         false => Some(new_device(folder, &args, node)?),
     };
     let picture = args.picture.as_deref().map(picture).transpose()?;
+    let listed = device
+        .as_ref()
+        .map(|device| device.name.clone())
+        .zip(request.reached_by);
     let policy = folder.change(|policy| {
         let role = (subject.clone(), args.role.clone());
         known_role(policy, &role.1)?;
+        policy.listed.extend(listed);
         let scopes = scopes(&args.scope)?;
         policy.assignments.insert(role, scopes);
         Ok(())
@@ -572,6 +577,10 @@ fn policy_json(policy: &Policy) -> Value {
     let assignments: Vec<_> = assignments
         .map(|((subject, role), scopes)| json!({"subject": subject.as_str(), "role": role.as_str(), "scopes": texts(scopes)}))
         .collect();
+    let listed = policy.listed.iter();
+    let listed: serde_json::Map<_, _> = listed
+        .map(|(name, device)| (name.to_string(), device.to_string().into()))
+        .collect();
     let groups = policy.groups.iter();
     let groups: Vec<_> = groups
         .map(|(name, group)| json!({"name": name.as_str(), "users": texts(&group.users), "devices": texts(&group.devices)}))
@@ -592,7 +601,7 @@ fn policy_json(policy: &Policy) -> Value {
     json!({
         "v": 1, "event": "org", "id": policy.header.issuer.to_string(), "company": policy.company, "domain": policy.domain,
         "policy": policy.header.number, "issued_unix_s": policy.header.issued, "expires_unix_s": policy.header.expires,
-        "settings": settings, "roles": roles, "assignments": assignments, "groups": groups, "trusts": trusts,
+        "settings": settings, "roles": roles, "assignments": assignments, "groups": groups, "devices": listed, "trusts": trusts,
         "revoked": texts(&revoked.subjects).into_iter().chain(texts(&revoked.nodes)).chain(serials).collect::<Vec<_>>(),
         "ended": ended,
     })

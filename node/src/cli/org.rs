@@ -308,6 +308,9 @@ pub struct Serve {
     /// hosted-domain
     #[arg(long, value_name = "FIELD=CLAIM")]
     pub claim: Vec<Choice>,
+    /// Ask the provider's userinfo endpoint, too, with the access token that people get, for claims that its ID tokens lack
+    #[arg(long)]
+    pub userinfo: bool,
     /// How long what it signs holds; it is renewed meanwhile without asking anybody
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=24))]
     pub hours: u64,

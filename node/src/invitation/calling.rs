@@ -266,6 +266,14 @@ impl Task {
         match self.identity.judge(&shown, node) {
             Ok(verdict) => {
                 let device = card.papers.and_then(|papers| papers.device);
+                let shown = device.as_ref().map(|device| &device.name);
+                if let Some(name) = self.call.name.as_ref().filter(|name| shown != Some(*name)) {
+                    let line = format!(
+                        "who answers for {name} shows no papers of that name; ask your administrator which device that is now"
+                    );
+                    let failure = Failure::new(Exit::Verification, "DEVICE_MISMATCH", line);
+                    return self.fail(failure).await;
+                }
                 let name = device.map(|device| device.name.to_string());
                 let profile = card.profile;
                 self.emit(Event::Device {

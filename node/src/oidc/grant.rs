@@ -25,6 +25,8 @@ pub(crate) struct Client<'a> {
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) id_token: Secret,
+    /// For the userinfo endpoint.
+    pub(crate) access_token: Option<Secret>,
     /// With which it gives the next one, without asking anybody.
     pub(crate) refresh_token: Option<Secret>,
 }
@@ -32,6 +34,7 @@ pub(crate) struct Grant {
 #[derive(Deserialize)]
 struct Given {
     id_token: Option<Secret>,
+    access_token: Option<Secret>,
     refresh_token: Option<Secret>,
 }
 
@@ -150,9 +153,11 @@ impl Client<'_> {
         match answer.json() {
             Some(Given {
                 id_token: Some(id_token),
+                access_token,
                 refresh_token,
             }) => Ok(Grant {
                 id_token,
+                access_token,
                 refresh_token,
             }),
             Some(_) | None => {

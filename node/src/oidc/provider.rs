@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{
-    token::Keys,
+    token::{Claims, Keys},
     web::{Address, Web},
 };
 use crate::error::{Exit, Failure};
@@ -22,6 +22,8 @@ pub(crate) struct Provider {
     pub(crate) device: Option<Address>,
     /// RFC 7009.
     pub(crate) revocation: Option<Address>,
+    /// OpenID Connect Core 1.0 §5.3.
+    pub(crate) userinfo: Option<Address>,
     /// What can be asked for, where it says so.
     pub(crate) scopes: Option<Vec<String>>,
 }
@@ -34,6 +36,7 @@ struct Metadata {
     jwks_uri: String,
     device_authorization_endpoint: Option<String>,
     revocation_endpoint: Option<String>,
+    userinfo_endpoint: Option<String>,
     scopes_supported: Option<Vec<String>>,
 }
 
@@ -72,9 +75,25 @@ impl Provider {
             keys: address(metadata.jwks_uri)?,
             device: maybe(metadata.device_authorization_endpoint)?,
             revocation: maybe(metadata.revocation_endpoint)?,
+            userinfo: maybe(metadata.userinfo_endpoint)?,
             scopes: metadata.scopes_supported,
             issuer: metadata.issuer,
         })
+    }
+
+    /// What it says of whom it has given that access token to.
+    ///
+    /// # Errors
+    /// It does not answer, has no such place, or says something else.
+    pub(crate) async fn userinfo(&self, web: &Web, token: &str) -> Result<Claims, Failure> {
+        let Some(at) = &self.userinfo else {
+            return Err(failed(&self.issuer, "it has no userinfo endpoint"));
+        };
+        let answer = web.get_with(at, token).await?;
+        let claims = answer.status.is_success().then(|| answer.json());
+        claims
+            .flatten()
+            .ok_or_else(|| failed(&self.issuer, "its userinfo endpoint says nothing"))
     }
 
     /// The keys that it signs with now.

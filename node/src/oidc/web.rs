@@ -1,17 +1,23 @@
-//! One question over HTTP, one answer. TLS with the system's authorities, through the proxy that the environment names; without TLS only
-//! to this computer. No redirect is followed: whoever is asked answers.
+//! One question over HTTP, one answer. TLS with the system's authorities, or with the certificate that a desk has signed for, through the
+//! proxy that the environment names; without TLS only to this computer. No redirect is followed: whoever is asked answers.
 
-use std::{fmt, io, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Request, StatusCode, Uri,
     client::conn::http1,
-    header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT},
     http::uri::Scheme,
 };
 use hyper_util::rt::TokioIo;
+use remora_proto::id::TlsPin;
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -21,10 +27,15 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
 use crate::{
     error::{Exit, Failure},
-    path::stream::{proxy::Proxy, server_name, tls},
+    path::stream::{
+        proxy::Proxy,
+        server_name,
+        tls::{self, Trust},
+    },
 };
 
 /// A round trip or four, and a service that thinks about it.
@@ -148,13 +159,48 @@ impl From<NoAnswer> for Failure {
 pub(crate) struct Web {
     /// The system's authorities are some hundred files.
     tls: OnceCell<Arc<ClientConfig>>,
+    /// Whose certificate is known otherwise, with its port.
+    known: OnceLock<(String, TlsPin)>,
 }
 
 impl Web {
     /// Asks for what is there.
     pub(crate) async fn get(&self, at: &Address) -> Result<Answer, NoAnswer> {
-        self.ask(at, Request::get(at.uri.clone()), Bytes::new())
-            .await
+        let answer = self.ask(
+            at,
+            self.trust(at),
+            Request::get(at.uri.clone()),
+            Bytes::new(),
+        );
+        Ok(answer.await?.0)
+    }
+
+    /// The same with a token of the person's (RFC 6750 §2.1).
+    pub(crate) async fn get_with(&self, at: &Address, token: &str) -> Result<Answer, NoAnswer> {
+        let bearer = Zeroizing::new(format!("Bearer {token}"));
+        let request = Request::get(at.uri.clone()).header(AUTHORIZATION, bearer.as_str());
+        Ok(self.ask(at, self.trust(at), request, Bytes::new()).await?.0)
+    }
+
+    /// The same of whoever is there, who has to prove otherwise who it is; and the key of the certificate that it has shown.
+    pub(crate) async fn get_of_anybody(
+        &self,
+        at: &Address,
+    ) -> Result<(Answer, Option<TlsPin>), NoAnswer> {
+        let request = Request::get(at.uri.clone());
+        self.ask(at, Trust::Nobody, request, Bytes::new()).await
+    }
+
+    /// From now on the certificate with that key is the right one there, and no other; said once.
+    pub(crate) fn believe(&self, at: &Address, pin: TlsPin) {
+        self.known.get_or_init(|| (at.host_port.clone(), pin));
+    }
+
+    fn trust(&self, at: &Address) -> Trust {
+        match self.known.get() {
+            Some((host_port, pin)) if *host_port == at.host_port => Trust::Pinned(*pin),
+            Some(_) | None => Trust::Authorities,
+        }
     }
 
     /// Brings something of that kind.
@@ -165,15 +211,16 @@ impl Web {
         body: impl Into<Bytes>,
     ) -> Result<Answer, NoAnswer> {
         let request = Request::post(at.uri.clone()).header(CONTENT_TYPE, kind);
-        self.ask(at, request, body.into()).await
+        Ok(self.ask(at, self.trust(at), request, body.into()).await?.0)
     }
 
     async fn ask(
         &self,
         at: &Address,
+        trust: Trust,
         request: hyper::http::request::Builder,
         body: Bytes,
-    ) -> Result<Answer, NoAnswer> {
+    ) -> Result<(Answer, Option<TlsPin>), NoAnswer> {
         let path = at.uri.path_and_query().map_or("/", |path| path.as_str());
         let authority = at
             .uri
@@ -186,7 +233,7 @@ impl Web {
             .header(USER_AGENT, "remora")
             .body(Full::new(body))
             .map_err(|_| NoAnswer::NotHttp(at.host_port.clone()))?;
-        timeout(PATIENCE, self.ask_slowly(at, request))
+        timeout(PATIENCE, self.ask_slowly(at, trust, request))
             .await
             .unwrap_or_else(|_| Err(NoAnswer::Silence(at.host_port.clone())))
     }
@@ -194,14 +241,15 @@ impl Web {
     async fn ask_slowly(
         &self,
         at: &Address,
+        trust: Trust,
         request: Request<Full<Bytes>>,
-    ) -> Result<Answer, NoAnswer> {
+    ) -> Result<(Answer, Option<TlsPin>), NoAnswer> {
         let host_port = &at.host_port;
         let unreached = |error| NoAnswer::Unreached(host_port.clone(), error);
         let untrusted = |error| NoAnswer::Tls(host_port.clone(), error);
         if !at.is_secure {
             let tcp = TcpStream::connect(host_port).await.map_err(unreached)?;
-            return exchange(tcp, request, host_port).await;
+            return Ok((exchange(tcp, request, host_port).await?, None));
         }
         let name = server_name(host_port).map_err(untrusted)?;
         let tcp = match Proxy::from_environment(host_port) {
@@ -211,12 +259,19 @@ impl Web {
             }
             None => TcpStream::connect(host_port).await.map_err(unreached)?,
         };
-        let config = self
-            .tls
-            .get_or_try_init(async || tls::config(None).await.map(Arc::new));
-        let config = config.await.map_err(untrusted)?;
-        let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp);
-        exchange(tls.await.map_err(untrusted)?, request, host_port).await
+        let config = self.config(trust).await.map_err(untrusted)?;
+        let tls = TlsConnector::from(config).connect(name, tcp);
+        let tls = tls.await.map_err(untrusted)?;
+        let shown = tls::shown(tls.get_ref().1);
+        Ok((exchange(tls, request, host_port).await?, shown))
+    }
+
+    async fn config(&self, trust: Trust) -> io::Result<Arc<ClientConfig>> {
+        let made = async || tls::config(trust).await.map(Arc::new);
+        match trust {
+            Trust::Authorities => self.tls.get_or_try_init(made).await.cloned(),
+            Trust::Pinned(_) | Trust::Nobody => made().await,
+        }
     }
 }
 

@@ -27,7 +27,10 @@ use tokio_tungstenite::{
     tungstenite::{self, protocol::WebSocketConfig},
 };
 
-use self::proxy::{Proxy, ProxyError};
+use self::{
+    proxy::{Proxy, ProxyError},
+    tls::Trust,
+};
 
 /// Some round trips, and names to be resolved; a person waits.
 const OPEN_TIMEOUT: Duration = Duration::from_millis(4250);
@@ -102,7 +105,8 @@ impl Dialer {
             (None, None) => TcpStream::connect(host_port).await.map_err(NoStream::Tcp)?,
         };
         prepare(&tcp).map_err(NoStream::Tcp)?;
-        let config = tls::config(self.relay.tls).await.map_err(NoStream::Tls)?;
+        let trust = self.relay.tls.map_or(Trust::Authorities, Trust::Pinned);
+        let config = tls::config(trust).await.map_err(NoStream::Tls)?;
         let connecting = TlsConnector::from(Arc::new(config)).connect(name, tcp);
         let not_taken = match self.relay.tls {
             Some(_) => NoStream::Tls,

@@ -6,7 +6,7 @@
 use std::{fs::File, path::Path};
 
 use nix::fcntl::{Flock, FlockArg};
-use remora_proto::presence::Device;
+use remora_proto::{id::DeviceId, presence::Device};
 
 use crate::{
     config,
@@ -44,6 +44,15 @@ impl Opened {
             _lock: lock,
         })
     }
+}
+
+/// By which key relays know the device of these settings; the key is made when there is none.
+///
+/// # Errors
+/// Others can read it, it is damaged, or there is no place for it.
+pub(crate) fn id(settings: &Path) -> Result<DeviceId, Failure> {
+    let key = secret_file::read_or_create(&settings.with_extension(EXTENSION))?;
+    Ok(Device::new(&key).id())
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ pub async fn run(file: &File, args: cli::request::Take) -> Result<Exit, Failure>
     let chosen = choose(open?, args.id.as_deref())?;
     let call = Call {
         device: chosen.device,
+        name: None,
         kind: Kind::Attended,
         entry: Entry::Request,
         mode: args.mode.map(Mode::from),

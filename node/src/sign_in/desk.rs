@@ -19,7 +19,7 @@ use crate::{
     oidc::{
         device::{PENDING, SLOW_DOWN},
         secret::Secret,
-        web::{Address, JSON, Web},
+        web::{Address, JSON, NoAnswer, Web},
     },
 };
 
@@ -42,7 +42,7 @@ struct Refused {
 }
 
 /// Codes of a desk (`admin::desk::refusal`), and what they mean to this program.
-const CODES: [(&str, Exit); 22] = [
+const CODES: [(&str, Exit); 23] = [
     ("TOKEN_MALFORMED", Exit::Verification),
     ("TOKEN_ALGORITHM", Exit::Verification),
     ("TOKEN_KEY", Exit::Verification),
@@ -52,6 +52,7 @@ const CODES: [(&str, Exit); 22] = [
     ("TOKEN_EXPIRED", Exit::Verification),
     ("TOKEN_NOT_YET", Exit::Verification),
     ("TOKEN_NONCE", Exit::Verification),
+    ("TOKEN_ACCESS", Exit::Verification),
     ("CLAIM", Exit::NotPermitted),
     ("EMAIL_UNVERIFIED", Exit::NotPermitted),
     ("FOREIGN_DOMAIN", Exit::NotPermitted),
@@ -79,7 +80,12 @@ pub(super) fn not_a_desk(at: &Address) -> Failure {
 /// # Errors
 /// It is not reached, or not of the organisation whose it must be.
 pub(super) async fn look(web: &Web, at: &DeskAddr) -> Result<Signed<Desk>, Failure> {
-    let answer = web.get(&at.at.at(WELL_KNOWN)).await?;
+    let place = at.at.at(WELL_KNOWN);
+    let (answer, shown) = match web.get(&place).await {
+        // Who has the organisation's key needs no authority: what is there is signed, and names its certificate.
+        Err(NoAnswer::Tls(..)) if at.key.is_some() => web.get_of_anybody(&place).await?,
+        answered => (answered?, None),
+    };
     let document: Option<Document> = answer.json();
     let document = document.filter(|_| answer.status.is_success());
     let bytes = document.and_then(|document| BASE64URL_NOPAD.decode(document.desk.as_bytes()).ok());
@@ -98,6 +104,18 @@ pub(super) async fn look(web: &Web, at: &DeskAddr) -> Result<Signed<Desk>, Failu
             at.at
         );
         return Err(Failure::new(Exit::Verification, "DESK_EXPIRED", line));
+    }
+    match shown {
+        None => {}
+        Some(shown) if desk.tls == Some(shown) => web.believe(&at.at, shown),
+        Some(_) => {
+            let line = format!(
+                "no authority vouches for the certificate at {}, and it is not the desk's own: somebody stands in between, or a proxy \
+                 needs a certificate; ask your administrator",
+                at.at
+            );
+            return Err(Failure::new(Exit::Verification, "DESK_CERTIFICATE", line));
+        }
     }
     Ok(desk)
 }
@@ -123,8 +141,8 @@ pub(super) fn check_home(files: &Files, desk: &Desk) -> Result<(), Failure> {
 
 /// What the provider has given to who signs in.
 pub(super) enum Shown<'a> {
-    /// Of a browser on this computer, or without asking anybody.
-    Token(&'a str),
+    /// Of a browser on this computer, or without asking anybody; with an access token, if the desk wants one.
+    Token(&'a str, Option<&'a str>),
     /// The desk asks for the token.
     DeviceCode(&'a str),
 }
@@ -155,7 +173,9 @@ pub(super) async fn hand_in(
 ) -> Result<Given, Failure> {
     let request = request.to_string();
     let body = match shown {
-        Shown::Token(token) => json!({"request": request, "id_token": token}),
+        Shown::Token(token, access) => {
+            json!({"request": request, "id_token": token, "access_token": access})
+        }
         Shown::DeviceCode(code) => json!({"request": request, "device_code": code}),
     };
     let answer = web

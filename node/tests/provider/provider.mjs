@@ -5,6 +5,8 @@
 //   {"skew": SECONDS}                    its clock is ahead by so much
 //   {"disable": LOGIN}                   knows that person no more
 //   {"claims": {LOGIN: {...}}}           says something else of a person
+//   {"conform": true}                    says in ID tokens who somebody is, and all else at its userinfo endpoint
+//   {"access": LOGIN}                    an access token of that person; answers it as text
 //   {"mint": {"claims", "alg", "typ"}}   a token of its own key, with whatever claims; answers it as text
 
 import { generateKeyPairSync, createHmac } from 'node:crypto';
@@ -20,6 +22,7 @@ const people = {
 };
 const disabled = new Set();
 let skew = 0;
+let conform = false;
 const now = Date.now;
 Date.now = () => now() + skew * 1000;
 
@@ -48,12 +51,13 @@ function client(client_id, alg) {
   };
 }
 
+let provider;
 function provide(jwks) {
-  const provider = new Provider(issuer, {
+  provider = new Provider(issuer, {
     jwks,
     clients: [client('remora', key.alg), client('another', key.alg)],
     cookies: { keys: ['of a test'] },
-    conformIdTokenClaims: false,
+    conformIdTokenClaims: conform,
     claims: { email: ['email', 'email_verified'], profile: ['name', 'job_title'] },
     features: { devInteractions: { enabled: true }, deviceFlow: { enabled: true }, revocation: { enabled: true } },
     pkce: { required: () => true },
@@ -78,11 +82,25 @@ async function mint({ claims, alg, typ }) {
   return new SignJWT(all).setProtectedHeader(head).sign(await importJWK(key, key.alg));
 }
 
+async function access(accountId) {
+  const scope = 'openid profile email';
+  const grant = new provider.Grant({ accountId, clientId: 'remora' });
+  grant.addOIDCScope(scope);
+  const grantId = await grant.save();
+  const client = await provider.Client.find('remora');
+  return new provider.AccessToken({ accountId, client, grantId, scope, gty: 'authorization_code' }).save();
+}
+
 async function control(wish) {
   if (wish.rotate) handler = provide(rotate());
   if (wish.skew !== undefined) skew = wish.skew;
+  if (wish.conform) {
+    conform = true;
+    handler = provide({ keys: [key] });
+  }
   if (wish.disable) disabled.add(wish.disable);
   for (const [login, claims] of Object.entries(wish.claims ?? {})) Object.assign(people[login], claims);
+  if (wish.access) return access(wish.access);
   return wish.mint ? mint(wish.mint) : 'done';
 }
 

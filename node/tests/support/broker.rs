@@ -101,7 +101,7 @@ impl Drop for Broker {
 }
 
 /// Most pages are empty, and soon done with.
-fn holds(bytes: &[u8], needle: &[u8]) -> bool {
+pub(crate) fn holds(bytes: &[u8], needle: &[u8]) -> bool {
     const PAGE: usize = 4096;
     (0..bytes.len()).step_by(PAGE).any(|from| {
         let to = (from + PAGE + needle.len()).min(bytes.len());

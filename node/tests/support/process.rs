@@ -1,6 +1,7 @@
 //! The real binaries: a home of their own each, a relay, a node driven through pipes.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
@@ -105,6 +106,11 @@ pub struct RelayProcess {
 impl RelayProcess {
     /// On ports of the system's choosing.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_in(&BTreeMap::new(), args)
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_in(environment: &BTreeMap<&str, String>, args: &[&str]) -> Self {
         let home = Home::new();
         let log = home.path().join("relay.log");
         let mut command = home.command(relay_binary());
@@ -113,6 +119,7 @@ impl RelayProcess {
             .args(["--admin", "127.0.0.1:0"])
             // Unless a test wants to feel the limit.
             .env("REMORA_RELAY_LOOKUPS_PER_MINUTE", "6000")
+            .envs(environment)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -10,7 +10,7 @@ use super::{
     signed::{Document, InvalidDocument, VERSION, array, of_this_version},
 };
 use crate::{
-    id::{NodeId, OrgId, RelayAddr},
+    id::{NodeId, OrgId, RelayAddr, TlsPin},
     identity::{MAX_DOMAIN_BYTES, MAX_FIELD_BYTES},
     wire::message::org as schema,
 };
@@ -43,6 +43,10 @@ pub struct Desk {
     pub client_secret: Option<String>,
     /// What is asked for, up to [`MAX_ENTRIES`].
     pub scopes: Vec<String>,
+    /// Of the certificate that the desk itself shows; `None`: something in front of it has one.
+    pub tls: Option<TlsPin>,
+    /// The desk also wants the access token, to ask the provider's userinfo endpoint for what the ID token does not say.
+    pub userinfo: bool,
     /// Seconds since 1970.
     pub issued: u64,
     /// Seconds since 1970.
@@ -81,6 +85,11 @@ impl Document for Desk {
             scopes: self.scopes.clone(),
             issued: self.issued,
             expires: self.expires,
+            tls: self
+                .tls
+                .map(|pin| Bytes::copy_from_slice(&pin.0))
+                .unwrap_or_default(),
+            userinfo: self.userinfo,
         }
     }
 
@@ -116,6 +125,11 @@ impl Document for Desk {
             client_id: raw.client_id,
             client_secret: Some(raw.client_secret).filter(|secret| !secret.is_empty()),
             scopes: raw.scopes,
+            tls: match raw.tls.is_empty() {
+                true => None,
+                false => Some(TlsPin(array(&raw.tls, "certificate")?)),
+            },
+            userinfo: raw.userinfo,
             issued: raw.issued,
             expires: raw.expires,
         })
@@ -156,6 +170,8 @@ mod tests {
             client_id: "remora".into(),
             client_secret: None,
             scopes: vec!["openid".into(), "email".into()],
+            tls: Some(TlsPin([9; 16])),
+            userinfo: true,
             issued: 1,
             expires: 2,
         }

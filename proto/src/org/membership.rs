@@ -14,7 +14,7 @@ use super::{
     },
 };
 use crate::{
-    id::NodeId,
+    id::{DeviceId, NodeId},
     identity::{MAX_FIELD_BYTES, Profile},
     wire::message::org as schema,
 };
@@ -46,6 +46,9 @@ pub enum InvalidPapers {
     /// They were signed for another key.
     #[error("these papers are another computer's")]
     OtherNode,
+    /// In place of papers of another person, node or organisation, or of newer ones.
+    #[error("these papers do not renew the ones before")]
+    NotRenewed,
     /// Of another organisation than the node's.
     #[error("the policy is another organisation's")]
     OtherOrganisation,
@@ -84,6 +87,27 @@ impl Papers {
         match papers.device.as_ref().is_none_or(ours) {
             true => Ok(Some(papers)),
             false => Err(InvalidPapers::Mixed),
+        }
+    }
+
+    /// Whether these may take the place of `held` while they are in use: who it is stays, and nothing older comes back. What the
+    /// bearer may do, the issuer is free to say anew.
+    ///
+    /// # Errors
+    /// [`InvalidPapers::NotRenewed`]
+    pub fn succeed(&self, held: &Self) -> Result<(), InvalidPapers> {
+        let of = |papers: &Self| {
+            let Credential {
+                issuer,
+                node,
+                subject,
+                ..
+            } = &*papers.credential;
+            (*issuer, *node, subject.clone())
+        };
+        match of(self) == of(held) && self.credential.issued >= held.credential.issued {
+            true => Ok(()),
+            false => Err(InvalidPapers::NotRenewed),
         }
     }
 
@@ -183,6 +207,20 @@ impl Membership {
         &self.policy
     }
 
+    /// Takes what has been signed anew for the same person and node: its papers, and its policy if that is newer.
+    ///
+    /// # Errors
+    /// Neither is taken of somebody else's, and no older papers; the policy is, if it is newer.
+    pub fn replace(&mut self, new: Self) -> Result<(), InvalidPapers> {
+        match self.renew(new.policy) {
+            Ok(_) | Err(InvalidPapers::RolledBack { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        new.papers.succeed(&self.papers)?;
+        self.papers = new.papers;
+        Ok(())
+    }
+
     /// Takes a newer policy; whether it is one. It can as well be the same.
     ///
     /// # Errors
@@ -214,6 +252,8 @@ pub struct Request {
     pub profile: Profile,
     /// The computer's name, a suggestion, too.
     pub device: String,
+    /// By which key relays know the device, when its agent runs.
+    pub reached_by: Option<DeviceId>,
 }
 
 /// Text that is no request.
@@ -233,6 +273,10 @@ impl std::fmt::Display for Request {
             full_name: self.profile.full_name.clone(),
             job_title: self.profile.job_title.clone(),
             device: self.device.clone(),
+            reached_by: self
+                .reached_by
+                .map(|device| Bytes::copy_from_slice(&device.0))
+                .unwrap_or_default(),
         };
         let text = BASE32_NOPAD
             .encode(&raw.encode_to_vec())
@@ -260,6 +304,12 @@ impl std::str::FromStr for Request {
             profile: Profile::new(&raw.full_name, &raw.job_title, "", "")
                 .map_err(|_| InvalidRequest)?,
             device: raw.device,
+            reached_by: match raw.reached_by.is_empty() {
+                true => None,
+                false => Some(DeviceId(
+                    array(&raw.reached_by, "device").map_err(malformed)?,
+                )),
+            },
         })
     }
 }

@@ -17,7 +17,7 @@ use super::{
     },
 };
 use crate::{
-    id::{NodeId, OrgId},
+    id::{DeviceId, NodeId, OrgId},
     identity::{MAX_DOMAIN_BYTES, MAX_FIELD_BYTES},
     wire::message::org as schema,
 };
@@ -44,6 +44,8 @@ pub struct Policy {
     pub assignments: BTreeMap<(Label, Label), Vec<Scope>>,
     /// Some of its people and devices.
     pub groups: BTreeMap<Label, Group>,
+    /// By which key relays know a device of that name. It is a hint: whom it leads to has to show papers of that name.
+    pub listed: BTreeMap<Label, DeviceId>,
     /// Other organisations.
     pub trusts: BTreeMap<OrgId, Trust>,
     /// Who is out, whatever they hold.
@@ -115,6 +117,7 @@ impl Policy {
             roles: built_in_roles(),
             assignments: BTreeMap::new(),
             groups: BTreeMap::new(),
+            listed: BTreeMap::new(),
             trusts: BTreeMap::new(),
             revoked: Revoked::default(),
             ended: BTreeMap::new(),
@@ -191,6 +194,10 @@ impl Document for Policy {
             users: texts(&group.users),
             devices: texts(&group.devices),
         };
+        let listed = |(name, device): (&Label, &DeviceId)| schema::Listed {
+            name: name.to_string(),
+            reached_by: Bytes::copy_from_slice(&device.0),
+        };
         let trust = |(issuer, trust): (&OrgId, &Trust)| schema::Trust {
             issuer: Bytes::copy_from_slice(&issuer.0),
             domain: trust.domain.clone(),
@@ -216,6 +223,7 @@ impl Document for Policy {
             roles: self.roles.iter().map(role).collect(),
             assignments: self.assignments.iter().map(assignment).collect(),
             groups: self.groups.iter().map(group).collect(),
+            listed: self.listed.iter().map(listed).collect(),
             trusts: self.trusts.iter().map(trust).collect(),
             revoked_subjects: texts(&self.revoked.subjects),
             revoked_nodes: nodes.map(|node| Bytes::copy_from_slice(&node.0)).collect(),
@@ -271,6 +279,10 @@ impl Document for Policy {
             };
             Ok((issuer, trust))
         });
+        let listed = raw.listed.iter().map(|row| {
+            let device = DeviceId(array(&row.reached_by, "listed")?);
+            Ok((Label::read(&row.name, "listed")?, device))
+        });
         if raw.ended.len() > MAX_ENDED {
             return Err(INVALID("ended"));
         }
@@ -287,6 +299,7 @@ impl Document for Policy {
             roles: map(roles, "roles")?,
             assignments: map(assignments, "assignments")?,
             groups: map(groups, "groups")?,
+            listed: map(listed, "listed")?,
             trusts: map(trusts, "trusts")?,
             revoked: Revoked {
                 subjects: labels(&raw.revoked_subjects, "revoked")?,

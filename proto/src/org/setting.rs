@@ -21,7 +21,7 @@ pub enum Kind {
     },
 }
 
-/// One thing that an organisation may set.
+/// One thing that an organisation may set. (18 was how long reports of sessions are kept: nothing keeps any.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Setting {
@@ -59,8 +59,6 @@ pub enum Setting {
     MaxSeconds = 16,
     /// How long nobody may do anything.
     IdleSeconds = 17,
-    /// How long reports are kept.
-    RetentionDays = 18,
 }
 
 const fn number(min: u32, max: u32) -> Kind {
@@ -78,7 +76,7 @@ const DURATION_OR_NEVER: Kind = Kind::Number {
 };
 
 /// Setting, name, kind, default.
-const TABLE: [(Setting, &str, Kind, u32); 18] = [
+const TABLE: [(Setting, &str, Kind, u32); 17] = [
     (Setting::Enabled, "enabled", Kind::Switch, 0),
     (
         Setting::AllowUnenrolled,
@@ -131,12 +129,6 @@ const TABLE: [(Setting, &str, Kind, u32); 18] = [
     ),
     (Setting::MaxSeconds, "max-seconds", DURATION_OR_NEVER, 0),
     (Setting::IdleSeconds, "idle-seconds", DURATION_OR_NEVER, 0),
-    (
-        Setting::RetentionDays,
-        "retention-days",
-        number(1, 3650),
-        30,
-    ),
 ];
 
 /// Text that sets nothing.

@@ -130,6 +130,15 @@ impl<D: Document> Signed<D> {
         Ok(Self { document, bytes })
     }
 
+    /// What somebody else signs in the issuer's name, for tests of what that is worth: nothing.
+    #[cfg(feature = "sim")]
+    pub fn forged(document: D, forger: &Issuer) -> Self {
+        let body: Bytes = document.to_raw().encode_to_vec().into();
+        let signature = Bytes::copy_from_slice(&forger.sign(D::CONTEXT, &body));
+        let bytes = schema::Signed { body, signature }.encode_to_vec().into();
+        Self { document, bytes }
+    }
+
     /// As it is sent and kept.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

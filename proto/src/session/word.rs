@@ -437,7 +437,8 @@ impl Word {
             | Body::SystemKey(_)
             | Body::Relays(_)
             | Body::Measured(_)
-            | Body::Moving(_) => return None,
+            | Body::Moving(_)
+            | Body::Papers(_) => return None,
         })
     }
 

@@ -97,6 +97,21 @@ impl Verifier {
         }
     }
 
+    /// With what the provider's userinfo endpoint says of the same person and the token does not.
+    pub(super) async fn complete(&self, token: Token, access: &str) -> Result<Token, Refusal> {
+        let provider = Provider::discover(&self.web, &self.desk.provider).await;
+        let provider = provider.map_err(Refusal::Provider)?;
+        let more = provider.userinfo(&self.web, access).await;
+        let more = more.map_err(Refusal::Provider)?;
+        // OpenID Connect Core 1.0 §5.3.2: or it could be somebody else's access token.
+        if more.get("sub").is_none() || more.get("sub") != token.claims.get("sub") {
+            return Err(Refusal::OtherUserinfo);
+        }
+        let mut claims = more;
+        claims.extend(token.claims);
+        Ok(Token { claims, ..token })
+    }
+
     /// What the provider gives for a device code.
     pub(super) async fn exchange(&self, device_code: &str) -> Result<Grant, Refusal> {
         let mut held = self.known.lock().await;

@@ -33,6 +33,9 @@ use crate::{
 /// What of a node's key makes a device's name that nobody else's computer has.
 const KEY_LETTERS: usize = 8;
 
+/// Devices that signing in lists in the policy: half of what fits into it. Others are invited by their ids.
+const MAX_LISTED: usize = 512;
+
 /// From one policy to the next, whether or not anything has changed.
 const POLICY_AGE_S: u64 = STALE_AFTER_S / 2;
 
@@ -52,6 +55,8 @@ pub(super) struct Made {
     pub(super) expires: u64,
     /// For the node.
     pub(super) membership: Vec<u8>,
+    /// For everybody: its device can be found now.
+    pub(super) listed: Option<Signed<Policy>>,
 }
 
 impl Signer {
@@ -103,6 +108,7 @@ impl Signer {
         let device = self.device(&folder, request)?;
         let credential = self.credential(&folder, &policy, person, node)?;
         let papers = Papers { credential, device };
+        let listed = list(&folder, &policy, &papers, request)?;
         let membership = folder.membership(&papers)?;
         folder.hand_out(&papers)?;
         known.add(node);
@@ -114,6 +120,7 @@ impl Signer {
             serial: serial_text(&credential.serial),
             expires: credential.expires,
             membership,
+            listed,
         })
     }
 
@@ -180,6 +187,27 @@ impl Signer {
             .map(Some)
             .map_err(|error| Refusal::Desk(error.to_string()))
     }
+}
+
+/// Has helpers find an enrolled device by its name, for the first time: where it has another key later, an administrator says so.
+fn list(
+    folder: &Folder,
+    policy: &Policy,
+    papers: &Papers,
+    request: &Request,
+) -> Result<Option<Signed<Policy>>, Failure> {
+    let name = papers.device.as_ref().map(|device| device.name.clone());
+    let Some((name, reached_by)) = name.zip(request.reached_by) else {
+        return Ok(None);
+    };
+    if policy.listed.contains_key(&name) || policy.listed.len() >= MAX_LISTED {
+        return Ok(None);
+    }
+    let listed = folder.change(|policy| {
+        policy.listed.insert(name, reached_by);
+        Ok(())
+    });
+    listed.map(Some)
 }
 
 /// `fin-lt-0231-k3v9q2xa`

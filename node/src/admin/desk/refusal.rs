@@ -30,6 +30,9 @@ pub(crate) enum Refusal {
         "another account has signed in as {0} before; an administrator decides whose the name is"
     )]
     OtherAccount(String),
+    /// Of the access token that came with an ID token.
+    #[error("the access token is another person's")]
+    OtherUserinfo,
     /// By the policy.
     #[error("{0} or this computer is revoked")]
     Revoked(String),
@@ -86,6 +89,7 @@ impl Refusal {
             Self::EmailUnverified => "EMAIL_UNVERIFIED",
             Self::ForeignDomain(_) => "FOREIGN_DOMAIN",
             Self::OtherAccount(_) => "OTHER_ACCOUNT",
+            Self::OtherUserinfo => "TOKEN_ACCESS",
             Self::Revoked(_) => "REVOKED",
             Self::Pending => PENDING,
             Self::SlowDown => SLOW_DOWN,
@@ -100,7 +104,7 @@ impl Refusal {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Token(_) => StatusCode::UNAUTHORIZED,
+            Self::Token(_) | Self::OtherUserinfo => StatusCode::UNAUTHORIZED,
             Self::Claim(_)
             | Self::EmailUnverified
             | Self::ForeignDomain(_)

@@ -1,10 +1,11 @@
-//! Whose certificate is good: the one that the relay's address names, or one that the system's authorities vouch for.
+//! Whose certificate is good: the one that a relay's address or a desk names, or one that the system's authorities vouch for.
 
 use std::{io, sync::Arc};
 
 use remora_proto::{id::TlsPin, wire::stream::ALPN};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs as provider, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -12,18 +13,49 @@ use rustls::{
     version::TLS13,
 };
 
-/// How TLS is spoken to a relay whose address ends with `pin`, if it does; and to whoever the system's authorities vouch for.
-pub(crate) async fn config(pin: Option<TlsPin>) -> io::Result<ClientConfig> {
+/// Whose word is taken for a certificate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Trust {
+    /// The system's authorities'.
+    Authorities,
+    /// The certificate has this key, whatever else it says.
+    Pinned(TlsPin),
+    /// Nobody's: who it is has to be known otherwise, and before anything is said that is not for everybody.
+    Nobody,
+}
+
+/// The key of the certificate that the other side has shown, and proven to have.
+pub(crate) fn shown(connection: &ClientConnection) -> Option<TlsPin> {
+    let certificate = connection.peer_certificates()?.first()?;
+    pin(certificate).ok()
+}
+
+/// Of a certificate.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn pin(certificate: &CertificateDer<'_>) -> Result<TlsPin, Error> {
+    let key = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
+    Ok(TlsPin::of(&key))
+}
+
+/// How TLS is spoken to somebody whom one knows so.
+pub(crate) async fn config(trust: Trust) -> io::Result<ClientConfig> {
     let provider = Arc::new(provider::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13])
         .map_err(io::Error::other)?;
-    let mut config = match pin {
-        Some(pin) => builder
+    let pinned = |pin| Arc::new(Pinned { pin, provider });
+    let mut config = match trust {
+        Trust::Pinned(pin) => builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned { pin, provider }))
+            .with_custom_certificate_verifier(pinned(Some(pin)))
             .with_no_client_auth(),
-        None => {
+        Trust::Nobody => builder
+            .dangerous()
+            .with_custom_certificate_verifier(pinned(None))
+            .with_no_client_auth(),
+        Trust::Authorities => {
             // Some hundred files, or a store that asks other programs.
             let roots = tokio::task::spawn_blocking(authorities).await?;
             builder.with_root_certificates(roots).with_no_client_auth()
@@ -44,10 +76,10 @@ fn authorities() -> RootCertStore {
     roots
 }
 
-/// Takes the certificate with that key, whatever else it says.
+/// Takes the certificate with that key, or with any, whatever else it says; its bearer has the key.
 #[derive(Debug)]
 struct Pinned {
-    pin: TlsPin,
+    pin: Option<TlsPin>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -60,8 +92,8 @@ impl ServerCertVerifier for Pinned {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let key = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
-        if TlsPin::of(&key) == self.pin {
+        let shown = pin(certificate)?;
+        if self.pin.is_none_or(|pin| pin == shown) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(Error::InvalidCertificate(
