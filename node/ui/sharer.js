@@ -11,6 +11,8 @@ import { clock, has, t } from '/words.js';
 const BOXES = 8;
 /** The card has to be on the screen that long before anything can be allowed. */
 const LOOK_MS = 1000;
+/** What is asked while the helper has mouse and keyboard: before that the helper could have pressed it, and the node refuses it. */
+const REST_MS = 2100;
 /** Crockford's base32, as proto/src/code.rs. */
 const SYMBOL = /[0-9abcdefghjkmnpqrstvwxyz]/;
 const LIKE = { i: '1', l: '1', o: '0' };
@@ -238,7 +240,7 @@ function question(app) {
       const name = peerName(state);
       say(heading, t(`question.${asked.what}`, { name }));
       say(meaning, t(`question.${asked.what}.text`, { name }));
-      set(allow, 'disabled', asked.answered || now - asked.at < LOOK_MS);
+      set(allow, 'disabled', asked.answered || now - asked.at < REST_MS);
       set(decline, 'disabled', asked.answered);
       say(left, asked.answered ? t('busy') : t('prompt.left', { time: clock(asked.until - now) }));
       if (news && state.live) heading.focus();
