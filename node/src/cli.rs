@@ -280,6 +280,9 @@ pub struct Join {
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
+    /// Go on with the session in which this computer was restarted; `remora agent` does so by itself
+    #[arg(long, conflicts_with_all = ["code", "code_stdin", "unattended"])]
+    pub resume: bool,
     /// The code, or a link to it; better left out, then it is asked for (or taken from REMORA_CODE)
     #[arg(value_name = "CODE")]
     pub code: Option<String>,

@@ -14,6 +14,7 @@ use remora_proto::{
     },
     path::machine::WhyRelayed,
     rendezvous::CodeEnd,
+    sas::Words,
     session::{
         Cause, Check, Command, Event as SessionEvent, Method, Mode, Receipt, Refusal, SasState,
         Shield,
@@ -294,6 +295,13 @@ pub fn receipt_json(receipt: &Receipt) -> Value {
     })
 }
 
+fn trust_json(event: &str, peer: &Profile, verdict: &Verdict, words: &Words) -> Value {
+    json!({
+        "event": event, "peer": card(peer, verdict), "words": words.words(),
+        "permitted": permitted(verdict), "warnings": warnings(verdict),
+    })
+}
+
 fn session_json(event: &SessionEvent) -> Value {
     let mode_json = |name: &str, mode: &Mode| json!({"event": name, "mode": mode.to_string()});
     match event {
@@ -301,12 +309,12 @@ fn session_json(event: &SessionEvent) -> Value {
             peer,
             verdict,
             words,
-        } => {
-            json!({
-                "event": "trust", "peer": card(peer, verdict), "words": words.words(),
-                "permitted": permitted(verdict), "warnings": warnings(verdict),
-            })
-        }
+        } => trust_json("trust", peer, verdict, words),
+        SessionEvent::Returned {
+            peer,
+            verdict,
+            words,
+        } => trust_json("returned", peer, verdict, words),
         SessionEvent::Judged(verdict) => json!({
             "event": "judged", "verified": verdict.verified,
             "permitted": permitted(verdict), "warnings": warnings(verdict),
@@ -353,6 +361,9 @@ fn session_json(event: &SessionEvent) -> Value {
             json!({"event": "restart_prompt", "within_s": seconds(*within)})
         }
         SessionEvent::RestartDeclined => json!({"event": "restart_declined"}),
+        SessionEvent::NoRestart(refusal) => {
+            json!({"event": "no_restart", "code": refusal.code(), "text": refusal.to_string()})
+        }
         SessionEvent::HandoverPrompt { within } => {
             json!({"event": "handover_prompt", "within_s": seconds(*within)})
         }

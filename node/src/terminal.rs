@@ -11,6 +11,8 @@ mod exchange;
 mod handover;
 /// The page beside it.
 pub mod page;
+/// After a restart.
+mod resume;
 /// What is shown and what lines mean; pure.
 pub mod screen;
 /// Colours.
@@ -108,6 +110,9 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
+    if args.resume {
+        return resume(file, args).await;
+    }
     let given = given_code(&args)?;
     join_by(file, args, given, T_CONSENT).await
 }
@@ -135,29 +140,8 @@ async fn join_by(
     given: Option<Given>,
     consent: Duration,
 ) -> Result<Exit, Failure> {
-    let relays = file.relays(&args.common.relays.relay)?;
-    sign_in::ensure(file, args.common.json).await?;
-    let identity = file.identity(&args.profile)?;
-    identity.check(Role::Sharer)?;
-    let options = Options {
-        folder: folder(args.folder.downloads.clone()),
-        durations: Durations {
-            consent,
-            reconfirm: args.limits.reconfirm,
-            max: args.limits.max,
-            idle: args.limits.idle,
-            ..Durations::default()
-        },
-        kind: cli::kind(args.unattended),
-        broker: args.broker.broker.clone(),
-        ..of_member(&args.common, &identity)
-    };
-    let again = Again {
-        relays: relays.clone(),
-        options: options.clone(),
-        identity: identity.clone(),
-    };
-    let mut node = Node::at_nearest(&relays, options).await?;
+    let again = again(file, &args, consent).await?;
+    let mut node = Node::at_nearest(&again.relays, again.options.clone()).await?;
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
     let script = args.code_stdin || (args.common.json && page.is_none());
@@ -183,11 +167,71 @@ async fn join_by(
             return Err(failure);
         }
     };
-    let running = node.join(introduced, identity, Desktop::X11(None));
+    let running = node.join(introduced, again.identity.clone(), Desktop::X11(None));
     let json = args.common.json;
     Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
         .run(running)
         .await
+}
+
+/// `remora join --resume`: the session in which this computer was restarted.
+async fn resume(file: &File, mut args: cli::Join) -> Result<Exit, Failure> {
+    let Some(place) = file.place() else {
+        return Err(Failure::new(
+            Exit::Usage,
+            "CONFIG",
+            "there is no home folder in which something could be kept over a restart",
+        ));
+    };
+    let token = place.read()?;
+    if args.common.relays.relay.is_empty() {
+        args.common.relays.relay = token.relays;
+    }
+    args.unattended = token.kind == Kind::Unattended;
+    args.profile = cli::ProfileArgs {
+        name: Some(token.profile.full_name),
+        job_title: Some(token.profile.job_title),
+        company: Some(token.profile.company),
+        domain: Some(token.profile.domain),
+    };
+    let again = again(file, &args, T_CONSENT).await?;
+    let mut console = Console::open(args.common.json)?;
+    let page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
+    let met = resume::meet(&mut console, &place, &again.relays, &again.options).await;
+    let (node, introduced, returning) = met?;
+    let (identity, desktop) = (again.identity.clone(), Desktop::X11(None));
+    let running = node.resume(introduced, identity, desktop, returning);
+    let json = args.common.json;
+    Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
+        .run(running)
+        .await
+}
+
+/// What a sharer joins with, once or more often; a question is there for so long.
+async fn again(file: &File, args: &cli::Join, consent: Duration) -> Result<Again, Failure> {
+    let relays = file.relays(&args.common.relays.relay)?;
+    sign_in::ensure(file, args.common.json).await?;
+    let identity = file.identity(&args.profile)?;
+    identity.check(Role::Sharer)?;
+    let options = Options {
+        folder: folder(args.folder.downloads.clone()),
+        durations: Durations {
+            consent,
+            reconfirm: args.limits.reconfirm,
+            max: args.limits.max,
+            idle: args.limits.idle,
+            ..Durations::default()
+        },
+        kind: cli::kind(args.unattended),
+        broker: args.broker.broker.clone(),
+        place: file.place(),
+        ..of_member(&args.common, &identity)
+    };
+    Ok(Again {
+        relays,
+        options,
+        identity,
+    })
 }
 
 fn folder(downloads: Option<PathBuf>) -> Folder {

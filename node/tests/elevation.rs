@@ -3,6 +3,8 @@
 //!
 //! Needs root, as the broker does, and makes a user of the system, who goes with the test.
 
+#[path = "support/broker.rs"]
+mod broker;
 #[path = "support/display.rs"]
 mod display;
 #[path = "support/logind.rs"]
@@ -12,18 +14,19 @@ mod support;
 use std::{
     fs::{self, File},
     io::{Read as _, Seek as _, SeekFrom, Write as _},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::PathBuf,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
+use broker::Broker;
 use display::{Xvfb, eventually};
 use logind::Logind;
 use serde_json::{Value, json};
 use support::{
     PATIENCE,
-    process::{Home, RelayProcess, Script, starting},
+    process::{Home, RelayProcess, Script},
 };
 
 /// Of nothing else that is ever in a program's memory.
@@ -71,48 +74,6 @@ fn system(program: &str, args: &[&str]) {
     let status = Command::new(program).args(args).status();
     let status = status.unwrap_or_else(|error| panic!("this test needs {program}: {error}"));
     assert!(status.success(), "{program} {args:?}, which needs root");
-}
-
-/// `remora-broker`, without systemd.
-struct Broker {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Broker {
-    fn start(folder: &Path, groups: &str) -> Self {
-        let socket = folder.join("broker.sock");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_remora-broker"));
-        command
-            .args(["--groups", groups, "--listen"])
-            .arg(&socket)
-            .stdin(Stdio::null())
-            .stderr(File::create(folder.join("broker.log")).expect("a file"));
-        let child = {
-            let _one_at_a_time = starting();
-            command.spawn().expect("it starts")
-        };
-        eventually("the broker", || socket.exists().then_some(()));
-        Self { child, socket }
-    }
-
-    /// Itself, and a process for each elevation.
-    fn processes(&self) -> Vec<u32> {
-        let own = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
-        let children = children.unwrap_or_default();
-        let children = children
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok());
-        std::iter::once(own).chain(children).collect()
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
 }
 
 /// Two people, a display, a broker, an administrator.

@@ -2,7 +2,7 @@
 
 use std::{env, fs, io, os::unix::fs::OpenOptionsExt as _, path::PathBuf, process::Stdio};
 
-use remora_proto::{code::Code, id::RelayAddr};
+use remora_proto::{code::Code, id::RelayAddr, session::Kind};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -55,22 +55,33 @@ impl Command {
 
     /// Holds the unattended session of that code, which is in no command line.
     pub(super) fn unattended(&self, code: &Code) -> impl Future<Output = ()> + Send + use<> {
-        let command = self.started(&["join", "--code-stdin", "--unattended"]);
-        let line = format!("{code}\n");
-        async move {
-            let done = async {
-                let mut child = command?.stdin(Stdio::piped()).spawn()?;
-                // Kept open: its end would be the end of what is typed.
-                let mut typed = child.stdin.take();
-                if let Some(typed) = &mut typed {
-                    typed.write_all(line.as_bytes()).await?;
-                }
-                run(child).await
-            };
-            if let Err(error) = done.await {
-                tracing::warn!(%error, "the unattended session did not begin");
-            }
+        let words = ["join", "--code-stdin", "--unattended"];
+        held(self.started(&words), format!("{code}\n"))
+    }
+
+    /// Goes on with the session in which this computer was restarted.
+    pub(super) fn resume(&self, kind: Kind) -> impl Future<Output = ()> + Send + use<> {
+        let words: &[&str] = match kind {
+            Kind::Attended => &["join", "--resume", "--page"],
+            Kind::Unattended => &["join", "--resume"],
+        };
+        held(self.started(words), String::new())
+    }
+}
+
+/// A session to which this is typed, and no more.
+async fn held(command: io::Result<process::Command>, line: String) {
+    let done = async {
+        let mut child = command?.stdin(Stdio::piped()).spawn()?;
+        // Kept open: its end would be the end of what is typed.
+        let mut typed = child.stdin.take();
+        if let Some(typed) = &mut typed {
+            typed.write_all(line.as_bytes()).await?;
         }
+        run(child).await
+    };
+    if let Err(error) = done.await {
+        tracing::warn!(%error, "the session did not begin");
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! | system | broker | shield | sign-out | restart |
 //! | --- | --- | --- | --- | --- |
-//! | Linux with X11 | `remora-broker` | gamma, and a grab of the local devices | logind | – |
+//! | Linux with X11 | `remora-broker` | gamma, and a grab of the local devices | logind | logind |
 //! | Windows, macOS, Android | – | – | – | – |
 
 /// Not written yet.
@@ -125,6 +125,8 @@ pub struct Backends {
     pub sign_out: Option<Box<dyn SignOut>>,
     /// Restarting.
     pub restart: Option<Box<dyn Restart>>,
+    /// Several people use the computer just now.
+    pub multi_user: bool,
     /// None on Linux: what the key does there is its system's to say, and no program's to cause.
     pub power_key: Option<Box<dyn PowerKey>>,
     reports: mpsc::Receiver<Report>,
@@ -138,6 +140,7 @@ impl Default for Backends {
             shield: None,
             sign_out: None,
             restart: None,
+            multi_user: false,
             power_key: None,
             reports: mpsc::channel(QUEUE_REPORTS).1,
             touches: mpsc::channel(QUEUE_TOUCHES),

@@ -51,6 +51,7 @@ pub async fn run(file: &File, args: cli::Inbox) -> Result<Exit, Failure> {
                 folder: open.folder,
                 broker: open.broker,
                 code_stdin: false,
+                resume: false,
                 unattended: false,
                 code: None,
             };

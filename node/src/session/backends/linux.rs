@@ -2,14 +2,18 @@
 
 /// Elevation.
 mod broker;
-/// Sign-out.
+/// Sign-out, restart.
 mod logind;
 /// What hides the screen.
 mod shield;
 
 use std::{env, path::PathBuf};
 
-use self::{broker::SystemBroker, logind::Logind, shield::X11Shield};
+use self::{
+    broker::SystemBroker,
+    logind::{Logind, Reboot},
+    shield::X11Shield,
+};
 use super::Backends;
 
 /// What there is on this computer now.
@@ -19,10 +23,13 @@ pub(super) fn backends(display: Option<String>, broker: PathBuf) -> Backends {
         .or_else(|| env::var("DISPLAY").ok())
         .unwrap_or_default();
     let logind = Logind::find();
+    let reboot = Reboot::find();
     let shield = X11Shield::find(display);
     Backends {
         broker: SystemBroker::find(broker, shown).map(|broker| Box::new(broker) as _),
         shield: shield.map(|shield| Box::new(shield) as _),
+        multi_user: reboot.is_some() && Reboot::is_multi_user(),
+        restart: reboot.map(|reboot| Box::new(reboot) as _),
         sign_out: logind.map(|logind| Box::new(logind) as _),
         ..Backends::default()
     }
