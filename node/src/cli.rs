@@ -2,6 +2,8 @@
 
 /// An organisation's.
 pub mod org;
+/// Help that is asked for first.
+pub mod request;
 /// Running sessions.
 pub mod running;
 /// Signing in.
@@ -63,8 +65,16 @@ pub enum Command {
     SignOut(sign_in::SignOut),
     /// Give help: shows a code for the person you help
     Invite(Invite),
+    /// Give help from a page in the browser: by a code, or to the devices below [devices] in the settings file
+    Page(Lobby),
     /// Get help: asks for your helper's code
     Join(Join),
+    /// Get help from your organisation's help desk: waits until a helper takes the request
+    Request(Box<request::Request>),
+    /// List who waits for your organisation's help, of those you may help
+    Requests(request::Requests),
+    /// Help somebody who waits
+    Take(Box<request::Take>),
     /// Show the relay, how well it can be reached, and the sessions on this computer
     Status(Status),
     /// List the sessions on this computer
@@ -84,6 +94,8 @@ pub enum Command {
     Presence(Presence),
     /// Say what this computer lacks for sharing its screen, and how to mend it
     Preflight(Preflight),
+    /// List this computer's screens, for `remora join --screen`
+    Screens(Screens),
     /// Play a whole session on this computer: relay, helper and sharer in one process
     Demo(Demo),
     /// For operators: what is done to a relay by its admin port
@@ -252,6 +264,32 @@ pub struct Invite {
     pub valid: u64,
 }
 
+/// `remora page`
+#[derive(Debug, Args)]
+pub struct Lobby {
+    /// Which relay.
+    #[command(flatten)]
+    pub relays: Relays,
+    /// By TCP.
+    #[command(flatten)]
+    pub tcp: Tcp,
+    /// Who you are.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    /// Loopback port of the page [default: any]
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_name = "PORT",
+        value_parser = port
+    )]
+    pub page_port: u16,
+    /// Print one JSON object a line on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `remora join`
 #[derive(Debug, Args)]
 pub struct Join {
@@ -277,6 +315,10 @@ pub struct Join {
     /// The broker.
     #[command(flatten)]
     pub broker: BrokerArgs,
+    /// Show this screen and no other: its name, or its number, as `remora screens` lists them [default: the primary one first, and the
+    /// helper may look at the others]
+    #[arg(long, value_name = "NAME")]
+    pub screen: Option<String>,
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
@@ -418,6 +460,9 @@ pub struct InboxOpen {
     /// The broker.
     #[command(flatten)]
     pub broker: BrokerArgs,
+    /// Show this screen and no other: its name, or its number, as `remora screens` lists them
+    #[arg(long, value_name = "NAME")]
+    pub screen: Option<String>,
 }
 
 /// `remora presence`
@@ -440,6 +485,14 @@ pub struct Presence {
 /// `remora preflight`
 #[derive(Debug, Args)]
 pub struct Preflight {
+    /// Print one JSON object on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `remora screens`
+#[derive(Debug, Args)]
+pub struct Screens {
     /// Print one JSON object on stdout, for scripts
     #[arg(long)]
     pub json: bool,

@@ -431,6 +431,37 @@ impl Control {
         }
     }
 
+    /// Takes a place for `device` among those who wait for help of `org`, for as long as this connection.
+    ///
+    /// # Errors
+    /// [`RequestError`]; `BAD_STATE`: the relay does not have the organisation's policy yet, or not the device.
+    pub(crate) async fn queue_up(&self, org: OrgId, device: DeviceId) -> Result<(), RequestError> {
+        let up = schema::QueueUp {
+            org: Bytes::copy_from_slice(&org.0),
+            device: Bytes::copy_from_slice(&device.0),
+        };
+        self.request(Request::QueueUp(up)).await.map(drop)
+    }
+
+    /// Which devices wait for help of `org`, who has waited longest first; what is said of one of them, it alone proves.
+    ///
+    /// # Errors
+    /// [`RequestError`]; `BAD_STATE`: the relay does not have the organisation's policy yet.
+    pub(crate) async fn queue(&self, org: OrgId) -> Result<Vec<DeviceId>, RequestError> {
+        let org = Bytes::copy_from_slice(&org.0);
+        match self
+            .request(Request::FetchQueue(schema::FetchQueue { org }))
+            .await?
+        {
+            Answer::Queue(queue) => {
+                let places = queue.places.iter();
+                let devices = places.filter_map(|place| place.device[..].try_into().ok());
+                Ok(devices.map(DeviceId).collect())
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
     /// Says where we are, and hears that the relay is there.
     ///
     /// # Errors

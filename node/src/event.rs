@@ -9,6 +9,7 @@ use remora_proto::{
     elevation::Order,
     identity::{Profile, Role},
     org::{
+        ended::SessionName,
         permission::Permission,
         verdict::{Limit, Verdict, Warning},
     },
@@ -286,6 +287,7 @@ pub fn receipt_json(receipt: &Receipt) -> Value {
         "duration_s": milliseconds(receipt.duration).round() / 1e3,
         "mode": receipt.mode.map(|mode| mode.to_string()),
         "consent": receipt.consent.map(Method::name), "elevated": receipt.elevated,
+        "why": Some(receipt.why.as_str()).filter(|why| !why.is_empty()),
         "chat_sent": receipt.chat_sent, "chat_received": receipt.chat_received,
         "sas": match receipt.sas {
             SasState::Unverified => "unverified",
@@ -295,9 +297,15 @@ pub fn receipt_json(receipt: &Receipt) -> Value {
     })
 }
 
-fn trust_json(event: &str, peer: &Profile, verdict: &Verdict, words: &Words) -> Value {
+fn trust_json(
+    event: &str,
+    peer: &Profile,
+    verdict: &Verdict,
+    words: &Words,
+    name: SessionName,
+) -> Value {
     json!({
-        "event": event, "peer": card(peer, verdict), "words": words.words(),
+        "event": event, "peer": card(peer, verdict), "words": words.words(), "session": name.to_string(),
         "permitted": permitted(verdict), "warnings": warnings(verdict),
     })
 }
@@ -309,12 +317,14 @@ fn session_json(event: &SessionEvent) -> Value {
             peer,
             verdict,
             words,
-        } => trust_json("trust", peer, verdict, words),
+            name,
+        } => trust_json("trust", peer, verdict, words, *name),
         SessionEvent::Returned {
             peer,
             verdict,
             words,
-        } => trust_json("returned", peer, verdict, words),
+            name,
+        } => trust_json("returned", peer, verdict, words, *name),
         SessionEvent::Judged(verdict) => json!({
             "event": "judged", "verified": verdict.verified,
             "permitted": permitted(verdict), "warnings": warnings(verdict),

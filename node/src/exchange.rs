@@ -50,7 +50,7 @@ use self::{
 };
 pub use self::{
     folder::Folder,
-    told::{Told, Wish, grants_json, signs},
+    told::{Given, Told, Wish, grants_json, signs},
 };
 use crate::{
     event::Event,
@@ -138,7 +138,7 @@ impl Handle {
 /// What a part of the work came to.
 #[derive(Debug)]
 enum Done {
-    Hashed(PathBuf, Result<(Source, Offer), source::NoSource>),
+    Hashed(String, Result<(Source, Offer), source::NoSource>),
     Prepared(u32, Result<Part, Over>),
     Opened(Option<Opened>),
     TextSent,
@@ -300,7 +300,7 @@ impl Exchange {
             return;
         }
         if self.selection.is_none()
-            && let Desktop::X11(display) = &self.desktop
+            && let Desktop::X11(display) | Desktop::Monitor { display, .. } = &self.desktop
         {
             match Selection::open(display.as_deref()) {
                 Ok(selection) => self.selection = Some(selection),
@@ -335,7 +335,13 @@ impl Exchange {
             Wish::Send(path) => self.files.may_offer().map(|()| {
                 self.jobs.spawn_blocking(move || {
                     let source = Source::open(&path);
-                    Done::Hashed(path, source)
+                    Done::Hashed(path.display().to_string(), source)
+                });
+            }),
+            Wish::Give(Given { name, file }) => self.files.may_offer().map(|()| {
+                self.jobs.spawn_blocking(move || {
+                    let source = Source::of(file, &name);
+                    Done::Hashed(name, source)
                 });
             }),
             Wish::Accept(number) => self.files.accept(number),
@@ -498,8 +504,8 @@ impl Exchange {
                 }
                 Err(refused) => self.not_possible(refused.name(), refused.to_string()).await,
             },
-            Done::Hashed(path, Err(error)) => {
-                let text = format!("{}: {error}", path.display());
+            Done::Hashed(name, Err(error)) => {
+                let text = format!("{name}: {error}");
                 self.not_possible("FILE_UNREADABLE", text).await;
             }
             Done::Prepared(number, Ok(part)) => {

@@ -16,6 +16,7 @@ use remora_proto::{
     identity::{Introduction, Profile, Role},
     noise::StaticKey,
     org::{
+        ended::{Ending, SessionName},
         membership::{InvalidPapers, Membership, Papers, Request},
         policy::Policy,
         setting::Setting,
@@ -286,6 +287,12 @@ impl Member {
     /// What it shows.
     pub fn papers(&self) -> Papers {
         self.held().membership.papers().clone()
+    }
+
+    /// What its organisation says of a session that an administrator has ended.
+    pub fn ending(&self, session: &SessionName) -> Option<Ending> {
+        let held = self.held();
+        held.membership.policy().ended.get(session).cloned()
     }
 
     /// Takes a newer policy and keeps it; whether it is one.

@@ -14,7 +14,7 @@ mod line;
 
 use remora_proto::{
     id::DeviceId,
-    session::{Kind, Mode},
+    session::{Entry, Kind, Mode},
 };
 
 /// Whom to invite, and to what.
@@ -24,6 +24,8 @@ pub struct Call {
     pub device: DeviceId,
     /// Whether somebody has to be there.
     pub kind: Kind,
+    /// Whether it is an answer to a request for help.
+    pub entry: Entry,
     /// What will be asked for, if that is known.
     pub mode: Option<Mode>,
     /// For whoever reads it there; one line of at most 256 bytes, may be empty.

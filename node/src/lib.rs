@@ -60,6 +60,10 @@ pub mod session;
 /// The sharer's screen: what of it is shown, and what may be done to it.
 pub mod share;
 
+// --- a help desk ---
+/// Its page: devices, and the sessions that were begun there.
+pub mod lobby;
+
 // --- with an administrator's rights ---
 /// The program that runs what a helper orders, as root.
 #[cfg(target_os = "linux")]
@@ -70,6 +74,8 @@ pub mod broker;
 pub mod invitation;
 /// Says that this one is there, and asks whether another is.
 pub mod presence;
+/// Help that is asked for first.
+pub mod request;
 
 // --- what operators do ---
 /// Orders to a relay's admin port; an organisation's key, people and policy.

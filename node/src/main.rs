@@ -2,7 +2,7 @@
 
 use std::{env, io::Write, process::ExitCode, time::Duration};
 
-use clap::error::ErrorKind;
+use clap::{CommandFactory as _, error::ErrorKind};
 use data_encoding::HEXLOWER;
 use remora::{
     admin,
@@ -13,11 +13,11 @@ use remora::{
     config::{File, FileProfile},
     demo,
     error::{Exit, Failure},
-    netcheck,
+    lobby, netcheck,
     node::{Node, Options},
-    presence, sign_in,
+    presence, request, sign_in,
     status::{self, ping, running},
-    terminal::{self, console::print_data, style::Style},
+    terminal::{self, console::print_data, screens, style::Style},
 };
 use remora_proto::id::RelayAddr;
 use serde_json::json;
@@ -82,7 +82,11 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::SignIn(args) => sign_in::sign_in(&File::load(named)?, &args).await,
         Command::SignOut(args) => sign_in::sign_out(&File::load(named)?, &args).await,
         Command::Invite(args) => terminal::invite(&File::load(named)?, args).await,
+        Command::Page(args) => lobby::run(&File::load(named)?, named, args).await,
         Command::Join(args) => terminal::join(&File::load(named)?, args).await,
+        Command::Request(args) => request::waiting::run(&File::load(named)?, *args).await,
+        Command::Requests(args) => request::list::run(&File::load(named)?, args).await,
+        Command::Take(args) => request::take::run(&File::load(named)?, *args).await,
         Command::Status(args) => status::run(&File::load(named)?, args).await,
         Command::Sessions(args) => running::list(&args),
         Command::Running(command) => running::run(&command).await,
@@ -92,6 +96,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Inbox(args) => presence::inbox::ask::run(&File::load(named)?, args).await,
         Command::Presence(args) => presence::ask::run(&File::load(named)?, args).await,
         Command::Preflight(args) => status::preflight(&args),
+        Command::Screens(args) => screens::list(&args),
         Command::Demo(args) => demo::run(args).await,
         Command::Admin(args) => admin::run(&File::load(named)?, args).await,
     }
@@ -276,7 +281,11 @@ fn with_saved_tls(
 fn wants_json(command: &Command) -> bool {
     match command {
         Command::Invite(args) => args.common.json,
+        Command::Page(args) => args.json,
         Command::Join(args) => args.common.json,
+        Command::Request(args) => args.common.json,
+        Command::Requests(args) => args.json,
+        Command::Take(args) => args.common.json,
         Command::Status(args) => args.common.json,
         Command::Sessions(args) => args.json,
         Command::Running(command) => command.which().json,
@@ -289,6 +298,7 @@ fn wants_json(command: &Command) -> bool {
         },
         Command::Presence(args) => args.json,
         Command::Preflight(args) => args.json,
+        Command::Screens(args) => args.json,
         Command::Demo(args) => args.json,
         Command::Admin(args) => match &args.command {
             AdminCommand::Drain(args) => args.json,
@@ -334,9 +344,13 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        say(
-            "remora: USAGE: say what to do: setup, sign-in, sign-out, invite, join, sessions, status, ping, netcheck, agent, presence, preflight, demo or admin; see `remora --help`",
-        );
+        let command = Cli::command();
+        let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+        let verbs: Vec<_> = verbs.map(clap::Command::get_name).collect();
+        let verbs = verbs.join(", ");
+        say(&format!(
+            "remora: USAGE: say what to do: {verbs}; see `remora --help`"
+        ));
         return ExitCode::from(Exit::Usage as u8);
     }
     let text = error.to_string();

@@ -18,11 +18,12 @@ use remora_proto::{
     code::Code,
     id::{RelayAddr, RelayId, SessionId},
     identity::{Introduction, Role},
+    org::ended::Why,
     path::candidate::{Hindrance, Named, Policy},
     random::Random,
     rendezvous::{CodeEnd, Host},
     sas::Nonce,
-    session::{Durations, EndReason, Entry, Kind, Platform, Receipt, Resumed, Setup, Terms},
+    session::{Durations, EndReason, Kind, Platform, Receipt, Resumed, Setup, Terms},
     wire::message::control::{Release, node_to_relay::Body as Request},
 };
 use tokio::{
@@ -523,13 +524,14 @@ impl Node {
         let Some(calling) = calling else {
             return waited;
         };
+        let entry = calling.entry();
         match waited {
             Ok(introduced) => {
                 self.leaving.spawn(async move {
                     calling.finish(Over::Joined).await;
                 });
                 Ok(Introduced {
-                    entry: Entry::Notify,
+                    entry,
                     ..introduced
                 })
             }
@@ -943,6 +945,10 @@ impl Base {
         loop {
             let met = returning::meet(&mut waiting, &self.homes, channels, &mut number).await;
             let (home, introduced) = met?;
+            if let Some(why) = self.ending(&waiting) {
+                home.close().await;
+                return Err(returning::end(&mut waiting, why, channels).await);
+            }
             let keys = waiting.resumption.bind(introduced.keys);
             let opened = self.open(home, Introduced { keys, ..introduced }).await;
             let stands = match opened {
@@ -958,6 +964,13 @@ impl Base {
                 None => stands.home.close().await,
             }
         }
+    }
+
+    /// Why an administrator has ended it, while nobody was there.
+    fn ending(&self, waiting: &Waiting) -> Option<Why> {
+        let member = self.identity.member.as_ref()?;
+        member.refresh();
+        Some(member.ending(&waiting.session.name())?.why)
     }
 
     /// What keeps this node off direct paths, for the other to know.

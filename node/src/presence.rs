@@ -14,14 +14,16 @@
 pub mod agent;
 /// Asks.
 pub mod ask;
-/// Sessions that an agent begins.
-mod child;
+/// Sessions that a program begins for somebody.
+pub(crate) mod child;
 /// The device's key.
 mod device;
 /// Invitations of one log-in.
 pub mod inbox;
 /// What agents and `remora inbox` say to each other.
 mod letter;
+/// Exchanges with helpers who ring.
+pub(crate) mod lines;
 /// Drives the device's machine of invitations.
 mod office;
 /// Notifications on the desktop.

@@ -15,7 +15,8 @@ use crate::error::{Exit, Failure};
 /// Bytes of every key.
 const KEY_BYTES: usize = 32;
 
-fn failure(path: &Path, why: impl std::fmt::Display) -> Failure {
+/// What is wrong with a key file.
+pub(crate) fn failure(path: &Path, why: impl std::fmt::Display) -> Failure {
     let line = format!("the key file {} {why}", path.display());
     Failure::new(Exit::Error, "KEY_FILE", line)
 }

@@ -30,7 +30,10 @@ use quinn::{Connection, RecvStream, SendStream};
 use remora_proto::{
     elevation::Orders,
     identity::Role,
-    org::verdict::{self, Verdict},
+    org::{
+        ended::Why,
+        verdict::{self, Verdict},
+    },
     path::{candidate::Policy, machine::Moved},
     random::Random,
     resumption::Resumption,
@@ -64,6 +67,7 @@ use crate::{
     path::{congestion::WayNumber, mover},
     share::{
         desktop::Desktop,
+        hands::AtWork,
         sharing::{self, Sharing, ToScreen, ToSession},
     },
 };
@@ -158,6 +162,12 @@ impl Judge {
             member.refresh();
         }
         self.identity.judge(&self.peer.introduction, self.peer.node)
+    }
+
+    /// Why an administrator of this side's organisation has ended the session.
+    fn ending(&self, session: &Session) -> Option<Why> {
+        let ending = self.identity.member.as_ref()?.ending(&session.name())?;
+        Some(ending.why)
     }
 
     /// The hash of the other's picture, if whoever vouches for the other has signed it.
@@ -363,7 +373,7 @@ pub async fn run(
             {
                 tracing::warn!(?act, %error, "not done");
                 if let Some(instead) = instead_of(act) {
-                    warn_of(session.handle_command(instead, Instant::now()));
+                    warn_of(session.handle_pressed(instead, Instant::now()));
                     undone = true;
                 }
             }
@@ -410,7 +420,13 @@ pub async fn run(
                     Some(Input::Session(command)) => command,
                     Some(Input::NewCode) => continue,
                     Some(Input::Exchange(wish)) => {
-                        beside.exchange(ToExchange::Wish(wish)).await;
+                        beside.note_hands(&mut session);
+                        match session.check_hands(Instant::now()) {
+                            Err(refusal) if wish.moves_file() => {
+                                tell(&channels.events, not_possible(refusal)).await;
+                            }
+                            Ok(()) | Err(_) => beside.exchange(ToExchange::Wish(wish)).await,
+                        }
                         continue;
                     }
                     Some(Input::Order(order)) => match powers::seal(orders.as_mut(), &order) {
@@ -451,19 +467,20 @@ pub async fn run(
                         continue;
                     }
                 };
+                beside.note_hands(&mut session);
                 if let Err(refusal) = session.handle_command(command, Instant::now()) {
-                    let (code, text) = (refusal.code(), refusal.to_string());
-                    tell(&channels.events, Event::NotPossible { code, text }).await;
+                    tell(&channels.events, not_possible(refusal)).await;
                 }
             }
             Some(said) = from_beside.recv() => match said {
-                ToSession::Wish(command) => warn_of(session.handle_command(command, Instant::now())),
+                // The bar's buttons are out of the helper's reach.
+                ToSession::Wish(command) => warn_of(session.handle_pressed(command, Instant::now())),
                 ToSession::Malformed => warn_of(session.handle_malformed(Instant::now())),
                 ToSession::Prompt(prompt) => warn_of(session.handle_secure_prompt(prompt, Instant::now())),
                 ToSession::Activity => warn_of(session.handle_activity(Instant::now())),
                 ToSession::Chat => tell(&channels.events, Event::ChatWanted).await,
             },
-            Some(report) = reports.recv(), if may_report => warn_of(session.handle_command(
+            Some(report) = reports.recv(), if may_report => warn_of(session.handle_pressed(
                 match report {
                     Report::Broker(body) => Command::Elevated(body),
                     Report::BrokerGone => Command::ReleaseElevation,
@@ -518,6 +535,7 @@ pub async fn run(
                 }
                 Asked::Command(command, told) => {
                     // Whoever has gone meanwhile hears of it as all do.
+                    beside.note_hands(&mut session);
                     told.send(session.handle_command(command, Instant::now())).ok();
                 }
             },
@@ -537,7 +555,9 @@ pub async fn run(
                 beside.tell(ToScreen::Path(path.kind().to_owned()));
                 channels.path.send_replace(path);
                 let now = judge.verdict();
-                if now != verdict {
+                if let Some(why) = judge.ending(&session) {
+                    warn_of(session.handle_kill(why, Instant::now()));
+                } else if now != verdict {
                     warn_of(session.handle_verdict(now.clone(), Instant::now()));
                     verdict = now;
                 }
@@ -607,6 +627,13 @@ async fn tell_move(
     // Before the event: whoever hears of it may look.
     shown.send_replace(path.clone());
     tell(events, Event::Moved(path)).await;
+}
+
+fn not_possible(refusal: Refusal) -> Event {
+    Event::NotPossible {
+        code: refusal.code(),
+        text: refusal.to_string(),
+    }
 }
 
 fn warn_of(handled: Result<(), Refusal>) {
@@ -742,7 +769,14 @@ struct Beside {
     /// Until the end.
     exchange: Option<exchange::Handle>,
     /// At the sharer.
-    screen: Option<(mpsc::Sender<ToScreen>, watch::Sender<Rights>)>,
+    screen: Option<Screen>,
+}
+
+/// The sharer's screen, from the session's side.
+struct Screen {
+    tell: mpsc::Sender<ToScreen>,
+    allow: watch::Sender<Rights>,
+    hands: watch::Receiver<AtWork>,
 }
 
 impl Beside {
@@ -769,17 +803,19 @@ impl Beside {
     ) -> Self {
         let (tell, told) = mpsc::channel(QUEUE_SCREEN);
         let (allow, rights) = watch::channel(Rights::default());
+        let (at_work, hands) = watch::channel(AtWork::default());
         let channels = sharing::Channels {
             told,
             rights,
             session,
             input,
+            at_work,
             way,
         };
         Self {
             task: tokio::spawn(sharing.run(connection, channels)),
             exchange: Some(exchange),
-            screen: Some((tell, allow)),
+            screen: Some(Screen { tell, allow, hands }),
         }
     }
 
@@ -788,8 +824,18 @@ impl Beside {
         if let Some(exchange) = &mut self.exchange {
             exchange.grants(now.grants).await;
         }
-        if let Some((_, rights)) = &self.screen {
-            rights.send_if_modified(|rights| std::mem::replace(rights, now) != now);
+        if let Some(screen) = &self.screen {
+            screen
+                .allow
+                .send_if_modified(|rights| std::mem::replace(rights, now) != now);
+        }
+    }
+
+    /// Tells the session whether the helper may have brought about what is said next.
+    fn note_hands(&self, session: &mut Session) {
+        let hands = self.screen.as_ref().map(|screen| *screen.hands.borrow());
+        if let Some(at) = hands.and_then(|hands| hands.last(Instant::now())) {
+            session.handle_hands(at);
         }
     }
 
@@ -806,8 +852,8 @@ impl Beside {
     }
 
     fn tell(&self, what: ToScreen) {
-        if let Some((tell, _)) = &self.screen
-            && tell.try_send(what).is_err()
+        if let Some(screen) = &self.screen
+            && screen.tell.try_send(what).is_err()
         {
             tracing::debug!("the screen is behind");
         }

@@ -163,7 +163,7 @@ fn print_sessions(sessions: &[Value]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `Maria Lopez  view  as helper  direct 203.0.113.7:41641 (8 ms)  tx 4.1 MB  rx 212.0 MB  2:14  pid 4711`, and what is asked
+/// `Maria Lopez  view  as helper  direct 203.0.113.7:41641 (8 ms)  tx 4.1 MB  rx 212.0 MB  2:14  pid 4711  session NAME`, and what is asked
 fn session_line(session: &Value) -> String {
     let number = |key: &str| session[key].as_u64().unwrap_or_default();
     let seconds = unix_ms().saturating_sub(number("since_unix_ms")) / 1000;
@@ -175,12 +175,13 @@ fn session_line(session: &Value) -> String {
     let asked = asked.map(|asked| format!("  asked: {asked}"));
     let asked = asked.unwrap_or_default();
     format!(
-        "{}  {}  as {}  {}{why}  tx {sent}  rx {received}  {minutes}:{seconds:02}  pid {}{asked}",
+        "{}  {}  as {}  {}{why}  tx {sent}  rx {received}  {minutes}:{seconds:02}  pid {}  session {}{asked}",
         text(session, "peer"),
         text(session, "mode"),
         text(session, "role"),
         text(session, "path"),
         session["pid"],
+        text(session, "session"),
     )
 }
 

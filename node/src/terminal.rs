@@ -15,6 +15,8 @@ pub mod page;
 mod resume;
 /// What is shown and what lines mean; pure.
 pub mod screen;
+/// Which screen a sharer shows.
+pub mod screens;
 /// Colours.
 pub mod style;
 
@@ -44,6 +46,7 @@ use self::{
     handover::{Again, Behind, Handover, Step, code_of},
     page::{Page, Wish},
     screen::{Meaning, Screen},
+    screens::Screens,
     style::Style,
 };
 use crate::{
@@ -57,7 +60,7 @@ use crate::{
     link::{self, Given},
     node::{Node, Options, Running},
     rendezvous::{Introduced, may_retry},
-    share::{desktop::Desktop, preflight},
+    share::preflight,
     sign_in,
     status::board::Board,
 };
@@ -71,6 +74,18 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// What went wrong before or instead of a session.
 pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let call = called(file, &args)?;
+    invite_by(file, args, call).await
+}
+
+/// `remora take`: the same with a device that waits for it.
+///
+/// # Errors
+/// What went wrong before or instead of a session.
+pub async fn call(file: &File, args: cli::Invite, call: Call) -> Result<Exit, Failure> {
+    invite_by(file, args, Some(call)).await
+}
+
+async fn invite_by(file: &File, args: cli::Invite, call: Option<Call>) -> Result<Exit, Failure> {
     let relays = file.relays(&args.common.relays.relay)?;
     sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
@@ -81,6 +96,7 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
         kind: cli::kind(args.unattended),
         ..of_member(&args.common, &identity)
     };
+    let files = options.folder.clone();
     let node = Node::at_nearest(&relays, options).await?;
     let link_host = args
         .link_host
@@ -90,6 +106,7 @@ pub async fn invite(file: &File, args: cli::Invite) -> Result<Exit, Failure> {
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Helper)?;
     if let Some(page) = &mut page {
+        page.keep_in(files);
         page.link_to(link_host.clone());
     }
     let running = match call {
@@ -117,7 +134,8 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
     join_by(file, args, given, T_CONSENT).await
 }
 
-/// `remora inbox open`: the same with the code of an invitation, which has to be allowed `within` this time (guide, C-6).
+/// `remora inbox open`, and `remora request` that is taken: the same with the code of an invitation, which has to be allowed `within`
+/// this time (guide, C-6).
 ///
 /// # Errors
 /// What went wrong before or instead of a session.
@@ -125,12 +143,10 @@ pub async fn open(
     file: &File,
     args: cli::Join,
     code: Code,
+    entry: Entry,
     within: Duration,
 ) -> Result<Exit, Failure> {
-    let invited = Given {
-        code,
-        entry: Entry::Notify,
-    };
+    let invited = Given { code, entry };
     join_by(file, args, Some(invited), within).await
 }
 
@@ -140,10 +156,14 @@ async fn join_by(
     given: Option<Given>,
     consent: Duration,
 ) -> Result<Exit, Failure> {
-    let again = again(file, &args, consent).await?;
+    let mut screens = screens(&args)?;
+    let mut again = again(file, &args, consent).await?;
     let mut node = Node::at_nearest(&again.relays, again.options.clone()).await?;
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
+    if let Some(page) = &page {
+        page.keep_in(again.options.folder.clone());
+    }
     let script = args.code_stdin || (args.common.json && page.is_none());
     if console.is_terminal()
         && let Some(problem) = preflight::preflight(None)
@@ -158,7 +178,7 @@ async fn join_by(
     }
     let introduced = match given {
         Some(code) => try_code(&mut console, &mut node, code).await,
-        None => ask_for_code(&mut console, &mut page, &mut node, script).await,
+        None => ask_for_code(&mut console, &mut page, &mut node, &mut screens, script).await,
     };
     let introduced = match introduced {
         Ok(introduced) => introduced,
@@ -167,7 +187,9 @@ async fn join_by(
             return Err(failure);
         }
     };
-    let running = node.join(introduced, again.identity.clone(), Desktop::X11(None));
+    again.desktop = screens.desktop();
+    let (identity, desktop) = (again.identity.clone(), again.desktop.clone());
+    let running = node.join(introduced, identity, desktop);
     let json = args.common.json;
     Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
         .run(running)
@@ -197,9 +219,12 @@ async fn resume(file: &File, mut args: cli::Join) -> Result<Exit, Failure> {
     let again = again(file, &args, T_CONSENT).await?;
     let mut console = Console::open(args.common.json)?;
     let page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
+    if let Some(page) = &page {
+        page.keep_in(again.options.folder.clone());
+    }
     let met = resume::meet(&mut console, &place, &again.relays, &again.options).await;
     let (node, introduced, returning) = met?;
-    let (identity, desktop) = (again.identity.clone(), Desktop::X11(None));
+    let (identity, desktop) = (again.identity.clone(), again.desktop.clone());
     let running = node.resume(introduced, identity, desktop, returning);
     let json = args.common.json;
     Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
@@ -231,7 +256,17 @@ async fn again(file: &File, args: &cli::Join, consent: Duration) -> Result<Again
         relays,
         options,
         identity,
+        desktop: screens(args)?.desktop(),
     })
+}
+
+/// Those of this computer, with the one that is shown unless the person chooses another.
+fn screens(args: &cli::Join) -> Result<Screens, Failure> {
+    let mut screens = Screens::of_this_computer();
+    if let Some(name) = &args.screen {
+        screens.choose(name)?;
+    }
+    Ok(screens)
 }
 
 fn folder(downloads: Option<PathBuf>) -> Folder {
@@ -253,6 +288,7 @@ fn called(file: &File, args: &cli::Invite) -> Result<Option<Call>, Failure> {
     };
     Ok(Some(Call {
         device: file.device(device)?,
+        entry: Entry::Notify,
         kind: match is_unattended {
             true => Kind::Unattended,
             false => Kind::Attended,
@@ -346,9 +382,15 @@ async fn ask_for_code(
     console: &mut Console,
     page: &mut Option<Page>,
     node: &mut Node,
+    screens: &mut Screens,
     script: bool,
 ) -> Result<Introduced, Failure> {
     let once = script || (!console.is_terminal() && page.is_none());
+    if !once {
+        for line in screens.question(Style::detect()) {
+            console.say(&line)?;
+        }
+    }
     loop {
         console.set_prompt("Code from your helper: ".into())?;
         if !script && once {
@@ -356,7 +398,15 @@ async fn ask_for_code(
         }
         let typed = tokio::select! {
             text = console.ask() => match text {
-                Some(text) => parse_code(&text),
+                Some(text) => match screens.typed(&text) {
+                    Some(chosen) => {
+                        console.set_prompt(String::new())?;
+                        let said = chosen.unwrap_or_else(|failure| format!("{}: {}", failure.code, failure.line));
+                        console.say(&said)?;
+                        continue;
+                    }
+                    None => parse_code(&text),
+                },
                 None if page.is_none() || console.is_terminal() => return Err(no_code()),
                 // A pipe that is empty from the start: the code comes from the page.
                 None => Ok(next_code(page).await),

@@ -15,6 +15,8 @@
 mod assets;
 /// Who may come in: Host, Origin, token, cookie, key.
 mod door;
+/// Files that pages give, and are given.
+mod files;
 /// What pages say.
 mod message;
 /// What pages are told, waiting for them.
@@ -24,7 +26,13 @@ mod qr;
 /// HTTP and WebSocket.
 mod server;
 
-use std::{io, net::Ipv4Addr, net::TcpListener as StdListener, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::Ipv4Addr,
+    net::TcpListener as StdListener,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use remora_proto::identity::Role;
@@ -32,8 +40,9 @@ use serde_json::Value;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use self::message::{Colour, FromPage, InputEvent, Invalid, More};
+pub use self::message::{Asked, Call, Colour, FromPage, InputEvent, Invalid, More};
 use self::{door::Door, outbox::Outbox, server::Server};
+use crate::exchange::Folder;
 
 /// Wishes waiting for the node: a burst of pointer moves. When it is full the page is read no further.
 const QUEUE_WISHES: usize = 256;
@@ -58,6 +67,7 @@ pub enum UiError {
 pub struct Ui {
     url: String,
     outbox: Arc<Outbox>,
+    folder: Arc<OnceLock<Folder>>,
     closing: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -118,7 +128,14 @@ impl Ui {
         let door = Door::new(bound);
         let url = format!("http://127.0.0.1:{bound}/#{}", door.token());
         let closing = CancellationToken::new();
-        let server = Server::new(door, outbox.clone(), wishes, closing.clone());
+        let folder = Arc::<OnceLock<Folder>>::default();
+        let server = Server::new(
+            door,
+            outbox.clone(),
+            wishes,
+            folder.clone(),
+            closing.clone(),
+        );
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run(listener));
         let to_page = PageSender {
@@ -128,6 +145,7 @@ impl Ui {
             Self {
                 url,
                 outbox,
+                folder,
                 closing,
                 tasks,
             },
@@ -138,6 +156,11 @@ impl Ui {
     /// What to open in a browser; works once. A secret: for the person in front of this computer only.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where the bytes of files are that the page gives; before it is said, none are taken. Only the first time counts.
+    pub fn keep_in(&self, folder: Folder) {
+        self.folder.get_or_init(|| folder);
     }
 
     /// Ends the server once the page has been told everything, or does not listen.

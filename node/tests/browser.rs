@@ -87,6 +87,8 @@ async fn play(stream: TcpStream) {
             mut from_page,
         },
     ) = Ui::open(role, 0).expect("opens");
+    let folder = tempfile::tempdir().expect("a folder");
+    ui.keep_in(folder.path().to_owned().into());
     let mut ui = Some(ui);
     let url = ui.as_ref().map(Ui::url);
     let mut out = vec![json!({"url": url})];
@@ -221,6 +223,21 @@ async fn e_14_the_helper_copies_code_or_link_and_gets_to_the_question() {
 #[tokio::test]
 async fn c_3_the_sharer_gets_from_the_boxes_to_the_end_and_allows_nothing_unseen() {
     run("sharer.mjs").await;
+}
+
+#[tokio::test]
+async fn files_go_and_come_through_the_page() {
+    run("files.mjs").await;
+}
+
+#[tokio::test]
+async fn e_9_a_help_desk_invites_devices_with_what_its_role_permits() {
+    run("lobby.mjs").await;
+}
+
+#[tokio::test]
+async fn the_page_speaks_the_browsers_language() {
+    run("words.mjs").await;
 }
 
 #[tokio::test]

@@ -346,6 +346,37 @@ async fn a_drained_relay_is_left_before_it_goes_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn t_p4_when_its_relay_drains_a_session_is_at_another_first_and_only_the_badge_says_so() {
+    let (one, other) = (named("one"), named("other"));
+    let relays = [&one, &other].map(|relay| relay.address().clone());
+    let (mut helper, mut sharer, carrier) = active(&relays).await;
+    let (mut old, new) = if carrier == "one" {
+        (one, other)
+    } else {
+        (other, one)
+    };
+    old.drain();
+    for person in [&mut helper, &mut sharer] {
+        let badge = loop {
+            match person.event().await {
+                Event::Moved(path) => break path,
+                Event::RelayDraining(_) => {}
+                other => panic!("{} was told {other:?}", person.name),
+            }
+        };
+        assert_ne!(badge.relay, carrier);
+        assert_eq!(badge.direct, None);
+    }
+    // The new way carries it while the old one is still there.
+    assert_eq!(new.sessions(), 1);
+    talk(&mut helper, &mut sharer).await;
+    within("drained", old.drained()).await.expect("it is empty");
+    within("the end", old.shutdown()).await;
+    talk(&mut sharer, &mut helper).await;
+    part(helper, sharer).await;
+}
+
+#[tokio::test]
 async fn a_relay_of_the_fleet_that_nobody_named_takes_a_session_over() {
     let [mut one, other] = fleet(["one", "other"]).await;
     let named = [one.address().clone()];

@@ -391,6 +391,27 @@ impl Desktop {
 }
 
 #[test]
+fn c_2_the_smallest_prompt_has_the_helpers_full_name_and_company() {
+    let scene = Scene::new();
+    let mut login = scene.login(1);
+    let mut desktop = Desktop::new(&scene.device);
+    login.bus = Some(desktop.address.clone());
+    let (mut agent, id) = scene.agent(&login);
+    let name = "Samantha Nkechi Adaeze Okafor-Lindqvist";
+    let company = "Contoso Werkzeuge & Maschinen GmbH";
+    let args = [
+        &["invite", "--json", "--relay", &scene.relay.address][..],
+        &["--name", name, "--company", company, "--device", &id],
+    ];
+    let _helper = Script::start(scene.helper.remora(&args.concat()));
+    let shown = desktop.hears("Notify");
+    agent.expect("invitation");
+    for text in [name, &company.replace('&', "&amp;")] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+}
+
+#[test]
 fn e_4_an_invitation_is_a_notification_on_the_desktop_and_open_begins_the_session() {
     let scene = Scene::new();
     let mut login = scene.login(1);

@@ -3,7 +3,15 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
 use remora::{
     identity::{Files, Member, unix_s},
@@ -295,6 +303,65 @@ fn a_3_help_is_off_until_it_is_switched_on() {
     assert!(refused.line().contains("DISABLED"), "{refused:?}");
 }
 
+/// Codes that can be joined there.
+fn codes(relay: &RelayProcess) -> String {
+    let mut tcp = TcpStream::connect(&relay.admin).expect("it listens");
+    let request = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    tcp.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).expect("an answer");
+    let line = answer
+        .lines()
+        .find_map(|line| line.strip_prefix("remora_relay_locators "));
+    line.expect("a figure").to_owned()
+}
+
+#[test]
+fn t_01_there_is_a_code_for_who_may_help_and_for_others_the_reason_and_nothing_else() {
+    let scene = Scene::new();
+    for (name, permissions) in [
+        ("watcher", &["view", "offer", "connector"][..]),
+        ("nothing", &["offer", "connector"]),
+        ("no-offer", &["control", "connector"]),
+        ("no-connector", &["control", "offer"]),
+    ] {
+        done(scene.org(&[&["role", name], permissions].concat()));
+    }
+    let enrol = |subject: &str, role: &str| {
+        let more = ["--subject", subject, "--role", role];
+        scene.enrol(&scene.sam, "Sam Okafor", &more);
+    };
+    let refused = |command: Command, why: &str| {
+        let ended = run(command);
+        assert_eq!(ended.code, Some(6), "{ended:?}");
+        let last: Value = serde_json::from_str(ended.stdout.last().expect("one")).expect("JSON");
+        assert_eq!(last["code"], why, "{last}");
+        let shown = ended
+            .stdout
+            .iter()
+            .any(|line| line.contains("\"event\":\"code\""));
+        assert!(!shown, "{ended:?}");
+        assert_eq!(codes(&scene.relay), "0", "{why}");
+    };
+    let invite = ["invite", "--json", "--relay", &scene.relay.address];
+    for role in ["member", "nothing", "no-offer", "no-connector"] {
+        enrol(role, role);
+        refused(scene.sam.remora(&invite), "NO_PERMISSION");
+    }
+    enrol("sam", "watcher");
+    done(scene.org(&["policy", "enabled=off"]));
+    enrol("sam", "watcher");
+    refused(scene.sam.remora(&invite), "DISABLED");
+    done(scene.org(&["policy", "enabled=on"]));
+    enrol("sam", "watcher");
+    let mut later = scene.sam.command("faketime");
+    later.args(["-f", "+40d", REMORA]).args(invite);
+    refused(later, "CREDENTIAL_EXPIRED");
+    let mut helper = scene.start(&scene.sam, "invite", &[]);
+    helper.expect("code");
+    assert_eq!(codes(&scene.relay), "1");
+}
+
 #[test]
 fn a_3_a_revoked_helpers_session_ends_within_ten_seconds_by_relay_and_by_file() {
     for by_relay in [true, false] {
@@ -339,6 +406,49 @@ fn a_3_a_revoked_helpers_session_ends_within_ten_seconds_by_relay_and_by_file() 
             assert_eq!(script.expect("ended")["end_reason"], "AUTH_FAILED");
         }
     }
+}
+
+#[test]
+fn t_32_an_administrator_ends_the_session_whose_name_is_read_out_and_no_other() {
+    let scene = Scene::enrolled("help-desk-operator");
+    let why = "the shift is over";
+    for is_active in [true, false] {
+        // The policy ends another session of the same two, by now.
+        let (mut helper, mut sharer, at_helper, at_sharer) = scene.introduced();
+        let name = at_helper["session"].as_str().expect("text");
+        assert_eq!(at_sharer["session"], name);
+        if is_active {
+            helper.say("v");
+            sharer.expect("consent_prompt");
+            helper.expect("awaiting_consent");
+            sharer.say("a");
+            for script in [&mut sharer, &mut helper] {
+                script.expect("started");
+            }
+            let shown = told(run(scene.maria.remora(&["sessions", "--json"])));
+            assert_eq!(shown["sessions"][0]["session"], name, "{shown}");
+        }
+        let end = ["end-session", name, "--reason", why];
+        done(scene.org(&[&end[..], &["--relay", &scene.relay.address]].concat()));
+        for script in [&mut sharer, &mut helper] {
+            let ended = loop {
+                let event = script.event(EFFECT_LIMIT);
+                if event["event"] == "ended" {
+                    break event;
+                }
+            };
+            assert_eq!(ended["end_reason"], "ADMIN_ENDED", "{ended}");
+            assert_eq!(ended["why"], why);
+            assert_eq!(script.end(PATIENCE).code, Some(6));
+        }
+        let again = scene.org(&end);
+        assert_eq!(again.code, Some(2), "{again:?}");
+    }
+    let shown = told(scene.org(&["show", "--json"]));
+    assert_eq!(shown["ended"].as_array().map(Vec::len), Some(2), "{shown}");
+    let refused = scene.org(&["end-session", "4060-r0gx"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.line().contains("remora sessions"), "{refused:?}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use display::{Client, Xvfb, eventually};
 use remora::{
     event::{Event, Input},
+    exchange::Wish,
     help::view::{View, stroke},
     share::{capture::Rect, desktop::Desktop, inject::Keysym},
 };
@@ -228,6 +229,79 @@ fn is_exact(client: &Client, canvas: &Canvas, (width, height): (u16, u16)) -> bo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_9_the_screen_that_the_sharer_has_chosen_is_shown_from_the_first_frame_and_no_other() {
+    let xvfb = Xvfb::start(WIDTH, HEIGHT);
+    let client = Client::new(&xvfb);
+    let half = WIDTH / 2;
+    for monitor in [
+        ["left", "320/85x480/127+0+0", "screen"],
+        ["right", "320/85x480/127+320+0", "none"],
+    ] {
+        let args = [&["--setmonitor"][..], &monitor].concat();
+        xvfb.run("xrandr", &args).succeed();
+    }
+    client.window(LOW, RED);
+    let on_the_right = Rect { x: 360, ..LOW };
+    client.window(on_the_right, GREEN);
+    let relay = relay();
+    let (mut helper, code) = invites(relay.address(), "Sam").await;
+    let desktop = Desktop::Monitor {
+        display: Some(xvfb.name()),
+        name: "right".to_owned(),
+    };
+    let mut sharer = joins_on(relay.address(), "Maria", &code, desktop)
+        .await
+        .expect("the code works");
+    helper.trust().await;
+    sharer.trust().await;
+    start(&mut helper, &mut sharer, Mode::View).await;
+    let mut helper = watching(helper);
+    let red = |canvas: &Canvas| {
+        (0..canvas.pixels().width).any(|x| canvas.pixel(x, 260) == Some(RED_PIXEL))
+    };
+    helper
+        .sees("the green window", |canvas| {
+            assert!(!red(canvas), "the other screen was shown");
+            canvas.pixel(60, 260) == Some(GREEN_PIXEL)
+        })
+        .await;
+    let size = helper.view.canvas().pixels();
+    assert_eq!((size.width, size.height), (half, HEIGHT));
+    // Nor is it there to be chosen, whatever a helper's program says.
+    for id in [0, 1, FIRST_WINDOW, FIRST_WINDOW + 1] {
+        let select = schema::SelectSource { source: id };
+        helper.media(Body::SelectSource(select)).await;
+    }
+    let listed = helper.sources(|_| true).await;
+    let monitors: Vec<_> = listed
+        .sources
+        .iter()
+        .filter(|source| source.id < FIRST_WINDOW)
+        .map(|source| source.name.as_str())
+        .collect();
+    assert_eq!(monitors, ["right"]);
+    client.window(
+        Rect {
+            y: 300,
+            ..on_the_right
+        },
+        RED,
+    );
+    helper
+        .sees("what is new there", |canvas| {
+            canvas.pixel(60, 320) == Some(RED_PIXEL)
+        })
+        .await;
+    // A screen that is gone is not another one.
+    xvfb.run("xrandr", &["--delmonitor", "right"]).succeed();
+    let ended = helper.hears("the end", |event| match event {
+        SessionEvent::Ended(receipt) => Some(receipt.reason),
+        _ => None,
+    });
+    assert_eq!(ended.await, EndReason::CaptureFailed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c_5_after_a_no_not_one_frame_has_left() {
     let xvfb = Xvfb::start(WIDTH, HEIGHT);
     let relay = relay();
@@ -309,6 +383,97 @@ async fn t_21_what_is_taken_back_is_gone_at_once_and_nothing_stays_pressed() {
     stage.helper.keys(assault().split_off(MANY - BATCH)).await;
     assert_eq!(stage.helper.hears("a refusal", refused).await, "VIEW");
     assert!(stage.client.events().is_empty());
+}
+
+/// In the middle of the bar.
+const BAR_Y: u16 = 28;
+
+/// The session has changed, or would, by what somebody has pressed at the sharer's computer.
+fn is_pressed(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::ChatWanted
+            | Event::Session(
+                SessionEvent::Paused(_) | SessionEvent::ModeChanged { .. } | SessionEvent::Ended(_)
+            )
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_who_clicks_all_along_the_bar_presses_nothing_and_the_sharer_does() {
+    let mut stage = stage(Mode::Control).await;
+    stage.client.events();
+    let along: Vec<u16> = (0..WIDTH).step_by(6).collect();
+    for places in along.chunks(BATCH / 4) {
+        let clicks = places.iter().flat_map(|&x| {
+            let [down, up] = click(1);
+            [pointer(x, BAR_Y), down, up]
+        });
+        stage.helper.keys(clicks.collect()).await;
+    }
+    // What comes after them has arrived.
+    let mut beside = vec![pointer(100, 300)];
+    beside.extend(click(1));
+    stage.helper.keys(beside).await;
+    let client = &stage.client;
+    eventually("a click beside the bar", || {
+        let is_press = |event: &_| matches!(event, x11rb::protocol::Event::ButtonPress(_));
+        client.events().iter().any(is_press).then_some(())
+    });
+    while let Ok(event) = stage.sharer.running.events.try_recv() {
+        assert!(!is_pressed(&event), "{event:?}");
+    }
+    // The same by somebody else than the helper.
+    for x in along {
+        client.click(x.cast_signed(), BAR_Y.cast_signed());
+    }
+    let chat = |event: &Event| matches!(event, Event::ChatWanted).then_some(());
+    stage.sharer.until(chat).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_helper_presses_in_the_sharers_own_windows_does_not_count() {
+    let mut stage = stage(Mode::Control).await;
+    stage.client.events();
+    // The green window is the sharer's page: who presses there says that the words are the same, or asks for a file.
+    let mut events = vec![pointer(100, 300)];
+    events.extend(click(1).into_iter().take(1));
+    stage.helper.keys(events).await;
+    let client = &stage.client;
+    eventually("a press", || {
+        let is_press = |event: &_| matches!(event, x11rb::protocol::Event::ButtonPress(_));
+        client.events().iter().any(is_press).then_some(())
+    });
+    for wish in [
+        Input::Session(Command::SasChecked(true)),
+        Input::Exchange(Wish::Accept(1)),
+        Input::Exchange(Wish::Send("/etc/hostname".into())),
+    ] {
+        stage.sharer.wishes(wish).await;
+        assert_eq!(not_possible(&mut stage.sharer).await, "HELPER_AT_WORK");
+    }
+    // Less is the sharer's to say at any time; more again once nothing is pressed any more.
+    stage.sharer.does(Command::Pause(true)).await;
+    loop {
+        stage.sharer.does(Command::Pause(false)).await;
+        let event = |event: &Event| match event {
+            Event::NotPossible { code, .. } => Some(Err(*code)),
+            Event::Session(SessionEvent::Paused(false)) => Some(Ok(())),
+            _ => None,
+        };
+        match stage.sharer.until(event).await {
+            Ok(()) => break,
+            Err(code) => assert_eq!(code, "HELPER_AT_WORK"),
+        }
+    }
+}
+
+async fn not_possible(person: &mut Person) -> &'static str {
+    let code = |event: &Event| match event {
+        Event::NotPossible { code, .. } => Some(*code),
+        _ => None,
+    };
+    person.until(code).await
 }
 
 /// What is said of a prompt: whether there is one, and whether keys reach it.

@@ -301,6 +301,59 @@ fn a_3_two_people_sign_in_with_one_step_each_and_see_verified_cards() {
 }
 
 #[test]
+fn e_10_at_a_device_that_is_not_enrolled_both_sign_in_and_both_accept_before_it_begins() {
+    let provider = Provider::start();
+    let relay = RelayProcess::start(&[]);
+    let (admin, key) = Office::found("Contoso", "contoso.com");
+    for args in [
+        &["policy", "allow-unenrolled=on"][..],
+        &["assign", "sam.okafor@contoso.com", "help-desk-operator"],
+    ] {
+        done(run(admin.remora(&[&["admin", "org"], args].concat())));
+    }
+    // Who signs in there enrols no device by that.
+    let office = Office::open(admin, key, &provider, &["--relay", &relay.address]);
+    let (sam, maria) = (Home::new(), Home::new());
+    for (home, login) in [(&sam, "sam"), (&maria, "maria")] {
+        set_up(home, &office, &provider, login);
+        done(run(home.remora(&["sign-out"])));
+    }
+    let signs_in = |home: &Home, verb: &str, login: &str| {
+        let mut script = Script::start(home.remora(&[verb, "--json"]));
+        let told = script.expect("sign_in");
+        let page = provider.browse(&[told["url"].as_str().expect("an address"), login]);
+        assert!(page.contains("Thank you"), "{page}");
+        script.expect("signed_in");
+        script
+    };
+    // The code is there right after the helper has signed in.
+    let mut helper = signs_in(&sam, "invite", "sam");
+    let code = helper.expect("code")["code"].clone();
+    let mut sharer = signs_in(&maria, "join", "maria");
+    sharer.say(code.as_str().expect("text"));
+    for script in [&mut helper, &mut sharer] {
+        script.expect("connected");
+    }
+    let at_helper = helper.expect("trust");
+    assert_eq!(
+        at_helper["warnings"][0]["code"], "UNENROLLED",
+        "{at_helper}"
+    );
+    assert_eq!(at_helper["peer"]["full_name"], "Maria Lopez");
+    let at_sharer = sharer.expect("trust");
+    assert_eq!(at_sharer["peer"]["full_name"], "Sam Okafor");
+    assert_eq!(at_sharer["peer"]["verified"], true);
+    // The helper accepts by choosing, with the warning seen; until then the sharer is asked nothing, and nothing begins.
+    helper.say("c");
+    assert_eq!(sharer.expect("consent_prompt")["mode"], "control");
+    helper.expect("awaiting_consent");
+    sharer.say("a");
+    for script in [&mut sharer, &mut helper] {
+        assert_eq!(script.expect("started")["mode"], "control");
+    }
+}
+
+#[test]
 fn a_3_a_headless_computer_signs_in_by_a_code_that_is_typed_elsewhere() {
     let provider = Provider::start();
     let relay = RelayProcess::start(&[]);

@@ -1,10 +1,13 @@
 //! The page's server, as browsers, other people's pages and impolite programs meet it.
 
-use std::time::Duration;
+use std::{os::unix::fs::FileExt as _, time::Duration};
 
 use axum::body::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use remora::ui::{FromPage, InputEvent, Ui, UiChannels};
+use remora::{
+    exchange::Wish,
+    ui::{FromPage, InputEvent, Ui, UiChannels},
+};
 use remora_picture::frame::Header;
 use remora_proto::{identity::Role, session::Mode};
 use serde_json::{Value, json};
@@ -638,6 +641,99 @@ async fn a_page_that_does_not_read_blocks_nobody() {
     if asked == 0 {
         assert_eq!(site.wish().await, FromPage::KeyFrame);
     }
+}
+
+// ---- files -----------------------------------------------------------------------------------
+
+/// What the page says to give a file, beside its length.
+fn giving<'a>(site: &'a Site, pass: &'a Pass, origin: &'a str) -> [(&'a str, &'a str); 5] {
+    [
+        ("Host", &site.host),
+        ("Origin", origin),
+        ("Cookie", &pass.cookie),
+        ("X-Remora-Key", &pass.key),
+        ("X-Remora-Name", "r%C3%A9sum%C3%A9.txt"),
+    ]
+}
+
+#[tokio::test]
+async fn a_file_that_the_page_gives_reaches_the_node_and_nobody_elses_does() {
+    let mut site = site(Role::Helper);
+    let pass = site.enter().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let origin = site.origin();
+    let answer = site
+        .send("POST /files", &giving(&site, &pass, &origin), "hello")
+        .await;
+    assert_eq!(answer.status, 404, "nobody has said where to keep it");
+    site.ui.keep_in(folder.path().to_owned().into());
+    // Another page of the browser, and a program that has not been let in.
+    let foreign = "http://example.com".to_owned();
+    let headers = giving(&site, &pass, &foreign);
+    assert_eq!(
+        site.send("POST /files", &headers, "hello").await.status,
+        403
+    );
+    let stranger = Pass {
+        key: "wrong".to_owned(),
+        ..pass.clone()
+    };
+    let headers = giving(&site, &stranger, &origin);
+    assert_eq!(
+        site.send("POST /files", &headers, "hello").await.status,
+        403
+    );
+
+    let headers = giving(&site, &pass, &origin);
+    // More than any other request may hold.
+    let content = "hello ".repeat(100_000);
+    let answer = site.send("POST /files", &headers, &content).await;
+    assert_eq!(answer.status, 204);
+    let FromPage::File {
+        wish: Wish::Give(given),
+    } = site.wish().await
+    else {
+        panic!("no file");
+    };
+    assert_eq!(given.name, "résumé.txt");
+    let mut held = vec![0; content.len()];
+    given.file.read_exact_at(&mut held, 0).expect("all of it");
+    assert_eq!(held, content.as_bytes());
+    let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+    assert_eq!(left, 0, "it has no name");
+    let headers = giving(&site, &pass, &origin);
+    let nameless = &headers[..4];
+    assert_eq!(
+        site.send("POST /files", nameless, "hello").await.status,
+        400
+    );
+}
+
+#[tokio::test]
+async fn what_has_come_can_be_saved_by_the_page_and_nothing_else_can() {
+    let site = site(Role::Helper);
+    let pass = site.enter().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("report.txt");
+    std::fs::write(&path, "all is well").expect("written");
+    let event = |number: u32, direction: &str, path: Option<&std::path::Path>| json!({"event": "file_over", "direction": direction, "number": number, "path": path});
+    let to_page = &site.channels.to_page;
+    to_page.event(event(1, "in", Some(&path)));
+    to_page.event(event(2, "out", None));
+    to_page.event(event(3, "in", Some(std::path::Path::new("/dev/zero"))));
+    let origin = site.origin();
+    let headers = giving(&site, &pass, &origin);
+    let answer = site.send("POST /files/1", &headers, "").await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "all is well"));
+    assert_eq!(answer.header("Content-Disposition"), Some("attachment"));
+    for number in [2, 3, 4] {
+        let line = format!("POST /files/{number}");
+        assert_eq!(site.send(&line, &headers, "").await.status, 404, "{number}");
+    }
+    assert_eq!(site.get("/files/1").await.status, 405);
+    let foreign = "http://example.com".to_owned();
+    let headers = giving(&site, &pass, &foreign);
+    assert_eq!(site.send("POST /files/1", &headers, "").await.status, 403);
 }
 
 // ---- the end ---------------------------------------------------------------------------------

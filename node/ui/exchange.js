@@ -1,6 +1,7 @@
 // Clipboard and files: what may go which way, and what is offered.
 
 import { h, id, say, set, show } from '/dom.js';
+import { mayGive, save } from '/files.js';
 import { icon } from '/icons.js';
 import { button, copyButton } from '/parts.js';
 import { peerName } from '/state.js';
@@ -38,7 +39,13 @@ function file(app) {
   const accept = answer('accept');
   const decline = answer('decline');
   const withdraw = answer('withdraw');
-  const element = h('li.file', h('div', name, ' ', about), meter, h('div.row', accept, decline, withdraw));
+  const keep = button('button.small', { name: 'down', label: t('exchange.file.save'), onclick: async () => {
+    set(keep, 'disabled', true);
+    const saved = await save(Number(element.dataset.number), name.textContent);
+    set(keep, 'disabled', null);
+    if (!saved) app.complain(t('exchange.unsaved'));
+  } });
+  const element = h('li.file', h('div', name, ' ', about), meter, h('div.row', accept, decline, withdraw, keep));
   return {
     element,
     update(it, peer) {
@@ -53,6 +60,7 @@ function file(app) {
       show(accept, comes && !it.over && it.done === null && !it.accepted);
       show(decline, comes && !it.over);
       show(withdraw, !comes && !it.over);
+      show(keep, comes && it.path !== null);
     },
   };
 }
@@ -67,9 +75,16 @@ export function exchange(app) {
   const text = h('div.came', { hidden: true }, came, copyButton(t('copy'), () => came.value, 'button.small'));
   const problem = h('p.note.warn', { role: 'alert', hidden: true });
   const list = h('ul.files');
+  const picker = h('input', { type: 'file', multiple: true, hidden: true, onchange: () => {
+    app.give([...picker.files]);
+    picker.value = '';
+  } });
+  const choose = button('button.small', { name: 'send', label: t('exchange.choose'), onclick: () => picker.click() });
+  const hint = h('p.quiet');
+  const reading = h('p.waiting', { role: 'status', hidden: true }, h('span.pulse', { 'aria-hidden': 'true' }), h('span'));
   const element = h('section.exchange', { 'aria-labelledby': heading },
     h('h2', { id: heading }, t('exchange.title')), h('p.quiet', t('exchange.text')),
-    row('clipboard', 0), h('div.row', give, take), problem, text, row('files', 2), h('p.quiet', t('exchange.send')), list);
+    row('clipboard', 0), h('div.row', give, take), problem, text, row('files', 2), h('div.row', choose, picker), hint, reading, list);
   const files = new Map();
 
   async function copy() {
@@ -88,6 +103,12 @@ export function exchange(app) {
       const peer = state.role === 'helper' ? 'sharer' : 'helper';
       set(give, 'disabled', !state.granted.includes(`clipboard_to_${peer}`));
       set(take, 'disabled', state.offered === 0);
+      const may = mayGive(state);
+      set(choose, 'disabled', !may);
+      say(hint, t(may ? 'exchange.drop' : `exchange.ungranted.${state.role}`, { name }));
+      const [first] = app.giving;
+      show(reading, first !== undefined);
+      if (first !== undefined) say(reading.lastChild, t('exchange.reading', { file: first }));
       say(take.lastChild, t('exchange.paste', { name }));
       show(text, state.clipboard !== null);
       if (state.clipboard !== null && came.value !== state.clipboard) came.value = state.clipboard;

@@ -26,6 +26,9 @@ export async function enter() {
   return localStorage.getItem(KEY) ? null : 'none';
 }
 
+/** What a request has to carry beside the cookie. */
+export const passKey = () => localStorage.getItem(KEY);
+
 export class Link {
   #socket = null;
   #heard;

@@ -3,8 +3,10 @@
 import { h, say, show } from '/dom.js';
 import { codeScreen, trustScreen as helperTrust } from '/helper.js';
 import { invitedScreen } from '/invited.js';
+import { give, mayGive } from '/files.js';
 import { icon, mark } from '/icons.js';
 import { Link, enter } from '/link.js';
+import { lobbyScreen } from '/lobby.js';
 import { doorScreen, overScreen } from '/over.js';
 import { button, notice, title } from '/parts.js';
 import { joinScreen, sharingScreen, trustScreen as sharerTrust } from '/sharer.js';
@@ -30,6 +32,7 @@ function meetScreen() {
 /** Which screen a stage is on; a screen stays while its name does. */
 const SCREENS = {
   choose: ['choose', chooseScreen],
+  lobby: ['lobby', lobbyScreen],
   opening: ['code', codeScreen],
   code: ['code', codeScreen],
   invited: ['invited', invitedScreen],
@@ -73,8 +76,38 @@ class LeaveWarning {
   }
 }
 
+/** Where files can be dropped, and whether they may; the browser would open them in this page's place. */
+class Drop {
+  element = h('div.drop', { hidden: true, 'aria-hidden': 'true' }, icon('send'), h('span'));
+
+  constructor(app) {
+    const holds = (event) => event.dataTransfer?.types.includes('Files');
+    const over = (event) => {
+      if (!holds(event)) return;
+      event.preventDefault();
+      const may = mayGive(app.state);
+      event.dataTransfer.dropEffect = may ? 'copy' : 'none';
+      const name = peerName(app.state) ?? t('over.someone');
+      say(this.element.lastChild, t(may ? 'drop.offer' : app.state.stage === 'active' ? `exchange.ungranted.${app.state.role}` : 'drop.later', { name }));
+      this.element.classList.toggle('not', !may);
+      show(this.element, true);
+    };
+    document.addEventListener('dragenter', over);
+    document.addEventListener('dragover', over);
+    document.addEventListener('dragleave', (event) => { if (!event.relatedTarget) show(this.element, false); });
+    document.addEventListener('drop', (event) => {
+      show(this.element, false);
+      if (!holds(event)) return;
+      event.preventDefault();
+      if (mayGive(app.state)) app.give([...event.dataTransfer.files]);
+    });
+  }
+}
+
 class App {
   state = initial();
+  /** Names of files that the node is being given, in order. */
+  giving = [];
   #screen = null;
   #name = null;
   #link;
@@ -89,7 +122,9 @@ class App {
   /** Sharer: who else still sees the screen. */
   #behind = h('p.strip.warn', { role: 'status', hidden: true }, icon('eye'), h('span'));
   #warning = new LeaveWarning(this);
+  #drop = new Drop(this);
   #role = h('span.role');
+  #given = [];
   #toasted = new Map();
   #ready = false;
   #peerWantsRelay = false;
@@ -102,7 +137,7 @@ class App {
       h('a.skip', { href: '#main', onclick: (event) => { event.preventDefault(); this.#main.querySelector('h1')?.focus(); } }, t('skip')),
       h('header.top', h('div.brand', mark(), h('span', t('title'))), this.#role),
       this.#lost, this.#restart, this.#drain, this.#check, this.#behind);
-    this.#main.after(h('footer', t('foot')), this.#toasts, this.#politely, this.#warning.element);
+    this.#main.after(h('footer', t('foot')), this.#toasts, this.#politely, this.#warning.element, this.#drop.element);
     this.#link = new Link({
       heard: (event) => this.#heard(event),
       frame: (buffer) => this.#screen?.frame?.(buffer),
@@ -130,6 +165,25 @@ class App {
   }
 
   send = (message) => this.#link.send(message);
+
+  complain(text) {
+    this.#toast(text, 'warn');
+  }
+
+  /** Offers files to the other side, one after the other. */
+  async give(files) {
+    const isFirst = this.giving.length === 0;
+    this.giving.push(...files.map(({ name }) => name));
+    this.#given.push(...files);
+    this.refresh();
+    while (isFirst && this.#given.length > 0) {
+      const file = this.#given.shift();
+      const problem = await give(file);
+      this.giving.shift();
+      if (problem) this.complain(t('exchange.ungiven', { file: file.name, why: t(has(`exchange.over.${problem}`) ? `exchange.over.${problem}` : 'exchange.over.FILE_FAILED') }));
+      this.refresh();
+    }
+  }
 
   refresh() {
     // Half a replay is no state to show.
@@ -242,7 +296,7 @@ class App {
         this.#toast(t('told.grant_wanted', { name }), 'warn');
         break;
       case 'file_offered':
-        if (event.direction === 'in') this.#toast(t('told.file', { name, file: event.name }));
+        this.#toast(t(event.direction === 'in' ? 'told.file' : 'told.file.out', { name, file: event.name }));
         break;
       case 'screen_covered':
         if (event.covered) this.#toast(t('told.screen_covered'), 'warn');
@@ -278,7 +332,7 @@ class App {
         break;
       case 'refused':
       case 'not_possible':
-        this.#toast(t('told.not_possible', { text: has(`refused.${event.code}`) ? t(`refused.${event.code}`) : event.text }), 'warn');
+        this.#toast(t('told.not_possible', { text: (has(`refused.${event.code}`) ? t(`refused.${event.code}`) : event.text).replace(/\.$/, '') }), 'warn');
         break;
       case 'input_refused':
         this.#toast(t('told.input_refused', { text: has(`input.${event.reason}`) ? t(`input.${event.reason}`, { name }) : event.reason }), 'warn');

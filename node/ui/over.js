@@ -12,6 +12,8 @@ const CALM = new Set([...LEFT, 'HANDED_OVER']);
 
 function why({ role, over }, name) {
   const { reason, text } = over;
+  const said = over.receipt?.why;
+  if (said) return t(`over.${reason}.why`, { why: said });
   if (LEFT.has(reason)) {
     const own = (reason === 'HELPER_LEFT') === (role === 'helper');
     return t(own ? 'over.self_left' : 'over.peer_left', { name });

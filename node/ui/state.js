@@ -13,6 +13,7 @@ export function initial() {
     warnings: [],
     words: null,
     mine: null,
+    mineAt: 0,
     theirs: null,
     trustAt: 0,
     path: null,
@@ -56,6 +57,11 @@ export function initial() {
     offered: 0,
     clipboard: null,
     files: new Map(),
+    /** Help desk: devices, and what may be asked for. */
+    lobby: null,
+    /** ... which of them are there, and the sessions that were begun. */
+    presences: null,
+    calls: new Map(),
   };
 }
 
@@ -78,6 +84,8 @@ function answered(state) {
 function said(state) {
   for (const asked of [state.prompt, state.question]) if (asked) asked.answered = true;
 }
+/** A node refuses at once. */
+const ANSWERED_MS = 1000;
 /** Each side counts its own. */
 const fileKey = ({ direction, number }) => `${direction} ${number}`;
 
@@ -94,8 +102,17 @@ const EVENTS = {
   live(state) {
     state.live = true;
   },
-  you(state, event) {
-    YOU[event.did]?.(state, event);
+  lobby(state, event) {
+    Object.assign(state, { stage: 'lobby', lobby: event });
+  },
+  presences(state, event) {
+    state.presences = event;
+  },
+  call(state, event) {
+    state.calls.set(event.number, event);
+  },
+  you(state, event, at) {
+    YOU[event.did]?.(state, event, at);
   },
 
   code(state, event, at) {
@@ -302,7 +319,9 @@ const EVENTS = {
   relay_draining(state, event, at) {
     state.drainAt = at + event.within_s * 1000;
   },
-  not_possible(state) {
+  not_possible(state, event, at) {
+    // That the words are the same was said while the helper could have pressed it.
+    if (event.code === 'HELPER_AT_WORK' && at - state.mineAt < ANSWERED_MS) state.mine = null;
     if (state.stage === 'asked' && !state.asked?.until) Object.assign(state, { stage: 'trust', asked: null });
     if (state.upgrade && !state.upgrade.until) state.upgrade = null;
     if (state.prompt) state.prompt.answered = false;
@@ -327,8 +346,8 @@ const YOU = {
   new_code(state) {
     Object.assign(state, { stage: FIRST[state.role] ?? 'choose', code: null, error: null, over: null });
   },
-  words(state, { same }) {
-    state.mine = same;
+  words(state, { same }, at) {
+    Object.assign(state, { mine: same, mineAt: at });
   },
   ask(state, { mode }) {
     if (state.stage === 'active') state.upgrade ??= { what: 'control', until: null };

@@ -1,8 +1,9 @@
 // Which language, and its words. A language is a module with `dir` and `words`; what it lacks comes from English.
 
+import * as de from '/words/de.js';
 import * as en from '/words/en.js';
 
-const LANGUAGES = { en };
+const LANGUAGES = { de, en };
 
 function choose() {
   for (const wanted of navigator.languages ?? []) {
@@ -44,6 +45,15 @@ export function clock(ms) {
   const rest = String(seconds % 60).padStart(2, '0');
   if (minutes < 60) return `${minutes}:${rest}`;
   return `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, '0')}:${rest}`;
+}
+
+/** `3 h ago`, in the unit that people would use. */
+export function ago(ms) {
+  const seconds = Math.floor(ms / 1000);
+  if (seconds < 60) return t('ago.s', { n: seconds });
+  if (seconds < 3600) return t('ago.min', { n: Math.floor(seconds / 60) });
+  if (seconds < 172_800) return t('ago.h', { n: Math.floor(seconds / 3600) });
+  return t('ago.d', { n: Math.floor(seconds / 86_400) });
 }
 
 /** Whole milliseconds; nothing takes none. */

@@ -131,7 +131,7 @@ impl FromStr for Code {
 }
 
 /// The alphabet's symbol for a character; `None` for a separator.
-fn significant(c: char) -> Result<Option<u8>, InvalidCode> {
+pub(crate) fn significant(c: char) -> Result<Option<u8>, InvalidCode> {
     let ascii = match c {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
         '\u{2010}'..='\u{2015}' | '\u{2212}' => '-',

@@ -12,8 +12,11 @@
 //! relay can read the code, nor put another in its place, all is said under Noise, the device proving its key and the helper the one that
 //! its papers name. Who may invite whom is the device's to say, by the same verdict as in the session.
 //!
-//! Modules, in the order to read them: `word` (what is said), `seal` (how), `inviting` (the helper's machine), `desk` (the device's).
+//! Modules, in the order to read them: `word` (what is said), `seal` (how), `inviting` (the helper's machine), `desk` (the device's),
+//! `asking` (that of a person who has asked for help first).
 
+/// The sharer's machine who has asked for help: seen, taken.
+pub mod asking;
 /// The device's machine: offers, seats, the first to open, the lease.
 pub mod desk;
 /// The helper's machine: sent, delivered, not received, retried.

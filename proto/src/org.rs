@@ -33,6 +33,10 @@ pub mod policy;
 #[cfg(feature = "end-to-end")]
 pub mod setting;
 
+/// Sessions that an administrator has ended.
+#[cfg(feature = "end-to-end")]
+pub mod ended;
+
 /// Where people sign in.
 #[cfg(feature = "end-to-end")]
 pub mod desk;

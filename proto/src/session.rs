@@ -35,10 +35,7 @@ mod transition;
 mod word;
 mod words;
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Instant};
 
 use bytes::Bytes;
 pub use grants::{Grants, Matter, Way};
@@ -47,13 +44,13 @@ pub use receipt::{Receipt, Resumed, SasState};
 pub use rights::{Entry, Kind, LocalEnd, Platform, Rights, Terms};
 pub use state::{Cause, Check, Elevation, Pause, Phase, SecurePrompt, Shield};
 pub use timers::{
-    Durations, T_ANSWER, T_CONSENT, T_ELEV, T_FREEZE, T_JOIN, T_LOST, T_MODE, T_RESTART, T_RESUME,
-    T_START, T_UNATTENDED, T_UPGRADE,
+    Durations, T_ANSWER, T_CONSENT, T_ELEV, T_FREEZE, T_JOIN, T_LOST, T_MODE, T_REST, T_RESTART,
+    T_RESUME, T_START, T_UNATTENDED, T_UPGRADE,
 };
 pub use words::{Act, Command, Event, Method, Mode, Refusal, Transmit};
 
 use self::{
-    state::{Ask, Before, State},
+    state::{Ask, Before, Live, State},
     timers::{Running, Timer},
     word::{Happening, Question, Word, World},
 };
@@ -61,7 +58,10 @@ use crate::{
     code::Code,
     id::Side,
     identity::{Introduction, Role},
-    org::verdict::{self, Verdict},
+    org::{
+        ended::{SessionName, Why},
+        verdict::{self, Verdict},
+    },
     sas::Nonce,
     wire::message::{
         MAX_CHAT_TEXT_BYTES,
@@ -99,6 +99,8 @@ pub struct Session {
     began: Instant,
     /// Sharer: what the helper was last told of a secure prompt.
     covered: Option<SecurePrompt>,
+    /// Sharer: when the helper's hands were last at work.
+    hands: Option<Instant>,
     /// Of the latest question of each kind: the helper's own, at the sharer the one heard.
     numbers: [u32; 7],
     /// Sharer: of the helper to whom the sharer is asked to be handed over.
@@ -131,6 +133,7 @@ impl Session {
             timers,
             began: now,
             covered: None,
+            hands: None,
             numbers: [0; 7],
             next_code: None,
             resumed: None,
@@ -155,14 +158,20 @@ impl Session {
     /// Whoever calls it knows that the other side is the same: it has the secret of the session before.
     pub fn resumed(setup: Setup, resumed: Resumed, now: Instant) -> Self {
         let mut session = Self::new(setup, now);
-        let (reason, duration) = (session.receipt.reason, Duration::ZERO);
+        // The rest is counted anew in each connection.
+        let Receipt {
+            mode,
+            consent,
+            elevated,
+            sas,
+            ..
+        } = resumed.receipt;
         session.receipt = Receipt {
-            // They are counted anew in each connection.
-            chat_sent: 0,
-            chat_received: 0,
-            duration,
-            reason,
-            ..resumed.receipt
+            mode,
+            consent,
+            elevated,
+            sas,
+            ..session.receipt
         };
         session.resumed = Some(resumed);
         session
@@ -228,7 +237,7 @@ impl Session {
             mode: Some(live.mode),
             paused: live.pause == Pause::Paused,
             interrupted: self.state.is_interrupted(),
-            asked: live.is_sharers_to_answer(),
+            asked: self.is_sharers_to_answer(live),
             prompt: live.covered(),
             elevated: live.elevation == Elevation::Granted,
             frozen_until: (live.shield == Shield::Frozen)
@@ -238,6 +247,13 @@ impl Session {
                 false => live.grants,
             },
         }
+    }
+
+    /// Only the sharer may answer what stands on the sharer's screen now.
+    fn is_sharers_to_answer(&self, live: &Live) -> bool {
+        let sharers = |check| !self.may_go_on(Role::Helper, check);
+        let is_check = self.setup.terms.kind == Kind::Attended && live.check.is_some_and(sharers);
+        is_check || live.asks_sharer() || matches!(self.state, State::Ending(..))
     }
 
     /// Whether [`handle_chat`](Self::handle_chat) may be called. Chat has a stream of its own and may overtake the
@@ -263,11 +279,37 @@ impl Session {
 
     // ---- this side's person --------------------------------------------------------------
 
-    /// What the person wants.
+    /// What the person wants, who said it at the terminal, in the page or by a script: all of which the helper may reach with the
+    /// sharer's keyboard and mouse.
+    ///
+    /// # Errors
+    /// [`Refusal`]: this role may not do that now, or not at all; or, as what only the sharer may say, not while the helper could have
+    /// pressed it. Nothing has changed.
+    pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), Refusal> {
+        if command.is_sharers_alone() {
+            self.check_hands(now)?;
+        }
+        self.handle_pressed(command, now)
+    }
+
+    /// Whether what is said at the sharer's computer now is the sharer's own.
+    ///
+    /// # Errors
+    /// [`Refusal::HandsAtWork`]: it may as well be the helper's.
+    pub fn check_hands(&self, now: Instant) -> Result<(), Refusal> {
+        let rests = |at| now.saturating_duration_since(at) >= T_REST;
+        match self.hands.is_none_or(rests) {
+            true => Ok(()),
+            false => Err(Refusal::HandsAtWork),
+        }
+    }
+
+    /// What the person wants, said where only the person can have said it (the bar, whose buttons the helper's clicks do not reach), or
+    /// what the program wants.
     ///
     /// # Errors
     /// [`Refusal`]: this role may not do that now, or not at all; nothing has changed.
-    pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), Refusal> {
+    pub fn handle_pressed(&mut self, command: Command, now: Instant) -> Result<(), Refusal> {
         let name = command.name();
         if let Command::Chat(text) = command {
             return self.send_chat(text, now);
@@ -472,12 +514,17 @@ impl Session {
         self.world(World::Gone, now)
     }
 
-    /// An administrator ends the session.
+    /// The name by which an administrator may end it; the same at both sides, and no other session's.
+    pub fn name(&self) -> SessionName {
+        SessionName::new(&self.setup.handshake_hash)
+    }
+
+    /// An administrator ends the session, for that reason.
     ///
     /// # Errors
     /// [`Refusal`]: it is over.
-    pub fn handle_kill(&mut self, now: Instant) -> Result<(), Refusal> {
-        self.world(World::Kill, now)
+    pub fn handle_kill(&mut self, why: Why, now: Instant) -> Result<(), Refusal> {
+        self.world(World::Kill(why), now)
     }
 
     /// Sharer: somebody touched the computer's own keyboard or mouse.
@@ -498,6 +545,12 @@ impl Session {
         now: Instant,
     ) -> Result<(), Refusal> {
         self.world(World::SecurePrompt(prompt), now)
+    }
+
+    /// Sharer: when the helper's keys and clicks last reached the screen; now, if one is held down. To be said before a command that
+    /// they may have brought about.
+    pub fn handle_hands(&mut self, at: Instant) {
+        self.hands = self.hands.max(Some(at));
     }
 
     /// Sharer: the helper used mouse or keyboard.

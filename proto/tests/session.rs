@@ -147,6 +147,7 @@ fn nobody_can_say_that_the_other_one_left() {
     let ended = schema::Ended {
         reason: schema::EndReason::HelperLeft.into(),
         chat_sent: 0,
+        why: String::new(),
     };
     let body = Some(schema::control::Body::Ended(ended));
     two.helper

@@ -111,6 +111,7 @@ fn the_helper_can_neither_answer_nor_bring_anybody_in() {
     let ended = schema::Ended {
         reason: schema::EndReason::HandedOver.into(),
         chat_sent: 0,
+        why: String::new(),
     };
     two.forge(Body::Ended(ended)).unwrap();
     two.settle();

@@ -23,6 +23,7 @@ use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom 
 use remora_proto::{
     identity::Role,
     org::{
+        ended::Why,
         permission::Permissions,
         setting::{Setting, Settings},
         verdict::Verdict,
@@ -156,7 +157,7 @@ impl Watched {
                 now,
             ),
             4 | 5 => session.handle_activity(now),
-            6 if what.is_multiple_of(7) => session.handle_kill(now),
+            6 if what.is_multiple_of(7) => session.handle_kill(Why::default(), now),
             7 if what.is_multiple_of(7) => session.handle_connection_lost(now),
             8 if what.is_multiple_of(11) => session.handle_malformed(now),
             _ => session.handle_heard(now),
@@ -493,6 +494,7 @@ fn body(random: &mut StdRng, nonce: &Nonce) -> Body {
         _ if random.random_bool(0.05) => Body::Ended(schema::Ended {
             reason: random.random_range(0..26),
             chat_sent: random.random_range(0..3),
+            why: String::new(),
         }),
         _ => media(random),
     }

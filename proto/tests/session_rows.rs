@@ -15,6 +15,7 @@ use people::profile;
 use remora_proto::{
     identity::Role,
     org::{
+        ended::Why,
         permission::{Permission, Permissions},
         setting::{Setting, Settings},
         verdict::{self, Verdict},
@@ -698,7 +699,8 @@ fn t_32_an_administrator_ends_it() {
         } else {
             &mut two.sharer
         };
-        side.handle_kill(two.now).unwrap();
+        let why: Why = "the shift is over".parse().unwrap();
+        side.handle_kill(why.clone(), two.now).unwrap();
         two.settle();
         two.assert_ended(EndReason::AdminEnded);
         assert_eq!(
@@ -706,7 +708,12 @@ fn t_32_an_administrator_ends_it() {
             [Act::Elevate, Act::Unelevate],
             "nobody is signed out"
         );
-        assert!(two.sharer.handle_kill(two.now).is_err());
+        // Both read why, also the one whose program has not been told.
+        for receipt in two.ended() {
+            assert_eq!(receipt.unwrap().why, why);
+        }
+        assert_eq!(two.helper.name(), two.sharer.name());
+        assert!(two.sharer.handle_kill(why, two.now).is_err());
     }
 }
 
@@ -810,7 +817,7 @@ fn t_32_where_policy_says_so_whoever_is_ended_after_elevation_is_signed_out() {
     two.sharer
         .handle_verdict(Ok(set("sign-out-on-kill=on")), two.now)
         .unwrap();
-    two.sharer.handle_kill(two.now).unwrap();
+    two.sharer.handle_kill(Why::default(), two.now).unwrap();
     two.settle();
     two.assert_ended(EndReason::AdminEnded);
     assert_eq!(two.acts(), [Act::Elevate, Act::SignOut, Act::Unelevate]);

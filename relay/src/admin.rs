@@ -25,11 +25,8 @@ use remora_proto::record::Kind;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    metrics::{Metrics, SessionEnd},
-    token::AdminToken,
-};
-use crate::{datapath::pages, drain, rendezvous::Rendezvous};
+use self::metrics::{Metrics, SessionEnd};
+use crate::{config::Live, datapath::pages, drain, rendezvous::Rendezvous};
 
 /// What the admin port reads.
 #[derive(Clone)]
@@ -44,8 +41,8 @@ pub struct Admin {
     pub life: watch::Receiver<Option<drain::State>>,
     /// Begins to drain.
     pub drain: CancellationToken,
-    /// What is presented by who may; without one, nobody may.
-    pub token: Option<AdminToken>,
+    /// The token that is presented by who may; without one, nobody may.
+    pub live: watch::Receiver<Live>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -108,7 +105,8 @@ const ENDED: &str = "the relay has ended\n";
 
 /// Whoever is not let in learns nothing but how one would be.
 fn authorize(admin: &Admin, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-    let token = admin.token.as_ref();
+    let live = admin.live.borrow();
+    let token = live.admin_token.as_ref();
     let token = token.ok_or((StatusCode::FORBIDDEN, NO_TOKEN))?;
     let presented = headers.get(header::AUTHORIZATION);
     let presented = presented.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));

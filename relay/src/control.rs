@@ -28,6 +28,8 @@ pub mod networks;
 pub mod parking;
 // Machine: policies of organisations, and who reads them.
 pub mod policies;
+// Machine: who waits for an organisation's help.
+pub mod queue;
 // Machine: who waits where, who talks to whom, what is forwarded.
 pub mod registry;
 // Requests ↔ rendezvous and registry.

@@ -60,24 +60,33 @@ pub enum KeyError {
     },
 }
 
+/// The key at `path`, if there is one.
+///
+/// # Errors
+/// [`KeyError`], which says what to do.
+pub fn load(path: &Path) -> Result<Option<StaticKey>, KeyError> {
+    match File::open(path) {
+        Ok(file) => read(file, path).map(Some),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(read_error(path, source)),
+    }
+}
+
 /// Loads the key at `path`; on the first start creates it, and its directory.
 ///
 /// # Errors
 /// [`KeyError`], which says what to do.
 pub fn load_or_create(path: &Path, random: &mut Random) -> Result<StaticKey, KeyError> {
-    match File::open(path) {
-        Ok(file) => load(file, path),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            create(path, random).map_err(|source| KeyError::Create {
-                path: path.to_owned(),
-                source,
-            })?;
-            // Read back instead of returned: should two relays start at once, both end up with the key that stayed.
-            let file = File::open(path).map_err(|source| read_error(path, source))?;
-            load(file, path)
-        }
-        Err(source) => Err(read_error(path, source)),
+    if let Some(key) = load(path)? {
+        return Ok(key);
     }
+    create(path, random).map_err(|source| KeyError::Create {
+        path: path.to_owned(),
+        source,
+    })?;
+    // Read back instead of returned: should two relays start at once, both end up with the key that stayed.
+    let file = File::open(path).map_err(|source| read_error(path, source))?;
+    read(file, path)
 }
 
 fn read_error(path: &Path, source: io::Error) -> KeyError {
@@ -87,7 +96,7 @@ fn read_error(path: &Path, source: io::Error) -> KeyError {
     }
 }
 
-fn load(mut file: File, path: &Path) -> Result<StaticKey, KeyError> {
+fn read(mut file: File, path: &Path) -> Result<StaticKey, KeyError> {
     let metadata = file.metadata().map_err(|source| read_error(path, source))?;
     let damaged = |why: String| KeyError::Damaged {
         path: path.to_owned(),

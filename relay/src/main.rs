@@ -1,36 +1,36 @@
-//! `remora-relay`: parse → log → config → bind → run → drain → exit code.
+//! `remora-relay`: flags, environment and file → log → keys → bind → run → drain → exit code.
 //!
 //! Human text goes to stderr, the relay's address to stdout. A failure is one line that says what to do.
 
 use std::{
-    error::Error as _,
-    ffi::OsString,
     io::{self, Write as _},
-    net::AddrParseError,
-    num::ParseIntError,
     process::ExitCode,
 };
 
 use anyhow::Context as _;
-use clap::{
-    Parser as _,
-    error::{ContextKind, ErrorKind},
-};
+use clap::error::ErrorKind;
 use remora_proto::random::Random;
 use remora_relay::{
     admin::token::AdminToken,
-    config::{Args, Command, Config, FleetKeyArgs, LogFormat, ServeArgs},
+    config::{
+        Command, Config, ConfigCommand, FleetKeyArgs, LogFormat, ServeArgs, describe,
+        layers::{self, LoadError, Origin, Value},
+        reload::Reload,
+    },
     identity,
     mesh::fleet_key,
     open_files,
     relay::Relay,
+    stream::certificate::Certificate,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::Level;
 use tracing_subscriber::{
+    Registry,
     filter::{LevelFilter, Targets},
     fmt,
     layer::SubscriberExt as _,
+    reload,
     util::SubscriberInitExt as _,
 };
 
@@ -40,20 +40,17 @@ const EXIT_ERROR: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let args = match parse(std::env::args_os()) {
-        Ok(args) => args,
-        Err(code) => return code,
+    let loaded = match layers::load(std::env::args_os()) {
+        Ok(loaded) => loaded,
+        Err(error) => return not_loaded(error),
     };
-    let done = match &args.command {
-        Command::Serve(serve) | Command::Quickstart(serve) => {
-            if let Err(error) = serve.check() {
-                return usage(&error.to_string());
-            }
-            run(serve, matches!(args.command, Command::Quickstart(_)))
-        }
+    let done = match &loaded.args.command {
+        Command::Serve(serve) => run(serve, false, Reload::new(loaded.clone())),
+        Command::Quickstart(serve) => run(serve, true, Reload::new(loaded.clone())),
         Command::FleetKey(FleetKeyArgs { file }) => {
             fleet_key::create(file, &mut Random::system()).map_err(Into::into)
         }
+        Command::Config(command) => return config(command, &loaded.values),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,53 +61,72 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, ExitCode> {
+fn not_loaded(error: LoadError) -> ExitCode {
     const NO_VERB: [ErrorKind; 2] = [
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
         ErrorKind::MissingSubcommand,
     ];
-    Args::try_parse_from(args).map_err(|error| {
-        if NO_VERB.contains(&error.kind()) {
+    match error {
+        LoadError::Problems(problems) => {
+            for problem in problems {
+                say(&format!("remora-relay: {problem}"));
+            }
+            ExitCode::from(EXIT_USAGE)
+        }
+        LoadError::CommandLine(error) if NO_VERB.contains(&error.kind()) => {
             usage("say what to do: `remora-relay quickstart` or `remora-relay serve`")
-        } else if error.use_stderr() {
-            usage(&unfit_value(&error).unwrap_or_else(|| one_line(&error.to_string())))
-        } else {
-            // Help or version, as asked for.
+        }
+        LoadError::CommandLine(error) if error.use_stderr() => usage(&layers::mistake(&error)),
+        // Help or version, as asked for.
+        LoadError::CommandLine(error) => {
             error.print().ok();
             ExitCode::SUCCESS
         }
-    })
+    }
 }
 
-/// What would fit, when the message is one of the standard library's parsers, who do not know what it is for.
-fn unfit_value(error: &clap::Error) -> Option<String> {
-    let parser = error.source()?;
-    let fits = if parser.is::<AddrParseError>() {
-        "it takes an IP address with a port, like 127.0.0.1:4433 or [::]:4433"
-    } else if parser.is::<ParseIntError>() {
-        "it takes a whole number"
-    } else {
-        return None;
+/// What would be run with, and whether it could be.
+fn config(command: &ConfigCommand, values: &[Value]) -> ExitCode {
+    let text = match command {
+        ConfigCommand::Check(serve) => {
+            let problems = unusable_files(serve);
+            for problem in &problems {
+                say(&format!("remora-relay: {problem:#}"));
+            }
+            if !problems.is_empty() {
+                return ExitCode::from(EXIT_ERROR);
+            }
+            let said = values
+                .iter()
+                .filter(|value| value.origin != Origin::Default);
+            format!(
+                "ok: {} keys are set, {} have their defaults\n",
+                said.clone().count(),
+                values.len() - said.count()
+            )
+        }
+        ConfigCommand::Show(serve) if serve.json => {
+            format!("{:#}\n", describe::shown_as_json(values))
+        }
+        ConfigCommand::Show(_) => describe::shown_as_file(values),
+        ConfigCommand::Schema => format!("{:#}\n", describe::schema()),
     };
-    let flag = error.get(ContextKind::InvalidArg)?;
-    let value = error.get(ContextKind::InvalidValue)?;
-    Some(format!("`{value}` does not fit {flag}: {fits}"))
+    // Whoever has read enough closes the pipe.
+    io::stdout().lock().write_all(text.as_bytes()).ok();
+    ExitCode::SUCCESS
 }
 
-/// clap's message without its usage and without line breaks.
-fn one_line(message: &str) -> String {
-    let message = message.split("\n\nUsage:").next().unwrap_or(message);
-    let message = message
-        .split("\n\nFor more information")
-        .next()
-        .unwrap_or(message);
-    let lines = message
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty());
-    // What clap ends with a colon goes on in the next line.
-    let words = lines.collect::<Vec<_>>().join("; ").replace(":; ", ": ");
-    words.strip_prefix("error: ").unwrap_or(&words).to_owned()
+/// What is wrong with the files that are named; a key that is made on the first start may be missing.
+fn unusable_files(serve: &ServeArgs) -> Vec<anyhow::Error> {
+    let mut problems: Vec<anyhow::Error> = Vec::new();
+    problems.extend(identity::load(&serve.key).err().map(Into::into));
+    let fleet = serve.fleet_key.as_deref().map(fleet_key::load);
+    problems.extend(fleet.and_then(Result::err).map(Into::into));
+    let token = serve.admin_token_file.as_deref().map(AdminToken::load);
+    problems.extend(token.and_then(Result::err).map(Into::into));
+    let files = serve.certificate().map(Certificate::from_files);
+    problems.extend(files.and_then(Result::err).map(Into::into));
+    problems
 }
 
 fn usage(text: &str) -> ExitCode {
@@ -124,8 +140,8 @@ fn say(text: &str) {
 }
 
 #[tokio::main]
-async fn run(args: &ServeArgs, is_quickstart: bool) -> anyhow::Result<()> {
-    start_log(args);
+async fn run(args: &ServeArgs, is_quickstart: bool, mut reload: Reload) -> anyhow::Result<()> {
+    let log = start_log(args);
     allow_open_files(args);
     let key = identity::load_or_create(&args.key, &mut Random::system())?;
     let fleet = args.fleet_key.as_deref().map(fleet_key::load).transpose()?;
@@ -133,18 +149,51 @@ async fn run(args: &ServeArgs, is_quickstart: bool) -> anyhow::Result<()> {
     let admin_token = admin_token.map(AdminToken::load).transpose()?;
     // Before the relay is up: a signal from then on is never lost.
     let mut signals = Signals::new().context("cannot wait for signals")?;
-    let mut relay = Relay::start(Config::new(args, key, fleet, admin_token)?)?;
+    let mut relay = Relay::start(Config::new(args, key, fleet, admin_token))?;
     announce(args, is_quickstart, &relay).context("cannot print the relay's address")?;
 
-    let ended = tokio::select! {
-        ended = relay.drained() => ended,
-        () = signals.next() => {
-            relay.drain();
-            drain(&mut relay, &mut signals, args.drain_timeout).await?
+    let ended = loop {
+        tokio::select! {
+            ended = relay.drained() => break ended,
+            heard = signals.next() => match heard {
+                Heard::Reload => read_again(&mut reload, &relay, &log),
+                Heard::Stop => {
+                    relay.drain();
+                    break drain(&mut relay, &mut signals, args.drain_timeout).await?;
+                }
+            }
         }
     };
     relay.shutdown().await;
     ended.context("the relay stopped by itself")
+}
+
+/// What can be changed is, what cannot is said, and where anything is wrong nothing is.
+fn read_again(reload: &mut Reload, relay: &Relay, log: &Log) {
+    match reload.read() {
+        Ok(change) => {
+            relay.reloaded(true);
+            relay.change(change.live);
+            log.modify(|filter| *filter = levels(change.log)).ok();
+            tracing::info!(changed = change.changed.join(","), "settings read again");
+            if !change.at_next_start.is_empty() {
+                let keys = change.at_next_start.join(",");
+                tracing::warn!(
+                    keys,
+                    "these count from the next start; restart the relay for them"
+                );
+            }
+        }
+        Err(problems) => {
+            relay.reloaded(false);
+            for problem in problems {
+                tracing::error!(
+                    problem,
+                    "settings read again and not taken: all stays as it was"
+                );
+            }
+        }
+    }
 }
 
 /// Waits for the drain; a second signal ends it at once.
@@ -160,7 +209,7 @@ async fn drain(
     );
     tokio::select! { biased;
         ended = relay.drained() => Ok(ended),
-        () = signals.next() => {
+        () = signals.stop() => {
             anyhow::bail!("told twice to stop: {} sessions were cut off; wait for the drain to avoid that", relay.sessions())
         }
     }
@@ -169,6 +218,7 @@ async fn drain(
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -176,15 +226,29 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Heard {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Heard::Stop,
+            _ = self.interrupt.recv() => Heard::Stop,
+            _ = self.hangup.recv() => Heard::Reload,
         }
     }
+
+    /// Whoever is about to end reads no settings.
+    async fn stop(&mut self) {
+        while self.next().await != Heard::Stop {}
+    }
+}
+
+/// What a signal means.
+#[derive(PartialEq, Eq)]
+enum Heard {
+    Stop,
+    Reload,
 }
 
 /// A relay of many streams needs more than a process has to begin with.
@@ -199,18 +263,25 @@ fn allow_open_files(args: &ServeArgs) {
     }
 }
 
-fn start_log(args: &ServeArgs) {
+/// How much is logged, to be changed.
+type Log = reload::Handle<Targets, Registry>;
+
+fn levels(ours: Level) -> Targets {
     // What others log carries addresses, which stay below DEBUG here.
-    let others = if args.log > Level::INFO {
+    let others = if ours > Level::INFO {
         LevelFilter::INFO
     } else {
         LevelFilter::ERROR
     };
-    let filter = Targets::new()
+    Targets::new()
         .with_default(others)
         .with_target("quinn_udp", LevelFilter::OFF)
-        .with_target("remora_relay", args.log)
-        .with_target("remora_proto", args.log);
+        .with_target("remora_relay", ours)
+        .with_target("remora_proto", ours)
+}
+
+fn start_log(args: &ServeArgs) -> Log {
+    let (filter, handle) = reload::Layer::new(levels(args.log));
     let log = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(io::stderr);
     match args.log_format {
@@ -219,6 +290,7 @@ fn start_log(args: &ServeArgs) {
             .with(lines.with_ansi(colours()).with_target(false))
             .init(),
     }
+    handle
 }
 
 /// Only for people who can see them and have not said no.

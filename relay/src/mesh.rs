@@ -3,7 +3,7 @@
 //! ```text
 //!  other relays ── TCP ─ Noise ─ yamux ──▶ task ─┬─ Hello ─▶ members ─▶ Kademlia's table, neighbours
 //!                                                ├─ Keep, Forget, Find ─▶ shelf ─▶ answer
-//!                                                └─ Offer, Signal, Admit, …, policies ─▶ control::driver ─▶ answer
+//!                                                └─ Offer, Signal, Admit, …, policies, queues ─▶ control::driver ─▶ answer
 //!  rendezvous, control ── ask, closest ────────▶ task ─▶ requests; Kademlia's queries
 //! ```
 //!
@@ -269,6 +269,7 @@ fn kind(ask: &Ask) -> &'static str {
         Ask::Release(_) => "release",
         Ask::FetchPolicy(_) => "fetch_policy",
         Ask::PolicyNews(_) => "policy_news",
+        Ask::FetchQueue(_) => "fetch_queue",
     }
 }
 

@@ -32,6 +32,11 @@ impl SourceLimiter {
         }
     }
 
+    /// So often from now on.
+    pub fn limit(&mut self, rate: Rate) {
+        self.rate = rate;
+    }
+
     /// Takes one unit of `source`, or says how long until it has one.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use crate::{
         self, Admin,
         metrics::{Metrics, Stranger, StreamEnd},
     },
-    config::Config,
+    config::{Config, Live},
     control::{
         self,
         driver::{Driver, Ports, Settings},
@@ -43,7 +43,7 @@ use crate::{
     stream::{
         self, Streams,
         certificate::{Certificate, CertificateError},
-        peers::{self, Peers},
+        peers::Peers,
     },
 };
 
@@ -159,6 +159,8 @@ pub struct Relay {
     admin_addr: SocketAddr,
     mesh_addr: Option<SocketAddr>,
     mesh: Mesh,
+    peers: Arc<Peers>,
+    live: watch::Sender<Live>,
     metrics_registry: MetricsRegistry,
     metrics: Arc<Metrics>,
     life: watch::Receiver<Option<State>>,
@@ -195,10 +197,8 @@ impl Relay {
         let (certificate, pin) = certificate(&config)?;
         let address = config.address(bound.local_addr, pin);
         let own_address = config.own_address(bound.local_addr, pin);
-        let peers = Arc::new(Peers::new(peers::Limits {
-            all: config.max_streams,
-            network: config.max_nodes_per_network,
-        }));
+        let (live_sender, live) = watch::channel(config.live());
+        let peers = Arc::new(Peers::new(live.borrow().streams()));
         let (life_sender, life) = watch::channel(None);
         let (drain, closing) = (CancellationToken::new(), CancellationToken::new());
 
@@ -260,6 +260,7 @@ impl Relay {
                 mesh: mesh.clone(),
                 asked,
                 taken,
+                live: live.clone(),
             },
             registry(&config, Arc::clone(&table), Arc::clone(&metrics)),
             Desk::new(
@@ -274,8 +275,6 @@ impl Relay {
             Arc::clone(&metrics),
             Settings {
                 relay_name: config.name.clone(),
-                max_nodes: config.max_nodes,
-                max_nodes_per_network: config.max_nodes_per_network,
                 observers: bound.observed_from.clone(),
                 own_address: own_address.map_or_else(String::new, |own| own.to_string()),
             },
@@ -286,7 +285,7 @@ impl Relay {
             rendezvous,
             life: life.clone(),
             drain: drain.clone(),
-            token: config.admin_token.clone(),
+            live,
         };
 
         let (mut streams, streams_closing) = (JoinSet::new(), CancellationToken::new());
@@ -294,6 +293,7 @@ impl Relay {
         if let Some((listener, certificate)) = bound.streams.zip(certificate) {
             stream_addr = Some(listener.local_addr()?);
             let here = on_this_computer(bound.local_addr);
+            let peers = Arc::clone(&peers);
             let accepting = Streams::new(listener, certificate, here, peers, Arc::clone(&metrics));
             streams.spawn(accepting?.run(streams_closing.clone()));
         }
@@ -329,6 +329,8 @@ impl Relay {
             admin_addr: bound.admin_addr,
             mesh_addr,
             mesh,
+            peers,
+            live: live_sender,
             metrics_registry,
             metrics,
             life,
@@ -415,6 +417,17 @@ impl Relay {
     /// Sessions with an allocation here.
     pub fn sessions(&self) -> usize {
         usize::try_from(self.metrics.sessions.get()).unwrap_or(0)
+    }
+
+    /// From now on; whoever is here stays.
+    pub fn change(&self, live: Live) {
+        self.peers.limit(live.streams());
+        self.live.send_replace(live);
+    }
+
+    /// Settings were read again.
+    pub fn reloaded(&self, is_applied: bool) {
+        self.metrics.config_reload(is_applied);
     }
 
     /// Starts to drain: no new sessions, nodes are told, live ones are forwarded until the deadline.

@@ -85,6 +85,16 @@ impl Running {
             .0
     }
 
+    /// Waits for a line of the log that says this.
+    fn hears(&mut self, says: &str) {
+        let log = self.child.stderr.as_mut().expect("piped");
+        let (mut heard, mut byte) = (Vec::new(), [0]);
+        while !String::from_utf8_lossy(&heard).contains(says) {
+            log.read_exact(&mut byte).expect("it goes on");
+            heard.extend(byte);
+        }
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
         kill(pid, signal).expect("still there");
@@ -119,7 +129,7 @@ fn a_bad_command_line_is_one_line_and_exit_2() {
             &["serve", "--max-nodes", "many"],
             "`many` does not fit --max-nodes <N>: it takes a whole number",
         ),
-        (&["serve", "--tls-key", "x"], "not provided: --tls-cert"),
+        (&["serve", "--tls-key", "x"], "--tls-key needs --tls-cert"),
         (&["serve", "--session-burst", "1.5"], "`1.5` does not fit"),
         (&["serve", "--listen"], "--listen"),
         (&["serve", "--advertise", "no-port"], "HOST:PORT"),
@@ -316,6 +326,107 @@ fn the_environment_counts_and_the_flag_counts_more() {
     assert_eq!(output.status.code(), Some(2));
     let (code, _) = fails(directory.path(), &["serve", "--listen", "192.0.2.1:1"]);
     assert_eq!(code, 1);
+}
+
+/// What a run that ends by itself prints.
+fn prints(directory: &Path, args: &[&str]) -> (i32, String, String) {
+    let output = command(directory, args).output().expect("runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    let code = output.status.code().expect("ends by itself");
+    (code, text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_file_is_checked_shown_and_run_with() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    let (code, schema, _) = prints(directory, &["config", "schema"]);
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    assert_eq!(
+        (code, &schema["properties"]["max_nodes"]["default"]),
+        (0, &100_000.into())
+    );
+
+    let file = "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nname = \"fra-1\"\n";
+    fs::write(directory.join("relay.toml"), file).expect("written");
+    let with = ["--config", "relay.toml"];
+    let (code, said, problems) = prints(directory, &[&["config", "check"], &with[..]].concat());
+    assert_eq!((code, &*problems), (0, ""), "{said}");
+    assert!(said.starts_with("ok: 3 keys are set"), "{said}");
+    let (_, shown, _) = prints(directory, &[&["config", "show"], &with[..]].concat());
+    assert!(
+        shown.contains("name = \"fra-1\"  # relay.toml:3\n"),
+        "{shown}"
+    );
+    let (_, shown, _) = prints(
+        directory,
+        &[&["config", "show", "--json"], &with[..]].concat(),
+    );
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(shown["name"]["said"]["line"], 3);
+    let keys = |object: &serde_json::Value| {
+        let keys = object.as_object().expect("an object").keys();
+        keys.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&shown), keys(&schema["properties"]));
+
+    let running = Running::start(directory, &with);
+    running.signal(Signal::SIGTERM);
+    assert!(running.end().0.success());
+
+    fs::write(
+        directory.join("relay.toml"),
+        "max_nodes = 0\nnaem = \"x\"\n",
+    )
+    .expect("written");
+    fs::write(directory.join("fleet.key"), "none").expect("written");
+    let (code, _, problems) = prints(directory, &[&["serve"], &with[..]].concat());
+    assert_eq!(code, 2);
+    assert!(
+        problems.contains("relay.toml:2: there is no key naem; did you mean name?"),
+        "{problems}"
+    );
+    // What the files say is right, and what they name is not.
+    let named = [
+        "config",
+        "check",
+        "--fleet-key",
+        "fleet.key",
+        "--mesh",
+        "127.0.0.1:0",
+        "--admin-token-file",
+        "none",
+    ];
+    let (code, _, problems) = prints(directory, &named);
+    assert_eq!((code, problems.lines().count()), (1, 2), "{problems}");
+}
+
+#[tokio::test]
+async fn what_can_be_changed_while_it_runs_is_and_the_rest_is_said() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    let file = directory.join("relay.toml");
+    fs::write(&file, "max_nodes = 1\n").expect("written");
+    let mut running = Running::start(directory, &["--config", "relay.toml"]);
+    let first = running.node().await;
+    drop(first);
+    fs::write(&file, "max_nodes = 2\nmax_sessions = 7\nlog = \"debug\"\n").expect("written");
+    running.signal(Signal::SIGHUP);
+    running.hears("settings read again changed=\"max_nodes,log\"");
+    running
+        .hears("these count from the next start; restart the relay for them keys=\"max_sessions\"");
+    let _both = (running.node().await, running.node().await);
+
+    fs::write(&file, "max_nodes = 0\n").expect("written");
+    running.signal(Signal::SIGHUP);
+    running.hears("not taken");
+    let (_, metrics) = within(get(running.address("admin"), "/metrics")).await;
+    for line in ["{result=\"applied\"} 1", "{result=\"refused\"} 1"] {
+        let line = format!("remora_relay_config_reloads_total{line}");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
+    running.signal(Signal::SIGTERM);
+    assert!(running.end().0.success());
 }
 
 #[test]

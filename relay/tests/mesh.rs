@@ -205,7 +205,7 @@ async fn how_an_exchange_ends_is_told_across_relays() {
 }
 
 #[tokio::test]
-async fn a_locator_belongs_to_whoever_came_first_and_to_nobody_afterwards() {
+async fn t_01_a_locator_belongs_to_whoever_came_first_and_to_nobody_afterwards() {
     let relays = fleet(3).await;
     let mut nodes = Vec::new();
     for relay in &relays {

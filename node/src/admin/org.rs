@@ -8,6 +8,7 @@ use remora_proto::{
     identity::Profile,
     org::{
         credential::{Credential, Device, MAX_DEVICE_NAME_BYTES, Serial},
+        ended::{Ending, SessionName},
         label::Label,
         membership::Papers,
         permission::Permissions,
@@ -62,6 +63,7 @@ pub(super) async fn run(file: &File, args: cli::Org) -> Result<Exit, Failure> {
         | cli::OrgCommand::Group(_)
         | cli::OrgCommand::Trust(_)
         | cli::OrgCommand::Revoke(_)
+        | cli::OrgCommand::EndSession(_)
         | cli::OrgCommand::Policy(_) => {}
     }
     let folder = Folder::open(&dir)?;
@@ -87,6 +89,9 @@ fn act(folder: &Folder, command: cli::OrgCommand) -> Result<(), Failure> {
         cli::OrgCommand::Group(args) => changed(folder.change(|policy| group(policy, args))?)?,
         cli::OrgCommand::Trust(args) => changed(folder.change(|policy| trust(policy, args))?)?,
         cli::OrgCommand::Revoke(args) => changed(folder.change(|policy| revoke(policy, &args))?)?,
+        cli::OrgCommand::EndSession(args) => {
+            changed(folder.change(|policy| end_session(policy, args))?)?;
+        }
         cli::OrgCommand::Policy(args) => changed(folder.change(|policy| set(policy, &args))?)?,
     }
     Ok(())
@@ -509,6 +514,17 @@ fn revoke(policy: &mut Policy, args: &cli::Revoke) -> Result<(), Failure> {
     Ok(())
 }
 
+fn end_session(policy: &mut Policy, args: cli::EndSession) -> Result<(), Failure> {
+    let (at, why) = (policy.header.issued, args.reason);
+    match policy.ended.contains_key(&args.session) {
+        true => Err(usage("an administrator has ended that session already")),
+        false => {
+            policy.end(args.session, Ending { at, why });
+            Ok(())
+        }
+    }
+}
+
 /// With nothing to set, it is renewed.
 fn set(policy: &mut Policy, args: &cli::PolicyArgs) -> Result<(), Failure> {
     for text in &args.settings {
@@ -569,11 +585,16 @@ fn policy_json(policy: &Policy) -> Value {
         .collect();
     let revoked = &policy.revoked;
     let serials = revoked.serials.iter().map(serial_text);
+    let ended = policy.ended.iter();
+    let ended: Vec<_> = ended
+        .map(|(session, ending)| json!({"session": session.to_string(), "at_unix_s": ending.at, "why": ending.why.as_str()}))
+        .collect();
     json!({
         "v": 1, "event": "org", "id": policy.header.issuer.to_string(), "company": policy.company, "domain": policy.domain,
         "policy": policy.header.number, "issued_unix_s": policy.header.issued, "expires_unix_s": policy.header.expires,
         "settings": settings, "roles": roles, "assignments": assignments, "groups": groups, "trusts": trusts,
         "revoked": texts(&revoked.subjects).into_iter().chain(texts(&revoked.nodes)).chain(serials).collect::<Vec<_>>(),
+        "ended": ended,
     })
 }
 
@@ -656,6 +677,10 @@ fn lines(policy: &Policy, issued: &[Papers]) -> Vec<String> {
             .iter()
             .map(|serial| format!("  REVOKED {}", serial_text(serial))),
     );
+    let ended = |(session, ending): (&SessionName, &Ending)| {
+        format!("  ENDED session {session} {}", ending.why.as_str())
+    };
+    lines.extend(policy.ended.iter().map(ended));
     lines.push("signed".into());
     let paper = |papers: &Papers| {
         let credential = &papers.credential;

@@ -5,7 +5,13 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Subcommand};
 use remora_proto::{
     id::{OrgId, RelayAddr},
-    org::{label::Label, membership::Request, permission::Permission, scope::Scope},
+    org::{
+        ended::{SessionName, Why},
+        label::Label,
+        membership::Request,
+        permission::Permission,
+        scope::Scope,
+    },
 };
 
 use crate::admin::desk::claims::Choice;
@@ -44,6 +50,7 @@ impl Org {
             | OrgCommand::Group(_)
             | OrgCommand::Trust(_)
             | OrgCommand::Revoke(_)
+            | OrgCommand::EndSession(_)
             | OrgCommand::Policy(_) => false,
         }
     }
@@ -70,6 +77,8 @@ pub enum OrgCommand {
     Trust(TrustArgs),
     /// Have a person, a computer or a credential refused everywhere
     Revoke(Revoke),
+    /// End a running session, by the name that `remora sessions` shows at either of its two computers
+    EndSession(EndSession),
     /// Set what holds for everybody; with nothing to set, sign it anew
     Policy(PolicyArgs),
     /// Be the desk where people sign in, for whom your OpenID Connect provider knows, until this program ends
@@ -238,6 +247,21 @@ pub struct Revoke {
     /// Let them in again
     #[arg(long)]
     pub undo: bool,
+}
+
+/// `remora admin org end-session`
+#[derive(Debug, Args)]
+pub struct EndSession {
+    /// Its name, as one of its two people reads it out
+    pub session: SessionName,
+    /// What both people read, in one line
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub reason: Why,
 }
 
 /// `remora admin org policy`

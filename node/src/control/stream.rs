@@ -277,7 +277,8 @@ fn notice(body: Answer) -> Option<Notice> {
         | Answer::Started(_)
         | Answer::PolicyPart(_)
         | Answer::PolicyChanged(_)
-        | Answer::Sighted(_) => {
+        | Answer::Sighted(_)
+        | Answer::Queue(_) => {
             return None;
         }
     })

@@ -15,9 +15,12 @@ use nix::{
     fcntl::{Flock, FlockArg},
     sys::statvfs::statvfs,
 };
-use remora_proto::exchange::{
-    files::{Hash, Offer, Over},
-    name::FileName,
+use remora_proto::{
+    exchange::{
+        files::{Hash, Offer, Over},
+        name::FileName,
+    },
+    random::Random,
 };
 
 /// Of a hash, in a name.
@@ -83,11 +86,40 @@ impl From<PathBuf> for Folder {
 }
 
 impl Folder {
-    /// Opens what there is of a file, or an empty one, if there is room for the rest. Blocks.
-    pub(super) fn prepare(&self, offer: Offer) -> Result<Part, Over> {
+    /// Opens a file that is to be offered from here, for so many bytes, if there is room for them. It has no name, and is gone when it is
+    /// closed. Blocks.
+    ///
+    /// # Errors
+    /// What the system says; [`StorageFull`](io::ErrorKind::StorageFull) also before it is.
+    pub fn nameless(&self, bytes: u64) -> io::Result<File> {
+        self.create()?;
+        if self.room().is_some_and(|room| room < bytes) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let unique: [u8; HASH_PART] = Random::system().bytes();
+        let name = format!(".remora-{}.page", HEXLOWER.encode(&unique));
+        let path = self.0.join(name);
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(libc_flags())
+            .open(&path)?;
+        fs::remove_file(&path)?;
+        Ok(file)
+    }
+
+    fn create(&self) -> io::Result<()> {
         let mut folder = fs::DirBuilder::new();
         folder.recursive(true).mode(0o700);
-        folder.create(&self.0).map_err(|error| over(&error))?;
+        folder.create(&self.0)
+    }
+
+    /// Opens what there is of a file, or an empty one, if there is room for the rest. Blocks.
+    pub(super) fn prepare(&self, offer: Offer) -> Result<Part, Over> {
+        self.create().map_err(|error| over(&error))?;
         let (file, path) = self.open_part(&offer.hash).map_err(|error| over(&error))?;
         let mut part = Part {
             file,

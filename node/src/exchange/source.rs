@@ -42,6 +42,12 @@ impl Source {
         let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
         let mut options = OpenOptions::new();
         let file = options.read(true).custom_flags(flags).open(path)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Self::of(Arc::new(file), &name)
+    }
+
+    /// Hashes one that is open. Blocks.
+    pub(super) fn of(file: Arc<File>, name: &str) -> Result<(Self, Offer), NoSource> {
         let found = file.metadata()?;
         if !found.is_file() {
             return Err(NoSource::NotAFile);
@@ -51,13 +57,11 @@ impl Source {
         if !hash_first(&file, bytes, &mut hashed)? {
             return Err(NoSource::Changes);
         }
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
         let offer = Offer {
-            name: FileName::new(&name),
+            name: FileName::new(name),
             bytes,
             hash: hash_of(&hashed),
         };
-        let file = Arc::new(file);
         Ok((Self { file, bytes }, offer))
     }
 

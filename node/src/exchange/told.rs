@@ -1,6 +1,6 @@
 //! What a person or a script is told of what is exchanged, and what they may wish.
 
-use std::path::PathBuf;
+use std::{fs::File, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use data_encoding::{BASE64, HEXLOWER};
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 pub enum Wish {
     /// Offers a file.
     Send(PathBuf),
+    /// Offers one that has been given, and stands nowhere on this disk.
+    Give(Given),
     /// Takes one of the other side's.
     Accept(u32),
     /// Does not want one of the other side's, or not any more.
@@ -26,6 +28,31 @@ pub enum Wish {
     Copy(Bytes),
     /// Wants the text on the other side's clipboard.
     Paste,
+}
+
+/// A file that a page has given: open, and without a name on this disk, so that nothing is left of it when it is closed.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// As it is called where it comes from.
+    pub name: String,
+    /// Its bytes.
+    pub file: Arc<File>,
+}
+
+impl PartialEq for Given {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && Arc::ptr_eq(&self.file, &other.file)
+    }
+}
+
+impl Wish {
+    /// Whether a file goes somewhere by it: at the sharer's computer, that is the sharer's to say.
+    pub fn moves_file(&self) -> bool {
+        match self {
+            Self::Send(_) | Self::Give(_) | Self::Accept(_) => true,
+            Self::Decline(_) | Self::Withdraw(_) | Self::Copy(_) | Self::Paste => false,
+        }
+    }
 }
 
 /// Something that was exchanged, or is to be.

@@ -12,7 +12,7 @@ use remora_proto::{
     },
     random::Random,
     rendezvous::CodeEnd,
-    session::{Command, Kind, T_CONSENT},
+    session::{Command, Entry, Kind, T_CONSENT},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -61,6 +61,7 @@ pub(crate) enum Over {
 /// An invitation under way.
 #[derive(Debug)]
 pub(crate) struct Calling {
+    entry: Entry,
     orders: mpsc::Sender<Order>,
     retry: mpsc::Sender<()>,
     has_ended: watch::Receiver<bool>,
@@ -95,7 +96,7 @@ impl Calling {
         let (orders, mut orders_rx) = mpsc::channel(QUEUE_ORDERS);
         let (retry, mut retries) = mpsc::channel(1);
         let (ended, has_ended) = watch::channel(false);
-        let identity = identity.clone();
+        let (identity, entry) = (identity.clone(), call.entry);
         let mut task = JoinSet::new();
         task.spawn(async move {
             let Some(Order::Code(code)) = orders_rx.recv().await else {
@@ -133,11 +134,17 @@ impl Calling {
             failure
         });
         Self {
+            entry,
             orders,
             retry,
             has_ended,
             task,
         }
+    }
+
+    /// How whoever comes by it has come.
+    pub(crate) fn entry(&self) -> Entry {
+        self.entry
     }
 
     /// The code is this one, from now on.
@@ -247,7 +254,8 @@ impl Task {
             FromDevice::Delivered(..)
             | FromDevice::Refused(..)
             | FromDevice::Opened(_)
-            | FromDevice::Declined(_) => tracing::debug!("of another invitation"),
+            | FromDevice::Declined(_)
+            | FromDevice::Asks(..) => tracing::debug!("of another invitation"),
         }
     }
 
@@ -301,7 +309,7 @@ impl Task {
             Said::NotReceived => Notified::NotReceived,
             Said::Opened => Notified::Opened,
             Said::Ended(end) => {
-                if let Some(failure) = failure(end) {
+                if let Some(failure) = failure(end, self.call.entry) {
                     self.fail(failure).await;
                 }
                 return;
@@ -329,9 +337,13 @@ impl Task {
 }
 
 /// What the person is told of the end; nothing of their own.
-fn failure(end: End) -> Option<Failure> {
+fn failure(end: End, entry: Entry) -> Option<Failure> {
     Some(match end {
         End::Code(_) => return None,
+        End::Offline(_) if entry == Entry::Request => {
+            let line = "the person does not wait any more: somebody else helps, or the request was withdrawn";
+            Failure::new(Exit::Error, "REQUEST_GONE", line)
+        }
         End::Offline(seen) => {
             let seen_ms = seen.map(|seen| u64::try_from(seen.as_millis()).unwrap_or(u64::MAX));
             let line = format!(
@@ -356,7 +368,7 @@ fn failure(end: End) -> Option<Failure> {
                 | Refusal::PrerequisiteMissing(_)
                 | Refusal::LeaseHeld(_) => Exit::NotPermitted,
                 Refusal::AuthFailed => Exit::Verification,
-                Refusal::Full => Exit::Error,
+                Refusal::Full | Refusal::Taken => Exit::Error,
             };
             Failure::new(exit, refusal.name(), refusal.to_string())
         }

@@ -8,6 +8,7 @@ use std::{
 
 use remora_proto::{
     code::Code,
+    org::ended::Why,
     random::Random,
     record::HostRole,
     rendezvous::{Host, LIFETIME},
@@ -131,6 +132,14 @@ async fn at(
             Here::Next
         }
     }
+}
+
+/// Ends it, as an administrator wants.
+pub(super) async fn end(waiting: &mut Waiting, why: Why, channels: &mut Channels) -> Receipt {
+    if let Err(error) = waiting.session.handle_kill(why, Instant::now()) {
+        tracing::debug!(%error, "it has ended already");
+    }
+    mind(&mut waiting.session, channels).await
 }
 
 /// The session meanwhile: its time runs, and its person may leave it.

@@ -478,12 +478,14 @@ fn share() -> f32 {
 
 /// For whom it says what happens.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Voice {
-    json: bool,
+pub(crate) struct Voice {
+    /// For scripts.
+    pub(crate) json: bool,
 }
 
 impl Voice {
-    pub(super) fn tell(self, mut event: Value, line: &str) -> Result<(), Failure> {
+    /// An event, or a line.
+    pub(crate) fn tell(self, mut event: Value, line: &str) -> Result<(), Failure> {
         if !self.json {
             return print_note(line);
         }

@@ -1,6 +1,7 @@
-//! Sessions that an agent begins: the same program, as if somebody had typed it. The agent outlives them.
+//! Sessions that an agent begins, or the page of a help desk: the same program, as if somebody had typed it. Whoever began them outlives
+//! them.
 
-use std::{env, fs, io, os::unix::fs::OpenOptionsExt as _, path::PathBuf, process::Stdio};
+use std::{env, fs, io, path::PathBuf, process::Stdio};
 
 use remora_proto::{code::Code, id::RelayAddr, session::Kind};
 use serde_json::Value;
@@ -9,21 +10,22 @@ use tokio::{
     process,
 };
 
-use crate::status::board::folder;
+use crate::{secret_file, status::board::folder};
 
 /// How this program was started.
 #[derive(Clone, Debug)]
-pub(super) struct Command {
+pub(crate) struct Command {
     /// `--config`
-    pub(super) settings: Option<PathBuf>,
+    pub(crate) settings: Option<PathBuf>,
     /// `--relay`
-    pub(super) relays: Vec<RelayAddr>,
+    pub(crate) relays: Vec<RelayAddr>,
     /// `--tcp-only`
-    pub(super) tcp_only: bool,
+    pub(crate) tcp_only: bool,
 }
 
 impl Command {
-    fn started(&self, words: &[&str]) -> io::Result<process::Command> {
+    /// The same program with these words, which prints events.
+    pub(crate) fn started(&self, words: &[&str]) -> io::Result<process::Command> {
         let mut command = process::Command::new(env::current_exe()?);
         if let Some(settings) = &self.settings {
             command.arg("--config").arg(settings);
@@ -115,14 +117,7 @@ impl Page {
         let text = format!(
             "<!doctype html><meta http-equiv=\"refresh\" content=\"0;url={url}\"><title>Remora</title>"
         );
-        let mut options = fs::OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)?;
-        io::Write::write_all(&mut file, text.as_bytes())?;
+        secret_file::replace_secret(&path, text.as_bytes())?;
         let page = Self(path);
         let opened = process::Command::new("xdg-open")
             .arg(&page.0)

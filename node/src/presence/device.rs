@@ -3,29 +3,19 @@
 //! The key *is* the device: others know it by its public half. So it is made once and never overwritten. Whoever uses it holds the file's
 //! lock: two programs that say that they are this device would take its place from each other.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
-};
+use std::{fs::File, path::Path};
 
 use nix::fcntl::{Flock, FlockArg};
-use remora_proto::{
-    presence::{Device, SECRET_BYTES},
-    random::Random,
-};
-use zeroize::Zeroizing;
+use remora_proto::presence::Device;
 
 use crate::{
     config,
     error::{Exit, Failure},
+    secret_file,
 };
 
 /// Beside the settings file, of the same name but for this.
 const EXTENSION: &str = "device.key";
-/// What anybody but its owner may do with the file: nothing.
-const DENIED: u32 = 0o077;
 
 /// The device, for as long as this program has its key.
 #[derive(Debug)]
@@ -41,70 +31,25 @@ impl Opened {
     /// Another program uses it, others can read it, it is damaged, or there is no place for it: with what to do.
     pub(super) fn new(named: Option<&Path>) -> Result<Self, Failure> {
         let path = config::path(named)?.with_extension(EXTENSION);
-        let opened = open(&path).map_err(|error| {
-            let path = path.display();
-            refused(format!(
-                "cannot open the device's key {path}: {error}; check the folder and its permissions"
-            ))
+        let key = secret_file::read_or_create(&path)?;
+        let file = File::open(&path).map_err(|error| {
+            secret_file::failure(&path, format!("cannot be opened again: {error}"))
         })?;
-        let locked = Flock::lock(opened, FlockArg::LockExclusiveNonblock);
-        let mut file = locked.map_err(|_| {
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
             let line = "an agent runs already with this device's key; end it first, or give this one settings of its own with --config";
             Failure::new(Exit::Error, "AGENT_RUNS", line)
         })?;
         Ok(Self {
-            device: Device::new(&*read_or_make(&mut file, &path)?),
-            _lock: file,
+            device: Device::new(&key),
+            _lock: lock,
         })
     }
 }
 
-fn refused(line: String) -> Failure {
-    Failure::new(Exit::Usage, "DEVICE_KEY", line)
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    options.mode(0o600).open(path)
-}
-
-/// Nobody else writes to it: it is locked.
-fn read_or_make(file: &mut File, path: &Path) -> Result<Zeroizing<[u8; SECRET_BYTES]>, Failure> {
-    let at = path.display();
-    let failed = |error: io::Error| refused(format!("cannot use the device's key {at}: {error}"));
-    let metadata = file.metadata().map_err(failed)?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & DENIED != 0 {
-        return Err(refused(format!(
-            "the device's key {at} can be read by others (mode {mode:03o}); run `chmod 600 {at}`, or if it may have been copied, \
-             remove it: then this device has another id"
-        )));
-    }
-    let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
-    match usize::try_from(metadata.len()) {
-        Ok(0) => {
-            *bytes = Random::system().bytes();
-            file.write_all(&bytes[..]).map_err(failed)?;
-            file.sync_all().map_err(failed)?;
-        }
-        Ok(SECRET_BYTES) => file.read_exact(&mut bytes[..]).map_err(failed)?,
-        _ => {
-            return Err(refused(format!(
-                "the device's key {at} is damaged: it has {} bytes instead of {SECRET_BYTES}; restore it from a backup, or remove it: \
-                 then this device has another id",
-                metadata.len()
-            )));
-        }
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     fn folder() -> (tempfile::TempDir, std::path::PathBuf) {
@@ -137,10 +82,10 @@ mod tests {
         drop(Opened::new(Some(&settings)).expect("made"));
         let key = settings.with_extension(EXTENSION);
         fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).expect("ours");
-        assert_eq!(code(&settings), "DEVICE_KEY");
+        assert_eq!(code(&settings), "KEY_FILE");
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("ours");
         assert!(Opened::new(Some(&settings)).is_ok());
         fs::write(&key, [7; 31]).expect("ours");
-        assert_eq!(code(&settings), "DEVICE_KEY");
+        assert_eq!(code(&settings), "KEY_FILE");
     }
 }

@@ -5,65 +5,38 @@
 //!        ◀─ Signal, Dismiss ──────────────           ◀── open, decline ──
 //! ```
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
-use bytes::Bytes;
 use remora_proto::{
     id::ExchangeId,
-    identity::Role,
     invitation::{
         desk::{Action, Call, Desk, NotYours, Seat, Shown, Unattended},
-        seal::{Answering, Broken, Channel},
-        word::{Card, FromDevice, FromHelper, InvitationId, Withdrawal, introduction},
+        seal::Broken,
+        word::{FromDevice, FromHelper, InvitationId, Withdrawal},
     },
-    noise::StaticKey,
     presence::Device,
     session::Kind,
-    wire::message::control::{Dismiss, Signal, node_to_relay::Body as Request},
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     child::Command,
     letter::{FromSeat, Letter, ToSeat},
+    lines::Lines,
     seats::{Arrival, Seats},
 };
 use crate::{
     control::{Control, unix_ms},
     deadline::until,
     event::card,
-    identity::{Identity, Member},
+    identity::Identity,
 };
-
-/// Exchanges at once: as many as a relay opens.
-const MAX_LINES: usize = 16;
-/// For a helper to prove who it is and to say what it wants.
-const HELLO: Duration = Duration::from_secs(10);
-
-/// An exchange with a helper.
-#[derive(Debug)]
-struct Line {
-    state: State,
-    /// Until then it has to have said something of use.
-    hello_by: Option<Instant>,
-}
-
-#[derive(Debug)]
-enum State {
-    Answering(Option<Answering>),
-    Open(Box<Channel>),
-}
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Office {
     desk: Desk,
-    identity: Identity,
-    key: StaticKey,
-    lines: BTreeMap<ExchangeId, Line>,
+    lines: Lines,
     seats: BTreeMap<Seat, mpsc::Sender<ToSeat>>,
     arrivals: Seats,
     command: Command,
@@ -89,9 +62,7 @@ impl Office {
     ) -> Self {
         Self {
             desk: Desk::new(unattended),
-            key: identity.key(),
-            identity,
-            lines: BTreeMap::new(),
+            lines: Lines::new(identity),
             seats: BTreeMap::new(),
             arrivals,
             command,
@@ -106,8 +77,7 @@ impl Office {
 
     /// What happens next here. Cancel-safe.
     pub(super) async fn next(&mut self) -> Happening {
-        let hello = self.lines.values().filter_map(|line| line.hello_by).min();
-        let due = [hello, self.desk.poll_timeout()];
+        let due = [self.lines.poll_timeout(), self.desk.poll_timeout()];
         tokio::select! { biased;
             arrival = self.arrivals.next() => Happening::Arrival(arrival),
             Some(Ok(over)) = self.unattended.join_next() => Happening::Over(over),
@@ -130,10 +100,7 @@ impl Office {
     async fn time(&mut self, control: Option<&Control>) {
         let now = Instant::now();
         self.desk.handle_timeout(now);
-        let is_late = |line: &Line| line.hello_by.is_some_and(|by| by <= now);
-        let late = self.lines.iter().filter(|(_, line)| is_late(line));
-        let late: Vec<_> = late.map(|(&exchange, _)| exchange).collect();
-        for exchange in late {
+        for exchange in self.lines.late(now) {
             self.dismiss(exchange, control).await;
         }
     }
@@ -194,21 +161,7 @@ impl Office {
         first: &[u8],
         control: &Control,
     ) {
-        let answering = match self.lines.len() < MAX_LINES {
-            true => Answering::new(device, &self.key, first),
-            false => Err(Broken),
-        };
-        match answering {
-            Ok((answering, answer)) => {
-                control.tell(signal(exchange, answer)).await;
-                let line = Line {
-                    state: State::Answering(Some(answering)),
-                    hello_by: Some(Instant::now() + HELLO),
-                };
-                self.lines.insert(exchange, line);
-            }
-            Err(Broken) => control.tell(dismiss(exchange)).await,
-        }
+        self.lines.ring(device, exchange, first, control).await;
     }
 
     /// Who rang says something.
@@ -231,55 +184,31 @@ impl Office {
         piece: &[u8],
         control: &Control,
     ) -> Result<(), Broken> {
-        let Some(line) = self.lines.get_mut(&exchange) else {
+        let Some((helper, word)) = self.lines.hear(exchange, piece)? else {
             return Ok(());
         };
-        let channel = match &mut line.state {
-            State::Answering(answering) => {
-                let answering = answering.take().ok_or(Broken)?;
-                line.state = State::Open(Box::new(answering.handle_last(piece)?));
-                return Ok(());
-            }
-            State::Open(channel) => channel,
-        };
-        let (helper, message) = (channel.peer(), channel.open(piece)?);
-        let Some(message) = message else {
-            return Ok(());
-        };
-        match FromHelper::from_schema(message)? {
-            Some(FromHelper::Offer(offer)) => {
-                let shown = introduction(Role::Helper, &offer.profile, offer.papers.as_ref());
-                let verdict = self.identity.judge(&shown, helper);
-                // Whoever is not let in does not learn whose the device is.
-                if line.hello_by.take().is_some() && verdict.is_ok() {
-                    let card = self.card();
-                    self.say(exchange, &card, control).await?;
-                }
+        match word {
+            FromHelper::Offer(offer) => {
+                let shown = (&offer.profile, offer.papers.as_ref());
+                let judged = self.lines.judge(exchange, helper, shown, control).await;
                 let (call, now) = (Call(exchange.0), Instant::now());
-                self.desk.handle_offer(call, helper, *offer, verdict, now);
+                self.desk.handle_offer(call, helper, *offer, judged?, now);
             }
-            Some(FromHelper::Withdrawn(id, why)) => {
-                line.hello_by = None;
+            FromHelper::Withdrawn(id, why) => {
+                self.lines.greet(exchange);
                 self.desk.handle_withdrawn(helper, id, why);
                 self.act(Some(control)).await;
                 self.dismiss(exchange, Some(control)).await;
             }
-            None => {}
+            // Nobody has asked for help here.
+            FromHelper::Look(_) => return Err(Broken),
         }
         Ok(())
     }
 
-    fn card(&self) -> FromDevice {
-        let member = self.identity.member.as_deref();
-        FromDevice::Card(Box::new(Card {
-            profile: self.identity.profile.clone(),
-            papers: member.map(Member::papers),
-        }))
-    }
-
     /// The exchange is over.
     pub(super) async fn handle_dismissed(&mut self, exchange: ExchangeId, control: &Control) {
-        if self.lines.remove(&exchange).is_some() {
+        if self.lines.remove(exchange) {
             let (call, now) = (Call(exchange.0), Instant::now());
             self.desk.handle_call_gone(call, now);
             self.act(Some(control)).await;
@@ -288,7 +217,7 @@ impl Office {
 
     /// The relay is gone, or left, and all exchanges with it.
     pub(super) fn handle_relay_lost(&mut self) {
-        for exchange in std::mem::take(&mut self.lines).into_keys() {
+        for exchange in self.lines.clear() {
             let (call, now) = (Call(exchange.0), Instant::now());
             self.desk.handle_call_gone(call, now);
         }
@@ -303,7 +232,7 @@ impl Office {
                     let exchange = ExchangeId(exchange);
                     let is_last = matches!(word, FromDevice::Refused(..) | FromDevice::Declined(_));
                     if let Some(control) = control
-                        && (self.say(exchange, &word, control).await.is_err() || is_last)
+                        && (self.lines.say(exchange, &word, control).await.is_err() || is_last)
                     {
                         self.dismiss(exchange, Some(control)).await;
                     }
@@ -339,46 +268,10 @@ impl Office {
         }
     }
 
-    async fn say(
-        &mut self,
-        exchange: ExchangeId,
-        word: &FromDevice,
-        control: &Control,
-    ) -> Result<(), Broken> {
-        let Some(line) = self.lines.get_mut(&exchange) else {
-            return Ok(());
-        };
-        let State::Open(channel) = &mut line.state else {
-            return Err(Broken);
-        };
-        for piece in channel.seal(&word.to_schema())? {
-            control.tell(signal(exchange, piece)).await;
-        }
-        Ok(())
-    }
-
     async fn dismiss(&mut self, exchange: ExchangeId, control: Option<&Control>) {
-        self.lines.remove(&exchange);
         self.desk.handle_call_gone(Call(exchange.0), Instant::now());
-        if let Some(control) = control {
-            control.tell(dismiss(exchange)).await;
-        }
+        self.lines.dismiss(exchange, control).await;
     }
-}
-
-fn signal(exchange: ExchangeId, payload: Bytes) -> Request {
-    Request::Signal(Signal {
-        exchange: exchange.0,
-        payload,
-    })
-}
-
-fn dismiss(exchange: ExchangeId) -> Request {
-    Request::Dismiss(Dismiss {
-        exchange: exchange.0,
-        payload: Bytes::new(),
-        wrong_secret: false,
-    })
 }
 
 fn letter(shown: &Shown) -> Letter {

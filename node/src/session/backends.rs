@@ -152,7 +152,9 @@ impl Backends {
     /// Those of this system, for a session that shows `desktop`; `broker` is the socket where one may listen.
     pub fn of_system(desktop: &Desktop, broker: PathBuf) -> Self {
         match desktop {
-            Desktop::X11(display) => Self::of_display(display.clone(), broker),
+            Desktop::X11(display) | Desktop::Monitor { display, .. } => {
+                Self::of_display(display.clone(), broker)
+            }
             // Nobody's computer: a demonstration, a test.
             Desktop::Synthetic(_) | Desktop::None => Self::default(),
         }

@@ -13,6 +13,8 @@ use std::{fmt, task::Waker, time::Instant};
 
 use remora_picture::pixels::Pixels;
 
+/// One monitor, and no other.
+mod chosen;
 /// A lively picture for machines without a display.
 pub mod synthetic;
 /// X11.
@@ -394,6 +396,29 @@ pub fn open(display: Option<&str>) -> Result<Box<dyn Capture>, CaptureError> {
         } else {
             Platform::Other
         }))
+    }
+}
+
+/// Opens the display (by default `DISPLAY`) and shows the monitor of that name, and nothing of any other.
+///
+/// # Errors
+/// As [`open`], and [`CaptureError::SourceGone`] if there is no such monitor.
+pub fn open_monitor(display: Option<&str>, name: &str) -> Result<Box<dyn Capture>, CaptureError> {
+    Ok(Box::new(chosen::Chosen::new(open(display)?, name)?))
+}
+
+/// The monitors of the display (by default `DISPLAY`); never none. What they show is not captured.
+///
+/// # Errors
+/// Why the display cannot be looked at.
+pub fn monitors(display: Option<&str>) -> Result<Vec<Monitor>, CaptureError> {
+    #[cfg(unix)]
+    {
+        super::x11::monitors(&super::x11::Display::open(display)?)
+    }
+    #[cfg(not(unix))]
+    {
+        open(display).map(|capture| capture.monitors().to_vec())
     }
 }
 

@@ -16,6 +16,13 @@ use super::{
 pub enum Desktop {
     /// The X11 display of this name; the one in `DISPLAY` when there is no name.
     X11(Option<String>),
+    /// One monitor of an X11 display, and no other.
+    Monitor {
+        /// As for [`X11`](Self::X11).
+        display: Option<String>,
+        /// As the system calls it.
+        name: String,
+    },
     /// A sheet that nobody's screen is behind, for machines without a display.
     Synthetic(Sheet),
     /// None: the two can talk.
@@ -30,6 +37,7 @@ impl Desktop {
     pub fn capture(&self) -> Result<Box<dyn Capture>, CaptureError> {
         match self {
             Self::X11(display) => capture::open(display.as_deref()),
+            Self::Monitor { display, name } => capture::open_monitor(display.as_deref(), name),
             Self::Synthetic(sheet) => Ok(Box::new(Synthetic::new(sheet.clone()))),
             Self::None => Err(CaptureError::NoDisplay),
         }
@@ -41,7 +49,9 @@ impl Desktop {
     /// [`InjectError::Display`].
     pub fn injector(&self) -> Result<Box<dyn Inject>, InjectError> {
         Ok(match self {
-            Self::X11(display) => Box::new(X11Inject::open(display.as_deref())?),
+            Self::X11(display) | Self::Monitor { display, .. } => {
+                Box::new(X11Inject::open(display.as_deref())?)
+            }
             Self::Synthetic(sheet) => Box::new(SyntheticInject::new(sheet.clone())),
             Self::None => return Err(CaptureError::NoDisplay.into()),
         })
@@ -53,7 +63,9 @@ impl Desktop {
     /// As [`Bar::open`].
     pub fn bar(&self) -> Result<Option<Bar>, CaptureError> {
         match self {
-            Self::X11(display) => Bar::open(display.as_deref()).map(Some),
+            Self::X11(display) | Self::Monitor { display, .. } => {
+                Bar::open(display.as_deref()).map(Some)
+            }
             Self::Synthetic(_) | Self::None => Ok(None),
         }
     }
@@ -64,7 +76,9 @@ impl Desktop {
     /// As [`Prompts::open`].
     pub fn prompts(&self) -> Result<Option<Prompts>, CaptureError> {
         match self {
-            Self::X11(display) => Prompts::open(display.as_deref()).map(Some),
+            Self::X11(display) | Self::Monitor { display, .. } => {
+                Prompts::open(display.as_deref()).map(Some)
+            }
             Self::Synthetic(_) | Self::None => Ok(None),
         }
     }
@@ -75,7 +89,9 @@ impl Desktop {
     /// As [`Overlay::open`].
     pub fn overlay(&self) -> Result<Option<Overlay>, CaptureError> {
         match self {
-            Self::X11(display) => Overlay::open(display.as_deref()).map(Some),
+            Self::X11(display) | Self::Monitor { display, .. } => {
+                Overlay::open(display.as_deref()).map(Some)
+            }
             Self::Synthetic(_) | Self::None => Ok(None),
         }
     }

@@ -8,6 +8,7 @@
 //! Rights are read for every event, not sent along with it: what the sharer takes back is gone for what already waits, too.
 
 use std::{
+    collections::BTreeSet,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -36,10 +37,44 @@ use super::{
 const QUEUE_BATCHES: usize = 16;
 /// Events of one message that are looked at.
 const MAX_BATCH: usize = 64;
+/// Keys and buttons that the helper holds down, as many as are told apart.
+const MAX_HELD: usize = 256;
 /// How often the session is told that the helper does something.
 const SAY_ACTIVE: Duration = Duration::from_secs(1);
 /// What a mouse wheel's notch counts.
 const NOTCH: i32 = 120;
+
+/// Whether hands are at work on the sharer's screen: what is pressed in the sharer's own windows meanwhile may be theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtWork {
+    /// Something is being pressed, or is held down.
+    Now,
+    /// They rest, from then on; `None`: they have never done anything.
+    Until(Option<Instant>),
+}
+
+impl AtWork {
+    /// When they last were.
+    pub fn last(self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Now => Some(now),
+            Self::Until(at) => at,
+        }
+    }
+}
+
+impl Default for AtWork {
+    fn default() -> Self {
+        Self::Until(None)
+    }
+}
+
+/// What is held down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Held {
+    Key(u32),
+    Button(u32),
+}
 
 /// Where hands reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +175,7 @@ impl Hands {
         rights: watch::Receiver<Rights>,
         field: watch::Receiver<Field>,
         session: mpsc::Sender<ToSession>,
+        at_work: watch::Sender<AtWork>,
     ) -> Self {
         let (batches, receiver) = mpsc::channel(QUEUE_BATCHES);
         let over = CancellationToken::new();
@@ -150,6 +186,8 @@ impl Hands {
             field,
             session,
             injector: None,
+            at_work,
+            held: BTreeSet::new(),
             wheel: (0, 0),
         };
         let runtime = Handle::current();
@@ -185,6 +223,8 @@ struct Work {
     field: watch::Receiver<Field>,
     session: mpsc::Sender<ToSession>,
     injector: Option<Gated<Box<dyn Inject>>>,
+    at_work: watch::Sender<AtWork>,
+    held: BTreeSet<Held>,
     /// What is left of a notch, in 120ths.
     wheel: (i32, i32),
 }
@@ -226,6 +266,18 @@ impl Work {
         if let Some(injector) = &mut self.injector {
             warn_of(injector.set_permit(now));
         }
+        if !now.allows_input() && !self.held.is_empty() {
+            self.held.clear();
+            self.rest();
+        }
+    }
+
+    /// Nothing is pressed any more, unless something is held.
+    fn rest(&self) {
+        if self.held.is_empty() {
+            let until = AtWork::Until(Some(Instant::now()));
+            self.at_work.send_replace(until);
+        }
     }
 
     async fn take(&mut self, batch: schema::InputBatch) {
@@ -246,14 +298,32 @@ impl Work {
                 }
             }
         }
+        // Before anything can come of it, and until nothing comes any more: a text may take seconds.
+        self.at_work.send_replace(AtWork::Now);
         for event in batch
             .events
             .iter()
             .take(MAX_BATCH)
             .filter_map(|event| event.event.as_ref())
         {
+            self.hold(event);
             self.obey();
             warn_of(self.inject(event));
+        }
+        self.rest();
+    }
+
+    fn hold(&mut self, event: &Key) {
+        let (held, down) = match event {
+            Key::Key(key) => (Held::Key(key.keysym), key.down),
+            Key::Button(button) => (Held::Button(button.button), button.down),
+            Key::ReleaseAll(_) => return self.held.clear(),
+            Key::Text(_) | Key::Pointer(_) | Key::Wheel(_) => return,
+        };
+        if !down {
+            self.held.remove(&held);
+        } else if self.held.len() < MAX_HELD {
+            self.held.insert(held);
         }
     }
 

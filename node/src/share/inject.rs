@@ -36,6 +36,14 @@ impl From<char> for Keysym {
     }
 }
 
+impl Keysym {
+    /// Whether it may press a button where the pointer is: a key of the keypad does while mouse keys are on, as `Pointer_Button1` does
+    /// at any time (XKB protocol, §10.5).
+    fn may_click(self) -> bool {
+        matches!(self.0, 0xfee0..=0xfeff | 0xff80..=0xffbf)
+    }
+}
+
 /// A pointer's button as X11 numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Button {
@@ -247,7 +255,12 @@ impl<I: Inject> Gated<I> {
 
 impl<I: Inject> Inject for Gated<I> {
     fn key(&mut self, key: Keysym, down: bool) -> Result<(), InjectError> {
-        self.admitted().map_or(Ok(()), |inner| inner.key(key, down))
+        let inner = if down && key.may_click() {
+            self.admitted_here()?
+        } else {
+            self.admitted()
+        };
+        inner.map_or(Ok(()), |inner| inner.key(key, down))
     }
 
     fn text(&mut self, text: &str, go_on: &dyn Fn() -> bool) -> Result<(), InjectError> {
@@ -439,6 +452,10 @@ mod tests {
         gated.pointer(120, 10).unwrap();
         gated.button(Button::Left, true).unwrap();
         gated.wheel(0, 1).unwrap();
+        // With mouse keys on, the keypad's 5 is a click; a letter is none anywhere.
+        gated.key(Keysym(0xffb5), true).unwrap();
+        gated.key(Keysym(0xfee9), true).unwrap();
+        gated.key(Keysym(0x61), true).unwrap();
         gated.button(Button::Left, false).unwrap();
         gated.pointer(120, 20).unwrap();
         gated.button(Button::Left, true).unwrap();
@@ -446,12 +463,13 @@ mod tests {
             gated.inner.0,
             [
                 "pointer 120 10",
+                "key 61 true",
                 "Left false",
                 "pointer 120 20",
                 "Left true"
             ]
         );
-        assert_eq!(gated.refused(), 2);
+        assert_eq!(gated.refused(), 4);
     }
 
     #[test]

@@ -34,7 +34,7 @@ use super::{
     bar::{Bar, BarEvent, BarText, Question},
     capture::{CaptureError, CursorShape, Rect},
     desktop::Desktop,
-    hands::{Field, Hands, admit},
+    hands::{AtWork, Field, Hands, admit},
     outgoing::Outgoing,
     overlay::Overlay,
     projector::{Projected, Projector, ToProjector},
@@ -93,6 +93,8 @@ pub struct Channels {
     pub session: mpsc::Sender<ToSession>,
     /// The helper's keys and pointer.
     pub input: mpsc::Receiver<Result<schema::InputBatch, InvalidMessage>>,
+    /// Whether they are at work.
+    pub at_work: watch::Sender<AtWork>,
     /// Which way frames go.
     pub way: WayNumber,
 }
@@ -194,12 +196,19 @@ impl Sharing {
             mut rights,
             session,
             input,
+            at_work,
             way,
         } = channels;
         self.way = way;
         let mut outgoing = Outgoing::new(connection);
         let field = self.field.subscribe();
-        let hands = Hands::start(self.desktop.clone(), rights.clone(), field, session.clone());
+        let hands = Hands::start(
+            self.desktop.clone(),
+            rights.clone(),
+            field,
+            session.clone(),
+            at_work,
+        );
         let mut admitting = JoinSet::new();
         let admitted = admit(input, rights.clone(), hands.batches(), session.clone());
         admitting.spawn(admitted);

@@ -1,11 +1,7 @@
 //! What each running session tells of itself: a small file in the user's runtime folder, which only the user can read; it holds
 //! no code and no key. Beside it a socket at which it answers.
 
-use std::{
-    env, fs,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::PathBuf,
-};
+use std::{env, fs, os::unix::fs::DirBuilderExt, path::PathBuf};
 
 use remora_proto::identity::Role;
 use serde_json::Value;
@@ -17,6 +13,7 @@ use crate::{
     control::unix_ms,
     error::{Exit, Failure},
     event::{Asked, Event, role_name},
+    secret_file,
     terminal::screen::Screen,
 };
 
@@ -129,16 +126,7 @@ impl Board {
             .mode(0o700)
             .create(folder())?;
         // Whoever reads it finds all of it, or what was there before.
-        let unfinished = self.path.with_extension("new");
-        let mut options = fs::OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        fs::rename(&unfinished, &self.path)
+        secret_file::replace_secret(&self.path, text.as_bytes())
     }
 }
 

@@ -355,6 +355,7 @@ fn known(code: &str) -> (&'static str, Exit) {
     ];
     let others = [
         Refusal::BadState(""),
+        Refusal::HandsAtWork,
         Refusal::Unsupported,
         Refusal::PrerequisiteMissing,
     ];
@@ -459,6 +460,7 @@ mod tests {
             (Refusal::NoLocalEnd, Exit::NotPermitted),
             (Refusal::Unsupported, Exit::Error),
             (Refusal::BadState("that"), Exit::Error),
+            (Refusal::HandsAtWork, Exit::Error),
         ] {
             let failure = Answer::refused(refusal).result().expect_err("refused");
             assert_eq!((failure.code, failure.exit), (refusal.code(), exit));

@@ -34,13 +34,14 @@ pub(super) struct Again {
     pub(super) relays: Vec<RelayAddr>,
     pub(super) options: Options,
     pub(super) identity: Identity,
+    pub(super) desktop: Desktop,
 }
 
 impl Again {
     async fn join(self, code: Code) -> Result<Running, Failure> {
         let mut node = Node::at_nearest(&self.relays, self.options).await?;
         match node.try_code(code).await {
-            Ok(introduced) => Ok(node.join(introduced, self.identity, Desktop::X11(None))),
+            Ok(introduced) => Ok(node.join(introduced, self.identity, self.desktop)),
             Err(failure) => {
                 node.close().await;
                 Err(failure)

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use crate::{
     error::{Exit, Failure},
     event::{Event, Input, PathSnapshot, milliseconds},
-    exchange::{Told, Wish as Exchanged},
+    exchange::{Folder, Told, Wish as Exchanged},
     link::{self, Given},
     ui::{Colour, FromPage, InputEvent, More, PageSender, Ui},
 };
@@ -69,6 +69,11 @@ impl Page {
     /// To be opened in a browser on this computer, once.
     pub fn url(&self) -> &str {
         self.ui.url()
+    }
+
+    /// Files that the page gives are kept there until they are sent.
+    pub fn keep_in(&self, folder: Folder) {
+        self.ui.keep_in(folder);
     }
 
     /// Codes are shown as links to this host, too.
@@ -245,7 +250,9 @@ impl Page {
             FromPage::Leave => Command::Leave,
             FromPage::ConfirmLeave => Command::ConfirmLeave,
             FromPage::Stay => Command::Stay,
-            FromPage::Choose(_) | FromPage::Gone => return Wish::Nothing,
+            FromPage::Choose(_) | FromPage::Invite(_) | FromPage::Look | FromPage::Gone => {
+                return Wish::Nothing;
+            }
             // The rest is about the picture, and there is none.
             _ if !self.active => return Wish::Nothing,
             FromPage::Ready | FromPage::KeyFrame => return Wish::Session(key_frame()),

@@ -12,7 +12,7 @@ use std::{
 use remora_proto::{
     elevation::Order,
     identity::{Profile, Role, is_unsafe_in_line},
-    org::{permission::Permissions, verdict::Verdict},
+    org::{ended::SessionName, permission::Permissions, verdict::Verdict},
     rendezvous::CodeEnd,
     session::{
         Cause, Check, Command, EndReason, Event as SessionEvent, Grants, Mode, Receipt, Shield,
@@ -86,6 +86,8 @@ pub struct Screen {
     style: Style,
     stage: Stage,
     peer: String,
+    /// By which an administrator may end it.
+    name: Option<SessionName>,
     deadline: Option<Instant>,
     started: Option<Instant>,
     wanted: Option<Mode>,
@@ -159,6 +161,7 @@ impl Screen {
             style,
             stage,
             peer: String::new(),
+            name: None,
             deadline: None,
             started: None,
             wanted,
@@ -186,6 +189,7 @@ impl Screen {
         summary["way"] = summary["path"].take();
         summary["path"] = path.badge().into();
         summary["peer"] = self.peer.trim_matches(['\u{2068}', '\u{2069}']).into();
+        summary["session"] = self.name.map(|name| name.to_string()).into();
         summary["mode"] = mode.into();
         summary["question"] = self.asked().map(What::name).into();
         summary["bytes"] = path.bytes.into();
@@ -365,13 +369,21 @@ impl Screen {
                 peer,
                 verdict,
                 words,
-            } => return self.trust(peer, verdict, &words.to_string()),
+                name,
+            } => {
+                self.name = Some(*name);
+                return self.trust(peer, verdict, &words.to_string());
+            }
             // Of a card that nobody has to say yes to.
             SessionEvent::Returned {
                 peer,
                 verdict,
                 words,
-            } => self.card(peer, verdict, &words.to_string()),
+                name,
+            } => {
+                self.name = Some(*name);
+                self.card(peer, verdict, &words.to_string())
+            }
             SessionEvent::Judged(verdict) => {
                 let now = style.warn("Your organisation has changed what it permits.");
                 [vec![now], self.verdict(verdict)].concat()
@@ -747,6 +759,9 @@ impl Screen {
             }
             (EndReason::UnenrolledNotAllowed, _) => {
                 "The sharer's device is not enrolled, and the organisation does not allow that".into()
+            }
+            (EndReason::AdminEnded, _) if !receipt.why.as_str().is_empty() => {
+                format!("An administrator has ended the session: {}", fenced(receipt.why.as_str()))
             }
             (EndReason::AdminEnded, _) => "The organisation does not permit this session any more".into(),
             (reason, _) => reason.to_string(),

@@ -20,6 +20,8 @@ const SECRET_BYTES: usize = 16;
 /// The WebSocket's protocol. The key stands beside it in `Sec-WebSocket-Protocol`, because a page can set no other header,
 /// and addresses end up in logs.
 pub(super) const PROTOCOL: &str = "remora.1";
+/// The key, in a request that can carry a header of ours; no foreign page's can (Fetch §3.3.1).
+const KEY_HEADER: &str = "x-remora-key";
 /// Before the key, in `Sec-WebSocket-Protocol`.
 const KEY_PREFIX: &str = "key.";
 
@@ -128,6 +130,12 @@ impl Door {
     /// Whether a request is from somebody who has been let in.
     pub(super) fn knows(&self, headers: &HeaderMap) -> bool {
         self.has_cookie(headers) && self.has_key(headers)
+    }
+
+    /// The same of a request that is no WebSocket.
+    pub(super) fn knows_sender(&self, headers: &HeaderMap) -> bool {
+        let key = headers.get(KEY_HEADER).and_then(|key| key.to_str().ok());
+        self.has_cookie(headers) && key.is_some_and(|key| same(key, &self.key))
     }
 
     fn has_cookie(&self, headers: &HeaderMap) -> bool {

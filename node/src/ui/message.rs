@@ -3,6 +3,7 @@
 use remora_proto::{
     code::{Code, InvalidCode},
     identity::Role,
+    invitation::word::MAX_REASON_BYTES,
     session::{Grants, Matter, Mode, Way},
     wire::message::MAX_CHAT_TEXT_BYTES,
 };
@@ -22,6 +23,8 @@ const MAX_POINTS: usize = 1_024;
 const MAX_INPUT_EVENTS: usize = 256;
 /// The keysym space is 29 bits (X11 protocol, appendix A).
 const MAX_KEYSYM: u32 = 0x1fff_ffff;
+/// Names of devices are typed into a settings file.
+const MAX_DEVICE_BYTES: usize = 128;
 /// Ten notches in one message are a spin; more is no wheel.
 const MAX_WHEEL: i32 = 1_200;
 /// Of the widest pen, in pixels of the source.
@@ -46,6 +49,10 @@ pub enum FromPage {
     NewCode,
     /// Helper: has the invitation sent to the device again.
     Retry,
+    /// On the page of a help desk: begins a session.
+    Invite(Call),
+    /// There: wants to know now which devices are there.
+    Look,
     /// Helper: asks for a mode.
     Ask {
         /// Which.
@@ -156,6 +163,40 @@ pub enum FromPage {
     Ready,
     /// The last page has been closed or has lost its connection; everything it held down was released.
     Gone,
+}
+
+/// A session that is begun on the page of a help desk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Name of the device; `None`: by a code that is read out.
+    pub device: Option<String>,
+    /// What is asked for as soon as somebody is there; `None`: what the helper says then.
+    pub mode: Option<Asked>,
+    /// What for, in one line; may be empty.
+    pub reason: String,
+}
+
+/// What is asked for at a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asked {
+    /// To see the screen.
+    View,
+    /// Mouse and keyboard, too.
+    Control,
+    /// The same where nobody sits.
+    Unattended,
+}
+
+impl Asked {
+    /// As `--mode` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::View => "view",
+            Self::Control => "control",
+            Self::Unattended => "unattended",
+        }
+    }
 }
 
 /// What takes more than a mode.
@@ -279,6 +320,12 @@ enum Wire {
     },
     NewCode,
     Retry,
+    Invite {
+        device: Option<String>,
+        mode: Option<Asked>,
+        reason: String,
+    },
+    Look,
     Ask {
         mode: WireMode,
     },
@@ -438,6 +485,23 @@ impl FromPage {
             },
             Wire::NewCode => Self::NewCode,
             Wire::Retry => Self::Retry,
+            Wire::Invite {
+                device,
+                mode,
+                reason,
+            } => {
+                let long = device
+                    .as_ref()
+                    .is_some_and(|name| name.len() > MAX_DEVICE_BYTES);
+                let fits = !long && reason.len() <= MAX_REASON_BYTES;
+                let call = Call {
+                    device,
+                    mode,
+                    reason,
+                };
+                within(fits, "invitation", Self::Invite(call))?
+            }
+            Wire::Look => Self::Look,
             Wire::Ask { mode } => Self::Ask { mode: mode.into() },
             Wire::Allow { mode } => Self::Allow { mode: mode.into() },
             Wire::Decline => Self::Decline,

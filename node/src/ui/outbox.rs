@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -229,6 +230,17 @@ impl Outbox {
                 return;
             }
         }
+    }
+
+    /// Where a file is that has come, as was told last.
+    pub(super) fn received(&self, number: u32) -> Option<PathBuf> {
+        let is_it = |event: &Value| {
+            event["direction"] == "in" && event["number"] == number && event["path"].is_string()
+        };
+        let state = self.state();
+        let mut told = state.log.iter().rev();
+        let told = told.find(|logged| logged.name == "file_over" && is_it(&logged.event))?;
+        told.event["path"].as_str().map(PathBuf::from)
     }
 
     // ---- the page's side ---------------------------------------------------------------------

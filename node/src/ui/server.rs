@@ -5,9 +5,13 @@
 //! | `GET` of a file of the page | our `Host` | the file: nothing in it is secret |
 //! | `POST /session`, the token as text | our `Origin`, the token, once | cookie, and `{"key"}` |
 //! | `GET /live`, upgraded | our `Origin`, cookie and key | the session |
+//! | `POST /files`, `POST /files/NUMBER` | the same | a file that the page gives, or is given: `files` |
 //! | anything else | | 404 |
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
     Router,
@@ -29,16 +33,21 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
     assets::asset,
     door::{Door, PROTOCOL, TokenRefused},
+    files::{self, MAX_AT_ONCE},
     message::{FromPage, InputEvent, Invalid, MAX_MESSAGE_BYTES},
     outbox::{Cursor, Outbox, Visitor},
 };
+use crate::exchange::Folder;
 use remora_picture::frame::jpeg;
 
 /// A token and not much more.
@@ -90,25 +99,32 @@ const HEADERS: [(HeaderName, HeaderValue); 9] = [
 /// One page's server.
 #[derive(Debug)]
 pub(super) struct Server {
-    door: Door,
-    outbox: Arc<Outbox>,
+    pub(super) door: Door,
+    pub(super) outbox: Arc<Outbox>,
     wishes: mpsc::Sender<FromPage>,
+    /// Where bytes of files are that pages give.
+    pub(super) folder: Arc<OnceLock<Folder>>,
+    /// Who may give one just now.
+    pub(super) turns: Semaphore,
     closing: CancellationToken,
 }
 
-type Shared = State<Arc<Server>>;
+pub(super) type Shared = State<Arc<Server>>;
 
 impl Server {
     pub(super) fn new(
         door: Door,
         outbox: Arc<Outbox>,
         wishes: mpsc::Sender<FromPage>,
+        folder: Arc<OnceLock<Folder>>,
         closing: CancellationToken,
     ) -> Self {
         Self {
             door,
             outbox,
             wishes,
+            folder,
+            turns: Semaphore::new(MAX_AT_ONCE),
             closing,
         }
     }
@@ -120,6 +136,8 @@ impl Server {
         let router = Router::new()
             .route("/session", post(session))
             .route("/live", any(live))
+            .route("/files", post(files::take))
+            .route("/files/{number}", post(files::give))
             .route("/viewer/jpeg/{quality}", get(jpeg_head))
             .fallback(get(file).fallback(not_found))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -157,12 +175,12 @@ async fn guard(State(server): Shared, request: Request, next: Next) -> Response 
     response
 }
 
-fn refuse(status: StatusCode, error: &str, text: &str) -> Response {
+pub(super) fn refuse(status: StatusCode, error: &str, text: &str) -> Response {
     let body = json!({"error": error, "text": text}).to_string();
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn not_ours() -> Response {
+pub(super) fn not_ours() -> Response {
     refuse(
         StatusCode::FORBIDDEN,
         "ORIGIN",
@@ -170,7 +188,15 @@ fn not_ours() -> Response {
     )
 }
 
-async fn not_found() -> Response {
+pub(super) fn not_let_in() -> Response {
+    refuse(
+        StatusCode::FORBIDDEN,
+        "NO_SESSION",
+        "Please open the address that Remora printed.",
+    )
+}
+
+pub(super) async fn not_found() -> Response {
     refuse(StatusCode::NOT_FOUND, "NOT_FOUND", "There is nothing here.")
 }
 
@@ -229,11 +255,7 @@ async fn live(
         return not_ours();
     }
     if !server.door.knows(&headers) {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "NO_SESSION",
-            "Please open the address that Remora printed.",
-        );
+        return not_let_in();
     }
     match upgrade {
         Ok(upgrade) => upgrade
@@ -347,6 +369,8 @@ fn echo(wish: &FromPage) -> Option<Value> {
         // Told when it is on its way to the session, from wherever it was wished.
         FromPage::Elevate | FromPage::Restart | FromPage::HandOver { .. } => return None,
         FromPage::Chat { .. }
+        | FromPage::Invite(_)
+        | FromPage::Look
         | FromPage::Retry
         | FromPage::Release
         | FromPage::Continue
@@ -406,7 +430,7 @@ impl Server {
     }
 
     /// `false`: the node does not listen any more.
-    async fn wish(&self, wish: FromPage) -> bool {
+    pub(super) async fn wish(&self, wish: FromPage) -> bool {
         self.wishes.send(wish).await.is_ok()
     }
 }

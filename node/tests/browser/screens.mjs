@@ -55,6 +55,17 @@ async function viewer({ node, page }, peer, mode) {
 /** Name → [role, how to get there]. */
 const SCREENS = {
   'choose': [null, async ({ page }) => heading(page, 'What would you like')],
+  'lobby': [null, async ({ node, page }) => {
+    const names = ['fin-lt-0231', 'fin-lt-0232', 'ward-3-reception'];
+    node.event('lobby', { devices: names.map((name) => ({ name, id: 'x' })), permitted: ['view', 'control'], member: true });
+    node.transient('presences', { devices: { 'fin-lt-0231': { state: 'online' }, 'fin-lt-0232': { state: 'offline', seen_ms_ago: 10_800_000 }, 'ward-3-reception': { state: 'online' } } });
+    node.event('call', { number: 1, device: 'fin-lt-0232', state: 'failed', text: 'the device is not online; last seen 3 h ago' });
+    node.event('call', { number: 2, device: 'ward-3-reception', state: 'delivered', agents: 2, url: 'http://127.0.0.1/', warnings: [{ text: 'This device does not meet policy: disk encryption off. Be careful with admin credentials.' }] });
+    node.event('call', { number: 3, device: null, peer: 'Maria Lopez', state: 'active', mode: 'control', url: 'http://127.0.0.1/' });
+    node.event('call', { number: 4, device: 'fin-lt-0231', peer: 'Maria Lopez', state: 'over', reason_code: 'SHARER_LEFT', duration_s: 134 });
+    await page.getByText('last seen 3 h ago').first().waitFor();
+    await page.getByText('2:14').waitFor();
+  }],
   'helper-1-code': ['helper', async ({ node, page }) => {
     node.event('code', { code: '4060-r0gx', valid_s: 600 });
     node.event('wrong_code', { tries_left: 2 });
@@ -143,6 +154,15 @@ const SCREENS = {
     node.event('chat', { id: 1, text: 'Hello! I will look at the printer queue first.' });
     node.event('chat_sent', { text: 'Thank you' });
     await heading(page, 'controls this computer');
+  }],
+  'sharer-b-files': ['sharer', async ({ node, page }, peer) => {
+    startSession(node, { peer, mode: 'view' });
+    node.event('granted', { granted: ['files_to_helper', 'files_to_sharer'] });
+    node.event('file_offered', { direction: 'in', number: 1, name: 'Budget 2026.ods', bytes: 48_000 });
+    node.event('file_offered', { direction: 'in', number: 2, name: 'driver.deb', bytes: 4_800_000 });
+    node.event('file_over', { direction: 'in', number: 1, name: 'Budget 2026.ods', code: 'FILE_RECEIVED', path: '/home/maria/Downloads/Budget 2026.ods' });
+    await page.getByText('Clipboard and files').first().click();
+    await page.getByRole('button', { name: 'Save a copy' }).waitFor();
   }],
   'sharer-6-upgrade': ['sharer', async ({ node, page }, peer) => {
     startSession(node, { peer, mode: 'view' });

@@ -20,7 +20,7 @@ use remora_proto::{
         frame::Header,
         message::{
             control::{self, node_to_relay, relay_to_node},
-            encode,
+            device, encode,
             record::SignedRecord,
             session::{self, control::Body, rendezvous},
         },
@@ -35,7 +35,9 @@ fn main() -> std::io::Result<()> {
     code()?;
     handshake()?;
     exchange()?;
-    session()
+    session()?;
+    invitation()?;
+    beside()
 }
 
 fn seed(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {
@@ -326,6 +328,7 @@ fn controls() -> Vec<Body> {
     let ended = session::Ended {
         reason: session::EndReason::HelperLeft.into(),
         chat_sent: 3,
+        why: String::new(),
     };
     vec![
         Body::NonceReveal(session::NonceReveal {
@@ -488,6 +491,7 @@ fn session() -> std::io::Result<()> {
     let sharer_left = said(Body::Ended(session::Ended {
         reason: session::EndReason::SharerLeft.into(),
         chat_sent: 3,
+        why: String::new(),
     }));
     // Helper and host, trusted and asking; sharer and joiner, trusted and asked.
     let helper = [&[1, 1, 7, 4, 1][..], &checked, &[0, 1], &prompted].concat();
@@ -553,4 +557,93 @@ fn session() -> std::io::Result<()> {
     ];
     runs.iter()
         .try_for_each(|(name, steps)| seed("session", name, &steps.concat()))
+}
+
+fn invitation() -> std::io::Result<()> {
+    let profile = session::Profile {
+        full_name: "Sam Okafor".into(),
+        ..Default::default()
+    };
+    let id = Bytes::from_static(&[7; 16]);
+    let offer = device::Offer {
+        invitation: id.clone(),
+        code: "4060-r0gx".into(),
+        kind: device::Kind::Attended.into(),
+        mode: session::Mode::ControlMode.into(),
+        reason: "TICKET-123".into(),
+        profile: Some(profile.clone()),
+        credential: Bytes::new(),
+        within_s: 300,
+    };
+    let body = Some(device::from_helper::Body::Offer(offer));
+    let word = device::FromHelper { body }.encode_to_vec();
+    seed("invitation", "offer", &[&[0][..], &word].concat())?;
+    let card = device::Card {
+        profile: Some(profile),
+        ..Default::default()
+    };
+    let delivered = device::Delivered {
+        invitation: id.clone(),
+        agents: 2,
+    };
+    let refused = device::Refused {
+        invitation: id,
+        reason: device::RefusedReason::LeaseHeld.into(),
+        detail: "Jo".into(),
+    };
+    for (name, body) in [
+        ("card", device::from_device::Body::Card(card)),
+        ("delivered", device::from_device::Body::Delivered(delivered)),
+        ("refused", device::from_device::Body::Refused(refused)),
+    ] {
+        let word = device::FromDevice { body: Some(body) }.encode_to_vec();
+        seed("invitation", name, &[&[1][..], &word].concat())?;
+    }
+    // Three messages of the handshake; then words of a letter each, how long, and what becomes of their pieces.
+    seed(
+        "invitation",
+        "honest",
+        &[2, 0, 0, 0, 9, 0, 30, 0, 9, 4, 0, 0, 0, 0],
+    )?;
+    seed("invitation", "changed-answer", &[2, 0, 2, 0, 40, 1, 0])?;
+    seed("invitation", "own-last", &[2, 0, 0, 3, 0, 3, 1, 2, 3])?;
+    seed(
+        "invitation",
+        "changed-piece",
+        &[2, 0, 0, 0, 9, 2, 0, 2, 0, 4, 1],
+    )
+}
+
+fn beside() -> std::io::Result<()> {
+    // Whose side; then a number, a word, what happens, and with what.
+    let all = [0, 0, 0, 0, 0xff];
+    let copied = [0, 0, 0, 1, 2, b'h', b'i'];
+    let wanted = [1, 0, 0, 13, 1];
+    seed(
+        "beside",
+        "copied",
+        &[&[1][..], &all, &copied, &wanted].concat(),
+    )?;
+    let offered = [3, 0, 2, 13, 0];
+    let came = [3, 0, 0, 4, 2, b'h', b'i'];
+    seed(
+        "beside",
+        "inserted",
+        &[&[0][..], &all, &offered, &[0, 0, 0, 2], &came].concat(),
+    )?;
+    let file = [1, 0, 9, 5, 3, b'a', b'.', b'b', 2];
+    let accepted = [1, 0, 0, 13, 3];
+    let received = [1, 0, 0, 13, 4, 0, 1];
+    seed(
+        "beside",
+        "sent",
+        &[&[1][..], &all, &file, &accepted, &received].concat(),
+    )?;
+    let offer = [1, 0, 9, 13, 2, 6, b'.', b'.', b'/', b'c', b'o', b'n'];
+    let accept = [1, 0, 0, 6, 1, 0, 0, 8, 1, 0, 0, 9, 1, 0, 0, 12, 1, 1];
+    seed(
+        "beside",
+        "received",
+        &[&[0][..], &all, &offer, &accept].concat(),
+    )
 }

@@ -25,7 +25,7 @@ use crate::{
         permission::Permission,
         verdict::{self, Limit, Verdict},
     },
-    session::{Kind, T_CONSENT},
+    session::{Kind, Mode, T_CONSENT},
 };
 
 /// Offers at once.
@@ -209,7 +209,7 @@ impl Desk {
         now: Instant,
     ) -> Result<(), Refusal> {
         let verdict = verdict?;
-        check(&offer, &verdict)?;
+        check(offer.kind, offer.mode, &verdict)?;
         match offer.kind {
             Kind::Attended => self.show(call, helper, offer, verdict, now),
             Kind::Unattended => self.lease(call, helper, offer),
@@ -385,13 +385,13 @@ impl Desk {
 }
 
 /// Row 2's guard, by the word of the device, which is the one that counts.
-fn check(offer: &Offer, verdict: &Verdict) -> Result<(), Refusal> {
+pub(super) fn check(kind: Kind, mode: Option<Mode>, verdict: &Verdict) -> Result<(), Refusal> {
     if let Some(limit) = verdict.limit {
         return Err(Refusal::Limit(limit));
     }
     let permitted = verdict.permitted();
-    let wanted = offer.mode.or(permitted);
-    let is_unattended = offer.kind == Kind::Unattended;
+    let wanted = mode.or(permitted);
+    let is_unattended = kind == Kind::Unattended;
     let may = permitted.is_some()
         && wanted <= permitted
         && (!is_unattended || verdict.permissions.has(Permission::Unattended));

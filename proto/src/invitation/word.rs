@@ -117,6 +117,8 @@ pub enum Refusal {
     LeaseHeld(String),
     /// It has as many offers as it takes.
     Full,
+    /// A request: another helper was first.
+    Taken,
 }
 
 /// What a helper says.
@@ -126,6 +128,19 @@ pub enum FromHelper {
     Offer(Box<Offer>),
     /// No more.
     Withdrawn(InvitationId, Withdrawal),
+    /// Who waits for help here, and what for?
+    Look(Box<Look>),
+}
+
+/// A look at a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// In the answer, too.
+    pub id: InvitationId,
+    /// Who looks.
+    pub profile: Profile,
+    /// Who says so.
+    pub papers: Option<Papers>,
 }
 
 /// Whose device it is.
@@ -150,6 +165,8 @@ pub enum FromDevice {
     Opened(InvitationId),
     /// Nobody wants it.
     Declined(InvitationId),
+    /// To a look: its person waits for help with this, for so long.
+    Asks(InvitationId, String, Duration),
 }
 
 /// Text that stands in one line, of at most so many bytes.
@@ -173,6 +190,7 @@ impl Refusal {
             Self::PrerequisiteMissing(_) => "PREREQ_MISSING",
             Self::LeaseHeld(_) => "LEASE_HELD",
             Self::Full => "FULL",
+            Self::Taken => "TAKEN",
         }
     }
 
@@ -183,7 +201,8 @@ impl Refusal {
             | Self::OrgMismatch
             | Self::AuthFailed
             | Self::UnenrolledNotAllowed
-            | Self::Full => "",
+            | Self::Full
+            | Self::Taken => "",
         }
     }
 
@@ -200,6 +219,7 @@ impl Refusal {
             Self::PrerequisiteMissing(_) => RefusedReason::PrerequisiteMissing,
             Self::LeaseHeld(_) => RefusedReason::LeaseHeld,
             Self::Full => RefusedReason::Full,
+            Self::Taken => RefusedReason::RequestTaken,
         }
     }
 
@@ -217,6 +237,7 @@ impl Refusal {
             RefusedReason::PrerequisiteMissing => Self::PrerequisiteMissing(detail()),
             RefusedReason::LeaseHeld => Self::LeaseHeld(detail()),
             RefusedReason::Full => Self::Full,
+            RefusedReason::RequestTaken => Self::Taken,
         })
     }
 }
@@ -244,6 +265,7 @@ impl fmt::Display for Refusal {
             Self::PrerequisiteMissing(what) => write!(f, "nobody attends the device, and it lacks what it must have for that: {what}"),
             Self::LeaseHeld(by) => write!(f, "{by} is at the unattended device already"),
             Self::Full => f.write_str("the device has as many invitations as it takes; try again in some minutes"),
+            Self::Taken => f.write_str("somebody else has taken this request; see `remora requests` for others"),
         }
     }
 }
@@ -267,6 +289,12 @@ fn to_profile(profile: &Profile, papers: Option<&Papers>) -> Option<session_sche
         company: profile.company.clone(),
         domain: profile.domain.clone(),
     })
+}
+
+fn credential(papers: Option<&Papers>) -> Bytes {
+    papers
+        .map(|papers| papers.credential.bytes().clone())
+        .unwrap_or_default()
 }
 
 fn who(
@@ -307,6 +335,11 @@ impl FromHelper {
                     reason: reason.into(),
                 })
             }
+            Self::Look(look) => from_helper::Body::Look(schema::Look {
+                look: look.id.to_bytes(),
+                profile: to_profile(&look.profile, look.papers.as_ref()),
+                credential: credential(look.papers.as_ref()),
+            }),
         };
         schema::FromHelper { body: Some(body) }
     }
@@ -332,6 +365,14 @@ impl FromHelper {
                 let id = InvitationId::parse(&withdrawn.invitation)?;
                 Some(Self::Withdrawn(id, why))
             }
+            Some(from_helper::Body::Look(look)) => {
+                let (profile, papers) = who(look.profile, &look.credential, &[])?;
+                Some(Self::Look(Box::new(Look {
+                    id: InvitationId::parse(&look.look)?,
+                    profile,
+                    papers,
+                })))
+            }
         })
     }
 }
@@ -350,9 +391,7 @@ impl Offer {
             mode: self.mode.map_or(0, |mode| mode.to_schema().into()),
             reason: self.reason.clone(),
             profile: to_profile(&self.profile, papers),
-            credential: papers
-                .map(|papers| papers.credential.bytes().clone())
-                .unwrap_or_default(),
+            credential: credential(papers),
             within_s: u32::try_from(self.within.as_secs()).unwrap_or(u32::MAX),
         }
     }
@@ -386,9 +425,7 @@ impl FromDevice {
                 let papers = card.papers.as_ref();
                 from_device::Body::Card(schema::Card {
                     profile: to_profile(&card.profile, papers),
-                    credential: papers
-                        .map(|papers| papers.credential.bytes().clone())
-                        .unwrap_or_default(),
+                    credential: credential(papers),
                     device: papers.map(Papers::device_bytes).unwrap_or_default(),
                 })
             }
@@ -406,6 +443,11 @@ impl FromDevice {
             }),
             Self::Declined(id) => from_device::Body::Declined(schema::Declined {
                 invitation: id.to_bytes(),
+            }),
+            Self::Asks(id, reason, waited) => from_device::Body::Asks(schema::Asks {
+                look: id.to_bytes(),
+                reason: reason.clone(),
+                waited_s: u32::try_from(waited.as_secs()).unwrap_or(u32::MAX),
             }),
         };
         schema::FromDevice { body: Some(body) }
@@ -437,6 +479,11 @@ impl FromDevice {
             Some(from_device::Body::Declined(declined)) => {
                 Some(Self::Declined(InvitationId::parse(&declined.invitation)?))
             }
+            Some(from_device::Body::Asks(asks)) => Some(Self::Asks(
+                InvitationId::parse(&asks.look)?,
+                one_line(&asks.reason, MAX_REASON_BYTES),
+                Duration::from_secs(asks.waited_s.into()),
+            )),
         })
     }
 }
@@ -474,6 +521,14 @@ mod tests {
         assert_eq!(heard.reason, "ab".repeat(128));
         raw.code = "4060".into();
         assert!(Offer::from_schema(raw).is_err());
+        let look = Look {
+            id,
+            profile: profile.clone(),
+            papers: None,
+        };
+        let said = FromHelper::Look(Box::new(look));
+        let heard = FromHelper::from_schema(said.to_schema()).expect("right");
+        assert_eq!(format!("{heard:?}"), format!("{:?}", Some(&said)));
         let card = Card {
             profile,
             papers: None,
@@ -489,6 +544,7 @@ mod tests {
             Refusal::PrerequisiteMissing("no shield".into()),
             Refusal::LeaseHeld("Sam".into()),
             Refusal::Full,
+            Refusal::Taken,
         ];
         let refused = refusals.map(|refusal| FromDevice::Refused(id, refusal));
         let others = [
@@ -496,6 +552,7 @@ mod tests {
             FromDevice::Delivered(id, 2),
             FromDevice::Opened(id),
             FromDevice::Declined(id),
+            FromDevice::Asks(id, "the printer".into(), Duration::from_secs(7)),
         ];
         for said in refused.into_iter().chain(others) {
             assert_eq!(FromDevice::from_schema(said.to_schema()), Ok(Some(said)));

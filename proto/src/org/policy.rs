@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{
     credential::Serial,
+    ended::{self, ENDED_FOR_S, Ending, MAX_ENDED, SessionName},
     label::Label,
     permission::Permissions,
     scope::{Place, Scope},
@@ -47,6 +48,8 @@ pub struct Policy {
     pub trusts: BTreeMap<OrgId, Trust>,
     /// Who is out, whatever they hold.
     pub revoked: Revoked,
+    /// Sessions that are over by an administrator's word; at most [`MAX_ENDED`].
+    pub ended: BTreeMap<SessionName, Ending>,
 }
 
 /// Some of an organisation's people and devices.
@@ -114,6 +117,7 @@ impl Policy {
             groups: BTreeMap::new(),
             trusts: BTreeMap::new(),
             revoked: Revoked::default(),
+            ended: BTreeMap::new(),
         }
     }
 
@@ -133,6 +137,21 @@ impl Policy {
             .fold(Permissions::NONE, |all, (permissions, _)| {
                 all.or(permissions)
             })
+    }
+
+    /// That session is over. What was ended long ago makes way, then what was ended first.
+    pub fn end(&mut self, name: SessionName, ending: Ending) {
+        let now = ending.at;
+        self.ended
+            .retain(|_, old| old.at.saturating_add(ENDED_FOR_S) > now);
+        self.ended.insert(name, ending);
+        while self.ended.len() > MAX_ENDED {
+            let others = self.ended.iter().filter(|(other, _)| **other != name);
+            let Some(first) = others.min_by_key(|(_, old)| old.at).map(|(name, _)| *name) else {
+                break;
+            };
+            self.ended.remove(&first);
+        }
     }
 
     fn assigned(&self, subject: &Label) -> impl Iterator<Item = (Permissions, &[Scope])> {
@@ -178,6 +197,11 @@ impl Document for Policy {
             permissions: trust.permissions.bits(),
             scopes: raw_scopes(&trust.scopes),
         };
+        let ended = |(name, ending): (&SessionName, &Ending)| schema::EndedSession {
+            session: ended::name_text(name),
+            at: ending.at,
+            why: ending.why.as_str().to_owned(),
+        };
         let nodes = self.revoked.nodes.iter();
         let serials = self.revoked.serials.iter();
         schema::Policy {
@@ -198,6 +222,7 @@ impl Document for Policy {
             revoked_serials: serials
                 .map(|serial| Bytes::copy_from_slice(serial))
                 .collect(),
+            ended: self.ended.iter().map(ended).collect(),
         }
     }
 
@@ -246,6 +271,14 @@ impl Document for Policy {
             };
             Ok((issuer, trust))
         });
+        if raw.ended.len() > MAX_ENDED {
+            return Err(INVALID("ended"));
+        }
+        let ended = raw.ended.iter().map(|ended| {
+            let why = ended.why.parse().map_err(|_| INVALID("ended"))?;
+            let at = ended.at;
+            Ok((ended::read_name(&ended.session)?, Ending { at, why }))
+        });
         let nodes = raw.revoked_nodes.iter();
         let serials = raw.revoked_serials.iter();
         Ok(Self {
@@ -263,6 +296,7 @@ impl Document for Policy {
                 )?,
                 serials: set(serials.map(|serial| array(serial, "revoked")), "revoked")?,
             },
+            ended: map(ended, "ended")?,
             company: raw.company,
             domain: raw.domain,
         })

@@ -393,6 +393,14 @@ fn is_stale(own: &Membership, unix_s: u64) -> bool {
     unix_s > stale.saturating_add(CLOCK_TOLERANCE_S)
 }
 
+/// What this node's person may do at some device at least; at which, its organisation's policy says.
+pub fn own_permissions(own: &Membership) -> Permissions {
+    let credential = &own.papers().credential;
+    credential
+        .permissions
+        .and(own.policy().granted_somewhere(&credential.subject))
+}
+
 /// Why this node's person may invite nobody (SESSION.md §1.4, row 1), asked before a code is shown.
 ///
 /// # Errors
@@ -401,11 +409,7 @@ pub fn may_invite(own: &Membership, unix_s: u64) -> Result<(), Limit> {
     if let Some(limit) = own_limit(own, unix_s) {
         return Err(limit);
     }
-    let credential = &own.papers().credential;
-    let permissions = credential
-        .permissions
-        .and(own.policy().granted_somewhere(&credential.subject));
-    match permissions.may_help() && own.papers().hold_at(unix_s) {
+    match own_permissions(own).may_help() && own.papers().hold_at(unix_s) {
         true => Ok(()),
         false => Err(Limit::NoPermission),
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{EndReason, Method, Mode};
+use crate::org::ended::Why;
 
 /// What people said about the words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Resumed {
 pub struct Receipt {
     /// Exactly one.
     pub reason: EndReason,
+    /// What the administrator said who ended it.
+    pub why: Why,
     /// Since the inner connection stood.
     pub duration: Duration,
     /// The most that was granted; `None`: it never started.

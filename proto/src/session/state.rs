@@ -18,7 +18,7 @@ pub(super) enum State {
     },
     Active(Live),
     Interrupted(Live, Cause),
-    /// The sharer wants to leave and has been told what that means; meanwhile all goes on as it was.
+    /// The sharer wants to leave and has been told what that means; meanwhile all but the helper's input goes on as it was.
     Ending(Live, Before),
     /// The other side ended, its last chat messages are still coming.
     Flushing {
@@ -163,8 +163,8 @@ impl Live {
         }
     }
 
-    /// Only the sharer may answer what stands on the sharer's screen now.
-    pub(super) fn is_sharers_to_answer(&self) -> bool {
+    /// The helper wants something more, and the sharer is asked or has just said yes.
+    pub(super) fn asks_sharer(&self) -> bool {
         self.ask.is_some() || self.elevation == Elevation::Asked || self.handing_over
     }
 

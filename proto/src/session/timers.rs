@@ -32,8 +32,11 @@ pub const T_LOST: Duration = Duration::from_secs(10);
 pub const T_RESUME: Duration = Duration::from_secs(120);
 /// For a computer that restarts to come back.
 pub const T_RESTART: Duration = Duration::from_secs(600);
-/// For somebody to say that a session is to go on.
+/// For somebody to say that a session is to go on, or whether leaving is meant.
 pub const T_ANSWER: Duration = Duration::from_secs(60);
+/// For how long the helper's hands have to rest before what the sharer says outside of the bar is taken for the sharer's own: what the
+/// helper pressed last has reached its window by then, unless that window hangs.
+pub const T_REST: Duration = Duration::from_secs(2);
 /// How long chat that was sent before the end may still be under way.
 const T_FLUSH: Duration = Duration::from_secs(1);
 /// How much longer than the sharer's own clock the helper waits for the sharer.
@@ -112,6 +115,7 @@ pub(super) enum Timer {
     Elevation,
     RestartAnswer,
     HandoverAnswer,
+    Leave,
     Answer,
     Reconfirm,
     Max,
@@ -147,6 +151,7 @@ impl Timer {
             | Self::Resume
             | Self::Restart
             | Self::Freeze
+            | Self::Leave
             | Self::Answer
             | Self::Reconfirm
             | Self::Max
@@ -171,7 +176,7 @@ impl Durations {
             Timer::Freeze => Some(self.freeze),
             Timer::Upgrade => Some(self.upgrade),
             Timer::Elevation | Timer::RestartAnswer | Timer::HandoverAnswer => Some(self.elevation),
-            Timer::Answer => Some(self.answer),
+            Timer::Answer | Timer::Leave => Some(self.answer),
             Timer::Reconfirm => self.reconfirm,
             Timer::Max => self.max,
             Timer::Idle => self.idle,

@@ -43,9 +43,12 @@ impl Session {
         match (self.state, what) {
             // ---- 30: ENDING decides; whatever else happens, happens to the state before it ----
             (S::Ending(live, before), Says(Sharer, W::Stay)) => {
+                self.timers.stop(&[T::Leave]);
                 self.state = before.state(live);
                 self.events.push_back(Event::Stayed);
             }
+            // As with every question within a session, silence is a no.
+            (S::Ending(..), Due(T::Leave)) => return self.say(W::Stay, now),
             (S::Ending(..), Says(Sharer, W::ConfirmLeave)) if attended => {
                 self.events.push_back(Event::Act(Act::SignOut));
                 self.end(EndReason::SharerLeftSignedOut, now);
@@ -259,7 +262,7 @@ impl Session {
             (S::Active(live), Says(Sharer, W::Leave))
                 if !attended && self.setup.terms.local_end == LocalEnd::Reclaim =>
             {
-                self.warn(live, Before::Active, false);
+                self.warn(live, Before::Active, false, now);
             }
             (S::Starting { .. } | S::Active(_) | S::Interrupted(..), Says(Sharer, W::Leave))
                 if !attended =>
@@ -269,10 +272,10 @@ impl Session {
 
             // ---- 28, 29: the sharer leaves ----
             (S::Active(live), Says(Sharer, W::Leave)) if self.was_elevated() => {
-                self.warn(live, Before::Active, true); // 29
+                self.warn(live, Before::Active, true, now); // 29
             }
             (S::Interrupted(live, cause), Says(Sharer, W::Leave)) if self.was_elevated() => {
-                self.warn(live, Before::Interrupted(cause), true); // 29
+                self.warn(live, Before::Interrupted(cause), true, now); // 29
             }
             (S::Starting { .. } | S::Active(_) | S::Interrupted(..), Says(Sharer, W::Leave)) => {
                 self.end(EndReason::SharerLeft, now); // 28
@@ -403,13 +406,27 @@ impl Session {
             (state, Says(Helper, W::Leave)) if state.is_open() => {
                 self.end(EndReason::HelperLeft, now);
             }
-            (state, World(Wo::Kill)) if state.is_open() => self.admin_ended(now),
+            (state, World(Wo::Kill(why))) if state.is_open() => {
+                self.receipt.why = why;
+                self.admin_ended(now);
+            }
             (state, World(Wo::Judged)) if state.is_open() => self.row_32(state, now),
             (state, World(Wo::Malformed)) if state.is_open() => self.end(EndReason::Internal, now),
             (state, World(Wo::Gone)) if state.is_open() => {
                 self.finish(EndReason::ConnectionLost, now);
             }
-            (state, Says(who, W::Ended { reason, chat_sent })) if state.is_open() && who != me => {
+            (
+                state,
+                Says(
+                    who,
+                    W::Ended {
+                        reason,
+                        chat_sent,
+                        why,
+                    },
+                ),
+            ) if state.is_open() && who != me => {
+                self.receipt.why = why;
                 self.peer_ended(reason, chat_sent, now);
             }
             // ---- 38: the last chat messages ----
@@ -526,6 +543,7 @@ impl Session {
                 peer,
                 verdict,
                 words,
+                name: self.name(),
             });
             self.events.push_back(Event::Starting { mode });
             return;
@@ -536,6 +554,7 @@ impl Session {
             peer,
             verdict,
             words,
+            name: self.name(),
         });
     }
 
@@ -876,7 +895,8 @@ impl Session {
     }
 
     /// 27, 29
-    fn warn(&mut self, live: Live, before: Before, signs_out: bool) {
+    fn warn(&mut self, live: Live, before: Before, signs_out: bool, now: Instant) {
+        self.timers.start(T::Leave, now);
         self.state = S::Ending(live, before);
         self.events.push_back(Event::LeaveWarning { signs_out });
     }
@@ -963,7 +983,7 @@ impl Session {
     }
 
     /// It is the sharer's to say, or the helper's where nobody sits there; that somebody is still here, either's.
-    fn may_go_on(&self, who: Role, check: Check) -> bool {
+    pub(super) fn may_go_on(&self, who: Role, check: Check) -> bool {
         match (self.setup.terms.kind, who) {
             (Kind::Attended, Helper) => check == Check::Idle,
             (Kind::Unattended, Sharer) => false,
@@ -1087,7 +1107,12 @@ impl Session {
             _ => {}
         }
         let chat_sent = self.receipt.chat_sent;
-        self.tell(&W::Ended { reason, chat_sent });
+        let why = self.receipt.why.clone();
+        self.tell(&W::Ended {
+            reason,
+            chat_sent,
+            why,
+        });
         self.finish(reason, now);
     }
 

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     code::Code,
     identity::Role,
+    org::ended::Why,
     wire::message::session::{self as schema, control::Body},
 };
 
@@ -77,17 +78,23 @@ pub(super) enum Word {
     Grant(Grants),
     AskGrant(Grants),
     GiveBack(Grants),
-    PowerKey { long: bool },
+    PowerKey {
+        long: bool,
+    },
     Exchange(Body),
     Elevated(Body),
     Leave,
     ConfirmLeave,
     Stay,
-    Ended { reason: EndReason, chat_sent: u64 },
+    Ended {
+        reason: EndReason,
+        chat_sent: u64,
+        why: Why,
+    },
 }
 
 /// What neither of the two says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum World {
     /// Something of the other side arrived, on any path.
     Heard,
@@ -95,8 +102,8 @@ pub(super) enum World {
     Gone,
     /// The other side sent bytes that are no messages.
     Malformed,
-    /// An administrator ended the session (C kill).
-    Kill,
+    /// An administrator ended the session (C kill), for that reason.
+    Kill(Why),
     /// This side's organisation thinks otherwise of the other.
     Judged,
     /// Sharer: somebody touched keyboard or mouse.
@@ -274,9 +281,14 @@ impl Word {
                 long: *long,
             }),
             Self::Media(body) | Self::Exchange(body) | Self::Elevated(body) => body.clone(),
-            Self::Ended { reason, chat_sent } => Body::Ended(schema::Ended {
+            Self::Ended {
+                reason,
+                chat_sent,
+                why,
+            } => Body::Ended(schema::Ended {
                 reason: reason.to_schema().into(),
                 chat_sent: *chat_sent,
+                why: why.as_str().to_owned(),
             }),
             // Said by what comes of it.
             Self::CaptureFailed
@@ -358,6 +370,10 @@ impl Word {
             Body::Ended(ended) => Self::Ended {
                 reason: EndReason::said_by(speaker, ended.reason()),
                 chat_sent: ended.chat_sent,
+                why: match ended.reason() {
+                    schema::EndReason::AdminEnded => Why::heard(&ended.why),
+                    _ => Why::default(),
+                },
             },
             Body::Screen(_) | Body::CursorPosition(_) | Body::InputRefused(_) if sharers => {
                 Self::Media(body)

@@ -6,7 +6,7 @@ use super::{Cause, Check, Grants, Receipt, SecurePrompt, Shield};
 use crate::{
     code::Code,
     identity::{Profile, Role},
-    org::verdict::Verdict,
+    org::{ended::SessionName, verdict::Verdict},
     sas::Words,
     wire::message::session as schema,
 };
@@ -155,6 +155,44 @@ pub enum Command {
 }
 
 impl Command {
+    /// What gives the helper more, or answers a question that is the sharer's alone. Of the helper's own it changes nothing: no hands are
+    /// at work on the helper's computer.
+    pub(super) fn is_sharers_alone(&self) -> bool {
+        match self {
+            Self::Allow(_)
+            | Self::SasChecked(true)
+            | Self::Pause(false)
+            | Self::AllowElevation
+            | Self::AllowRestart
+            | Self::AllowHandover
+            | Self::GoOn
+            | Self::Grant { on: true, .. }
+            | Self::ConfirmLeave
+            | Self::Stay => true,
+            Self::AskMode(_)
+            | Self::Decline
+            | Self::DropMode
+            | Self::SasChecked(false)
+            | Self::Chat(_)
+            | Self::Pause(true)
+            | Self::AskElevation
+            | Self::ReleaseElevation
+            | Self::AskRestart
+            | Self::RestartFailed
+            | Self::AskHandover(_)
+            | Self::HandoverFailed
+            | Self::HandedOver
+            | Self::CaptureUp
+            | Self::CaptureFailed
+            | Self::Media(_)
+            | Self::Grant { on: false, .. }
+            | Self::PowerKey { .. }
+            | Self::Exchange(_)
+            | Self::Elevated(_)
+            | Self::Leave => false,
+        }
+    }
+
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::AskMode(_) => "asking for a mode",
@@ -200,6 +238,8 @@ pub enum Event {
         verdict: Verdict,
         /// The short authentication string.
         words: Words,
+        /// By which an administrator may end the session.
+        name: SessionName,
     },
     /// This side's organisation thinks otherwise of the other side now; what follows from that comes after.
     Judged(Verdict),
@@ -276,6 +316,8 @@ pub enum Event {
         verdict: Verdict,
         /// The short authentication string.
         words: Words,
+        /// By which an administrator may end it from now on.
+        name: SessionName,
     },
     /// Sharer: the helper wants to hand over to another one.
     HandoverPrompt {
@@ -425,6 +467,12 @@ pub enum Refusal {
         "nobody vouches for the helper; the sharer has to compare the three words first, and say that they are the same"
     )]
     Unverified,
+    /// The helper has used mouse or keyboard a moment ago, and may be who said it.
+    #[error(
+        "your helper is using this computer's mouse and keyboard, and could have pressed that; say it again when nothing has moved for two \
+         seconds, or press Pause first"
+    )]
+    HandsAtWork,
     /// Nobody at an unattended computer can end the session.
     #[error("only the helper can end a session with a computer that nobody attends")]
     NoLocalEnd,
@@ -445,6 +493,7 @@ impl Refusal {
             Self::ClipboardBlocked => "CLIPBOARD_BLOCKED_BY_POLICY",
             Self::FilesBlocked => "FILES_BLOCKED_BY_POLICY",
             Self::Unverified => "UNVERIFIED",
+            Self::HandsAtWork => "HELPER_AT_WORK",
             Self::NoLocalEnd => "UNATTENDED_NO_LOCAL_END",
         }
     }
@@ -460,8 +509,10 @@ impl Refusal {
     /// What the helper is told.
     pub(super) fn to_schema(self) -> schema::RefusalCode {
         match self {
-            // The second is no answer to anything that a helper asks.
-            Self::BadState(_) | Self::NoLocalEnd => schema::RefusalCode::RefusalBadState,
+            // The others are no answer to anything that a helper asks.
+            Self::BadState(_) | Self::HandsAtWork | Self::NoLocalEnd => {
+                schema::RefusalCode::RefusalBadState
+            }
             Self::ModeNotPermitted => schema::RefusalCode::RefusalModeNotPermitted,
             Self::NoPermission => schema::RefusalCode::RefusalNoPermission,
             Self::ElevationBlocked => schema::RefusalCode::RefusalElevationBlockedByPolicy,

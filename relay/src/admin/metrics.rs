@@ -63,6 +63,7 @@ pub struct Metrics {
     mesh_peers: IntGauge,
     mesh_unheard: IntGauge,
     mesh_refused: IntCounterVec,
+    config_reloads: IntCounterVec,
     /// Records and tombstones kept here; set when somebody asks.
     pub dht_records: IntGauge,
     /// Devices, also those that have gone, of which something is kept here; set when somebody asks.
@@ -192,6 +193,11 @@ impl Metrics {
                 "mesh_unheard",
                 "Further ones, which do not answer by UDP: no session goes by way of them.",
             )?,
+            config_reloads: on.counters(
+                "config_reloads_total",
+                "Times that the settings were read again, on SIGHUP.",
+                &["result"],
+            )?,
             mesh_refused: on.counters(
                 "mesh_refused_total",
                 "Relays that were not let into the mesh.",
@@ -316,6 +322,12 @@ impl Metrics {
         let [peers, unheard] = [peers, unheard].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
         self.mesh_peers.set(peers);
         self.mesh_unheard.set(unheard);
+    }
+
+    /// Settings were read again, and could be used or not.
+    pub fn config_reload(&self, is_applied: bool) {
+        let result = if is_applied { "applied" } else { "refused" };
+        self.config_reloads.with_label_values(&[result]).inc();
     }
 
     /// A relay was not let into the mesh.

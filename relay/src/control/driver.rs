@@ -18,13 +18,14 @@ use futures_util::{
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming, Transmit};
 use quinn_udp as udp;
 use remora_proto::{
-    id::ExchangeId,
+    id::{ExchangeId, OrgId},
     record::RecordKey,
     wire::{
         self,
         message::{
             PROTOCOL,
-            control::{Hello, Welcome},
+            control::{Hello, Queue, Welcome},
+            mesh::{Reason as RelayReason, request::Body as Ask, response::Body as RelayAnswer},
         },
     },
 };
@@ -42,11 +43,13 @@ use super::{
     networks::{Network, Networks, Room},
     parking::{self, Parked, Parking, Reaction},
     policies::{Fetched, Policies},
+    queue::{self, Look, Queues},
     registry::{ConnectionNumber, Outcome, Registry},
     request::{Asker, Desk, Finding, Step, unix_ms},
 };
 use crate::{
     admin::metrics::{Handshake, Metrics},
+    config::Live,
     datapath::{DropReason, QuicPacket, leg::Leg, pages, reflect::SharedLoad, socket::Socket},
     drain::State,
     mesh::{self, Mesh, Neighbours},
@@ -76,10 +79,6 @@ const MINIMUM_PROTOCOL: u32 = 1;
 pub struct Settings {
     /// For people.
     pub relay_name: String,
-    /// Nodes at once.
-    pub max_nodes: usize,
-    /// Of one network.
-    pub max_nodes_per_network: usize,
     /// Where else nodes may ask how they are seen, as `Welcome` says it.
     pub observers: Vec<String>,
     /// Where this relay is, as `Welcome` says it.
@@ -107,6 +106,8 @@ pub struct Ports {
     pub asked: mpsc::Receiver<mesh::Asked>,
     /// Locators that are other hosts'.
     pub taken: mpsc::Receiver<RecordKey>,
+    /// What there is room for.
+    pub live: watch::Receiver<Live>,
 }
 
 /// The task.
@@ -165,6 +166,11 @@ struct Office {
     handshaking: usize,
     asked: FuturesUnordered<Pin<Box<dyn Future<Output = Asked> + Send>>>,
     calls: Calls,
+    queues: Queues,
+    /// Looks at the queues of all relays.
+    gathering: FuturesUnordered<Pin<Box<dyn Future<Output = Gathered> + Send>>>,
+    /// Who looks, until that is done.
+    looking: BTreeMap<OrgId, Vec<(ConnectionNumber, Open)>>,
     /// Errands about policies.
     errands: FuturesUnordered<Pin<Box<dyn Future<Output = Fetched> + Send>>>,
     mesh: Mesh,
@@ -179,6 +185,9 @@ struct Open {
     kind: &'static str,
     since: Instant,
 }
+
+/// Who waits for an organisation's help, at other relays.
+type Gathered = (OrgId, Vec<Queue>);
 
 /// What rendezvous found out for a node.
 #[derive(Debug)]
@@ -209,6 +218,7 @@ impl Driver {
     ) -> Self {
         let peers = Arc::clone(&ports.peers);
         let mesh = ports.mesh.clone();
+        let max_nodes_per_network = ports.live.borrow().max_nodes_per_network;
         Self {
             neighbours: mesh.neighbours(),
             endpoint,
@@ -222,11 +232,14 @@ impl Driver {
                 policies: Policies::default(),
                 rendezvous,
                 metrics,
-                networks: Networks::new(settings.max_nodes_per_network),
+                networks: Networks::new(max_nodes_per_network),
                 settings,
                 handshaking: 0,
                 asked: FuturesUnordered::new(),
                 calls: Calls::new(mesh.clone()),
+                queues: Queues::default(),
+                gathering: FuturesUnordered::new(),
+                looking: BTreeMap::new(),
                 errands: FuturesUnordered::new(),
                 mesh,
                 later: BTreeMap::new(),
@@ -320,6 +333,10 @@ impl Driver {
                 self.office.policies.fetched(fetched, unix_ms() / 1000);
                 true
             }
+            Some(gathered) = self.office.gathering.next(), if !self.office.gathering.is_empty() => {
+                self.office.gathered(gathered, &mut self.nodes, Instant::now());
+                true
+            }
             Some(asked) = self.ports.asked.recv() => {
                 self.meet();
                 self.office.answer_relay(asked, Instant::now());
@@ -331,6 +348,11 @@ impl Driver {
             }
             Ok(()) = self.neighbours.changed() => {
                 self.meet();
+                true
+            }
+            Ok(()) = self.ports.live.changed() => {
+                let live = self.ports.live.borrow_and_update();
+                self.office.limit(&live);
                 true
             }
             taken = packets.recv_many(arrived, PACKETS_AT_ONCE) => taken > 0,
@@ -565,7 +587,11 @@ impl Driver {
         buffer.clear();
         let network = Network::from(office.peers.behind(incoming.remote_address()).ip());
         let has_room = !self.is_closing
-            && self.nodes.len < office.settings.max_nodes.saturating_add(SPARE_CONNECTIONS);
+            && self.nodes.len
+                < office
+                    .registry
+                    .max_nodes()
+                    .saturating_add(SPARE_CONNECTIONS);
         let response = match office.door(&incoming, network, has_room) {
             Door::Closed(why) => {
                 office.metrics.handshake(why);
@@ -607,6 +633,13 @@ enum Door {
 }
 
 impl Office {
+    /// What there is room for has changed.
+    fn limit(&mut self, live: &Live) {
+        self.registry.limit(live.max_nodes);
+        self.networks.limit(live.max_nodes_per_network);
+        self.desk.limit(live.lookup_rate);
+    }
+
     fn door(&self, incoming: &Incoming, network: Network, has_room: bool) -> Door {
         if !has_room {
             return Door::Closed(Handshake::Refused);
@@ -660,6 +693,7 @@ impl Office {
         }
         self.registry.detach(node.number);
         self.policies.detach(node.number);
+        self.queues.detach(node.number);
     }
 
     /// The next thing that a node is told unasked.
@@ -763,6 +797,7 @@ impl Office {
         node.is_attached = false;
         self.registry.renumber(node.number, number, leg);
         self.policies.renumber(node.number, number);
+        self.queues.renumber(node.number, number);
         tracing::debug!(node = ?node.connection.node(), "node parked");
         Ok(message::done())
     }
@@ -784,6 +819,7 @@ impl Office {
         let leg = node.connection.leg();
         self.registry.renumber(number, node.number, leg);
         self.policies.renumber(number, node.number);
+        self.queues.renumber(number, node.number);
         self.registry.greet(node.number, now);
         tracing::debug!(node = ?node.connection.node(), "node came back");
         Ok(returned.untold)
@@ -794,6 +830,7 @@ impl Office {
         tracing::debug!(node = ?self.registry.id(number), "parked node is gone");
         self.registry.detach(number);
         self.policies.detach(number);
+        self.queues.detach(number);
         self.networks.detach(network);
     }
 
@@ -831,6 +868,11 @@ impl Office {
                     .handle(node.number, question, unix_ms() / 1000);
                 self.answer(node, open, answer, now);
             }
+            Step::Queue(question) => {
+                if let Some(answer) = self.queue(node.number, open, question, now) {
+                    self.answer(node, open, answer, now);
+                }
+            }
             Step::Ask(question) => {
                 let (number, rendezvous) = (node.number, Arc::clone(&self.rendezvous));
                 self.asked.push(Box::pin(async move {
@@ -861,6 +903,47 @@ impl Office {
         }
     }
 
+    /// Answers at once, or asks the other relays first.
+    fn queue(
+        &mut self,
+        number: ConnectionNumber,
+        open: Open,
+        question: queue::Question,
+        now: Instant,
+    ) -> Option<Answer> {
+        if let Err(refusal) = queue::check_known(self.policies.knows(question.org())) {
+            return Some(Err(refusal));
+        }
+        let org = match question {
+            queue::Question::Up { org, device } => {
+                return Some(self.queues.up(number, org, device, now));
+            }
+            queue::Question::Look { org } => org,
+        };
+        let look = self.queues.look(org, now);
+        if let Look::Seen(queue) = look {
+            return Some(Ok(Reply::Queue(queue)));
+        }
+        self.looking.entry(org).or_default().push((number, open));
+        if look == Look::Begin {
+            let mesh = self.mesh.clone();
+            let relays = mesh.neighbours().borrow().0.keys().copied().collect();
+            self.gathering.push(Box::pin(async move {
+                (org, queue::gather(mesh, relays, org).await)
+            }));
+        }
+        None
+    }
+
+    fn gathered(&mut self, (org, others): Gathered, nodes: &mut Nodes, now: Instant) {
+        let queue = self.queues.gathered(org, others, now);
+        for (number, open) in self.looking.remove(&org).unwrap_or_default() {
+            if let Some(node) = nodes.touch_numbered(number) {
+                self.answer(node, open, Ok(Reply::Queue(queue.clone())), now);
+            }
+        }
+    }
+
     /// Another relay asks.
     fn answer_relay(&mut self, asked: mesh::Asked, now: Instant) {
         let mesh::Asked {
@@ -868,9 +951,15 @@ impl Office {
             request,
             answer,
         } = asked;
-        let about_policies = self.policies.handle_relay(from, &request);
-        let answered =
-            about_policies.unwrap_or_else(|| self.registry.handle_relay(from, request, now));
+        let answered = if let Ask::FetchQueue(fetch) = &request {
+            match queue::Question::look(fetch) {
+                Ok(question) => RelayAnswer::Queue(self.queues.here(question.org(), now)),
+                Err(_) => mesh::refused(RelayReason::Malformed),
+            }
+        } else {
+            let about_policies = self.policies.handle_relay(from, &request);
+            about_policies.unwrap_or_else(|| self.registry.handle_relay(from, request, now))
+        };
         // It has waited for long enough, and asks again if it wants to know.
         answer.send(answered).ok();
     }

@@ -69,6 +69,8 @@ pub fn kind(request: &Request) -> &'static str {
         Request::PutPolicy(_) => "put_policy",
         Request::Seek(_) => "seek",
         Request::Ring(_) => "ring",
+        Request::QueueUp(_) => "queue_up",
+        Request::FetchQueue(_) => "fetch_queue",
     }
 }
 

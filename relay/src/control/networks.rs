@@ -55,6 +55,11 @@ impl Networks {
         }
     }
 
+    /// At most `limit` nodes each from now on; whoever is here stays.
+    pub fn limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// Whether `network` may have another connection.
     pub fn room(&self, network: Network) -> Room {
         let connections = self.count(network).connections;

@@ -72,6 +72,11 @@ impl Policies {
         self.notices.pop_front()
     }
 
+    /// Whether it has one of this organisation.
+    pub fn knows(&self, org: OrgId) -> bool {
+        self.kept.contains_key(&org)
+    }
+
     /// The connection is gone.
     pub fn detach(&mut self, number: ConnectionNumber) {
         self.bringing.remove(&number);
@@ -128,7 +133,8 @@ impl Policies {
             | Ask::Signal(_)
             | Ask::Admit(_)
             | Ask::Dismiss(_)
-            | Ask::Release(_) => return None,
+            | Ask::Release(_)
+            | Ask::FetchQueue(_) => return None,
         };
         Some(answered.unwrap_or_else(|_| mesh::refused(RelayReason::Malformed)))
     }

@@ -102,7 +102,7 @@ pub enum Party {
 }
 
 /// How far a request of a node has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// All the way.
     Answered(Answer),
@@ -362,6 +362,12 @@ impl Registry {
         self.nodes.get(&number).map(|node| node.id)
     }
 
+    /// Whether that node is this device, by a record that the device has signed.
+    pub fn is_device(&self, number: ConnectionNumber, key: RecordKey) -> bool {
+        let hosting = self.hosting_by_locator.get(&key);
+        hosting.is_some_and(|hosting| hosting.host == number && hosting.kind == Kind::Device)
+    }
+
     /// Whether the node may be parked: it waits, and does nothing else.
     ///
     /// # Errors
@@ -558,6 +564,16 @@ impl Registry {
         if self.drain.handle_timeout(now) {
             self.end_all_sessions();
         }
+    }
+
+    /// How many nodes there is room for.
+    pub fn max_nodes(&self) -> usize {
+        self.limits.max_nodes
+    }
+
+    /// So many from now on; whoever is here stays.
+    pub fn limit(&mut self, max_nodes: usize) {
+        self.limits.max_nodes = max_nodes;
     }
 
     /// Where the relay is in its life.

@@ -18,13 +18,13 @@ use remora_proto::{
     record::{InvalidRecord, Kind, Record, RecordKey},
     wire::message::{
         MAX_SIGNAL_BYTES,
-        control::{Found as FoundReply, Sighted, Withdraw},
+        control::{Found as FoundReply, QueueUp, Sighted, Withdraw},
     },
 };
 
 use super::{
     message::{self, Answer, Reason, Refusal, Reply, Request},
-    policies,
+    policies, queue,
     registry::{ConnectionNumber, Demand, Outcome, Registry, RejoinKey},
 };
 use crate::{
@@ -52,6 +52,8 @@ const QUORUM_RETRY: Duration = Duration::from_secs(5);
 const TOO_MANY_CODES: &str = "too many codes tried from this address; wait a moment";
 const TOO_MANY_DEVICES: &str = "too many devices asked for from this address; wait a moment";
 const TOO_MANY_RINGS: &str = "too many invitations from this address; wait a moment";
+const DRAINING: Refusal =
+    Refusal::new(Reason::Draining, "this relay is about to stop; use another");
 const NO_DEVICE: Refusal = Refusal::new(Reason::Malformed, "a device's key has 32 bytes");
 
 /// Who asks.
@@ -78,6 +80,8 @@ pub enum Step {
     Park,
     /// It is about a policy.
     Policy(policies::Question),
+    /// It is about who waits for help.
+    Queue(queue::Question),
 }
 
 impl From<Outcome> for Step {
@@ -234,6 +238,12 @@ impl Desk {
         }
     }
 
+    /// So many look-ups, and as many joins, from now on.
+    pub fn limit(&mut self, rate: Rate) {
+        self.lookups.limit(rate);
+        self.joins.limit(rate);
+    }
+
     /// Name space of the locators.
     pub fn realm(&self) -> &str {
         &self.realm
@@ -365,6 +375,10 @@ impl Desk {
                 return Ok(Step::Policy(policies::Question::Fetch(fetch)));
             }
             Request::PutPolicy(put) => return Ok(Step::Policy(policies::Question::Put(put))),
+            Request::QueueUp(up) => return self.queue_up(registry, asker, &up),
+            Request::FetchQueue(fetch) => {
+                return Ok(Step::Queue(queue::Question::look(&fetch)?));
+            }
             Request::Seek(seek) => {
                 let key = self.device_key(&seek.device)?;
                 take(&mut self.seeks, asker.source, TOO_MANY_DEVICES, now)?;
@@ -414,10 +428,7 @@ impl Desk {
 
     fn publish(&self, life: drain::State, owner: NodeId, bytes: Bytes) -> Result<Step, Refusal> {
         if life != drain::State::Serving {
-            return Err(Refusal::new(
-                Reason::Draining,
-                "this relay is about to stop; use another",
-            ));
+            return Err(DRAINING);
         }
         let unix_ms = unix_ms();
         let record = Record::decode_signed(&bytes, unix_ms).map_err(bad_record)?;
@@ -435,6 +446,21 @@ impl Desk {
         }
         let publication = Publication::of_node(&record, bytes, owner, self.me, unix_ms);
         Ok(Step::Ask(Question::Put(publication)))
+    }
+
+    /// Only for itself: whoever looks at the queue rings at all who are in it.
+    fn queue_up(&self, registry: &Registry, asker: Asker, up: &QueueUp) -> Result<Step, Refusal> {
+        let question = queue::Question::up(up)?;
+        if registry.state() != drain::State::Serving {
+            return Err(DRAINING);
+        }
+        if !registry.is_device(asker.number, self.device_key(&up.device)?) {
+            return Err(Refusal::new(
+                Reason::BadState,
+                "who queues up has to be a device that has said here that it is there",
+            ));
+        }
+        Ok(Step::Queue(question))
     }
 
     fn lookup(&mut self, keys: &[Bytes], source: IpAddr, now: Instant) -> Result<Step, Refusal> {

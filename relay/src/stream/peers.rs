@@ -29,13 +29,13 @@ pub enum Full {
 /// The streams of a relay.
 #[derive(Debug)]
 pub struct Peers {
-    limits: Limits,
     /// Once a stream, a connection, a request; never across an await.
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    limits: Limits,
     streams: usize,
     streams_by_network: HashMap<Network, usize>,
     /// The TCP peer, by its datagrams' source on this computer.
@@ -54,9 +54,18 @@ impl Peers {
     /// Nobody yet.
     pub fn new(limits: Limits) -> Self {
         Self {
-            limits,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                limits,
+                streams: 0,
+                streams_by_network: HashMap::new(),
+                peer_by_source: HashMap::new(),
+            }),
         }
+    }
+
+    /// For those that come from now on; whoever is here stays.
+    pub fn limit(&self, limits: Limits) {
+        self.lock().limits = limits;
     }
 
     /// A place for a stream of `peer`'s.
@@ -65,14 +74,15 @@ impl Peers {
     /// When there is none.
     pub fn enter(self: &Arc<Self>, peer: SocketAddr) -> Result<Place, Full> {
         let mut state = self.lock();
-        if state.streams >= self.limits.all {
+        let of_one = state.limits.network;
+        if state.streams >= state.limits.all {
             return Err(Full::All);
         }
         let of_network = state
             .streams_by_network
             .entry(Network::from(peer.ip()))
             .or_default();
-        if *of_network >= self.limits.network {
+        if *of_network >= of_one {
             return Err(Full::Network);
         }
         *of_network += 1;

@@ -19,7 +19,7 @@ use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     cli::Churn,
-    crowd::{Crowd, Fault},
+    crowd::{Crowd, Fault, Member},
     fleet::{self, Fleet},
     report::{mib, rounded},
     scenario::Bench,
@@ -184,7 +184,7 @@ impl Fill {
 
 /// A node that publishes so many, and leaves; how many were refused.
 async fn node(crowd: &Crowd, count: usize, realm: &str) -> Result<u64, Fault> {
-    let mut node = crowd.connect().await?;
+    let mut node = connect(crowd).await?;
     let mut refused = 0;
     for _ in 0..count {
         let record = setup::record_under(RecordKey(rand::random()), realm);
@@ -207,4 +207,15 @@ async fn node(crowd: &Crowd, count: usize, realm: &str) -> Result<u64, Fault> {
     }
     node.leave().await;
     Ok(refused)
+}
+
+/// As nodes do, it tries again where a relay, or this machine, has too much to do.
+async fn connect(crowd: &Crowd) -> Result<Member, Fault> {
+    for _ in 1..TRIES {
+        match crowd.connect().await {
+            Err(Fault::NotConnected) => sleep(AGAIN).await,
+            connected => return connected,
+        }
+    }
+    crowd.connect().await
 }

@@ -1,3 +1,5 @@
+//! Tokens that a test signs, each wrong in one thing.
+
 use aws_lc_rs::{
     rand::SystemRandom,
     rsa::KeySize,

@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
+use remora_proto::session::Entry;
 use serde_json::json;
 use tokio::{net::UnixStream, time::timeout};
 
@@ -50,12 +51,14 @@ pub async fn run(file: &File, args: cli::Inbox) -> Result<Exit, Failure> {
                 limits: open.limits,
                 folder: open.folder,
                 broker: open.broker,
+                screen: open.screen,
                 code_stdin: false,
                 resume: false,
                 unattended: false,
                 code: None,
             };
-            terminal::open(file, join, code, Duration::from_millis(left_ms)).await
+            let within = Duration::from_millis(left_ms);
+            terminal::open(file, join, code, Entry::Notify, within).await
         }
     }
 }

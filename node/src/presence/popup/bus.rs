@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::{Buf as _, BytesMut};
+use data_encoding::HEXLOWER;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
@@ -34,7 +35,7 @@ impl Bus {
     pub(super) async fn session() -> io::Result<Self> {
         let mut stream = UnixStream::from_std(connect()?)?;
         // The bus knows from the socket who we are; that we know it, too, is all that it asks (EXTERNAL).
-        let user = hex(nix::unistd::getuid().to_string().as_bytes());
+        let user = HEXLOWER.encode(nix::unistd::getuid().to_string().as_bytes());
         let greeting = format!("\0AUTH EXTERNAL {user}\r\n");
         stream.write_all(greeting.as_bytes()).await?;
         let mut buffer = BytesMut::new();
@@ -89,10 +90,6 @@ impl Bus {
             }
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    data_encoding::HEXLOWER.encode(bytes)
 }
 
 /// To the first of the addresses that answers.

@@ -33,7 +33,10 @@ use x11rb::{
         shm,
         xfixes::{self, ConnectionExt as _},
         xinput::{self, ConnectionExt as _},
-        xproto::{AtomEnum, ConfigureNotifyEvent, ConnectionExt as _, MapState, WindowClass},
+        xproto::{
+            AtomEnum, ChangeWindowAttributesAux, ConfigureNotifyEvent, ConnectionExt as _,
+            EventMask, MapState, WindowClass,
+        },
     },
 };
 
@@ -577,6 +580,9 @@ fn prepare_extensions(display: &Display) -> Result<bool, CaptureError> {
 fn watch(display: &Display, root: u32) -> Result<(), CaptureError> {
     let connection = &display.connection;
     connection.xfixes_select_cursor_input(root, xfixes::CursorNotifyMask::DISPLAY_CURSOR)?;
+    // The only word that there is of monitors that somebody has named, or named no more (`xrandr --setmonitor`).
+    let layout = ChangeWindowAttributesAux::new().event_mask(EventMask::STRUCTURE_NOTIFY);
+    connection.change_window_attributes(root, &layout)?;
     if display.has(randr::X11_EXTENSION_NAME)? {
         use randr::NotifyMask as On;
         connection.randr_select_input(

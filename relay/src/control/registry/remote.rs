@@ -248,7 +248,8 @@ impl Registry {
             | Ask::Forget(_)
             | Ask::Find(_)
             | Ask::FetchPolicy(_)
-            | Ask::PolicyNews(_) => Err(RelayReason::Malformed),
+            | Ask::PolicyNews(_)
+            | Ask::FetchQueue(_) => Err(RelayReason::Malformed),
         };
         match handled {
             Ok(()) => mesh::done(),

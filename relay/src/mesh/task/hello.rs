@@ -90,7 +90,9 @@ impl Task {
                 self.part(relay, connection, now);
                 self.swarm.close_connection(connection);
             }
-            Ok(Answer::Done(_) | Answer::Found(_) | Answer::PolicyPart(_)) => self.part_from(peer),
+            Ok(Answer::Done(_) | Answer::Found(_) | Answer::PolicyPart(_) | Answer::Queue(_)) => {
+                self.part_from(peer)
+            }
         }
     }
 
