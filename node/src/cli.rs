@@ -328,6 +328,9 @@ pub struct Join {
     /// An agent has begun this for an invitation, says yes or no by standard input, and ends it by closing that
     #[arg(long, hide = true, requires = "code_stdin")]
     pub by_agent: bool,
+    /// Go on with the session in which this computer was restarted; `remora agent` does so by itself
+    #[arg(long, conflicts_with_all = ["code", "code_stdin", "unattended"])]
+    pub resume: bool,
     /// The code, or a link to it; better left out, then it is asked for (or taken from REMORA_CODE)
     #[arg(value_name = "CODE")]
     pub code: Option<String>,

@@ -19,6 +19,7 @@ use crate::{
     cli::ProfileArgs,
     error::{Exit, Failure},
     identity::{Files, Identity},
+    session::resume::Place,
 };
 
 /// A failure's code: nothing here says which device that is.
@@ -164,6 +165,11 @@ impl File {
     pub fn beside(&self) -> Result<Files, Failure> {
         let path = self.path.as_deref().ok_or_else(no_home)?;
         Ok(Files::beside(path))
+    }
+
+    /// Where is kept how to come back after a restart; `None`: there is no home folder.
+    pub fn place(&self) -> Option<Place> {
+        self.path.as_deref().map(Place::beside)
     }
 
     /// Who the person is in a session: what their organisation has signed, else what was typed or stands in the file.

@@ -9,11 +9,13 @@ use remora_proto::{
     elevation::Order,
     identity::{Profile, Role},
     org::{
+        ended::SessionName,
         permission::Permission,
         verdict::{Limit, Verdict, Warning},
     },
     path::machine::WhyRelayed,
     rendezvous::CodeEnd,
+    sas::Words,
     session::{
         Cause, Check, Command, Event as SessionEvent, Method, Mode, Receipt, Refusal, SasState,
         Shield,
@@ -295,6 +297,20 @@ pub fn receipt_json(receipt: &Receipt) -> Value {
     })
 }
 
+fn trust_json(
+    event: &str,
+    peer: &Profile,
+    verdict: &Verdict,
+    words: &Words,
+    alone: bool,
+    name: SessionName,
+) -> Value {
+    json!({
+        "event": event, "peer": card(peer, verdict), "words": words.words(), "alone": alone, "session": name.to_string(),
+        "permitted": permitted(verdict), "warnings": warnings(verdict),
+    })
+}
+
 fn session_json(event: &SessionEvent) -> Value {
     let mode_json = |name: &str, mode: &Mode| json!({"event": name, "mode": mode.to_string()});
     match event {
@@ -304,12 +320,13 @@ fn session_json(event: &SessionEvent) -> Value {
             words,
             alone,
             name,
-        } => {
-            json!({
-                "event": "trust", "peer": card(peer, verdict), "words": words.words(), "alone": alone, "session": name.to_string(),
-                "permitted": permitted(verdict), "warnings": warnings(verdict),
-            })
-        }
+        } => trust_json("trust", peer, verdict, words, *alone, *name),
+        SessionEvent::Returned {
+            peer,
+            verdict,
+            words,
+            name,
+        } => trust_json("returned", peer, verdict, words, false, *name),
         SessionEvent::Judged(verdict) => json!({
             "event": "judged", "verified": verdict.verified,
             "permitted": permitted(verdict), "warnings": warnings(verdict),
@@ -356,6 +373,9 @@ fn session_json(event: &SessionEvent) -> Value {
             json!({"event": "restart_prompt", "within_s": seconds(*within)})
         }
         SessionEvent::RestartDeclined => json!({"event": "restart_declined"}),
+        SessionEvent::NoRestart(refusal) => {
+            json!({"event": "no_restart", "code": refusal.code(), "text": refusal.to_string()})
+        }
         SessionEvent::HandoverPrompt { within } => {
             json!({"event": "handover_prompt", "within_s": seconds(*within)})
         }

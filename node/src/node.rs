@@ -5,19 +5,25 @@
 )]
 
 use std::{
-    collections::BTreeSet, net::SocketAddr, path::PathBuf, slice, sync::Arc, time::Duration,
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::PathBuf,
+    slice,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use remora_proto::{
     code::Code,
-    id::{RelayAddr, RelayId},
+    id::{RelayAddr, RelayId, SessionId},
     identity::{Introduction, Role},
+    org::{ended::Why, membership::Papers},
     path::candidate::{Hindrance, Named, Policy},
     random::Random,
     rendezvous::{CodeEnd, Host},
     sas::Nonce,
-    session::{Durations, EndReason, Kind, Receipt, Setup, Terms},
+    session::{Durations, EndReason, Kind, Platform, Receipt, Resumed, Setup, Terms},
     wire::message::control::{Release, node_to_relay::Body as Request},
 };
 use tokio::{
@@ -51,7 +57,8 @@ use crate::{
     session::{
         self, Channels, Judge, Picture,
         backends::{BROKER_SOCKET, Backends, is_nobody_signed_in},
-        inner,
+        inner::{self, Inner, Peer},
+        resume::{self, Keep, Place, Returning, Waiting},
     },
     share::{desktop::Desktop, sharing::Sharing},
 };
@@ -75,6 +82,9 @@ const UNKNOWN_CODE: &str = "UNKNOWN_CODE";
 /// For each of them. A person has typed a code and waits.
 const ELSEWHERE: Duration = Duration::from_secs(4);
 
+/// Helper: waits for a sharer whose computer restarts.
+mod returning;
+
 /// How a session ended, or why there was none.
 pub type Outcome = Result<Receipt, Failure>;
 
@@ -91,6 +101,7 @@ pub struct Node {
     display: Option<String>,
     kind: Kind,
     broker: PathBuf,
+    place: Option<Place>,
     /// What the NAT does, once it is known.
     surveyed: watch::Receiver<Surveyed>,
     _surveying: JoinSet<()>,
@@ -117,6 +128,8 @@ pub struct Options {
     pub elevated_before: bool,
     /// As the sharer: where the broker listens, if there is one.
     pub broker: PathBuf,
+    /// As the sharer: where is kept how to come back after a restart; `None`: it does not restart.
+    pub place: Option<Place>,
     /// It goes to no relay that was not named, although one of its fleet may have less to do, or be there when it is gone.
     pub only_named: bool,
     /// Whose policy is kept up to date.
@@ -139,6 +152,7 @@ impl Default for Options {
             durations: Durations::default(),
             elevated_before: false,
             broker: PathBuf::from(BROKER_SOCKET),
+            place: None,
             only_named: false,
             member: None,
             folder: Folder::default(),
@@ -228,7 +242,7 @@ impl Node {
         let elevated_before = options.elevated_before;
         let (folder, display) = (options.folder.clone(), options.display.clone());
         let kind = options.kind;
-        let broker = options.broker.clone();
+        let (broker, place) = (options.broker.clone(), options.place.clone());
         let mut homes = Homes::find(relays, options).await?;
         let home = homes.settle(&BTreeSet::new()).await?;
         let home = homes.learn(home).await;
@@ -258,6 +272,7 @@ impl Node {
             display,
             kind,
             broker,
+            place,
             surveyed,
             _surveying: surveying,
             port_map,
@@ -373,6 +388,27 @@ impl Node {
         )
     }
 
+    /// Goes on with a session that a restart of this computer has interrupted, and whose code ([`Resumption::code`]) has led to its
+    /// helper; the node is the sharer, and shows `desktop`.
+    ///
+    /// [`Resumption::code`]: remora_proto::resumption::Resumption::code
+    pub fn resume(
+        mut self,
+        introduced: Introduced,
+        identity: impl Into<Identity>,
+        desktop: Desktop,
+        returning: Returning,
+    ) -> Running {
+        self.kind = returning.token.kind;
+        let introduced = Introduced {
+            keys: returning.token.resumption.bind(introduced.keys),
+            entry: returning.token.entry,
+            ..introduced
+        };
+        let begin = Begin::Returning(Box::new(introduced), desktop, Box::new(returning));
+        self.run(identity.into(), begin)
+    }
+
     /// While the two are introduced, the gateway answers. Whoever only looks at the relay asks for none; for a socket that is not there
     /// yet, the session does.
     fn want_port(&self) {
@@ -394,7 +430,7 @@ impl Node {
                 Picture::Viewer(frames_tx),
                 Desktop::X11(self.display.clone()),
             ),
-            Begin::Introduced(_, desktop) => (
+            Begin::Introduced(_, desktop) | Begin::Returning(_, desktop, _) => (
                 Role::Sharer,
                 Picture::Screen(Box::new(Sharing::new(desktop.clone()))),
                 desktop.clone(),
@@ -411,16 +447,21 @@ impl Node {
                     input,
                 ))
             }
-            Begin::Wait(_, None) | Begin::Introduced(..) => None,
+            Begin::Wait(_, None) | Begin::Introduced(..) | Begin::Returning(..) => None,
         };
         let retry = calling.as_ref().map(Calling::retry);
         let shown = match &begin {
             Begin::Wait(..) => Desktop::None,
-            Begin::Introduced(_, desktop) => desktop.clone(),
+            Begin::Introduced(_, desktop) | Begin::Returning(_, desktop, _) => desktop.clone(),
         };
         let outcome = tokio::spawn(async move {
+            let mut returning = None;
             let introduced = match begin {
                 Begin::Introduced(introduced, _) => Ok(*introduced),
+                Begin::Returning(introduced, _, token) => {
+                    returning = Some(*token);
+                    Ok(*introduced)
+                }
                 Begin::Wait(lifetime, _) => {
                     let front = Front {
                         events: &events,
@@ -441,17 +482,26 @@ impl Node {
                         backends
                     };
                     let backends = tokio::task::spawn_blocking(find).await;
+                    let keep = self.place.clone().map(|place| Keep {
+                        place,
+                        relays: self.relays(),
+                        kind: self.kind,
+                        entry: introduced.entry,
+                        profile: identity.profile.clone(),
+                    });
                     let channels = Channels {
                         input,
                         events,
                         path,
                         asked,
-                        picture,
                         backends: backends.unwrap_or_default(),
+                        keep,
                         folder: self.folder.clone(),
                         desktop,
                     };
-                    self.session(introduced, role, identity, channels).await
+                    let who = (role, identity);
+                    self.session(introduced, returning, who, channels, picture)
+                        .await
                 }
                 Err(failure) => {
                     self.close().await;
@@ -636,120 +686,76 @@ impl Node {
         }
     }
 
+    /// Where to look for each other after a restart: here first.
+    fn relays(&self) -> Vec<RelayAddr> {
+        let here = &self.home.relay;
+        let others = self.homes.near().into_iter().map(|near| near.relay);
+        let others = others.filter(|relay| relay.id != here.id);
+        std::iter::once(here.clone()).chain(others).collect()
+    }
+
     async fn session(
         self,
         introduced: Introduced,
-        role: Role,
-        identity: Identity,
-        channels: Channels,
+        returning: Option<Returning>,
+        (role, identity): (Role, Identity),
+        mut channels: Channels,
+        mut picture: Picture,
     ) -> Outcome {
-        let Introduced {
-            allocation,
-            keys,
-            entry,
-        } = introduced;
-        let (session, side) = (allocation.session, allocation.side);
-        let nonce = Nonce::generate(&mut Random::system());
-        let introduction = Introduction {
+        let platform = channels.backends.platform();
+        let terms = Terms {
+            platform: Platform {
+                restarts: platform.restarts && channels.keep.is_some(),
+                ..platform
+            },
+            multi_user: channels.backends.multi_user,
+            nobody_there: channels.backends.nobody_there,
+            durations: self.durations,
+            elevated_before: self.elevated_before,
+            entry: introduced.entry,
+            kind: self.kind,
+            ..Terms::default()
+        };
+        let base = Base {
+            homes: self.homes,
             role,
-            profile: identity.profile.clone(),
-            papers: identity.member.as_deref().map(Member::papers),
-            commitment: nonce.commitment(),
-            named: Named {
-                nat: self.surveyed.borrow().nat(),
-                hindrance: self.hindrance(),
-                ..Named::default()
-            },
+            identity,
+            policy: self.policy,
+            surveyed: self.surveyed,
+            port_map: self.port_map,
+            terms,
         };
-        let shown = introduction.papers.clone();
-        let (control, socket) = (&self.home.control, Arc::clone(&self.home.socket));
-        let start = inner::Start {
-            allocation,
-            relay_name: control.welcome.relay_name.clone(),
-            keys,
-            introduction,
-            key: identity.key(),
-            // Whatever it says, it is only tried; of a stream it says nothing of use.
-            observed: match socket.is_by_stream() {
-                true => None,
-                false => control.welcome.observed_address.parse().ok(),
-            },
-            observers: survey::observers(control),
-            policy: self.policy.clone(),
-        };
-        let opened = inner::open(start, Arc::clone(&socket), self.port_map.clone()).await;
-        let (inner, peer) = match opened {
-            Ok(opened) => opened,
-            Err(reason) => {
-                socket.close_route(session);
-                let release = Request::Release(Release { session: session.0 });
-                if timeout(FAREWELL, control.tell(release)).await.is_err() {
-                    tracing::debug!("the relay was not told of the end");
+        let opened = base.open(self.home, introduced).await;
+        let outcome = match opened.and_then(|stands| proven(stands, returning)) {
+            Err(reason) => Err(not_connected(reason)),
+            Ok((mut stands, mut resumed)) => {
+                let path = stands.path(&base.policy);
+                tell(&channels.events, Event::Connected(path)).await;
+                // A viewer's next connection has the same page.
+                let viewer = match &picture {
+                    Picture::Viewer(frames) => Some(frames.clone()),
+                    Picture::Screen(_) => None,
+                };
+                loop {
+                    let over = base.hold(stands, resumed, &mut channels, picture).await;
+                    let waiting = match over {
+                        session::Over::Ended(receipt) => break Ok(receipt),
+                        session::Over::Restarting(waiting) => *waiting,
+                    };
+                    let Some(frames) = &viewer else {
+                        break Err(restarting());
+                    };
+                    picture = Picture::Viewer(frames.clone());
+                    match base.meet_again(waiting, &mut channels).await {
+                        Ok((again, before)) => (stands, resumed) = (again, Some(before)),
+                        Err(receipt) => break Ok(receipt),
+                    }
                 }
-                self.close().await;
-                return Err(not_connected(reason));
             }
         };
-        let path = PathSnapshot {
-            relay: control.welcome.relay_name.clone(),
-            rtt: inner.connection.rtt(),
-            why_relayed: Some(why_at_first(&self.policy)),
-            ..PathSnapshot::default()
-        };
-        let connected = Event::Connected(path.reached(socket.is_by_stream()));
-        tell(&channels.events, connected).await;
-        let setup = Setup {
-            role,
-            side,
-            nonce,
-            verdict: identity.judge(&peer.introduction, peer.node),
-            peer: peer.introduction.clone(),
-            handshake_hash: peer.handshake_hash,
-            terms: Terms {
-                platform: channels.backends.platform(),
-                durations: self.durations,
-                elevated_before: self.elevated_before,
-                entry,
-                kind: self.kind,
-                nobody_there: channels.backends.nobody_there,
-                ..Terms::default()
-            },
-        };
-        if let Err(refusal) = &setup.verdict {
-            tracing::warn!(%refusal, "no session");
-        }
-        let kept = keep::Session {
-            id: session,
-            side,
-            connection: inner.connection.clone(),
-            carrier: Arc::clone(&inner.mover.carrier),
-            route: Arc::clone(&inner.mover.route),
-            inlet: inner.inlet.clone(),
-            events: channels.events.clone(),
-        };
-        let (mut keeping, relays) = Keeping::new(self.homes, self.home, kept);
-        let judge = Judge {
-            identity,
-            shown,
-            peer,
-        };
-        let receipt = tokio::select! { biased;
-            receipt = session::run(inner, setup, judge, self.policy, channels, relays) => receipt,
-            never = keeping.run() => match never {},
-        };
-        drop(self.port_map);
-        keeping.close().await;
+        drop(base);
         take_leave(self.leaving).await;
-        Ok(receipt)
-    }
-
-    /// What keeps this node off direct paths, for the other to know.
-    fn hindrance(&self) -> Option<Hindrance> {
-        if self.policy.relay_only {
-            Some(Hindrance::RelayOnly)
-        } else {
-            self.is_by_tcp().then_some(Hindrance::UdpBlocked)
-        }
+        outcome
     }
 
     /// Says the last words to the relay and ends every task.
@@ -764,6 +770,7 @@ impl Node {
             display: _,
             kind: _,
             broker: _,
+            place: _,
             surveyed: _,
             _surveying: _,
             port_map,
@@ -772,6 +779,218 @@ impl Node {
         drop(port_map);
         home.close().await;
         take_leave(leaving).await;
+    }
+}
+
+/// What each connection of a session is made from.
+struct Base {
+    homes: Homes,
+    role: Role,
+    identity: Identity,
+    policy: Policy,
+    surveyed: watch::Receiver<Surveyed>,
+    port_map: PortMap,
+    terms: Terms,
+}
+
+/// A connection that stands, and the relay that it began at.
+struct Stands {
+    home: Attached,
+    id: SessionId,
+    inner: Inner,
+    peer: Peer,
+    /// What the other knows of this side.
+    shown: Option<Papers>,
+    setup: Setup,
+}
+
+impl Stands {
+    fn path(&self, policy: &Policy) -> PathSnapshot {
+        PathSnapshot {
+            relay: self.home.control.welcome.relay_name.clone(),
+            rtt: self.inner.connection.rtt(),
+            why_relayed: Some(why_at_first(policy)),
+            ..PathSnapshot::default()
+        }
+        .reached(self.home.socket.is_by_stream())
+    }
+}
+
+/// The same helper as before the restart, where there was one; the token has done what it is for.
+fn proven(
+    stands: Stands,
+    returning: Option<Returning>,
+) -> Result<(Stands, Option<Resumed>), EndReason> {
+    let Some(Returning { token, place }) = returning else {
+        return Ok((stands, None));
+    };
+    place.erase();
+    match resume::peer(&stands.peer) == token.peer {
+        true => Ok((stands, Some(token.resumed))),
+        false => Err(EndReason::AuthFailed),
+    }
+}
+
+impl Base {
+    /// Connects the two who were introduced.
+    ///
+    /// # Errors
+    /// The reason with which the session ends before it began; the relay has been told, and left.
+    async fn open(&self, home: Attached, introduced: Introduced) -> Result<Stands, EndReason> {
+        let Introduced {
+            allocation, keys, ..
+        } = introduced;
+        let (id, side) = (allocation.session, allocation.side);
+        let nonce = Nonce::generate(&mut Random::system());
+        let (control, socket) = (&home.control, Arc::clone(&home.socket));
+        let introduction = Introduction {
+            role: self.role,
+            profile: self.identity.profile.clone(),
+            papers: self.identity.member.as_deref().map(Member::papers),
+            commitment: nonce.commitment(),
+            named: Named {
+                nat: self.surveyed.borrow().nat(),
+                hindrance: self.hindrance(socket.is_by_stream()),
+                ..Named::default()
+            },
+        };
+        let shown = introduction.papers.clone();
+        let start = inner::Start {
+            allocation,
+            relay_name: control.welcome.relay_name.clone(),
+            keys,
+            introduction,
+            key: self.identity.key(),
+            // Whatever it says, it is only tried; of a stream it says nothing of use.
+            observed: match socket.is_by_stream() {
+                true => None,
+                false => control.welcome.observed_address.parse().ok(),
+            },
+            observers: survey::observers(control),
+            policy: self.policy.clone(),
+        };
+        let opened = inner::open(start, Arc::clone(&socket), self.port_map.clone()).await;
+        let (inner, peer) = match opened {
+            Ok(opened) => opened,
+            Err(reason) => {
+                socket.close_route(id);
+                let release = Request::Release(Release { session: id.0 });
+                if timeout(FAREWELL, control.tell(release)).await.is_err() {
+                    tracing::debug!("the relay was not told of the end");
+                }
+                home.close().await;
+                return Err(reason);
+            }
+        };
+        let setup = Setup {
+            role: self.role,
+            side,
+            nonce,
+            verdict: self.identity.judge(&peer.introduction, peer.node),
+            peer: peer.introduction.clone(),
+            handshake_hash: peer.handshake_hash,
+            terms: self.terms.clone(),
+        };
+        if let Err(refusal) = &setup.verdict {
+            tracing::warn!(%refusal, "no session");
+        }
+        Ok(Stands {
+            home,
+            id,
+            inner,
+            peer,
+            shown,
+            setup,
+        })
+    }
+
+    /// Until the session is over in this connection.
+    async fn hold(
+        &self,
+        stands: Stands,
+        resumed: Option<Resumed>,
+        channels: &mut Channels,
+        picture: Picture,
+    ) -> session::Over {
+        let Stands {
+            home,
+            id,
+            inner,
+            peer,
+            shown,
+            setup,
+        } = stands;
+        let kept = keep::Session {
+            id,
+            side: setup.side,
+            connection: inner.connection.clone(),
+            carrier: Arc::clone(&inner.mover.carrier),
+            route: Arc::clone(&inner.mover.route),
+            inlet: inner.inlet.clone(),
+            events: channels.events.clone(),
+        };
+        let judge = Judge {
+            identity: self.identity.clone(),
+            shown,
+            peer,
+        };
+        let policy = self.policy.clone();
+        let (mut keeping, relays) = Keeping::new(self.homes.clone(), home, kept);
+        let over = tokio::select! { biased;
+            over = session::run(inner, (setup, resumed), judge, policy, (channels, picture), relays) => over,
+            never = keeping.run() => match never {},
+        };
+        keeping.close().await;
+        over
+    }
+
+    /// Helper: until the sharer's computer is there again, and has shown that it is the same.
+    ///
+    /// # Errors
+    /// The session is over.
+    async fn meet_again(
+        &self,
+        mut waiting: Waiting,
+        channels: &mut Channels,
+    ) -> Result<(Stands, Resumed), Receipt> {
+        let mut number = 0;
+        loop {
+            let met = returning::meet(&mut waiting, &self.homes, channels, &mut number).await;
+            let (home, introduced) = met?;
+            if let Some(why) = self.ending(&waiting) {
+                home.close().await;
+                return Err(returning::end(&mut waiting, why, channels).await);
+            }
+            let keys = waiting.resumption.bind(introduced.keys);
+            let opened = self.open(home, Introduced { keys, ..introduced }).await;
+            let stands = match opened {
+                Ok(stands) => stands,
+                Err(reason) => {
+                    tracing::info!(?reason, "whoever came is not the sharer");
+                    continue;
+                }
+            };
+            let before = waiting.session.before_restart(Instant::now());
+            match before.filter(|_| resume::peer(&stands.peer) == waiting.peer) {
+                Some(resumed) => return Ok((stands, resumed)),
+                None => stands.home.close().await,
+            }
+        }
+    }
+
+    /// Why an administrator has ended it, while nobody was there.
+    fn ending(&self, waiting: &Waiting) -> Option<Why> {
+        let member = self.identity.member.as_ref()?;
+        Some(member.ending(&waiting.session.name())?.why)
+    }
+
+    /// What keeps this node off direct paths, for the other to know.
+    fn hindrance(&self, is_by_tcp: bool) -> Option<Hindrance> {
+        if self.policy.relay_only {
+            Some(Hindrance::RelayOnly)
+        } else {
+            is_by_tcp.then_some(Hindrance::UdpBlocked)
+        }
     }
 }
 
@@ -819,6 +1038,7 @@ impl Front<'_> {
 enum Begin {
     Wait(Duration, Option<Call>),
     Introduced(Box<Introduced>, Desktop),
+    Returning(Box<Introduced>, Desktop, Box<Returning>),
 }
 
 /// Whether the code may work at another relay: nobody waits with it here, or another one's holder does.
@@ -840,6 +1060,12 @@ async fn tell(events: &mpsc::Sender<Event>, event: Event) {
     if events.send(event).await.is_err() {
         tracing::debug!("nobody listens");
     }
+}
+
+/// Nothing is wrong, and there is nothing more to do here.
+fn restarting() -> Failure {
+    let line = "this computer restarts; `remora join --resume`, or `remora agent`, goes on with the session within ten minutes";
+    Failure::new(Exit::Ok, "RESTARTING", line)
 }
 
 fn not_connected(reason: EndReason) -> Failure {

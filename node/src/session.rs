@@ -16,6 +16,8 @@ pub mod backends;
 pub mod inner;
 /// What of it reaches beyond the screen: the broker, the shield, questions on the bar.
 mod powers;
+/// What goes on after a restart.
+pub mod resume;
 
 use std::{
     sync::Arc,
@@ -35,9 +37,10 @@ use remora_proto::{
     },
     path::{candidate::Policy, machine::Moved},
     random::Random,
+    resumption::Resumption,
     session::{
-        Act, Command, Event as SessionEvent, Phase, Receipt, Refusal, Rights, Session, Setup,
-        Shield, Transmit,
+        Act, Cause, Command, Event as SessionEvent, Phase, Receipt, Refusal, Resumed, Rights,
+        Session, Setup, Shield, Transmit,
     },
     wire::message::{
         Inbox, InvalidMessage, encode,
@@ -51,9 +54,10 @@ use tokio::{
 };
 
 use self::{
-    backends::{Backends, Report},
+    backends::{Backends, Report, Undone},
     inner::{Inner, Messages},
     powers::Said,
+    resume::{Keep, Waiting},
 };
 use crate::{
     deadline::until,
@@ -89,6 +93,8 @@ const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 const LISTEN_INTERVAL: Duration = Duration::from_millis(250);
 /// Papers come hours apart. Whoever sends them without end has no more than one looked at in so long: signatures cost time.
 const PAPERS_INTERVAL: Duration = Duration::from_millis(500);
+/// After that a computer that restarts is down, or does not say that it is not any more.
+const GOING_DOWN: Duration = Duration::from_secs(20);
 /// Who waits for a measurement; of more, those who came first are told nothing.
 const MAX_WAITING: usize = 8;
 
@@ -103,10 +109,10 @@ pub struct Channels {
     pub path: watch::Sender<PathSnapshot>,
     /// Who wants an answer.
     pub asked: mpsc::Receiver<Asked>,
-    /// Helper: where frames go. Sharer: what is shown.
-    pub picture: Picture,
     /// Sharer: what the system does.
     pub backends: Backends,
+    /// Sharer: how to come back after a restart.
+    pub keep: Option<Keep>,
     /// Where files come to.
     pub folder: Folder,
     /// Whose clipboard takes part.
@@ -200,15 +206,24 @@ impl Judge {
     }
 }
 
-/// Runs a session until it has ended; nothing is left running afterwards.
+/// How it is over in this connection.
+#[derive(Debug)]
+pub enum Over {
+    /// It has ended.
+    Ended(Receipt),
+    /// The sharer's computer restarts; it goes on in another one. At the sharer, in another process.
+    Restarting(Box<Waiting>),
+}
+
+/// Runs a session until it has ended, or in another connection what was `resumed`; nothing is left running afterwards.
 pub async fn run(
     inner: Inner,
-    setup: Setup,
+    (setup, resumed): (Setup, Option<Resumed>),
     mut judge: Judge,
     policy: Policy,
-    mut channels: Channels,
+    (channels, picture): (&mut Channels, Picture),
     mut relays: Relays,
-) -> Receipt {
+) -> Over {
     let Inner {
         connection,
         control,
@@ -218,6 +233,7 @@ pub async fn run(
         mover,
         inlet: _,
         path_keys,
+        resumption,
         endpoint,
     } = inner;
     let mut tasks = JoinSet::new();
@@ -261,8 +277,8 @@ pub async fn run(
     let (to_session, mut from_beside) = mpsc::channel(QUEUE_MESSAGES);
     let this_side = exchange::ThisSide {
         role: setup.role,
-        folder: channels.folder,
-        desktop: channels.desktop,
+        folder: channels.folder.clone(),
+        desktop: channels.desktop.clone(),
         portrait: judge.identity.portrait.clone(),
         signed: judge.signed_portrait(&setup.verdict),
     };
@@ -272,7 +288,7 @@ pub async fn run(
         to_session.clone(),
         channels.events.clone(),
     );
-    let mut beside = match channels.picture {
+    let mut beside = match picture {
         Picture::Viewer(frames) => Beside::viewer(connection.clone(), frames, to_session, exchange),
         Picture::Screen(sharing) => {
             tasks.spawn(read(input.recv, input.inbox, keys));
@@ -292,7 +308,12 @@ pub async fn run(
     let (role, helper) = (setup.role, setup.peer.profile.clone());
     // Helper: to the sharer's broker, of this elevation.
     let mut orders: Option<Orders> = None;
-    let mut session = Session::new(setup, Instant::now());
+    let mut session = match resumed {
+        None => Session::new(setup, Instant::now()),
+        Some(resumed) => Session::resumed(setup, resumed, Instant::now()),
+    };
+    // Helper: then the computer that restarts is taken to be down.
+    let mut down_by: Option<Instant> = None;
     let snapshot = |rtt: Option<Duration>| {
         let (direct, why_relayed) = route.explain();
         let stats = connection.stats();
@@ -322,8 +343,16 @@ pub async fn run(
     let mut heard = 0;
     let mut papers_seen: Option<Instant> = None;
     let receipt = loop {
+        // At the sharer its own system says so.
+        let waits = role == Role::Helper && session.is_restarting();
+        let is_cut = controls_over && (chats_over || !session.accepts_chat());
+        if !waits {
+            down_by = None;
+        } else if is_cut || down_by.is_some_and(|at| at <= Instant::now()) {
+            break None;
+        }
         // A stream ends with the connection. What still waits on the other one is heard first.
-        if controls_over && (chats_over || !session.accepts_chat()) {
+        if is_cut {
             warn_of(session.handle_connection_lost(Instant::now()));
         }
         while let Some(transmit) = session.poll_transmit() {
@@ -359,10 +388,16 @@ pub async fn run(
             let notice = (shield == Shield::Frozen).then(|| powers::notice(&helper, within));
             channels.backends.notice(notice.as_deref());
         }
+        if published.restarts {
+            down_by = Some(Instant::now() + GOING_DOWN);
+        }
+        let mut restart = false;
         for act in published.acts {
             sign_out |= act == Act::SignOut;
-            // That is done when all is said.
+            restart |= act == Act::Restart;
+            // The one is done when all is said, the other when all is written.
             if act != Act::SignOut
+                && act != Act::Restart
                 && let Err(error) = channels.backends.act(act)
             {
                 tracing::warn!(?act, %error, "not done");
@@ -372,8 +407,18 @@ pub async fn run(
                 }
             }
         }
+        if restart {
+            match go_down(channels, &session, &resumption, &judge) {
+                Ok(()) => break None,
+                Err(error) => {
+                    tracing::warn!(%error, "the computer does not restart");
+                    warn_of(session.handle_command(Command::RestartFailed, Instant::now()));
+                    undone = true;
+                }
+            }
+        }
         if let Some(receipt) = published.receipt {
-            break receipt;
+            break Some(receipt);
         }
         if undone {
             continue;
@@ -385,6 +430,7 @@ pub async fn run(
         let (reports, touches) = channels.backends.heard();
         tokio::select! { biased;
             () = until(session.poll_timeout()) => session.handle_timeout(Instant::now()),
+            () = until(down_by) => {}
             message = controls.recv(), if !controls_over => match message {
                 Some(Ok(message)) => match message.body {
                     Some(body @ (Body::Relays(_) | Body::Measured(_) | Body::Moving(_))) => relays.hear(body),
@@ -562,9 +608,13 @@ pub async fn run(
     };
     // Nothing is shown and no key stays down while the last words are said.
     drop((control_tx, chat_tx, input_tx, from_beside));
+    beside.end_exchange().await;
     beside.close().await;
     channels.path.send_replace(snapshot(rtt));
-    take_leave(&connection, writers, receipt.reason.name()).await;
+    let why = receipt
+        .as_ref()
+        .map_or("RESTARTING", |receipt| receipt.reason.name());
+    take_leave(&connection, writers, why).await;
     if sign_out && let Err(error) = channels.backends.act(Act::SignOut) {
         tracing::error!(%error, "the sharer was not signed out");
     }
@@ -573,7 +623,32 @@ pub async fn run(
     if timeout(LINGER, endpoint.wait_idle()).await.is_err() {
         tracing::debug!("the inner connection did not drain in time");
     }
-    receipt
+    match receipt {
+        Some(receipt) => Over::Ended(receipt),
+        None => Over::Restarting(Box::new(Waiting {
+            session,
+            resumption,
+            peer: resume::peer(&judge.peer),
+        })),
+    }
+}
+
+/// Sharer: writes down how to come back, and has the system restart.
+///
+/// # Errors
+/// It does not, and nothing is written down.
+fn go_down(
+    channels: &mut Channels,
+    session: &Session,
+    resumption: &Resumption,
+    judge: &Judge,
+) -> Result<(), Undone> {
+    let Some(keep) = &channels.keep else {
+        return Err(Undone("UNSUPPORTED".to_owned()));
+    };
+    keep.write(session, resumption, resume::peer(&judge.peer))?;
+    let done = channels.backends.act(Act::Restart);
+    done.inspect_err(|_| keep.place.erase())
 }
 
 /// What is thought of the other side now, if that is not what was thought before.
@@ -633,6 +708,8 @@ struct Published {
     shield: Option<(Shield, Duration)>,
     /// The session is over.
     receipt: Option<Receipt>,
+    /// The sharer's computer goes down.
+    restarts: bool,
 }
 
 /// What the session is told when its system does not do what it can.
@@ -658,7 +735,7 @@ async fn publish(
             beside.tell(ToScreen::Ask(question));
         }
         match &event {
-            SessionEvent::Trust { peer, .. } => {
+            SessionEvent::Trust { peer, .. } | SessionEvent::Returned { peer, .. } => {
                 beside.tell(ToScreen::Helper {
                     name: peer.full_name.clone(),
                     who: powers::who(peer),
@@ -696,6 +773,9 @@ async fn publish(
                 beside.tell(ToScreen::Open);
                 continue;
             }
+            SessionEvent::Interrupted { cause, .. } => {
+                published.restarts = *cause == Cause::Restarting;
+            }
             SessionEvent::Ended(ended) => {
                 published.receipt = Some(ended.clone());
                 // The end is the last that is told.
@@ -717,6 +797,7 @@ async fn publish(
             | SessionEvent::ElevationDeclined
             | SessionEvent::RestartPrompt { .. }
             | SessionEvent::RestartDeclined
+            | SessionEvent::NoRestart(_)
             | SessionEvent::HandoverPrompt { .. }
             | SessionEvent::HandingOver { .. }
             | SessionEvent::HandoverDeclined
@@ -727,7 +808,6 @@ async fn publish(
             | SessionEvent::GoesOn
             | SessionEvent::LeaveWarning { .. }
             | SessionEvent::Stayed
-            | SessionEvent::Interrupted { .. }
             | SessionEvent::Resumed { .. }
             | SessionEvent::Granted(_)
             | SessionEvent::GrantWanted(_)

@@ -11,6 +11,8 @@ mod exchange;
 mod handover;
 /// The page beside it.
 pub mod page;
+/// After a restart.
+mod resume;
 /// What is shown and what lines mean; pure.
 pub mod screen;
 /// Which screen a sharer shows.
@@ -148,6 +150,9 @@ async fn invite_by(file: &File, args: cli::Invite, call: Option<Call>) -> Result
 /// # Errors
 /// What went wrong before or instead of a session.
 pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
+    if args.resume {
+        return resume(file, args).await;
+    }
     let given = given_code(&args)?;
     join_by(file, args, given, T_CONSENT).await
 }
@@ -174,32 +179,13 @@ async fn join_by(
     given: Option<Given>,
     consent: Duration,
 ) -> Result<Exit, Failure> {
-    let relays = file.relays(&args.common.relays.relay)?;
-    let mut screens = Screens::of_this_computer();
-    if let Some(name) = &args.screen {
-        screens.choose(name)?;
-    }
-    sign_in::ensure(file, args.common.json).await?;
-    let identity = file.identity(&args.profile)?;
-    identity.check(Role::Sharer)?;
-    let options = Options {
-        folder: folder(args.folder.downloads),
-        durations: Durations {
-            consent,
-            reconfirm: args.limits.reconfirm,
-            max: args.limits.max,
-            idle: args.limits.idle,
-            ..Durations::default()
-        },
-        kind: cli::kind(args.unattended),
-        broker: args.broker.broker.clone(),
-        ..of_member(&args.common, &identity)
-    };
-    let mut node = Node::at_nearest(&relays, options.clone()).await?;
+    let mut screens = screens(&args)?;
+    let mut again = again(file, &args, consent).await?;
+    let mut node = Node::at_nearest(&again.relays, again.options.clone()).await?;
     let mut console = Console::open(args.common.json)?;
     let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
     if let Some(page) = &page {
-        page.keep_in(options.folder.clone());
+        page.keep_in(again.options.folder.clone());
     }
     let script = args.code_stdin || (args.common.json && page.is_none());
     if console.is_terminal()
@@ -234,18 +220,86 @@ async fn join_by(
         },
         false => introduced,
     };
-    let desktop = screens.desktop();
-    let again = Again {
-        relays,
-        options,
-        identity: identity.clone(),
-        desktop: desktop.clone(),
-    };
+    again.desktop = screens.desktop();
+    let (identity, desktop) = (again.identity.clone(), again.desktop.clone());
     let running = node.join(introduced, identity, desktop);
     let json = args.common.json;
     Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
         .run(running)
         .await
+}
+
+/// `remora join --resume`: the session in which this computer was restarted.
+async fn resume(file: &File, mut args: cli::Join) -> Result<Exit, Failure> {
+    let Some(place) = file.place() else {
+        return Err(Failure::new(
+            Exit::Usage,
+            "CONFIG",
+            "there is no home folder in which something could be kept over a restart",
+        ));
+    };
+    let token = place.read()?;
+    if args.common.relays.relay.is_empty() {
+        args.common.relays.relay = token.relays;
+    }
+    args.unattended = token.kind == Kind::Unattended;
+    args.profile = cli::ProfileArgs {
+        name: Some(token.profile.full_name),
+        job_title: Some(token.profile.job_title),
+        company: Some(token.profile.company),
+        domain: Some(token.profile.domain),
+    };
+    let again = again(file, &args, T_CONSENT).await?;
+    let mut console = Console::open(args.common.json)?;
+    let page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
+    if let Some(page) = &page {
+        page.keep_in(again.options.folder.clone());
+    }
+    let met = resume::meet(&mut console, &place, &again.relays, &again.options).await;
+    let (node, introduced, returning) = met?;
+    let (identity, desktop) = (again.identity.clone(), again.desktop.clone());
+    let running = node.resume(introduced, identity, desktop, returning);
+    let json = args.common.json;
+    Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
+        .run(running)
+        .await
+}
+
+/// What a sharer joins with, once or more often; a question is there for so long.
+async fn again(file: &File, args: &cli::Join, consent: Duration) -> Result<Again, Failure> {
+    let relays = file.relays(&args.common.relays.relay)?;
+    sign_in::ensure(file, args.common.json).await?;
+    let identity = file.identity(&args.profile)?;
+    identity.check(Role::Sharer)?;
+    let options = Options {
+        folder: folder(args.folder.downloads.clone()),
+        durations: Durations {
+            consent,
+            reconfirm: args.limits.reconfirm,
+            max: args.limits.max,
+            idle: args.limits.idle,
+            ..Durations::default()
+        },
+        kind: cli::kind(args.unattended),
+        broker: args.broker.broker.clone(),
+        place: file.place(),
+        ..of_member(&args.common, &identity)
+    };
+    Ok(Again {
+        relays,
+        options,
+        identity,
+        desktop: screens(args)?.desktop(),
+    })
+}
+
+/// Those of this computer, with the one that is shown unless the person chooses another.
+fn screens(args: &cli::Join) -> Result<Screens, Failure> {
+    let mut screens = Screens::of_this_computer();
+    if let Some(name) = &args.screen {
+        screens.choose(name)?;
+    }
+    Ok(screens)
 }
 
 fn folder(downloads: Option<PathBuf>) -> Folder {

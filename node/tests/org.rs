@@ -115,6 +115,20 @@ fn d_3_an_organisation_blocks_elevation() {
     assert_eq!(refused["code"], "ELEVATION_BLOCKED_BY_POLICY");
 }
 
+/// Whoever has it is told what that computer lacks (`d_3_an_organisation_blocks_elevation`), for there is no broker.
+#[test]
+fn d_4_a_credential_for_control_gets_control_and_no_elevation() {
+    let scene = Scene::new();
+    done(scene.org(&["role", "operator", "control", "offer", "connector"]));
+    for (home, name, role) in [
+        (&scene.sam, "Sam Okafor", "operator"),
+        (&scene.maria, "Maria Lopez", "member"),
+    ] {
+        scene.enrol(home, name, &["--role", role, "--device", "fin-lt-0231"]);
+    }
+    assert_eq!(asks_for_elevation(&scene)["code"], "NO_PERMISSION");
+}
+
 #[test]
 fn a_3_who_has_no_papers_helps_nobody_in_an_organisation() {
     let scene = Scene::new();

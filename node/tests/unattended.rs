@@ -278,7 +278,7 @@ fn u_3_a_screen_whose_program_is_killed_is_lit_again() {
 #[test]
 fn t_16_where_nobody_is_signed_in_nobody_is_waited_for_if_policy_says_so() {
     let mut scene = Scene::new("unattended-operator");
-    scene.logind = Some(Logind::start(scene.maria.path()));
+    scene.logind = Some(Logind::with(scene.maria.path(), &[]));
     // Whoever asks for it: without the policy, half a minute is half a minute.
     let (_helper, mut sharer) = scene.asked();
     until(&mut sharer, "countdown");

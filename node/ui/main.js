@@ -115,6 +115,7 @@ class App {
   #politely = h('div.visually-hidden', { role: 'status', 'aria-live': 'polite' });
   #toasts = h('div.toasts', { role: 'region', 'aria-live': 'polite' });
   #lost = h('p.strip.bad', { role: 'alert', hidden: true }, icon('warn'), h('span'));
+  #restart = h('p.strip.warn', { role: 'status', hidden: true }, icon('restart'), h('span'));
   #drain = h('p.strip.warn', { role: 'status', hidden: true }, icon('warn'), h('span'));
   #check = h('p.strip.warn', { role: 'alert', hidden: true }, icon('warn'), h('span'),
     button('button.small', { label: t('check.continue'), onclick: () => this.send({ type: 'continue' }) }));
@@ -135,7 +136,7 @@ class App {
     this.#main.before(
       h('a.skip', { href: '#main', onclick: (event) => { event.preventDefault(); this.#main.querySelector('h1')?.focus(); } }, t('skip')),
       h('header.top', h('div.brand', mark(), h('span', t('title'))), this.#role),
-      this.#lost, this.#drain, this.#check, this.#behind);
+      this.#lost, this.#restart, this.#drain, this.#check, this.#behind);
     this.#main.after(h('footer', t('foot')), this.#toasts, this.#politely, this.#warning.element, this.#drop.element);
     this.#link = new Link({
       heard: (event) => this.#heard(event),
@@ -189,6 +190,9 @@ class App {
     if (!this.#screen || !this.state.live) return;
     const now = performance.now();
     this.#screen.update(this.state, now);
+    const restarting = this.state.stage === 'over' ? null : this.state.restartUntil;
+    show(this.#restart, restarting !== null);
+    if (restarting !== null) say(this.#restart.lastChild, t('told.restarting', { time: clock(restarting - now) }));
     show(this.#drain, this.state.drainAt !== null && this.state.stage !== 'over');
     if (this.state.drainAt !== null) say(this.#drain.lastChild, t('told.draining', { time: clock(this.state.drainAt - now) }));
     const { behind, check } = this.state;
@@ -308,7 +312,7 @@ class App {
         this.#toast(t(`told.relay_back.${event.same_code ? 'same' : 'new'}`));
         break;
       case 'interrupted':
-        this.#toast(t('told.interrupted', { name, time: clock(event.within_s * 1000) }), 'warn');
+        if (event.why !== 'restarting') this.#toast(t('told.interrupted', { name, time: clock(event.within_s * 1000) }), 'warn');
         break;
       case 'reconnected':
         this.#toast(t('told.reconnected', { name }));

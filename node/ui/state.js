@@ -51,6 +51,8 @@ export function initial() {
     cursorAt: null,
     stats: null,
     drainAt: null,
+    /** The sharer's computer restarts; it is waited for until then. */
+    restartUntil: null,
     over: null,
     leaving: false,
     picture: null,
@@ -249,10 +251,18 @@ const EVENTS = {
   relay_wish() {},
   /** Said when it comes; what it comes to, the session's end says. */
   starting() {},
-  interrupted(state) {
-    Object.assign(state, { check: null, question: null });
+  interrupted(state, event, at) {
+    Object.assign(state, { check: null, question: null, upgrade: null });
+    if (event.why === 'restarting') state.restartUntil = at + event.within_s * 1000;
   },
-  reconnected() {},
+  /** The computer has restarted: the same session, in another connection, which has other words. */
+  returned(state, event) {
+    Object.assign(state, { peer: { ...event.peer, picture: state.picture }, permitted: event.permitted ?? null, warnings: event.warnings ?? [], words: event.words, mine: null, theirs: null });
+  },
+  reconnected(state, event, at) {
+    if (state.stage !== 'active') state.startedAt = at;
+    Object.assign(state, { stage: 'active', mode: event.mode, restartUntil: null });
+  },
   check(state, event, at) {
     state.check = { why: event.why, ours: event.ours, until: at + event.within_s * 1000 };
   },
@@ -291,6 +301,9 @@ const EVENTS = {
   },
   restart_prompt: ask('restart'),
   restart_declined: answered,
+  no_restart(state, event) {
+    state.lacks = { ...state.lacks, restart: event.code };
+  },
   handover_prompt: ask('handover'),
   handing_over(state) {
     Object.assign(state, { handingOver: true, question: null, upgrade: null });

@@ -80,6 +80,22 @@ pub fn is_unsafe_in_line(c: char) -> bool {
 }
 
 impl Profile {
+    pub(crate) fn to_schema(&self) -> schema::Profile {
+        let profile = self.clone();
+        schema::Profile {
+            full_name: profile.full_name,
+            job_title: profile.job_title,
+            company: profile.company,
+            domain: profile.domain,
+        }
+    }
+
+    /// As of [`Self::new`].
+    pub(crate) fn from_schema(said: &schema::Profile) -> Result<Self, InvalidProfile> {
+        let (name, title) = (&said.full_name, &said.job_title);
+        Self::new(name, title, &said.company, &said.domain)
+    }
+
     /// Cleans and checks what a person, a file or a peer says.
     ///
     /// # Errors
@@ -160,15 +176,7 @@ impl Introduction {
             Role::Helper => schema::Role::Helper,
             Role::Sharer => schema::Role::Sharer,
         };
-        let profile = || {
-            let profile = self.profile.clone();
-            schema::Profile {
-                full_name: profile.full_name,
-                job_title: profile.job_title,
-                company: profile.company,
-                domain: profile.domain,
-            }
-        };
+        let profile = || self.profile.to_schema();
         let papers = self.papers.as_ref();
         let credential = papers.map(|papers| papers.credential.bytes().clone());
         schema::HandshakePayload {
@@ -208,11 +216,7 @@ impl Introduction {
         let papers = Papers::open(&raw.credential, &raw.device)?;
         let profile = match &papers {
             Some(papers) => papers.credential.profile.clone(),
-            None => {
-                let said = raw.profile.unwrap_or_default();
-                let (name, title) = (&said.full_name, &said.job_title);
-                Profile::new(name, title, &said.company, &said.domain)?
-            }
+            None => Profile::from_schema(&raw.profile.unwrap_or_default())?,
         };
         let named = raw.named.as_ref().map(candidate::decode);
         Ok(Self {

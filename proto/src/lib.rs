@@ -51,6 +51,9 @@ pub mod record;
 /// Machines: code → record → exchange → keys of the inner connection.
 #[cfg(feature = "end-to-end")]
 pub mod rendezvous;
+/// The same two meet again after a restart: what they know that nobody else does.
+#[cfg(feature = "end-to-end")]
+pub mod resumption;
 
 // --- they get a connection nobody in between can read ---
 /// Noise in place of TLS under QUIC.

@@ -1,4 +1,4 @@
-//! Randomness as a value: shells pass `Random::system`, tests `Random::seeded`.
+//! Randomness as a value: shells pass `Random::system`, tests `Random::seeded`; `Random::shared` is for what two draw alike.
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 
@@ -19,7 +19,7 @@ impl KeyType for Length {
 }
 
 impl Random {
-    /// The operating system's generator: the only choice outside tests.
+    /// The operating system's generator: the only choice of shells.
     pub fn system() -> Self {
         Self(Source::System)
     }
@@ -30,6 +30,14 @@ impl Random {
         key[..8].copy_from_slice(&seed.to_be_bytes());
         Self(Source::Seeded {
             prk: Prk::new_less_safe(HKDF_SHA256, &key),
+            counter: 0,
+        })
+    }
+
+    /// The same bytes at both who have the secret: for what they are to draw alike, and nothing else.
+    pub(crate) fn shared(secret: &[u8; 32]) -> Self {
+        Self(Source::Seeded {
+            prk: Prk::new_less_safe(HKDF_SHA256, secret),
             counter: 0,
         })
     }

@@ -40,7 +40,7 @@ use std::{collections::VecDeque, time::Instant};
 use bytes::Bytes;
 pub use grants::{Grants, Matter, Way};
 pub use reason::EndReason;
-pub use receipt::{Receipt, SasState};
+pub use receipt::{Receipt, Resumed, SasState};
 pub use rights::{Entry, Kind, LocalEnd, Platform, Rights, Terms};
 pub use state::{Cause, Check, Elevation, Pause, Phase, SecurePrompt, Shield};
 pub use timers::{
@@ -50,7 +50,7 @@ pub use timers::{
 pub use words::{Act, Command, Event, Method, Mode, Refusal, Transmit};
 
 use self::{
-    state::{Ask, Live, State},
+    state::{Ask, Before, Live, State},
     timers::{Running, Timer},
     word::{Happening, Question, Word, World},
 };
@@ -105,6 +105,8 @@ pub struct Session {
     numbers: [u32; 7],
     /// Sharer: of the helper to whom the sharer is asked to be handed over.
     next_code: Option<Code>,
+    /// What was before a restart.
+    resumed: Option<Resumed>,
     receipt: Receipt,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -134,6 +136,7 @@ impl Session {
             hands: None,
             numbers: [0; 7],
             next_code: None,
+            resumed: None,
             receipt: Receipt::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -149,6 +152,63 @@ impl Session {
             }
         }
         session
+    }
+
+    /// Begins where a restart has interrupted another one (row 34): as soon as the nonces are open the screen is, and nobody is asked.
+    /// Whoever calls it knows that the other side is the same: it has the secret of the session before.
+    pub fn resumed(setup: Setup, resumed: Resumed, now: Instant) -> Self {
+        let mut session = Self::new(setup, now);
+        // The rest is counted anew in each connection.
+        let Receipt {
+            mode,
+            consent,
+            elevated,
+            sas,
+            ..
+        } = resumed.receipt;
+        session.receipt = Receipt {
+            mode,
+            consent,
+            elevated,
+            sas,
+            ..session.receipt
+        };
+        session.resumed = Some(resumed);
+        session
+    }
+
+    /// Whether the sharer's computer restarts (row 36).
+    pub fn is_restarting(&self) -> bool {
+        matches!(
+            self.state,
+            State::Interrupted(_, Cause::Restarting)
+                | State::Ending(_, Before::Interrupted(Cause::Restarting))
+        )
+    }
+
+    /// What another connection takes up then; `None`: it does not.
+    pub fn before_restart(&self, now: Instant) -> Option<Resumed> {
+        let live = self.state.live().filter(|_| self.is_restarting())?;
+        Some(Resumed {
+            mode: live.mode,
+            paused: live.pause == Pause::Paused,
+            receipt: self.summary(now),
+        })
+    }
+
+    /// Of all its connections.
+    fn summary(&self, now: Instant) -> Receipt {
+        let mut receipt = self.receipt.clone();
+        receipt.duration = now.saturating_duration_since(self.began);
+        if let Some(Resumed {
+            receipt: before, ..
+        }) = &self.resumed
+        {
+            receipt.duration += before.duration;
+            receipt.chat_sent = receipt.chat_sent.saturating_add(before.chat_sent);
+            receipt.chat_received = receipt.chat_received.saturating_add(before.chat_received);
+        }
+        receipt
     }
 
     /// Where it is.
@@ -452,14 +512,6 @@ impl Session {
     /// [`Refusal`]: the session is over.
     pub fn handle_connection_lost(&mut self, now: Instant) -> Result<(), Refusal> {
         self.world(World::Gone, now)
-    }
-
-    /// A computer that restarted is back, and has shown the session's secret.
-    ///
-    /// # Errors
-    /// [`Refusal`]: nothing is interrupted.
-    pub fn handle_resumed(&mut self, now: Instant) -> Result<(), Refusal> {
-        self.world(World::Resumed, now)
     }
 
     /// The name by which an administrator may end it; the same at both sides, and no other session's.

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pair::{able, ms, permitted, side};
+use pair::{Judged, able, ms, permitted, returned, side};
 use people::epoch;
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use remora_proto::{
@@ -156,8 +156,7 @@ impl Watched {
                 }),
                 now,
             ),
-            4 => session.handle_resumed(now),
-            5 => session.handle_activity(now),
+            4 | 5 => session.handle_activity(now),
             6 if what.is_multiple_of(7) => session.handle_kill(Why::default(), now),
             7 if what.is_multiple_of(7) => session.handle_connection_lost(now),
             8 if what.is_multiple_of(11) => session.handle_malformed(now),
@@ -523,6 +522,8 @@ struct World {
     cap: Option<Mode>,
     most: Option<Mode>,
     terms: Terms,
+    /// As it is now.
+    verdict: Judged,
     sides: [Watched; 2],
     nonces: [Nonce; 2],
     events: u64,
@@ -551,6 +552,7 @@ impl World {
             now,
             cap,
             most: cap,
+            verdict: verdict(),
             terms,
             sides,
             nonces,
@@ -671,6 +673,7 @@ impl World {
             settings,
             ..verdict
         });
+        self.verdict = verdict.clone();
         for side in &mut self.sides {
             side.session.handle_verdict(verdict.clone(), self.now).ok();
         }
@@ -682,8 +685,25 @@ impl World {
             |side: &Watched| side.session.phase() == Phase::Interrupted && side.control.is_empty();
         if self.sides.iter().all(waits) {
             for side in &mut self.sides {
-                side.session.handle_resumed(self.now).expect("interrupted");
+                side.session.handle_heard(self.now).expect("interrupted");
             }
+            self.come_back();
+        }
+    }
+
+    /// In another connection, if both wait for one.
+    fn come_back(&mut self) {
+        let [helper, sharer] = &self.sides;
+        let (before, verdicts) = (
+            [&helper.session, &sharer.session],
+            [self.verdict.clone(), self.verdict.clone()],
+        );
+        let Some(after) = returned(before, verdicts, &self.terms, self.now) else {
+            return;
+        };
+        for (side, session) in self.sides.iter_mut().zip(after) {
+            side.session = session;
+            side.chat.clear();
         }
     }
 

@@ -916,18 +916,89 @@ fn t_36_a_restart_is_waited_for_ten_minutes() {
     assert_eq!(two.phases(), [Phase::Interrupted; 2]);
     two.silence(T_RESTART - MS);
     two.assert_goes_on();
-    for side in [&mut two.helper, &mut two.sharer] {
-        side.handle_resumed(two.now).unwrap();
-    }
-    two.settle();
+    let all = || permitted(Permissions::ALL);
+    let prompts = two.heard.each_ref().map(Vec::len);
+    two.return_to(&attended(), [all(), all()]);
     assert_eq!(two.modes(), [Some(Mode::Control); 2]);
     assert_eq!(two.phases(), [Phase::Active; 2]);
+    assert_eq!(two.sharer.elevation(), Elevation::None);
+    for (heard, before) in two.heard.iter().zip(prompts) {
+        let kinds = heard[before..].iter().map(|event| match event {
+            Event::Returned { .. } => "returned",
+            Event::Starting { .. } => "starting",
+            Event::Resumed {
+                mode: Mode::Control,
+            } => "resumed",
+            event => panic!("nobody is asked: {event:?}"),
+        });
+        assert!(kinds.eq(["returned", "starting", "resumed"]));
+    }
 
     let mut two = Two::elevated();
     two.helper_does(Command::AskRestart).unwrap();
     two.sharer_does(Command::AllowRestart).unwrap();
     two.silence(T_RESTART);
     two.assert_ended(EndReason::ConnectionLost);
+}
+
+#[test]
+fn t_36_a_computer_that_does_not_restart_goes_on_without_elevation() {
+    let mut two = Two::elevated();
+    two.helper_does(Command::AskRestart).unwrap();
+    two.sharer_does(Command::AllowRestart).unwrap();
+    two.sharer_does(Command::RestartFailed).unwrap();
+    assert_eq!(two.phases(), [Phase::Active; 2]);
+    assert!(two.heard[0].contains(&Event::RestartDeclined));
+    assert_eq!(two.sharer.elevation(), Elevation::None);
+    assert!(two.sharer_does(Command::RestartFailed).is_err());
+    assert_eq!(two.helper.before_restart(two.now), None);
+}
+
+/// Its receipt is one, of both connections; and whoever was elevated before is signed out on leaving.
+#[test]
+fn t_36_what_was_before_a_restart_counts_after_it() {
+    let mut two = Two::elevated();
+    two.sharer_does(Command::Pause(true)).unwrap();
+    two.helper_does(Command::Chat("before".into())).unwrap();
+    two.helper_does(Command::AskRestart).unwrap();
+    two.sharer_does(Command::AllowRestart).unwrap();
+    two.silence(T_RESTART / 2);
+    let all = || permitted(Permissions::ALL);
+    two.return_to(&attended(), [all(), all()]);
+    assert!(!two.sharer.rights().may_show(), "still paused");
+    two.helper_does(Command::Chat("after".into())).unwrap();
+    two.wait(Duration::from_secs(5));
+    two.sharer_does(Command::Leave).unwrap();
+    assert_eq!(two.phases()[1], Phase::Ending);
+    two.sharer_does(Command::ConfirmLeave).unwrap();
+    two.assert_ended(EndReason::SharerLeftSignedOut);
+    let [helper, sharer] = two.ended().map(Option::unwrap);
+    assert_eq!((helper.chat_sent, sharer.chat_received), (2, 2));
+    assert_eq!(sharer.duration, T_RESTART / 2 + Duration::from_secs(5));
+    assert_eq!(
+        (sharer.consent, sharer.elevated),
+        (Some(Method::User), true)
+    );
+}
+
+/// What the organisation has taken away meanwhile is not given again.
+#[test]
+fn t_36_after_a_restart_nobody_may_more_than_is_permitted_now() {
+    for (now, mode) in [
+        (
+            [Permission::View, Permission::Offer, Permission::Connector]
+                .into_iter()
+                .collect(),
+            Some(Mode::View),
+        ),
+        (Permissions::NONE, None),
+    ] {
+        let mut two = Two::elevated();
+        two.helper_does(Command::AskRestart).unwrap();
+        two.sharer_does(Command::AllowRestart).unwrap();
+        two.return_to(&attended(), [permitted(now), permitted(now)]);
+        assert_eq!(two.modes(), [mode; 2]);
+    }
 }
 
 #[test]
@@ -1196,6 +1267,14 @@ fn e_13_a_computer_of_several_people_is_not_restarted() {
     assert_eq!(refusal.code(), "RESTART_UNAVAILABLE");
     assert_eq!(two.phases(), [Phase::Active; 2]);
     assert!(!two.acts().contains(&Act::Restart));
+    let told = Event::NoRestart(Refusal::RestartUnavailable);
+    let before = two.heard[0].iter().position(|event| *event == told);
+    assert!(
+        before
+            < two.heard[0]
+                .iter()
+                .position(|event| *event == Event::ElevationGranted)
+    );
 }
 
 #[test]

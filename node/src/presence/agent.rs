@@ -94,14 +94,21 @@ pub async fn run(file: &File, named: Option<&Path>, args: cli::Agent) -> Result<
         command: command.clone(),
         voice,
     };
-    let mut inbox = Inbox::open(voice, command)?;
+    let mut inbox = Inbox::open(voice, command.clone())?;
     let mut agent = None;
+    // This computer may have been restarted in a session.
+    let token = file.place().and_then(|place| place.read().ok());
+    let resumed = token.map(|token| tokio::spawn(command.resume(token.kind)));
     let ended = tokio::select! { biased;
         _ = interrupt.recv() => Ok(Exit::Ok),
         _ = terminate.recv() => Ok(Exit::Ok),
         () = sign_in::keep(file) => Ok(Exit::Ok),
         never = service.run(&mut inbox, &mut agent) => never.map(|never| match never {}),
     };
+    if let Some(resumed) = resumed {
+        // Its program goes on without it.
+        resumed.abort();
+    }
     // With its last word, which says that the device has gone.
     if let Some(Agent {
         home: Some(home), ..

@@ -3,7 +3,7 @@
 
 use std::{env, fs, io, path::PathBuf, process::Stdio, time::Duration};
 
-use remora_proto::{code::Code, id::RelayAddr};
+use remora_proto::{code::Code, id::RelayAddr, session::Kind};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -94,6 +94,28 @@ impl Command {
                 tracing::warn!(%error, "the unattended session did not begin");
             }
         }
+    }
+
+    /// Goes on with the session in which this computer was restarted.
+    pub(super) fn resume(&self, kind: Kind) -> impl Future<Output = ()> + Send + use<> {
+        let words: &[&str] = match kind {
+            Kind::Attended => &["join", "--resume", "--page"],
+            Kind::Unattended => &["join", "--resume"],
+        };
+        held(self.started(words))
+    }
+}
+
+/// A session at which nobody types.
+async fn held(command: io::Result<process::Command>) {
+    let done = async {
+        let mut child = command?.stdin(Stdio::piped()).spawn()?;
+        // Kept open: its end would be the end of what is typed.
+        let _typed = child.stdin.take();
+        run(child).await
+    };
+    if let Err(error) = done.await {
+        tracing::warn!(%error, "the session did not begin");
     }
 }
 

@@ -106,6 +106,7 @@ pub async fn run(file: &File, args: cli::request::Request) -> Result<Exit, Failu
         screen: args.screen,
         code_stdin: false,
         by_agent: false,
+        resume: false,
         unattended: false,
         code: None,
     };

@@ -3,7 +3,7 @@
 //!
 //! | system | broker | shield | sign-out | restart |
 //! | --- | --- | --- | --- | --- |
-//! | Linux with X11 | `remora-broker` | gamma, and a grab of the local devices | logind | – |
+//! | Linux with X11 | `remora-broker` | gamma, and a grab of the local devices | logind | logind |
 //! | Windows, macOS, Android | – | – | – | – |
 
 /// Not written yet.
@@ -161,6 +161,8 @@ pub struct Backends {
     pub restart: Option<Box<dyn Restart>>,
     /// Nobody is signed in at the computer, as far as it was asked: that matters where nobody attends it.
     pub nobody_there: bool,
+    /// Several people use the computer just now.
+    pub multi_user: bool,
     /// None on Linux: what the key does there is its system's to say, and no program's to cause.
     pub power_key: Option<Box<dyn PowerKey>>,
     reports: mpsc::Receiver<Report>,
@@ -174,6 +176,7 @@ impl Default for Backends {
             shield: None,
             sign_out: None,
             restart: None,
+            multi_user: false,
             power_key: None,
             nobody_there: false,
             reports: mpsc::channel(QUEUE_REPORTS).1,

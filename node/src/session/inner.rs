@@ -23,6 +23,7 @@ use remora_proto::{
         check::Keys,
     },
     rendezvous::InnerKeys,
+    resumption::Resumption,
     session::{EndReason, T_JOIN, T_LOST, T_RESUME},
     wire::{
         frame,
@@ -91,6 +92,8 @@ pub struct Inner {
     pub inlet: Inlet,
     /// With these keys.
     pub path_keys: Keys,
+    /// What the two know, should the sharer's computer restart.
+    pub resumption: Resumption,
     /// Owns the connection's driver.
     pub endpoint: Endpoint,
 }
@@ -215,6 +218,10 @@ pub async fn open(
         connection.export_keying_material(out, label, context)
     })
     .map_err(|_| EndReason::Internal)?;
+    let resumption = Resumption::export(|out, label, context| {
+        connection.export_keying_material(out, label, context)
+    })
+    .map_err(|_| EndReason::Internal)?;
     let is_by_stream = ours.is_by_stream();
     let mover = Mover {
         is_by_stream,
@@ -240,6 +247,7 @@ pub async fn open(
         mover,
         inlet,
         path_keys,
+        resumption,
         endpoint,
     };
     let peer = Peer {

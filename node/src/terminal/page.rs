@@ -116,7 +116,7 @@ impl Page {
             Event::Exchange(progress @ Told::FileProgress { .. }) => {
                 self.to.transient(progress.to_json())
             }
-            Event::Session(SessionEvent::Started { .. }) => {
+            Event::Session(SessionEvent::Started { .. } | SessionEvent::Resumed { .. }) => {
                 self.active = true;
                 self.to.event(event.to_json());
             }

@@ -375,6 +375,16 @@ impl Screen {
                 self.name = Some(*name);
                 return self.trust(peer, verdict, &words.to_string(), *alone);
             }
+            // Of a card that nobody has to say yes to.
+            SessionEvent::Returned {
+                peer,
+                verdict,
+                words,
+                name,
+            } => {
+                self.name = Some(*name);
+                self.card(peer, verdict, &words.to_string(), false)
+            }
             SessionEvent::Judged(verdict) => {
                 let now = style.warn("Your organisation has changed what it permits.");
                 [vec![now], self.verdict(verdict)].concat()
@@ -544,6 +554,7 @@ impl Screen {
                 self.question = None;
                 vec![style.warn("The computer does not restart.")]
             }
+            SessionEvent::NoRestart(refusal) => vec![style.dim(&format!("Note: {refusal}."))],
             SessionEvent::Covered(Some(_)) => {
                 vec![style.warn("A prompt of the system covers the screen, and is not shown.")]
             }
@@ -573,11 +584,19 @@ impl Screen {
                         self.peer,
                         clock(*within)
                     ),
-                    Cause::Restarting => "The computer restarts; the session waits for it.".into(),
+                    Cause::Restarting => format!(
+                        "The computer restarts; the session waits for it for {}. /leave ends it.",
+                        clock(*within)
+                    ),
                 })]
             }
-            SessionEvent::Resumed { .. } => {
+            SessionEvent::Resumed { mode } => {
                 self.back_until = None;
+                self.started.get_or_insert(now);
+                self.stage = Stage::Active {
+                    mode: *mode,
+                    upgrade: false,
+                };
                 vec![style.good(&format!("{} is back.", self.peer))]
             }
             SessionEvent::Act(_) => vec![],
@@ -656,11 +675,28 @@ impl Screen {
         words: &str,
         alone: bool,
     ) -> (Vec<String>, Option<Input>) {
-        let style = self.style;
-        self.peer = format!("\u{2068}{}\u{2069}", peer.full_name);
         self.stage = Stage::Trust;
+        let mut lines = self.card(peer, verdict, words, alone);
         // Nobody is asked whether they are the same who has nobody to compare them with.
         self.checked = alone;
+        let wanted = self
+            .wanted
+            .filter(|mode| self.role == Role::Helper && Some(*mode) <= self.permitted);
+        if let Some(mode) = wanted {
+            self.stage = Stage::Asked;
+            lines.push(self.style.dim(&format!("Asking for {mode}…")));
+        }
+        (
+            lines,
+            wanted.map(|mode| Input::Session(Command::AskMode(mode))),
+        )
+    }
+
+    /// Who the other person is, and the words.
+    fn card(&mut self, peer: &Profile, verdict: &Verdict, words: &str, alone: bool) -> Vec<String> {
+        let style = self.style;
+        self.peer = format!("\u{2068}{}\u{2069}", peer.full_name);
+        self.checked = false;
         self.deadline = None;
         let known = [&peer.job_title, &peer.company, &peer.domain];
         let rest: Vec<String> = known
@@ -681,17 +717,7 @@ impl Screen {
             ),
             false => format!("Read these words to each other:  {}", style.strong(words)),
         });
-        let wanted = self
-            .wanted
-            .filter(|mode| self.role == Role::Helper && Some(*mode) <= self.permitted);
-        if let Some(mode) = wanted {
-            self.stage = Stage::Asked;
-            lines.push(style.dim(&format!("Asking for {mode}…")));
-        }
-        (
-            lines,
-            wanted.map(|mode| Input::Session(Command::AskMode(mode))),
-        )
+        lines
     }
 
     fn consent_prompt(&self, mode: Mode, upgrade: bool) -> String {

@@ -65,6 +65,7 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
+    /// In that folder; whoever is in one of these groups is an administrator.
     pub(crate) fn start(folder: &Path, groups: &str) -> Self {
         let socket = folder.join("broker.sock");
         let mut command = Command::new(env!("CARGO_BIN_EXE_remora-broker"));

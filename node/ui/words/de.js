@@ -386,6 +386,7 @@ export const words = {
   'told.relay_back.new': 'Das Relay ist wieder da, aber der Code gehört dort jemand anderem: bitte sagen Sie den neuen.',
   'told.not_possible': 'Jetzt nicht: {text}.',
   'told.input_refused': 'Ihre Tasten und Klicks wurden nicht angenommen: {text}.',
+  'told.restarting': 'Der Computer startet neu. Die Sitzung wartet {time} darauf und geht von selbst weiter.',
   'told.interrupted': 'Von {name} ist nichts zu hören. Neue Versuche noch {time}.',
   'told.reconnected': '{name} ist wieder da.',
   'told.elevation_granted.helper': '{name} hat Administratorrechte erlaubt.',

@@ -389,6 +389,7 @@ export const words = {
   'told.relay_back.new': 'The relay is back, but the code is somebody else’s there: please tell the new one.',
   'told.not_possible': 'Not now: {text}.',
   'told.input_refused': 'Your keys and mouse were not accepted: {text}.',
+  'told.restarting': 'The computer restarts. The session waits for it for {time}, and goes on by itself.',
   'told.interrupted': 'Nothing is heard of {name}. Reconnecting for {time}.',
   'told.reconnected': '{name} is back.',
   'told.run_started': '{name} runs as administrator: {command}',

@@ -334,6 +334,8 @@ impl Watch {
                 | Event::ElevationReleased
                 | Event::RestartPrompt { .. }
                 | Event::RestartDeclined
+                | Event::NoRestart(_)
+                | Event::Returned { .. }
                 | Event::HandoverPrompt { .. }
                 | Event::HandingOver { .. }
                 | Event::HandoverDeclined

@@ -114,6 +114,19 @@ impl Host {
         mut random: Random,
     ) -> Self {
         let code = Code::generate(&mut random);
+        Self::with_code(code, realm, role, lifetime, now, unix_ms, random)
+    }
+
+    /// The same with a code that the joiner knows already.
+    pub fn with_code(
+        code: Code,
+        realm: &str,
+        role: HostRole,
+        lifetime: Duration,
+        now: Instant,
+        unix_ms: u64,
+        mut random: Random,
+    ) -> Self {
         let lifetime = lifetime.min(LIFETIME);
         let key = SigningKey::from_bytes(&random.bytes());
         let record = Record {

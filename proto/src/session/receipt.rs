@@ -17,6 +17,19 @@ pub enum SasState {
     Mismatch,
 }
 
+/// A session that a restart of the sharer's computer has interrupted, as another connection takes it up ([`Session::resumed`]).
+///
+/// [`Session::resumed`]: super::Session::resumed
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// In force.
+    pub mode: Mode,
+    /// The sharer shows nothing, until it says otherwise.
+    pub paused: bool,
+    /// Of it so far; the reason is none yet.
+    pub receipt: Receipt,
+}
+
 /// A session's summary; holds no content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Receipt {

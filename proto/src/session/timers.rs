@@ -228,6 +228,13 @@ impl Running {
         }
     }
 
+    /// Of a timer that runs, so much has passed already.
+    pub(super) fn advance(&mut self, timer: Timer, passed: Duration, now: Instant) {
+        if let Some(at) = self.due.get_mut(&timer) {
+            *at = at.checked_sub(passed).map_or(now, |at| at.max(now));
+        }
+    }
+
     pub(super) fn stop(&mut self, timers: &[Timer]) {
         for timer in timers {
             self.due.remove(timer);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Act, Cause, Check, Elevation, EndReason, Entry, Event, Grants, Kind, LocalEnd, Matter, Method,
-    Mode, Pause, Refusal, SasState, Session, Shield, T_CONSENT,
+    Mode, Pause, Refusal, Resumed, SasState, Session, Shield, T_CONSENT,
     state::{Ask, Before, Live, State as S},
     timers::Timer as T,
     word::{
@@ -297,8 +297,7 @@ impl Session {
 
             // ---- 34: it is back ----
             (S::Interrupted(live, Cause::Lost), World(Wo::Heard)) => self.resume(live, now),
-            (S::Interrupted(live, _), World(Wo::Resumed)) => self.resume(live, now),
-            // Until its computer is down, one that restarts is heard.
+            // Until its computer is down, one that restarts is heard; it is back in another connection (`Session::resumed`).
             (S::Interrupted(_, Cause::Restarting), World(Wo::Heard)) => {}
             (
                 S::Joining
@@ -328,6 +327,14 @@ impl Session {
             {
                 self.answered(Ask::Restart);
                 self.events.push_back(Event::RestartDeclined);
+            }
+            // Its system does not do it.
+            (S::Interrupted(live, Cause::Restarting), Says(Sharer, W::DeclineRestart)) => {
+                self.events.push_back(Event::RestartDeclined);
+                self.resume(live, now);
+            }
+            (S::Active(_), Says(Sharer, W::NoRestart(why))) if me == Helper => {
+                self.events.push_back(Event::NoRestart(why));
             }
             (S::Active(_), Due(T::RestartAnswer)) if me == Sharer => {
                 return self.say(W::DeclineRestart, now);
@@ -526,11 +533,25 @@ impl Session {
             Side::Joiner => (&theirs, &self.setup.nonce),
         };
         let words = Words::new(&self.setup.handshake_hash, host, joiner);
-        self.state = S::Trust;
+        let peer = self.setup.peer.profile.clone();
         self.timers.stop(&[T::Join]);
+        if let Some(resumed) = &self.resumed {
+            let mode = resumed.mode;
+            self.state = S::Starting { granted: mode };
+            self.timers.start(T::Start, now);
+            self.events.push_back(Event::Returned {
+                peer,
+                verdict,
+                words,
+                name: self.name(),
+            });
+            self.events.push_back(Event::Starting { mode });
+            return;
+        }
+        self.state = S::Trust;
         self.timers.start(T::Mode, now);
         self.events.push_back(Event::Trust {
-            peer: self.setup.peer.profile.clone(),
+            peer,
             verdict,
             words,
             alone: self.setup.terms.is_alone(),
@@ -612,16 +633,45 @@ impl Session {
     fn row_18(&mut self, granted: Mode, now: Instant) {
         self.timers.stop(&[T::Start]);
         self.state = S::Active(Live::new(granted));
-        self.receipt.mode = Some(granted);
+        self.receipt.mode = self.receipt.mode.max(Some(granted));
         if self.is_sharer() {
             for timer in T::CHECKS {
                 self.timers.start(timer, now);
             }
         }
-        self.events.push_back(Event::Started { mode: granted });
+        let resumed = self.resumed.clone();
+        match resumed {
+            None => self.events.push_back(Event::Started { mode: granted }),
+            Some(resumed) => self.row_34(&resumed, now),
+        }
+        self.tell_no_restart();
         if self.setup.terms.kind == Kind::Unattended && self.is_sharer() {
             self.act(Act::Shield);
             self.set_shield(Shield::Shielded, now);
+        }
+    }
+
+    /// In another connection: all is as it was, but for what was permitted then and is not now.
+    fn row_34(&mut self, resumed: &Resumed, now: Instant) {
+        let pause = if resumed.paused {
+            Pause::Paused
+        } else {
+            Pause::Live
+        };
+        self.change(|live| live.pause = pause);
+        self.timers.advance(T::Max, resumed.receipt.duration, now);
+        let mode = resumed.mode;
+        self.events.push_back(Event::Resumed { mode });
+        if self.is_sharer() && self.setup.cap() < Some(mode) {
+            self.row_32(self.state, now);
+        }
+    }
+
+    /// Sharer: what need not be asked for. That its system cannot is said when it is, as of all else.
+    fn tell_no_restart(&mut self) {
+        let why = self.setup.terms.may_restart().err();
+        if let Some(why @ Refusal::RestartUnavailable) = why.filter(|_| self.is_sharer()) {
+            self.tell(&W::NoRestart(why));
         }
     }
 
@@ -1016,6 +1066,9 @@ impl Session {
             self.answered(ask);
             self.events.push_back(ask.declined());
         }
+        if matches!(self.state, S::Active(_)) {
+            self.tell_no_restart();
+        }
     }
 
     /// Sharer: a limit that is set otherwise counts from now.
@@ -1069,8 +1122,7 @@ impl Session {
         self.timers.stop_all();
         self.state = S::Ended;
         self.receipt.reason = reason;
-        self.receipt.duration = now.saturating_duration_since(self.began);
-        self.events.push_back(Event::Ended(self.receipt.clone()));
+        self.events.push_back(Event::Ended(self.summary(now)));
     }
 
     /// The sharer's system is left as it was found.

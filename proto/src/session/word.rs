@@ -63,6 +63,7 @@ pub(super) enum Word {
     AskRestart,
     AllowRestart,
     DeclineRestart,
+    NoRestart(Refusal),
     AskHandover(Code),
     AllowHandover,
     DeclineHandover,
@@ -97,8 +98,6 @@ pub(super) enum Word {
 pub(super) enum World {
     /// Something of the other side arrived, on any path.
     Heard,
-    /// A computer that restarted has come back, with the session's secret.
-    Resumed,
     /// The inner connection is gone for good.
     Gone,
     /// The other side sent bytes that are no messages.
@@ -230,6 +229,9 @@ impl Word {
                 allow: false,
                 number: 0,
             }),
+            Self::NoRestart(why) => Body::NoRestart(schema::NoRestart {
+                code: why.to_schema().into(),
+            }),
             Self::AskHandover(code) => Body::HandoverRequest(schema::HandoverRequest {
                 number: 0,
                 code: code.to_string(),
@@ -333,6 +335,7 @@ impl Word {
                 true => Self::AllowRestart,
                 false => Self::DeclineRestart,
             },
+            Body::NoRestart(no) if sharers => Self::NoRestart(Refusal::from_schema(no.code())),
             Body::HandoverRequest(request) if !sharers => {
                 Self::AskHandover(request.code.parse().ok()?)
             }
@@ -416,6 +419,7 @@ impl Word {
             | Body::ElevationReport(_)
             | Body::RestartRequest(_)
             | Body::RestartAnswer(_)
+            | Body::NoRestart(_)
             | Body::HandoverRequest(_)
             | Body::HandoverAnswer(_)
             | Body::HandoverFailed(_)
@@ -473,6 +477,7 @@ impl Word {
             Self::ReleaseElevation => "elevation ended twice",
             Self::AskRestart => "a request for a restart",
             Self::AllowRestart | Self::DeclineRestart => "an answer to one for a restart",
+            Self::NoRestart(_) => "that there is no restart, before its time",
             Self::AskHandover(_) => "a request to hand over",
             Self::AllowHandover | Self::DeclineHandover => "an answer to one to hand over",
             Self::HandoverFailed | Self::HandedOver => "a hand-over",
@@ -508,6 +513,7 @@ impl Command {
             Self::ReleaseElevation => Word::ReleaseElevation,
             Self::AskRestart => Word::AskRestart,
             Self::AllowRestart => Word::AllowRestart,
+            Self::RestartFailed => Word::DeclineRestart,
             Self::AskHandover(code) => Word::AskHandover(code.clone()),
             Self::AllowHandover => Word::AllowHandover,
             Self::HandoverFailed => Word::HandoverFailed,

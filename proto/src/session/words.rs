@@ -67,7 +67,7 @@ impl Method {
         }
     }
 
-    pub(super) fn to_schema(self) -> schema::ConsentMethod {
+    pub(crate) fn to_schema(self) -> schema::ConsentMethod {
         match self {
             Self::User => schema::ConsentMethod::User,
             Self::Timeout => schema::ConsentMethod::Timeout,
@@ -75,7 +75,7 @@ impl Method {
         }
     }
 
-    pub(super) fn from_schema(method: schema::ConsentMethod) -> Self {
+    pub(crate) fn from_schema(method: schema::ConsentMethod) -> Self {
         match method {
             schema::ConsentMethod::Unspecified | schema::ConsentMethod::User => Self::User,
             schema::ConsentMethod::Timeout => Self::Timeout,
@@ -111,6 +111,8 @@ pub enum Command {
     AskRestart,
     /// Sharer: allows that.
     AllowRestart,
+    /// Sharer, from the program: it was to restart, and does not.
+    RestartFailed,
     /// Helper: asks the sharer to go on with another helper, who shows this code.
     AskHandover(Code),
     /// Sharer: allows that.
@@ -176,6 +178,7 @@ impl Command {
             | Self::AskElevation
             | Self::ReleaseElevation
             | Self::AskRestart
+            | Self::RestartFailed
             | Self::AskHandover(_)
             | Self::HandoverFailed
             | Self::HandedOver
@@ -205,6 +208,7 @@ impl Command {
             Self::ReleaseElevation => "ending elevation",
             Self::AskRestart => "asking for a restart",
             Self::AllowRestart => "allowing a restart",
+            Self::RestartFailed => "giving up the restart",
             Self::AskHandover(_) => "handing over",
             Self::AllowHandover => "allowing to be handed over",
             Self::HandoverFailed | Self::HandedOver => "being handed over",
@@ -303,6 +307,20 @@ pub enum Event {
     },
     /// It does not restart.
     RestartDeclined,
+    /// Helper: it need not be asked to.
+    NoRestart(Refusal),
+    /// The computer that restarted is back, on another connection, which has other words; the screen is being opened, and nobody is
+    /// asked again.
+    Returned {
+        /// Who it says it is.
+        peer: Profile,
+        /// What is to be thought of it.
+        verdict: Verdict,
+        /// The short authentication string.
+        words: Words,
+        /// By which an administrator may end it from now on.
+        name: SessionName,
+    },
     /// Sharer: the helper wants to hand over to another one.
     HandoverPrompt {
         /// Time to answer; silence is a no.

@@ -87,6 +87,10 @@ pub(crate) fn side(
     terms: Terms,
     now: Instant,
 ) -> Session {
+    Session::new(setup(role, nonces, verdict, terms), now)
+}
+
+fn setup(role: Role, nonces: [&Nonce; 2], verdict: Judged, terms: Terms) -> Setup {
     let [own, theirs] = nonces;
     let peer = Introduction {
         papers: None,
@@ -99,7 +103,7 @@ pub(crate) fn side(
         Role::Helper => Side::Host,
         Role::Sharer => Side::Joiner,
     };
-    let setup = Setup {
+    Setup {
         role,
         side,
         nonce: own.clone(),
@@ -107,8 +111,27 @@ pub(crate) fn side(
         verdict,
         handshake_hash: [7; 32],
         terms,
-    };
-    Session::new(setup, now)
+    }
+}
+
+/// What each side had before a restart, in another connection; `None`: not both wait for one.
+pub(crate) fn returned(
+    before: [&Session; 2],
+    verdicts: [Judged; 2],
+    terms: &Terms,
+    now: Instant,
+) -> Option<[Session; 2]> {
+    let [helper, sharer] = before.map(|session| session.before_restart(now));
+    let (helper, sharer) = (helper?, sharer?);
+    let mut random = Random::seeded(2);
+    let (a, b) = (Nonce::generate(&mut random), Nonce::generate(&mut random));
+    let [helpers, sharers] = verdicts;
+    let helpers = setup(Role::Helper, [&a, &b], helpers, terms.clone());
+    let sharers = setup(Role::Sharer, [&b, &a], sharers, terms.clone());
+    Some([
+        Session::resumed(helpers, helper, now),
+        Session::resumed(sharers, sharer, now),
+    ])
 }
 
 impl Two {
@@ -232,6 +255,15 @@ impl Two {
             side.handle_timeout(self.now);
         }
         self.hear();
+    }
+
+    /// The computer has restarted, and the screen is up.
+    pub(crate) fn return_to(&mut self, terms: &Terms, verdicts: [Judged; 2]) {
+        let before = [&self.helper, &self.sharer];
+        let after = returned(before, verdicts, terms, self.now).expect("both wait");
+        [self.helper, self.sharer] = after;
+        self.settle();
+        self.sharer_does(Command::CaptureUp).expect("starting");
     }
 
     /// The path is back.

@@ -65,6 +65,7 @@ pub async fn run(file: &File, args: cli::Inbox) -> Result<Exit, Failure> {
                 screen: open.screen,
                 code_stdin: false,
                 by_agent: false,
+                resume: false,
                 unattended: false,
                 code: None,
             };
