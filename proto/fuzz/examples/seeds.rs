@@ -267,6 +267,9 @@ fn from_relay() -> std::io::Result<()> {
             relay_name: "fra-1".into(),
             observers: vec![":3478".into()],
             is_draining: false,
+            load: 3,
+            others: Vec::new(),
+            own_address: String::new(),
         }),
         Body::Refused(control::Refused {
             reason: 9,

@@ -11,7 +11,7 @@ use prost::Message;
 use remora_proto::{
     id::Side,
     identity::{Introduction, Profile, Role},
-    org::verdict::Verdict,
+    org::{ended::Why, verdict::Verdict},
     path::candidate::Named,
     random::Random,
     sas::Nonce,
@@ -115,7 +115,7 @@ fuzz_target!(|data: &[u8]| {
                 watch.session.handle_local_input(now).ok();
             }
             18 => {
-                watch.session.handle_kill(now).ok();
+                watch.session.handle_kill(Why::default(), now).ok();
             }
             19 => {
                 let (matter, way) = (matter(script.byte()), way(script.byte()));
