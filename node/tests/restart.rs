@@ -187,6 +187,7 @@ fn t_36_an_agent_that_starts_goes_on_with_the_session() {
     let mut scene = Scene::elevated(&ALONE);
     scene.restart();
     assert_eq!(scene.sharer.end(PATIENCE).code, Some(0));
+    until(&mut scene.helper, "interrupted");
     let agent = ["agent", "--relay", &scene.relay.address, "--json"];
     let agent = scene.home.remora(&agent);
     let agent = on(agent, &scene.display, &scene.logind, &scene.broker);
