@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  browser ◀─ lobby, presences, call ─ lobby ─┬─ watch ── seek ──▶ relays: which devices are there
-//!          ── invite, look ─────────▶         └─ calls ── `remora invite --json --page`, one each; their pages are windows of their own
+//!          ── invite, look, take ───▶         ├─ requests ────────▶ who waits for the desk (`crate::request`)
+//!                                             └─ calls ── `remora invite --json --page`, or `take`, one each; their pages are windows of their own
 //! ```
 //!
 //! A session is a program of its own, as if somebody had typed the command, so that one that fails takes no other with it, and each has its
@@ -11,6 +12,8 @@
 
 /// Sessions that were begun here.
 mod calls;
+/// Who waits for the desk.
+mod requests;
 /// Which devices are there.
 mod watch;
 
@@ -70,6 +73,7 @@ pub async fn run(file: &File, named: Option<&Path>, args: cli::Lobby) -> Result<
         tcp_only: args.tcp.tcp_only,
     };
     let mut calls = Calls::new(command, to.clone());
+    let requests = requests::watch(relays.clone(), &args.tcp, identity.clone(), to.clone());
     let watch = Arc::new(Watch::new(relays, args.tcp.tcp_only, file));
     let mut from = channels.from_page;
     let mut look = interval(LOOK);
@@ -81,6 +85,7 @@ pub async fn run(file: &File, named: Option<&Path>, args: cli::Lobby) -> Result<
             wish = from.recv() => match wish {
                 Some(FromPage::Invite(call)) => calls.begin(call),
                 Some(FromPage::Look) => look.reset_immediately(),
+                Some(FromPage::Take { id }) => calls.take(id),
                 Some(_) => tracing::debug!("a wish of a session's page"),
                 None => break,
             },
@@ -90,6 +95,7 @@ pub async fn run(file: &File, named: Option<&Path>, args: cli::Lobby) -> Result<
             }
         }
     }
+    drop(requests);
     calls.close().await;
     ui.close().await;
     Ok(Exit::Ok)

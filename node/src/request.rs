@@ -17,7 +17,7 @@
 /// The helper's list.
 pub mod list;
 /// Rings at those who wait.
-mod looking;
+pub(crate) mod looking;
 /// The helper takes one.
 pub mod take;
 /// The sharer's part.
@@ -51,7 +51,7 @@ fn org(member: &Member) -> OrgId {
 }
 
 /// All of it goes through the relay: nobody meets anybody yet.
-fn options(tcp: &cli::Tcp, member: &Arc<Member>) -> Options {
+pub(crate) fn options(tcp: &cli::Tcp, member: &Arc<Member>) -> Options {
     let options = match tcp.tcp_only {
         true => Options::tcp_only(),
         false => Options::relay_only(),

@@ -3,6 +3,7 @@
 import { h, id, say, set, show } from '/dom.js';
 import { icon } from '/icons.js';
 import { button, title } from '/parts.js';
+import { requestList } from '/requests.js';
 import { ago, clock, has, t } from '/words.js';
 
 const MODES = ['view', 'control', 'unattended'];
@@ -124,6 +125,7 @@ export function lobbyScreen(app) {
     : [h('div.lobby-tools', h('div', h('label', { for: search.id }, t('lobby.search')), search), h('div', h('label', { for: reason.id }, t('lobby.reason')), reason), look),
       problem, h('ul.devices', devices.map(({ element }) => element)), nothing];
 
+  const requests = requestList(app);
   const running = h('ul.calls');
   const past = h('ul.calls');
   const idle = h('p.quiet', t('lobby.no_sessions'));
@@ -134,7 +136,7 @@ export function lobbyScreen(app) {
     h('div.columns', h('div.column',
       section('code', h('p', none ?? t('lobby.code.text')), h('div.row', code)),
       section('devices', ...known)),
-    h('div.column', section('sessions', running, idle), section('history', past, empty))));
+    h('div.column', lobby.member && section('requests', ...requests.elements), section('sessions', running, idle), section('history', past, empty))));
   return {
     element,
     update(state) {
@@ -147,6 +149,7 @@ export function lobbyScreen(app) {
       show(problem, Boolean(state.presences?.text));
       say(problem.lastChild, state.presences?.text ?? '');
       const all = [...state.calls.values()];
+      requests.update(state);
       showRunning(all.filter((it) => !OVER.has(it.state)));
       showPast(all.filter((it) => OVER.has(it.state)));
       show(idle, running.childElementCount === 0);

@@ -65,6 +65,8 @@ export function initial() {
     lobby: null,
     /** ... which of them are there, and the sessions that were begun. */
     presences: null,
+    /** Who waits for the help desk. */
+    requests: [],
     calls: new Map(),
   };
 }
@@ -112,6 +114,9 @@ const EVENTS = {
   },
   lobby(state, event) {
     Object.assign(state, { stage: 'lobby', lobby: event });
+  },
+  requests(state, event) {
+    state.requests = event.requests;
   },
   presences(state, event) {
     state.presences = event;

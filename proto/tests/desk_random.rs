@@ -195,6 +195,9 @@ impl Watched {
                     self.lease = Some(id);
                     seen.leases += 1;
                 }
+                Action::Answer(id, _) => {
+                    assert_eq!(self.lease, Some(id), "7: of a session that has no lease");
+                }
                 Action::Tell(_, FromDevice::Refused(..)) => {
                     seen.held += u32::from(self.lease.is_some());
                 }

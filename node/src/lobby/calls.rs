@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use remora_proto::id::DeviceId;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -56,16 +57,29 @@ impl Calls {
 
     /// Invites.
     pub(super) fn begin(&mut self, call: Call) {
-        self.number = self.number.wrapping_add(1);
-        let number = self.number;
         let mode = call.mode.map(Asked::name);
         let shown = json!({
-            "event": "call", "number": number, "device": call.device, "mode": mode, "reason": call.reason, "state": "starting",
+            "event": "call", "device": call.device, "mode": mode, "reason": call.reason, "state": "starting",
         });
+        self.run(shown, &words(&call));
+    }
+
+    /// Helps somebody who waits for the desk.
+    pub(super) fn take(&mut self, id: DeviceId) {
+        let shown = json!({
+            "event": "call", "device": null, "mode": null, "reason": "", "state": "starting",
+        });
+        self.run(shown, &["take".into(), "--page".into(), id.to_string()]);
+    }
+
+    fn run(&mut self, mut shown: Value, words: &[String]) {
+        self.number = self.number.wrapping_add(1);
+        let number = self.number;
+        shown["number"] = number.into();
         self.shown.insert(number, shown);
         while self.running.try_join_next().is_some() {}
         let started = match self.running.len() < MAX_CALLS {
-            true => self.start(&call).map_err(|error| error.to_string()),
+            true => self.start(words).map_err(|error| error.to_string()),
             false => Err(format!("{MAX_CALLS} sessions are open; end one first")),
         };
         match started {
@@ -81,19 +95,8 @@ impl Calls {
         self.tell(number);
     }
 
-    fn start(&self, call: &Call) -> std::io::Result<Child> {
-        // Each in one word: none is taken for an option of its own, whatever it begins with.
-        let device = call.device.as_ref().map(|name| format!("--device={name}"));
-        let reason = device
-            .as_ref()
-            .filter(|_| !call.reason.is_empty())
-            .map(|_| format!("--reason={}", call.reason));
-        let mode = call.mode.map(|mode| format!("--mode={}", mode.name()));
-        let options = [device, reason, mode];
-        let words = ["invite", "--page"].into_iter();
-        let words: Vec<&str> = words
-            .chain(options.iter().flatten().map(String::as_str))
-            .collect();
+    fn start(&self, words: &[String]) -> std::io::Result<Child> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut command = self.command.started(&words)?;
         command.stdin(std::process::Stdio::null()).spawn()
     }
@@ -139,6 +142,20 @@ impl Calls {
         }
         self.running.detach_all();
     }
+}
+
+/// The command that invites.
+fn words(call: &Call) -> Vec<String> {
+    // Each in one word: none is taken for an option of its own, whatever it begins with.
+    let device = call.device.as_ref().map(|name| format!("--device={name}"));
+    let reason = device
+        .as_ref()
+        .filter(|_| !call.reason.is_empty())
+        .map(|_| format!("--reason={}", call.reason));
+    let mode = call.mode.map(|mode| format!("--mode={}", mode.name()));
+    let words = ["invite", "--page"].map(String::from);
+    let options = [device, reason, mode].into_iter().flatten();
+    words.into_iter().chain(options).collect()
 }
 
 /// Until it ends.

@@ -253,7 +253,11 @@ impl Page {
             FromPage::Leave => Command::Leave,
             FromPage::ConfirmLeave => Command::ConfirmLeave,
             FromPage::Stay => Command::Stay,
-            FromPage::Choose(_) | FromPage::Invite(_) | FromPage::Look | FromPage::Gone => {
+            FromPage::Choose(_)
+            | FromPage::Invite(_)
+            | FromPage::Look
+            | FromPage::Take { .. }
+            | FromPage::Gone => {
                 return Wish::Nothing;
             }
             // The rest is about the picture, and there is none.

@@ -48,6 +48,7 @@ const ASSETS: &[Asset] = assets! {
     JS "/exchange.js" => "exchange.js",
     JS "/files.js" => "files.js",
     JS "/helper.js" => "helper.js",
+    JS "/requests.js" => "requests.js",
     JS "/invited.js" => "invited.js",
     JS "/sharer.js" => "sharer.js",
     JS "/over.js" => "over.js",

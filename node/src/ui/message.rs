@@ -4,6 +4,7 @@ use data_encoding::HEXLOWER;
 use remora_proto::{
     code::{Code, InvalidCode},
     elevation::{MAX_COMMAND_BYTES, MAX_PASSWORD_BYTES, Order},
+    id::DeviceId,
     identity::Role,
     invitation::word::MAX_REASON_BYTES,
     session::{Grants, Matter, Mode, Way},
@@ -56,6 +57,11 @@ pub enum FromPage {
     Invite(Call),
     /// There: wants to know now which devices are there.
     Look,
+    /// There: helps somebody who waits for the desk.
+    Take {
+        /// The request's.
+        id: DeviceId,
+    },
     /// Helper: asks for a mode.
     Ask {
         /// Which.
@@ -331,6 +337,9 @@ enum Wire {
         reason: String,
     },
     Look,
+    Take {
+        id: String,
+    },
     Ask {
         mode: WireMode,
     },
@@ -529,6 +538,9 @@ impl FromPage {
                 within(fits, "invitation", Self::Invite(call))?
             }
             Wire::Look => Self::Look,
+            Wire::Take { id } => Self::Take {
+                id: id.parse().map_err(|_| Invalid::Limit("id"))?,
+            },
             Wire::Ask { mode } => Self::Ask { mode: mode.into() },
             Wire::Allow { mode } => Self::Allow { mode: mode.into() },
             Wire::Decline => Self::Decline,
@@ -728,6 +740,7 @@ mod tests {
             &long,
             r#"{"type":"ask","mode":"view","extra":1}"#,
             r#"{"type":"gone"}"#,
+            r#"{"type":"take","id":"aa"}"#,
             r#"{"type":"chat","text":" "}"#,
             r#"{"type":"join","code":"4060"}"#,
             r#"{"type":"input","events":[]}"#,

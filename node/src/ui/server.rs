@@ -373,6 +373,7 @@ fn echo(wish: &FromPage) -> Option<Value> {
         FromPage::Chat { .. }
         | FromPage::Invite(_)
         | FromPage::Look
+        | FromPage::Take { .. }
         | FromPage::Retry
         | FromPage::Release
         | FromPage::Continue

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openPage, withBrowser } from './harness.mjs';
+import { PEERS, openPage, withBrowser } from './harness.mjs';
 
 withBrowser();
 
@@ -30,6 +30,25 @@ test('a device is found, seen to be there, and invited with what is asked for', 
   await node.wish('Invite(Call { device: Some("fin-lt-0231"), mode: Some(Control), reason: "TICKET-123" })');
   await page.getByRole('button', { name: 'Look again' }).click();
   await node.wish('Look');
+  await close();
+});
+
+test('a_2 who waits for the desk is listed, and taken', async () => {
+  const { node, page, close } = await openPage(null);
+  lobby(node, { member: false });
+  await page.getByRole('button', { name: 'Show a code' }).waitFor();
+  assert.equal(await page.getByRole('heading', { name: 'Requests' }).count(), 0, 'there is no desk');
+  lobby(node);
+  await page.reload();
+  await page.getByText('Nobody waits for you.').waitFor();
+  const from = { ...PEERS.maria, verified: true };
+  node.transient('requests', { requests: [{ id: 'a'.repeat(52), from, device: 'fin-lt-0231', reason: 'the printer', waited_s: 190 }] });
+  const list = page.locator('.requests');
+  for (const text of ['Maria Lopez', 'fin-lt-0231 · waiting for 3 min', 'the printer']) await list.getByText(text).waitFor();
+  await page.getByRole('button', { name: 'Take the request of Maria Lopez' }).click();
+  await node.wish(/^Take/);
+  node.transient('requests', { requests: [] });
+  await page.getByText('Nobody waits for you.').waitFor();
   await close();
 });
 
