@@ -65,7 +65,7 @@ pub enum Command {
     SignOut(sign_in::SignOut),
     /// Give help: shows a code for the person you help
     Invite(Invite),
-    /// Give help from a page in the browser: by a code, or to the devices below [devices] in the settings file
+    /// Give help from a page in the browser: by a code, or to the devices below `[devices]` in the settings file
     Page(Lobby),
     /// Get help: asks for your helper's code
     Join(Join),

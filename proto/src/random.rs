@@ -35,6 +35,7 @@ impl Random {
     }
 
     /// The same bytes at both who have the secret: for what they are to draw alike, and nothing else.
+    #[cfg(feature = "end-to-end")]
     pub(crate) fn shared(secret: &[u8; 32]) -> Self {
         Self(Source::Seeded {
             prk: Prk::new_less_safe(HKDF_SHA256, secret),

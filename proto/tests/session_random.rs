@@ -704,6 +704,11 @@ impl World {
         for (side, session) in self.sides.iter_mut().zip(after) {
             side.session = session;
             side.chat.clear();
+            // The shield went with the computer.
+            let count = |wanted: Act| side.acts.iter().filter(|act| **act == wanted).count();
+            if count(Act::Shield) > count(Act::Unshield) {
+                side.acts.push(Act::Unshield);
+            }
         }
     }
 

@@ -45,7 +45,7 @@ test('a_2 who waits for the desk is listed, and taken', async () => {
   node.transient('requests', { requests: [{ id: 'a'.repeat(52), from, device: 'fin-lt-0231', reason: 'the printer', waited_s: 190 }] });
   const list = page.locator('.requests');
   for (const text of ['Maria Lopez', 'fin-lt-0231 · waiting for 3 min', 'the printer']) await list.getByText(text).waitFor();
-  await page.getByRole('button', { name: 'Take the request of Maria Lopez' }).click();
+  await page.getByRole('button', { name: said('Take the request of', 'Maria Lopez') }).click();
   await node.wish(/^Take/);
   node.transient('requests', { requests: [] });
   await page.getByText('Nobody waits for you.').waitFor();

@@ -35,14 +35,11 @@ fuzz_target!(|data: &[u8]| {
     } else {
         Side::Joiner
     };
-    let (ours, theirs) = (
-        Nonce::generate(&mut Random::seeded(1)),
-        Nonce::generate(&mut Random::seeded(2)),
-    );
-    let setup = Setup {
+    let theirs = Nonce::generate(&mut Random::seeded(2));
+    let setup = || Setup {
         role,
         side,
-        nonce: ours,
+        nonce: Nonce::generate(&mut Random::seeded(1)),
         verdict: Ok(Verdict::unmanaged()),
         peer: Introduction {
             papers: None,
@@ -64,7 +61,7 @@ fuzz_target!(|data: &[u8]| {
         },
     };
     let mut now = Instant::now();
-    let mut watch = Watch::new(role, Session::new(setup, now));
+    let mut watch = Watch::new(role, Session::new(setup(), now));
 
     for _ in 0..256 {
         if script.is_empty() {
@@ -104,7 +101,9 @@ fuzz_target!(|data: &[u8]| {
                 watch.session.handle_heard(now).ok();
             }
             15 => {
-                watch.session.handle_resumed(now).ok();
+                if let Some(resumed) = watch.session.before_restart(now) {
+                    watch.take_up(Session::resumed(setup(), resumed, now));
+                }
             }
             16 => {
                 let takes_keys = script.flag();
@@ -195,6 +194,8 @@ struct Watch {
     compared: bool,
     chat_sent: u64,
     chat_seen: u64,
+    /// Chat of the connections before a restart.
+    before: (u64, u64),
 }
 
 impl Watch {
@@ -209,9 +210,18 @@ impl Watch {
             compared: false,
             chat_sent: 0,
             chat_seen: 0,
+            before: (0, 0),
         };
         watch.drain();
         watch
+    }
+
+    /// The same session in another connection, which counts anew.
+    fn take_up(&mut self, session: Session) {
+        self.session = session;
+        self.before.0 += std::mem::take(&mut self.chat_sent);
+        self.before.1 += std::mem::take(&mut self.chat_seen);
+        self.trusted = false;
     }
 
     fn command(&mut self, command: Command, now: Instant) {
@@ -300,7 +310,9 @@ impl Watch {
         while let Some(event) = self.session.poll_event() {
             assert!(!self.ended, "the end is the last event");
             match event {
-                Event::Trust { .. } => assert!(!std::mem::replace(&mut self.trusted, true)),
+                Event::Trust { .. } | Event::Returned { .. } => {
+                    assert!(!std::mem::replace(&mut self.trusted, true));
+                }
                 Event::Started { mode } | Event::ModeChanged { mode, .. } => {
                     assert!(
                         self.trusted && Some(mode) <= self.granted,
@@ -313,9 +325,10 @@ impl Watch {
                 }
                 Event::Ended(receipt) => {
                     self.ended = true;
+                    let (sent, seen) = self.before;
                     assert_eq!(
                         (receipt.chat_sent, receipt.chat_received),
-                        (self.chat_sent, self.chat_seen)
+                        (sent + self.chat_sent, seen + self.chat_seen)
                     );
                     assert!(receipt.mode <= self.granted);
                 }
@@ -335,7 +348,6 @@ impl Watch {
                 | Event::RestartPrompt { .. }
                 | Event::RestartDeclined
                 | Event::NoRestart(_)
-                | Event::Returned { .. }
                 | Event::HandoverPrompt { .. }
                 | Event::HandingOver { .. }
                 | Event::HandoverDeclined
