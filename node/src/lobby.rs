@@ -38,8 +38,9 @@ use crate::{
     config::File,
     error::{Exit, Failure},
     identity::Identity,
+    policing,
     presence::child::Command,
-    sign_in,
+    request, sign_in,
     terminal::console::print_data,
     ui::{FromPage, PageSender, Ui},
 };
@@ -56,7 +57,10 @@ pub async fn run(file: &File, named: Option<&Path>, args: cli::Lobby) -> Result<
     let relays = file.relays(&args.relays.relay)?;
     sign_in::ensure(file, args.json).await?;
     let identity = file.identity(&args.profile)?;
-    identity.check(Role::Helper)?;
+    if let Some(member) = &identity.member {
+        let options = request::options(&args.tcp, member);
+        policing::check_helper(&identity, &relays, options).await?;
+    }
     let listen = |kind| signal(kind).map_err(|error| Failure::internal("signals", error));
     let (mut interrupt, mut terminate) = (
         listen(SignalKind::interrupt())?,

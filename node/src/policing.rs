@@ -4,6 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use remora_proto::{
+    id::RelayAddr,
+    identity::Role,
     org::{policy::Policy, signed::Signed},
     wire::message::control::Reason,
 };
@@ -11,7 +13,9 @@ use tokio::time::sleep;
 
 use crate::{
     control::{Control, RequestError},
-    identity::Member,
+    error::Failure,
+    identity::{Identity, Member},
+    node::{Node, Options},
 };
 
 /// Between two looks, however often the relay says that there is something new.
@@ -34,6 +38,45 @@ pub(crate) async fn keep(control: Control, member: Arc<Member>) {
             return;
         }
     }
+}
+
+/// Whether this side may help at all. That it may not can be older than what its organisation says now: then the relay is asked first.
+///
+/// # Errors
+/// It may not, or its papers do not hold.
+pub(crate) async fn check_helper(
+    identity: &Identity,
+    relays: &[RelayAddr],
+    options: Options,
+) -> Result<(), Failure> {
+    let Err(failure) = identity.check(Role::Helper) else {
+        return Ok(());
+    };
+    let Some(member) = &identity.member else {
+        return Err(failure);
+    };
+    // Whoever cannot ask has what was known.
+    refresh(member, relays, options)
+        .await
+        .map_err(|_| failure)?;
+    identity.check(Role::Helper)
+}
+
+/// The newest policy that the nearest relay has.
+///
+/// # Errors
+/// No relay can be reached.
+pub(crate) async fn refresh(
+    member: &Member,
+    relays: &[RelayAddr],
+    options: Options,
+) -> Result<(), Failure> {
+    let node = Node::at_nearest(relays, options).await?;
+    if let Err(error) = look(node.control(), member).await {
+        tracing::info!(%error, "the relay's policy");
+    }
+    node.close().await;
+    Ok(())
 }
 
 /// Once.

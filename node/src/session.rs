@@ -15,7 +15,7 @@ pub mod backends;
 /// The inner connection: who connects, who accepts, what both say in the handshake.
 pub mod inner;
 /// What of it reaches beyond the screen: the broker, the shield, questions on the bar.
-mod powers;
+pub(crate) mod powers;
 /// What goes on after a restart.
 pub mod resume;
 

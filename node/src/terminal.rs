@@ -92,12 +92,7 @@ async fn look_for_policy(file: &File, args: &cli::Invite) -> Result<(), Failure>
         return Ok(());
     };
     let relays = file.relays(&args.common.relays.relay)?;
-    let node = Node::at_nearest(&relays, of_member(&args.common, &identity)).await?;
-    if let Err(error) = policing::look(node.control(), member).await {
-        tracing::info!(%error, "the relay's policy");
-    }
-    node.close().await;
-    Ok(())
+    policing::refresh(member, &relays, of_member(&args.common, &identity)).await
 }
 
 /// `remora take`: the same with a device that waits for it.
@@ -112,7 +107,7 @@ async fn invite_by(file: &File, args: cli::Invite, call: Option<Call>) -> Result
     let relays = file.relays(&args.common.relays.relay)?;
     sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
-    identity.check(Role::Helper)?;
+    policing::check_helper(&identity, &relays, of_member(&args.common, &identity)).await?;
     let valid = Duration::from_secs(args.valid).min(identity.code_lifetime());
     let options = Options {
         folder: folder(args.folder.downloads),

@@ -189,6 +189,11 @@ fn a_3_help_is_off_until_it_is_switched_on() {
         .remora(&["invite", "--relay", &scene.relay.address]));
     assert_eq!(refused.code, Some(6), "{refused:?}");
     assert!(refused.line().contains("DISABLED"), "{refused:?}");
+    // What this computer knows of the policy is not the last word.
+    let relay = &scene.relay.address;
+    done(scene.org(&["policy", "enabled=on", "--relay", relay]));
+    let mut helper = scene.start(&scene.sam, "invite", &[]);
+    helper.expect("code");
 }
 
 /// Codes that can be joined there.

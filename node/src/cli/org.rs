@@ -244,7 +244,7 @@ pub struct Revoke {
     /// A person, a computer's key, or a credential's serial:…
     #[arg(required = true)]
     pub who: Vec<String>,
-    /// Let them in again
+    /// Let them in again; what a person was assigned is gone, and assigned anew
     #[arg(long)]
     pub undo: bool,
 }

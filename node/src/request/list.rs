@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use remora_proto::{id::DeviceId, identity::Role};
+use remora_proto::id::DeviceId;
 use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -17,7 +17,7 @@ use crate::{
     cli,
     config::File,
     error::{Exit, Failure},
-    sign_in,
+    policing, sign_in,
     terminal::console::print_data,
 };
 
@@ -33,8 +33,8 @@ pub async fn run(file: &File, args: cli::request::Requests) -> Result<Exit, Fail
     sign_in::ensure(file, args.json).await?;
     let identity = file.identity(&cli::ProfileArgs::default())?;
     let member = member(&identity)?.clone();
-    identity.check(Role::Helper)?;
     let options = options(&args.tcp, &member);
+    policing::check_helper(&identity, &relays, options.clone()).await?;
     let mut looking = Looking::new(&relays, options, identity, &member).await?;
     let ended = if args.watch {
         watch(&mut looking, args.json).await

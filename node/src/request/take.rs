@@ -1,9 +1,6 @@
 //! `remora take`: helps somebody who waits, as if they had been invited, and the code goes there.
 
-use remora_proto::{
-    identity::Role,
-    session::{Entry, Kind, Mode},
-};
+use remora_proto::session::{Entry, Kind, Mode};
 
 use super::{
     looking::{Looking, Open},
@@ -14,7 +11,7 @@ use crate::{
     config::File,
     error::{Exit, Failure},
     invitation::Call,
-    sign_in, terminal,
+    policing, sign_in, terminal,
 };
 
 /// `remora take`
@@ -30,8 +27,8 @@ pub async fn run(file: &File, args: cli::request::Take) -> Result<Exit, Failure>
     sign_in::ensure(file, args.common.json).await?;
     let identity = file.identity(&args.profile)?;
     let member = member(&identity)?.clone();
-    identity.check(Role::Helper)?;
     let options = options(&args.common.tcp, &member);
+    policing::check_helper(&identity, &relays, options.clone()).await?;
     let mut looking = Looking::new(&relays, options, identity, &member).await?;
     let open = looking.look().await;
     looking.close().await;

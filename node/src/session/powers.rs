@@ -27,6 +27,9 @@ pub(super) enum Said {
     Over,
 }
 
+/// Said to a helper who orders what only an administrator may.
+pub(crate) const NO_RIGHTS: &str = "there are no administrator's rights; /elevate asks for them";
+
 /// The order, as it is said to the sharer.
 ///
 /// # Errors
@@ -35,10 +38,7 @@ pub(super) fn seal(
     orders: Option<&mut Orders>,
     order: &Order,
 ) -> Result<Command, (&'static str, &'static str)> {
-    let orders = orders.ok_or((
-        "NOT_ELEVATED",
-        "there are no administrator's rights; /elevate asks for them",
-    ))?;
+    let orders = orders.ok_or(("NOT_ELEVATED", NO_RIGHTS))?;
     let sealed = orders.seal(order).map_err(|_| {
         let text = "a name has at most 128 bytes and no spaces, a password 511, a command 2048";
         ("INVALID_ORDER", text)

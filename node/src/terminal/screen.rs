@@ -26,6 +26,7 @@ use super::{exchange, style::Style};
 use crate::{
     event::{Event, Input, Notified, PathSnapshot, about, elevated},
     exchange::signs,
+    session::powers::NO_RIGHTS,
     status::order::What,
 };
 
@@ -107,6 +108,8 @@ pub struct Screen {
     /// Nothing is heard of the other side; until then it is waited for.
     back_until: Option<Instant>,
     elevated: bool,
+    /// Administrator's rights are in use now.
+    has_rights: bool,
     /// What else may leave either computer.
     granted: Grants,
 }
@@ -174,6 +177,7 @@ impl Screen {
             silence: "no",
             back_until: None,
             elevated: false,
+            has_rights: false,
             granted: Grants::NONE,
         }
     }
@@ -541,6 +545,7 @@ impl Screen {
             SessionEvent::ElevationGranted => {
                 self.question = None;
                 self.elevated = true;
+                self.has_rights = true;
                 vec![style.warn("Administrator's rights are in use; /release ends that.")]
             }
             SessionEvent::ElevationDeclined => {
@@ -548,6 +553,7 @@ impl Screen {
                 vec![style.warn("Administrator's rights were not allowed; the session goes on.")]
             }
             SessionEvent::ElevationReleased => {
+                self.has_rights = false;
                 vec![style.good("Administrator's rights are not in use any more.")]
             }
             SessionEvent::RestartDeclined => {
@@ -864,6 +870,10 @@ impl Screen {
             && self.role == Role::Helper
             && let Some(meaning) = order(word, rest.trim())
         {
+            // Before a password is typed for nothing.
+            if matches!(meaning, Meaning::Credential(_)) && !self.has_rights {
+                return Meaning::Say(NO_RIGHTS.to_owned());
+            }
             return meaning;
         }
         if let (Some(code), Role::Helper) = (command.strip_prefix("handover "), self.role) {
