@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The helper keeps the secret in memory, and waits with it only after it has asked for the restart and the sharer has said yes. The
-//! sharer's is in a file ([`Token`]) for as long: 600 s by its clock, and it is erased with the first connection. A code here is no
+//! sharer's is in a file (`Token`) for as long: 600 s by its clock, and it is erased with the first connection. A code here is no
 //! secret worth much, as any other; whoever has only that does not get through the handshake. Nobody is asked for anything, so the
-//! other side must be who it was: [`fingerprint`].
+//! other side must be who it was: `fingerprint`.
 
 use std::time::Duration;
 

@@ -265,7 +265,7 @@ fn merge(all: impl Iterator<Item = QueueMessage>) -> QueueMessage {
     }
 }
 
-/// Asks these relays who waits there; within [`GATHERING`], whoever answers by then.
+/// Asks these relays who waits there; within 1.5 seconds, whoever answers by then.
 pub async fn gather(mesh: Mesh, relays: Vec<RelayId>, org: OrgId) -> Vec<QueueMessage> {
     let asked = relays.into_iter().map(|relay| {
         let fetch = Ask::FetchQueue(FetchQueue {
