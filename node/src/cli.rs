@@ -293,9 +293,9 @@ pub struct Lobby {
     pub json: bool,
 }
 
-/// `remora join`
+/// What a sharer says of a session, whichever way it begins.
 #[derive(Debug, Args)]
-pub struct Join {
+pub struct SharerArgs {
     /// Which relay, how to print.
     #[command(flatten)]
     pub common: Common,
@@ -311,10 +311,6 @@ pub struct Join {
     /// Files.
     #[command(flatten)]
     pub folder: FolderArgs,
-    /// Nobody stays here: without an answer the helper is let in after half a minute, with the screen dark and keyboard and mouse off,
-    /// until the helper ends it. Only where your organisation permits its helpers that
-    #[arg(long)]
-    pub unattended: bool,
     /// The broker.
     #[command(flatten)]
     pub broker: BrokerArgs,
@@ -322,6 +318,18 @@ pub struct Join {
     /// helper may look at the others]
     #[arg(long, value_name = "NAME")]
     pub screen: Option<String>,
+}
+
+/// `remora join`
+#[derive(Debug, Args)]
+pub struct Join {
+    /// How to share.
+    #[command(flatten)]
+    pub sharer: SharerArgs,
+    /// Nobody stays here: without an answer the helper is let in after half a minute, with the screen dark and keyboard and mouse off,
+    /// until the helper ends it. Only where your organisation permits its helpers that
+    #[arg(long)]
+    pub unattended: bool,
     /// Read the code from the first line of standard input
     #[arg(long)]
     pub code_stdin: bool,
@@ -334,6 +342,20 @@ pub struct Join {
     /// The code, or a link to it; better left out, then it is asked for (or taken from REMORA_CODE)
     #[arg(value_name = "CODE")]
     pub code: Option<String>,
+}
+
+impl Join {
+    /// Of a code that nobody has to type.
+    pub fn by_itself(sharer: SharerArgs) -> Self {
+        Self {
+            sharer,
+            unattended: false,
+            code_stdin: false,
+            by_agent: false,
+            resume: false,
+            code: None,
+        }
+    }
 }
 
 /// After how long the sharer is asked whether the session is to go on; without an answer it ends a minute later.
@@ -448,27 +470,9 @@ pub struct InboxOpen {
     /// The invitation, or the beginning of its id [default: the only one]
     #[arg(value_name = "ID")]
     pub id: Option<String>,
-    /// Which relay, how to print.
+    /// How to share.
     #[command(flatten)]
-    pub common: Common,
-    /// The page.
-    #[command(flatten)]
-    pub page: PageArgs,
-    /// Who you are.
-    #[command(flatten)]
-    pub profile: ProfileArgs,
-    /// When the session is to be confirmed, and by when it ends.
-    #[command(flatten)]
-    pub limits: Limits,
-    /// Files.
-    #[command(flatten)]
-    pub folder: FolderArgs,
-    /// The broker.
-    #[command(flatten)]
-    pub broker: BrokerArgs,
-    /// Show this screen and no other: its name, or its number, as `remora screens` lists them
-    #[arg(long, value_name = "NAME")]
-    pub screen: Option<String>,
+    pub sharer: SharerArgs,
 }
 
 /// `remora presence`

@@ -285,8 +285,8 @@ fn wants_json(command: &Command) -> bool {
     match command {
         Command::Invite(args) => args.common.json,
         Command::Page(args) => args.json,
-        Command::Join(args) => args.common.json,
-        Command::Request(args) => args.common.json,
+        Command::Join(args) => args.sharer.common.json,
+        Command::Request(args) => args.sharer.common.json,
         Command::Requests(args) => args.json,
         Command::Take(args) => args.common.json,
         Command::Status(args) => args.common.json,
@@ -296,7 +296,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Netcheck(args) => args.json,
         Command::Agent(args) => args.json,
         Command::Inbox(args) => match &args.command {
-            Some(InboxCommand::Open(open)) => open.common.json,
+            Some(InboxCommand::Open(open)) => open.sharer.common.json,
             Some(InboxCommand::Decline { .. }) | None => args.json,
         },
         Command::Presence(args) => args.json,

@@ -159,13 +159,13 @@ pub async fn join(file: &File, args: cli::Join) -> Result<Exit, Failure> {
 /// What went wrong before or instead of a session.
 pub async fn open(
     file: &File,
-    args: cli::Join,
+    sharer: cli::SharerArgs,
     code: Code,
     entry: Entry,
     within: Duration,
 ) -> Result<Exit, Failure> {
     let invited = Given { code, entry };
-    join_by(file, args, Some(invited), within).await
+    join_by(file, cli::Join::by_itself(sharer), Some(invited), within).await
 }
 
 async fn join_by(
@@ -177,12 +177,17 @@ async fn join_by(
     let mut screens = screens(&args)?;
     let mut again = again(file, &args, consent).await?;
     let mut node = Node::at_nearest(&again.relays, again.options.clone()).await?;
-    let mut console = Console::open(args.common.json)?;
-    let mut page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
+    let mut console = Console::open(args.sharer.common.json)?;
+    let mut page = open_page(
+        &args.sharer.page,
+        args.sharer.common.json,
+        &mut console,
+        Role::Sharer,
+    )?;
     if let Some(page) = &page {
         page.keep_in(again.options.folder.clone());
     }
-    let script = args.code_stdin || (args.common.json && page.is_none());
+    let script = args.code_stdin || (args.sharer.common.json && page.is_none());
     if console.is_terminal()
         && let Some(problem) = preflight::preflight(None)
             .into_iter()
@@ -218,7 +223,7 @@ async fn join_by(
     again.desktop = screens.desktop();
     let (identity, desktop) = (again.identity.clone(), again.desktop.clone());
     let running = node.join(introduced, identity, desktop);
-    let json = args.common.json;
+    let json = args.sharer.common.json;
     Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
         .run(running)
         .await
@@ -234,19 +239,24 @@ async fn resume(file: &File, mut args: cli::Join) -> Result<Exit, Failure> {
         ));
     };
     let token = place.read()?;
-    if args.common.relays.relay.is_empty() {
-        args.common.relays.relay = token.relays;
+    if args.sharer.common.relays.relay.is_empty() {
+        args.sharer.common.relays.relay = token.relays;
     }
     args.unattended = token.kind == Kind::Unattended;
-    args.profile = cli::ProfileArgs {
+    args.sharer.profile = cli::ProfileArgs {
         name: Some(token.profile.full_name),
         job_title: Some(token.profile.job_title),
         company: Some(token.profile.company),
         domain: Some(token.profile.domain),
     };
     let again = again(file, &args, T_CONSENT).await?;
-    let mut console = Console::open(args.common.json)?;
-    let page = open_page(&args.page, args.common.json, &mut console, Role::Sharer)?;
+    let mut console = Console::open(args.sharer.common.json)?;
+    let page = open_page(
+        &args.sharer.page,
+        args.sharer.common.json,
+        &mut console,
+        Role::Sharer,
+    )?;
     if let Some(page) = &page {
         page.keep_in(again.options.folder.clone());
     }
@@ -254,7 +264,7 @@ async fn resume(file: &File, mut args: cli::Join) -> Result<Exit, Failure> {
     let (node, introduced, returning) = met?;
     let (identity, desktop) = (again.identity.clone(), again.desktop.clone());
     let running = node.resume(introduced, identity, desktop, returning);
-    let json = args.common.json;
+    let json = args.sharer.common.json;
     Terminal::new(console, page, Role::Sharer, None, json, Some(again))?
         .run(running)
         .await
@@ -262,23 +272,23 @@ async fn resume(file: &File, mut args: cli::Join) -> Result<Exit, Failure> {
 
 /// What a sharer joins with, once or more often; a question is there for so long.
 async fn again(file: &File, args: &cli::Join, consent: Duration) -> Result<Again, Failure> {
-    let relays = file.relays(&args.common.relays.relay)?;
-    sign_in::ensure(file, args.common.json).await?;
-    let identity = file.identity(&args.profile)?;
+    let relays = file.relays(&args.sharer.common.relays.relay)?;
+    sign_in::ensure(file, args.sharer.common.json).await?;
+    let identity = file.identity(&args.sharer.profile)?;
     identity.check(Role::Sharer)?;
     let options = Options {
-        folder: folder(args.folder.downloads.clone()),
+        folder: folder(args.sharer.folder.downloads.clone()),
         durations: Durations {
             consent,
-            reconfirm: args.limits.reconfirm,
-            max: args.limits.max,
-            idle: args.limits.idle,
+            reconfirm: args.sharer.limits.reconfirm,
+            max: args.sharer.limits.max,
+            idle: args.sharer.limits.idle,
             ..Durations::default()
         },
         kind: cli::kind(args.unattended),
-        broker: args.broker.broker.clone(),
+        broker: args.sharer.broker.broker.clone(),
         place: file.place(),
-        ..of_member(&args.common, &identity)
+        ..of_member(&args.sharer.common, &identity)
     };
     Ok(Again {
         relays,
@@ -291,7 +301,7 @@ async fn again(file: &File, args: &cli::Join, consent: Duration) -> Result<Again
 /// Those of this computer, with the one that is shown unless the person chooses another.
 fn screens(args: &cli::Join) -> Result<Screens, Failure> {
     let mut screens = Screens::of_this_computer();
-    if let Some(name) = &args.screen {
+    if let Some(name) = &args.sharer.screen {
         screens.choose(name)?;
     }
     Ok(screens)

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{BrokerArgs, Common, FolderArgs, Limits, ModeArg, PageArgs, ProfileArgs, Relays, Tcp};
+use super::{Common, FolderArgs, ModeArg, PageArgs, ProfileArgs, Relays, SharerArgs, Tcp};
 
 /// `remora request`
 #[derive(Debug, Args)]
@@ -10,27 +10,9 @@ pub struct Request {
     /// What for; those who may help you see it, and nobody else
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// Which relay, how to print.
+    /// How to share.
     #[command(flatten)]
-    pub common: Common,
-    /// The page.
-    #[command(flatten)]
-    pub page: PageArgs,
-    /// Who you are.
-    #[command(flatten)]
-    pub profile: ProfileArgs,
-    /// When the session is to be confirmed, and by when it ends.
-    #[command(flatten)]
-    pub limits: Limits,
-    /// Files.
-    #[command(flatten)]
-    pub folder: FolderArgs,
-    /// The broker.
-    #[command(flatten)]
-    pub broker: BrokerArgs,
-    /// Show this screen and no other: its name, or its number, as `remora screens` lists them
-    #[arg(long, value_name = "NAME")]
-    pub screen: Option<String>,
+    pub sharer: SharerArgs,
 }
 
 /// `remora requests`

@@ -64,9 +64,9 @@ const LATE: Duration = Duration::from_secs(15);
 /// # Errors
 /// There is no organisation, or no relay; or what went wrong in the session.
 pub async fn run(file: &File, args: cli::request::Request) -> Result<Exit, Failure> {
-    let relays = file.relays(&args.common.relays.relay)?;
-    sign_in::ensure(file, args.common.json).await?;
-    let identity = file.identity(&args.profile)?;
+    let relays = file.relays(&args.sharer.common.relays.relay)?;
+    sign_in::ensure(file, args.sharer.common.json).await?;
+    let identity = file.identity(&args.sharer.profile)?;
     let member = member(&identity)?.clone();
     identity.check(Role::Sharer)?;
     check_enrolled(&member)?;
@@ -75,12 +75,12 @@ pub async fn run(file: &File, args: cli::request::Request) -> Result<Exit, Failu
         listen(SignalKind::interrupt())?,
         listen(SignalKind::terminate())?,
     );
-    let options = options(&args.common.tcp, &member);
+    let options = options(&args.sharer.common.tcp, &member);
     let mut homes = Homes::find(&relays, options).await?;
     let home = homes.settle(&BTreeSet::new()).await?;
     let home = homes.learn(home).await;
     let voice = Voice {
-        json: args.common.json,
+        json: args.sharer.common.json,
     };
     let reason = args.reason.clone().unwrap_or_default();
     let mut waiting = Waiting::new(&identity, org(&member), home, &reason, voice);
@@ -96,24 +96,10 @@ pub async fn run(file: &File, args: cli::request::Request) -> Result<Exit, Failu
         voice.tell(json!({"event": "withdrawn"}), "Your request is withdrawn.")?;
         return Ok(Exit::Ok);
     };
-    let join = cli::Join {
-        common: args.common,
-        page: args.page,
-        profile: args.profile,
-        limits: args.limits,
-        folder: args.folder,
-        broker: args.broker,
-        screen: args.screen,
-        code_stdin: false,
-        by_agent: false,
-        resume: false,
-        unattended: false,
-        code: None,
-    };
     let within = offer.within.min(T_CONSENT);
     let mut session = pin!(terminal::open(
         file,
-        join,
+        args.sharer,
         offer.code,
         Entry::Request,
         within

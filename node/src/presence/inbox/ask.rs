@@ -42,7 +42,7 @@ pub async fn run(file: &File, args: cli::Inbox) -> Result<Exit, Failure> {
                 Told::Opened { code, left_ms, .. } => (code, left_ms),
                 // The agent has begun the session's program before it asked.
                 Told::Begins { id } => {
-                    if open.common.json {
+                    if open.sharer.common.json {
                         let event = json!({"v": 1, "event": "invitation_opened", "id": id});
                         print_data(&event.to_string())?;
                     }
@@ -55,22 +55,8 @@ pub async fn run(file: &File, args: cli::Inbox) -> Result<Exit, Failure> {
             let code = code
                 .parse()
                 .map_err(|error| Failure::internal("the agent's code", error))?;
-            let join = cli::Join {
-                common: open.common,
-                page: open.page,
-                profile: open.profile,
-                limits: open.limits,
-                folder: open.folder,
-                broker: open.broker,
-                screen: open.screen,
-                code_stdin: false,
-                by_agent: false,
-                resume: false,
-                unattended: false,
-                code: None,
-            };
             let within = Duration::from_millis(left_ms);
-            terminal::open(file, join, code, Entry::Notify, within).await
+            terminal::open(file, open.sharer, code, Entry::Notify, within).await
         }
     }
 }
