@@ -261,12 +261,13 @@ pub fn done() -> Answer {
 /// What another relay is asked, for the metrics.
 fn kind(ask: &Ask) -> RpcKind {
     match ask {
-        Ask::Hello(_) => RpcKind::Hello,
         Ask::Keep(_) | Ask::Forget(_) | Ask::Find(_) => RpcKind::Record,
         Ask::Offer(_) | Ask::Signal(_) | Ask::Admit(_) | Ask::Dismiss(_) | Ask::Release(_) => {
             RpcKind::Introduction
         }
-        Ask::FetchPolicy(_) | Ask::PolicyNews(_) | Ask::FetchQueue(_) => RpcKind::Organisation,
+        Ask::Hello(_) | Ask::FetchPolicy(_) | Ask::PolicyNews(_) | Ask::FetchQueue(_) => {
+            RpcKind::Other
+        }
     }
 }
 

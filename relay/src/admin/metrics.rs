@@ -38,9 +38,9 @@ pub const MAX_SERIES: usize = 300;
 /// A handshake: 1 ms on loopback, to 10 s, for which nobody waits.
 const HANDSHAKE_BUCKETS: [f64; 6] = [0.001, 0.01, 0.05, 0.2, 1.0, 10.0];
 /// A request is a few map operations, or a look-up through a slow DHT.
-const REQUEST_BUCKETS: [f64; 4] = [0.001, 0.01, 0.1, 1.0];
+const REQUEST_BUCKETS: [f64; 3] = [0.01, 0.1, 1.0];
 /// Another relay, on this continent or another.
-const RPC_BUCKETS: [f64; 3] = [0.01, 0.1, 1.0];
+const RPC_BUCKETS: [f64; 2] = [0.1, 1.0];
 /// The first of the objectives, 500 ms, and what an alert asks for, 1 s, are among them.
 const INTRODUCTION_BUCKETS: [f64; 6] = [0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 /// Until frames go without a relay: some round trips, or some seconds of trying.
@@ -184,6 +184,7 @@ impl Metrics {
                     ("control/driver.rs", ".handshake("),
                 ),
                 ["profile", "result"],
+                |_, _| true,
             )?,
             handshake_seconds: on.histogram(
                 (
@@ -200,6 +201,7 @@ impl Metrics {
                     ("control/driver.rs", ".request("),
                 ),
                 ["kind", "result"],
+                |kind, result| kind != RequestKind::Unknown || result == Outcome::Refused,
             )?,
             control_request_seconds: on.histograms(
                 (
@@ -373,6 +375,7 @@ impl Metrics {
                     ("control/reports.rs", ".path_moved("),
                 ),
                 ["from", "to"],
+                |from, to| from != to,
             )?,
             direct_ratio: on.fraction((
                 "direct_ratio",
@@ -395,6 +398,7 @@ impl Metrics {
                     ("control/reports.rs", ".session_moved("),
                 ),
                 ["why", "result"],
+                |why, result| result == MoveResult::Ok || why == MoveCause::Draining,
             )?,
             session_gap_seconds: on.histogram(
                 (
@@ -439,6 +443,12 @@ impl Metrics {
                     ("rendezvous/fleet.rs", ".dht_query("),
                 ),
                 ["kind", "result"],
+                |kind, result| match kind {
+                    DhtKind::Closest => result != DhtResult::Negative,
+                    DhtKind::Put => true,
+                    DhtKind::Find | DhtKind::Seek => result != DhtResult::Failed,
+                    DhtKind::Withdraw => result == DhtResult::Ok,
+                },
             )?,
             dht_query_seconds: on.histograms(
                 (
@@ -456,6 +466,7 @@ impl Metrics {
                     ("mesh/task/requests.rs", ".rpc("),
                 ),
                 ["kind", "result"],
+                |_, _| true,
             )?,
             rpc_seconds: on.histograms(
                 (

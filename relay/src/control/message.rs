@@ -67,12 +67,10 @@ pub fn kind(request: &Request) -> RequestKind {
         Request::Here(_) => RequestKind::Here,
         Request::Park(_) => RequestKind::Park,
         Request::Rejoin(_) => RequestKind::Rejoin,
-        Request::FetchPolicy(_) => RequestKind::FetchPolicy,
-        Request::PutPolicy(_) => RequestKind::PutPolicy,
+        Request::FetchPolicy(_) | Request::PutPolicy(_) => RequestKind::Policy,
         Request::Seek(_) => RequestKind::Seek,
         Request::Ring(_) => RequestKind::Ring,
-        Request::QueueUp(_) => RequestKind::QueueUp,
-        Request::FetchQueue(_) => RequestKind::FetchQueue,
+        Request::QueueUp(_) | Request::FetchQueue(_) => RequestKind::Queue,
         Request::PathReport(_) => RequestKind::PathReport,
     }
 }

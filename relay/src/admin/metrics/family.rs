@@ -45,11 +45,8 @@ pub(super) type Entry = (&'static str, &'static str, (&'static str, &'static str
 struct Each<L, M>(Vec<M>, PhantomData<L>);
 
 impl<L: Label, M> Each<L, M> {
-    fn new(of: impl Fn(&'static str) -> M) -> Self {
-        Self(
-            L::ALL.iter().map(|one| of(one.label())).collect(),
-            PhantomData,
-        )
+    fn new(of: impl Fn(L) -> M) -> Self {
+        Self(L::ALL.iter().map(|one| of(*one)).collect(), PhantomData)
     }
 
     fn at(&self, label: L) -> &M {
@@ -86,12 +83,14 @@ impl<L: Label> Counters<L> {
 
 /// Counters of two.
 #[derive(Debug)]
-pub struct CounterPairs<A, B>(Each<A, Each<B, IntCounter>>);
+pub struct CounterPairs<A, B>(Each<A, Each<B, Option<IntCounter>>>);
 
 impl<A: Label, B: Label> CounterPairs<A, B> {
-    /// One more.
+    /// One more; nothing of a pair that cannot be.
     pub fn inc(&self, first: A, second: B) {
-        self.0.at(first).at(second).inc();
+        if let Some(counter) = self.0.at(first).at(second) {
+            counter.inc();
+        }
     }
 }
 
@@ -177,19 +176,26 @@ impl<'a> Register<'a> {
     ) -> prometheus::Result<Counters<L>> {
         let all = IntCounterVec::new(opts(entry), &[label])?;
         let all = self.add(all, entry, MetricKind::Counter, vec![values::<L>(label)])?;
-        Ok(Counters(Each::new(|value| all.with_label_values(&[value]))))
+        Ok(Counters(Each::new(|value: L| {
+            all.with_label_values(&[value.label()])
+        })))
     }
 
+    /// With a series for each pair that can be.
     pub(super) fn counter_pairs<A: Label, B: Label>(
         &self,
         entry: Entry,
         [first, second]: [&'static str; 2],
+        can_be: impl Fn(A, B) -> bool,
     ) -> prometheus::Result<CounterPairs<A, B>> {
         let all = IntCounterVec::new(opts(entry), &[first, second])?;
         let labels = vec![values::<A>(first), values::<B>(second)];
         let all = self.add(all, entry, MetricKind::Counter, labels)?;
-        Ok(CounterPairs(Each::new(|first| {
-            Each::new(|second| all.with_label_values(&[first, second]))
+        Ok(CounterPairs(Each::new(|first: A| {
+            Each::new(|second: B| {
+                can_be(first, second)
+                    .then(|| all.with_label_values(&[first.label(), second.label()]))
+            })
         })))
     }
 
@@ -228,7 +234,9 @@ impl<'a> Register<'a> {
     ) -> prometheus::Result<Gauges<L>> {
         let all = IntGaugeVec::new(opts(entry), &[label])?;
         let all = self.add(all, entry, MetricKind::Gauge, vec![values::<L>(label)])?;
-        Ok(Gauges(Each::new(|value| all.with_label_values(&[value]))))
+        Ok(Gauges(Each::new(|value: L| {
+            all.with_label_values(&[value.label()])
+        })))
     }
 
     /// 1, with labels that say what this program is.
@@ -261,8 +269,8 @@ impl<'a> Register<'a> {
         let all = HistogramVec::new(sized(entry, buckets), &[label])?;
         let kind = MetricKind::Histogram(buckets.to_vec());
         let all = self.add(all, entry, kind, vec![values::<L>(label)])?;
-        Ok(Histograms(Each::new(|value| {
-            all.with_label_values(&[value])
+        Ok(Histograms(Each::new(|value: L| {
+            all.with_label_values(&[value.label()])
         })))
     }
 }

@@ -94,18 +94,14 @@ labels! {
         Park = "park",
         /// To carry a session that another relay carried.
         Rejoin = "rejoin",
-        /// For an organisation's policy.
-        FetchPolicy = "fetch_policy",
-        /// To keep one.
-        PutPolicy = "put_policy",
+        /// For an organisation's policy, or to keep one.
+        Policy = "policy",
         /// Whether a device is there.
         Seek = "seek",
         /// To tell it something.
         Ring = "ring",
-        /// To wait for help.
-        QueueUp = "queue_up",
-        /// Who waits.
-        FetchQueue = "fetch_queue",
+        /// To wait for help, or who waits.
+        Queue = "queue",
         /// Nothing: it says how a session's path has gone.
         PathReport = "path_report",
         /// What this version does not know.
@@ -116,8 +112,6 @@ labels! {
 labels! {
     /// Requests that take about as long as each other.
     RequestGroup {
-        /// `hello`.
-        Hello = "hello",
         /// `publish`, `withdraw`, `lookup`, `seek`: the relays closest to a key are asked.
         Record = "record",
         /// `join`, `ring`, `signal`, `admit`, `dismiss`, `rejoin`: another node, or its relay, is told.
@@ -131,18 +125,16 @@ impl RequestKind {
     /// By how long it takes.
     pub const fn group(self) -> RequestGroup {
         match self {
-            Self::Hello => RequestGroup::Hello,
             Self::Publish | Self::Withdraw | Self::Lookup | Self::Seek => RequestGroup::Record,
             Self::Join | Self::Ring | Self::Signal | Self::Admit | Self::Dismiss | Self::Rejoin => {
                 RequestGroup::Introduction
             }
-            Self::Release
+            Self::Hello
+            | Self::Release
             | Self::Here
             | Self::Park
-            | Self::FetchPolicy
-            | Self::PutPolicy
-            | Self::QueueUp
-            | Self::FetchQueue
+            | Self::Policy
+            | Self::Queue
             | Self::PathReport
             | Self::Unknown => RequestGroup::Other,
         }
@@ -336,14 +328,12 @@ labels! {
 labels! {
     /// What another relay is asked.
     RpcKind {
-        /// Who it is.
-        Hello = "hello",
         /// To keep, forget or find a record.
         Record = "record",
         /// To pass an introduction on, or a session's end.
         Introduction = "introduction",
-        /// What an organisation's members want to know.
-        Organisation = "organisation",
+        /// Who it is, and what an organisation's members want to know.
+        Other = "other",
     }
 }
 

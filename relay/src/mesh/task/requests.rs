@@ -152,7 +152,7 @@ impl Task {
     ) {
         match self.open.remove(&id) {
             Some(Open::Hello { since }) => {
-                self.count(Some(RpcKind::Hello), &answered, since, now);
+                self.count(Some(RpcKind::Other), &answered, since, now);
                 self.handle_greeting(by, answered, now);
             }
             Some(Open::Asked {
