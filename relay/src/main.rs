@@ -18,6 +18,7 @@ use remora_relay::{
         reload::Reload,
     },
     identity,
+    log::Named,
     mesh::fleet_key,
     open_files,
     relay::Relay,
@@ -290,7 +291,10 @@ fn start_log(args: &ServeArgs) -> Log {
     let log = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(io::stderr);
     match args.log_format {
-        LogFormat::Json => log.with(lines.json()).init(),
+        LogFormat::Json => {
+            let lines = lines.json().with_writer(Named::new(&args.name));
+            log.with(lines).init();
+        }
         LogFormat::Text => log
             .with(lines.with_ansi(colours()).with_target(false))
             .init(),

@@ -8,6 +8,8 @@ use remora_proto::{
     wire::message::control::{Allocated, Released},
 };
 
+use tracing::Span;
+
 use super::{ConnectionNumber, Due, Party, Registry, RejoinKey};
 use crate::{
     admin::metrics::{MoveCause, MoveResult, SessionEnd},
@@ -31,6 +33,8 @@ pub(super) struct Allocation {
     /// The process of the other relay, where one of the two is: the next one will not know of it.
     pub(super) run: u64,
     check_at: Instant,
+    /// All that is said of it.
+    span: Span,
 }
 
 impl Allocation {
@@ -66,12 +70,14 @@ impl Registry {
             }
         };
         let check_at = now + IDLE;
+        let span = tracing::info_span!("session", id = %session);
         let allocation = Allocation {
             parties,
             exchange,
             rejoin: None,
             run: self.run_of(parties),
             check_at,
+            span: span.clone(),
         };
         if allocation.is_bridged() {
             self.metrics.bridged_sessions.inc();
@@ -83,6 +89,7 @@ impl Registry {
                 node.sessions.insert(session);
             }
         }
+        let _said_of_it = span.entered();
         tracing::info!(%session, host = self.who(parties[0]), joiner = self.who(parties[1]), "session allocated");
         Ok(session)
     }
@@ -295,6 +302,7 @@ impl Registry {
         end: SessionEnd,
     ) -> Option<Allocation> {
         let ended = self.allocations.remove(&session)?;
+        let said_of_it = ended.span.enter();
         self.deadlines
             .remove(&(ended.check_at, Due::Allocation(session)));
         for party in ended.parties {
@@ -314,6 +322,7 @@ impl Registry {
             frames = host.frames + joiner.frames, "session ended"
         );
         self.metrics.session_end(end);
+        drop(said_of_it);
         self.drain.handle_remaining(self.remaining());
         Some(ended)
     }
