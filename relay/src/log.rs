@@ -1,10 +1,7 @@
 //! The log for programs: a line of JSON for each event, and in each the relay's name, so that the lines of a fleet can be told apart where
 //! they are kept together. What is said of a session stands in its span, `session`, with the id by which an operator knows it.
 
-use std::{
-    io::{self, Write as _},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -43,12 +40,12 @@ impl<'a> MakeWriter<'a> for Named {
 /// One event is written at once.
 impl io::Write for &Named {
     fn write(&mut self, object: &[u8]) -> io::Result<usize> {
-        io::stderr().write_all(&self.line(object))?;
+        io::Write::write_all(&mut io::stderr(), &self.line(object))?;
         Ok(object.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        io::Write::flush(&mut io::stderr())
     }
 }
 

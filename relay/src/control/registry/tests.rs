@@ -13,7 +13,7 @@ use remora_proto::{
 use super::{rejoin::WAIT, *};
 use crate::{
     control::message::ReleaseCause,
-    datapath::DropReason,
+    datapath::{DropReason, leg::FarEnd},
     mesh::{self, AskError, Neighbour},
     rate::Rate,
 };
