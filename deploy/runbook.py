@@ -29,7 +29,7 @@ def main():
 
     def compare(what, found):
         wrong.extend(f"{name}: no {what}" for name in names if name not in found)
-        wrong.extend(f"{name}: a {what}, and no alert" for name in found if name not in names)
+        wrong.extend(f"{name}: no such alert, but its {what}" for name in found if name not in names)
 
     compare("entry in runbook.md", entries)
     compare("test in which it fires", firing)
