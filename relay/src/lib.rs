@@ -30,8 +30,6 @@ pub mod identity;
 mod secret_file;
 // As many sockets as the system allows.
 pub mod open_files;
-// ... and at 443, where it permits that.
-pub mod low_ports;
 
 // --- datagram → demux → session table → forward → datagram ---
 // The threads that receive and forward.

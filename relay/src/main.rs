@@ -17,7 +17,7 @@ use remora_relay::{
         layers::{self, LoadError, Origin, Value},
         reload::Reload,
     },
-    identity, low_ports,
+    identity,
     mesh::fleet_key,
     open_files,
     relay::Relay,
@@ -44,8 +44,6 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return not_loaded(error),
     };
-    // While there is one thread.
-    low_ports::allow();
     let done = match &loaded.args.command {
         Command::Serve(serve) => run(serve, false, Reload::new(loaded.clone())),
         Command::Quickstart(serve) => run(serve, true, Reload::new(loaded.clone())),

@@ -73,7 +73,7 @@ pub enum StartError {
     },
     /// The system keeps it for itself.
     #[error(
-        "{protocol} port {port} needs a right this user does not have; choose a port from 1024 up with {flag}, or allow it (`setcap cap_net_bind_service=p` on the program)"
+        "{protocol} port {port} needs a right this user does not have; choose a port from 1024 up with {flag}, or allow it (`setcap cap_net_bind_service=+ep` on the program)"
     )]
     Forbidden {
         /// UDP or TCP.
