@@ -40,7 +40,7 @@ use axum::{
     routing,
 };
 use prometheus::{Registry, TextEncoder};
-use remora_proto::{id::RelayAddr, record::Kind};
+use remora_proto::id::RelayAddr;
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
@@ -58,7 +58,7 @@ use self::{
 use crate::{
     config::Live,
     control::orders::Order,
-    datapath::pages,
+    datapath::table::Table,
     drain,
     health::{self, Verdict},
     mesh::Mesh,
@@ -80,6 +80,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// For the number of codes and devices.
     pub rendezvous: Arc<dyn Rendezvous>,
+    /// For the sessions that are held back.
+    pub table: Arc<Table>,
     /// Where the relay is in its life; `None` while it starts.
     pub life: watch::Receiver<Option<drain::State>>,
     /// Begins to drain.
@@ -242,17 +244,9 @@ impl Admin {
 
     /// All metrics, those that are measured only then, too.
     fn metrics_text(&self) -> prometheus::Result<String> {
-        let (rendezvous, metrics) = (&self.rendezvous, &self.metrics);
         self.health.look();
-        for (gauge, count) in [
-            (&metrics.locators, rendezvous.live_records(Kind::Host)),
-            (&metrics.devices, rendezvous.live_records(Kind::Device)),
-            (&metrics.dht_records, rendezvous.kept_records(Kind::Host)),
-            (&metrics.dht_devices, rendezvous.kept_records(Kind::Device)),
-            (&metrics.heap_bytes, pages::heap_in_use().unwrap_or(0)),
-        ] {
-            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
+        self.metrics
+            .measure(&*self.rendezvous, &self.table, Instant::now());
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

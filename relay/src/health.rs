@@ -24,7 +24,10 @@ use std::{
 use remora_proto::id::RelayId;
 
 pub use self::watch::{Sources, Watch};
-use crate::{admin::metrics::Stranger, drain};
+use crate::{
+    admin::metrics::{Stranger, labels::Label},
+    drain,
+};
 
 /// So far is our clock from the fleet's: half of what other relays accept.
 const CLOCK_WARNING: Duration = Duration::from_secs(30);
@@ -89,6 +92,19 @@ impl What {
             Self::Files => "files",
             Self::Ports => "ports",
         }
+    }
+}
+
+/// Those of a running relay.
+impl Label for What {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn label(self) -> &'static str {
+        Self::label(self)
+    }
+
+    fn index(self) -> usize {
+        self as usize
     }
 }
 

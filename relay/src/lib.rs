@@ -28,6 +28,8 @@ pub mod config;
 pub mod identity;
 // Keys and tokens in files that nobody else can read.
 mod secret_file;
+// Lines of JSON, with the relay's name.
+pub mod log;
 // As many sockets as the system allows.
 pub mod open_files;
 

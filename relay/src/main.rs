@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::error::ErrorKind;
 use remora_proto::random::Random;
 use remora_relay::{
-    admin::{api, bugreport::Report, token::AdminToken},
+    admin::{api, bugreport::Report, metrics::page, token::AdminToken},
     ask::{AskError, Own},
     config::{
         Command, Config, ConfigCommand, FleetKeyArgs, LogFormat, ServeArgs, describe,
@@ -21,6 +21,7 @@ use remora_relay::{
     doctor,
     health::{Finding, Verdict},
     identity,
+    log::Named,
     mesh::fleet_key,
     open_files,
     recent::Recent,
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
             fleet_key::create(file, &mut Random::system()).map_err(Into::into)
         }
         Command::Config(command) => return config(command, &loaded.values),
+        Command::Metrics => page::page().map(|page| print(&page)).map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -184,9 +186,13 @@ fn config(command: &ConfigCommand, values: &[Value]) -> ExitCode {
         ConfigCommand::Show(_) => describe::shown_as_file(values),
         ConfigCommand::Schema => format!("{:#}\n", describe::schema()),
     };
-    // Whoever has read enough closes the pipe.
-    io::stdout().lock().write_all(text.as_bytes()).ok();
+    print(&text);
     ExitCode::SUCCESS
+}
+
+/// Whoever has read enough closes the pipe.
+fn print(text: &str) {
+    io::stdout().lock().write_all(text.as_bytes()).ok();
 }
 
 fn usage(text: &str) -> ExitCode {
@@ -354,7 +360,10 @@ fn start_log(args: &ServeArgs, recent: &Recent) -> Log {
     let log = tracing_subscriber::registry().with(filter).with(kept);
     let lines = fmt::layer().with_writer(io::stderr);
     match args.log_format {
-        LogFormat::Json => log.with(lines.json()).init(),
+        LogFormat::Json => {
+            let lines = lines.json().with_writer(Named::new(&args.name));
+            log.with(lines).init();
+        }
         LogFormat::Text => log
             .with(lines.with_ansi(colours()).with_target(false))
             .init(),

@@ -22,7 +22,7 @@ use crate::{
     admin::{
         self, About, Admin,
         door::Door,
-        metrics::{Metrics, Stranger, StreamEnd},
+        metrics::{Metrics, Reload, Stranger, StreamEnd},
         pace::{self, Pace},
     },
     config::{Config, Live},
@@ -316,6 +316,7 @@ impl Relay {
             registry: metrics_registry.clone(),
             metrics: Arc::clone(&metrics),
             rendezvous,
+            table: Arc::clone(&table),
             life: life.clone(),
             drain: drain.clone(),
             live,
@@ -358,8 +359,8 @@ impl Relay {
             reflector,
         };
         let stop = Stop::default();
-        for socket in bound.sockets {
-            let worker = Worker::new(shared.clone(), socket, &stop);
+        for (number, socket) in bound.sockets.into_iter().enumerate() {
+            let worker = Worker::new(number, shared.clone(), socket, &stop);
             datapath.spawn_blocking(move || worker.run());
         }
         tracing::info!(id = ?address.id, port = bound.local_addr.port(), realm = config.realm, "relay up");
@@ -471,7 +472,11 @@ impl Relay {
 
     /// Settings were read again.
     pub fn reloaded(&self, is_applied: bool) {
-        self.metrics.config_reload(is_applied);
+        let result = match is_applied {
+            true => Reload::Applied,
+            false => Reload::Refused,
+        };
+        self.metrics.config_reload(result);
     }
 
     /// Starts to drain: no new sessions, nodes are told, live ones are forwarded until the deadline.

@@ -129,8 +129,8 @@ impl Streams {
                 Some(_) = streams.join_next() => {
                     self.count();
                 }
-                _ = look.tick() => self.certificate.look(),
-                () = look_now.notified() => self.certificate.look(),
+                _ = look.tick() => self.look(),
+                () = look_now.notified() => self.look(),
                 accepted = self.listener.accept() => match accepted {
                     Ok((tcp, peer)) => match self.peers.enter(peer) {
                         Ok(place) => {
@@ -155,6 +155,15 @@ impl Streams {
         while streams.join_next().await.is_some() {}
         self.count();
         Ok(())
+    }
+
+    fn look(&mut self) {
+        self.certificate.look();
+        let ends = self
+            .certificate
+            .showing()
+            .and_then(|showing| showing.ends());
+        self.metrics.certificate_expiry_seconds.set(ends);
     }
 
     fn count(&self) {

@@ -17,7 +17,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use remora_proto::id::RelayAddr;
+use remora_proto::{
+    id::{RelayAddr, SessionId},
+    wire::message::control,
+};
 use support::{Node, get, within};
 
 fn command(directory: &Path, args: &[&str]) -> Command {
@@ -556,4 +559,40 @@ fn the_program_alone_drains_the_relay_that_runs_beside_it() {
     assert!(running.end().0.success(), "drained, it has ended");
     let (code, _, why) = drain(&with);
     assert_eq!(code, 5, "{why}");
+}
+
+#[tokio::test]
+async fn lines_of_json_say_which_relay_and_which_session() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let args = ["--log-format", "json", "--name", "fra-1"];
+    let running = Running::start(directory.path(), &args);
+    let (mut host, mut joiner) = (running.node().await, running.node().await);
+    let code = support::code(1);
+    host.done(code.publish()).await;
+    let exchange = support::introduce(&mut host, &mut joiner, &code).await;
+    let [allocated, _] = support::admit(&mut host, &mut joiner, exchange).await;
+    let session = allocated.session;
+    let release = control::Release { session };
+    host.done(control::node_to_relay::Body::Release(release))
+        .await;
+    running.signal(Signal::SIGTERM);
+    let (status, log) = running.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert!(lines.iter().all(|line| line["relay"] == "fra-1"), "{log}");
+    let id = SessionId(session).to_string();
+    for says in ["session allocated", "session ended"] {
+        let mut said = lines
+            .iter()
+            .filter(|line| line["fields"]["message"] == says);
+        let line = said.next().unwrap_or_else(|| panic!("{says}: {log}"));
+        assert_eq!(line["fields"]["session"], id.as_str());
+        assert_eq!(line["span"]["name"], "session");
+        assert_eq!(line["span"]["id"], id.as_str());
+        assert_eq!(said.next(), None);
+    }
+    assert!(!log.contains("127.0.0.1"), "no addresses at INFO: {log}");
 }

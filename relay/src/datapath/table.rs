@@ -69,6 +69,8 @@ struct Slot {
     bytes: [AtomicU64; 2],
     /// The rest of legs that have one.
     locals: [[AtomicU64; 2]; 2],
+    /// When a frame was last refused because its side sends too fast; 0 for never.
+    held_back_at: AtomicU64,
 }
 
 /// What of a slot belongs together: session, address of the one side, leg of the other.
@@ -241,6 +243,7 @@ impl Table {
             slot.bytes[direction].store(0, Ordering::Relaxed);
         }
         slot.last_seen.store(now, Ordering::Relaxed);
+        slot.held_back_at.store(0, Ordering::Relaxed);
         slot.write(session.0, legs.map(Some));
         place.store(tag | u64::from(number + 1), Ordering::Release);
         self.len.fetch_add(1, Ordering::Relaxed);
@@ -289,6 +292,17 @@ impl Table {
         Some(self.started + Duration::from_nanos(slot.last_seen.load(Ordering::Relaxed)))
     }
 
+    /// Sessions of which a frame was refused within `time` because they send too fast. Looks at every slot.
+    pub fn held_back(&self, time: Duration, now: Instant) -> usize {
+        let Moment(now) = self.moment(now);
+        let since = now.saturating_sub(nanos(time)).max(1);
+        let is_held_back = |slot: &&Slot| {
+            slot.held_back_at.load(Ordering::Relaxed) >= since
+                && slot.session.load(Ordering::Relaxed) != 0
+        };
+        self.slots.iter().filter(is_held_back).count()
+    }
+
     /// Sessions in the table.
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
@@ -334,6 +348,7 @@ impl Table {
         let full_at = slot.full_at[from].load(Ordering::Relaxed);
         let full_at = full_at.max(now).saturating_add(price);
         if full_at - now > self.price.burst_ns {
+            slot.held_back_at.store(now.max(1), Ordering::Relaxed);
             return Err(DropReason::RateLimited);
         }
         slot.full_at[from].store(full_at, Ordering::Relaxed);
@@ -384,9 +399,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::datapath::leg::FarEnd;
 
     fn leg(port: u16) -> Leg {
         Leg {
+            end: FarEnd::Node,
             remote: SocketAddr::from(([192, 0, 2, 1], port)),
             local: None,
         }
@@ -633,6 +650,7 @@ mod tests {
         let (now, id) = (Instant::now(), SessionId(5));
         let table = Table::new(Rate::per_second(u64::MAX, u64::MAX), 4, now);
         let moved = |n: u16| Leg {
+            end: FarEnd::Node,
             remote: SocketAddr::from((Ipv4Addr::from_bits(n.into()), n)),
             local: Some(Ipv4Addr::from_bits(n.into()).into()),
         };

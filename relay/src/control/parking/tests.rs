@@ -11,6 +11,7 @@ use remora_proto::{
 };
 
 use super::*;
+use crate::datapath::leg::FarEnd;
 
 fn grant(seed: u8) -> Grant {
     let fill = |out: &mut [u8], _: &[u8], _: &[u8]| {
@@ -22,6 +23,7 @@ fn grant(seed: u8) -> Grant {
 
 fn leg(last: u8) -> Leg {
     Leg {
+        end: FarEnd::Node,
         remote: SocketAddr::from(([192, 0, 2, last], 4433)),
         local: None,
     }

@@ -8,9 +8,11 @@ use remora_proto::{
     wire::message::control::{Allocated, Released},
 };
 
+use tracing::Span;
+
 use super::{ConnectionNumber, Due, Party, Registry, RejoinKey};
 use crate::{
-    admin::metrics::SessionEnd,
+    admin::metrics::{MoveCause, MoveResult, SessionEnd},
     control::message::{Answer, Reason, Refusal, ReleaseCause, Reply, done},
     datapath::leg::Leg,
 };
@@ -32,6 +34,8 @@ pub(super) struct Allocation {
     pub(super) run: u64,
     pub(super) since: Instant,
     check_at: Instant,
+    /// All that is said of it.
+    span: Span,
 }
 
 impl Allocation {
@@ -67,6 +71,7 @@ impl Registry {
             }
         };
         let check_at = now + IDLE;
+        let span = tracing::info_span!("session", id = %session);
         let allocation = Allocation {
             parties,
             exchange,
@@ -74,6 +79,7 @@ impl Registry {
             run: self.run_of(parties),
             since: now,
             check_at,
+            span: span.clone(),
         };
         if allocation.is_bridged() {
             self.metrics.bridged_sessions.inc();
@@ -85,6 +91,7 @@ impl Registry {
                 node.sessions.insert(session);
             }
         }
+        let _said_of_it = span.entered();
         tracing::info!(%session, host = self.who(parties[0]), joiner = self.who(parties[1]), "session allocated");
         Ok(session)
     }
@@ -195,6 +202,16 @@ impl Registry {
         }
     }
 
+    /// Whether it is the host of a session.
+    pub fn is_host(&self, number: ConnectionNumber) -> bool {
+        let sessions = self.nodes.get(&number).map(|node| &node.sessions);
+        let mut allocations = sessions
+            .into_iter()
+            .flatten()
+            .filter_map(|session| self.allocations.get(session));
+        allocations.any(|one| one.side(Party::Here(number)) == Some(Side::Host))
+    }
+
     pub(super) fn release(&mut self, number: ConnectionNumber, session: SessionId) -> Answer {
         self.end_for_peer(
             Party::Here(number),
@@ -257,6 +274,8 @@ impl Registry {
     pub(super) fn end_all_sessions(&mut self) {
         let sessions: Vec<_> = self.allocations.keys().copied().collect();
         for session in sessions {
+            self.metrics
+                .session_moved(MoveCause::Draining, MoveResult::CutOff);
             self.end_for_both(session, SessionEnd::Drained, ReleaseCause::RelayDrained, "");
         }
     }
@@ -298,6 +317,7 @@ impl Registry {
         end: SessionEnd,
     ) -> Option<Allocation> {
         let ended = self.allocations.remove(&session)?;
+        let said_of_it = ended.span.enter();
         self.deadlines
             .remove(&(ended.check_at, Due::Allocation(session)));
         for party in ended.parties {
@@ -317,6 +337,7 @@ impl Registry {
             frames = host.frames + joiner.frames, "session ended"
         );
         self.metrics.session_end(end);
+        drop(said_of_it);
         self.drain.handle_remaining(self.remaining());
         Some(ended)
     }

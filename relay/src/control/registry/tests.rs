@@ -13,7 +13,7 @@ use remora_proto::{
 use super::{rejoin::WAIT, *};
 use crate::{
     control::message::ReleaseCause,
-    datapath::DropReason,
+    datapath::{DropReason, leg::FarEnd},
     mesh::{self, AskError, Neighbour},
     rate::Rate,
 };
@@ -39,6 +39,7 @@ fn source(number: ConnectionNumber) -> SocketAddr {
 
 fn leg(number: ConnectionNumber) -> Leg {
     Leg {
+        end: FarEnd::Node,
         remote: source(number),
         local: None,
     }
