@@ -37,7 +37,7 @@ pub enum AskError {
     #[error(transparent)]
     Token(#[from] TokenError),
     /// Nothing is there.
-    #[error("no relay answers at {at}: {source}; say where it is with --admin ADDR:PORT")]
+    #[error("no relay answers at {at}; say where it is with --admin ADDR:PORT")]
     Offline {
         /// Where.
         at: SocketAddr,

@@ -95,7 +95,7 @@ impl What {
     }
 }
 
-/// Of what is looked at while a relay runs.
+/// Those of a running relay.
 impl Label for What {
     const ALL: &'static [Self] = &Self::ALL;
 

@@ -159,7 +159,10 @@ impl Streams {
 
     fn look(&mut self) {
         self.certificate.look();
-        let ends = self.certificate.showing().and_then(|shown| shown.ends());
+        let ends = self
+            .certificate
+            .showing()
+            .and_then(|showing| showing.ends());
         self.metrics.certificate_expiry_seconds.set(ends);
     }
 

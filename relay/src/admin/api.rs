@@ -68,7 +68,7 @@ async fn relay(_: May, State(admin): State<Admin>) -> Response {
         "id": about.address.id.to_string(),
         "address": about.address.to_string(),
         "version": env!("CARGO_PKG_VERSION"),
-        "commit": option_env!("REMORA_COMMIT"),
+        "commit": env!("REMORA_COMMIT"),
         "up_seconds": about.since.elapsed().as_secs(),
         "nodes": admin.metrics.nodes_connected.get(),
         "forwarded_bytes_per_s": pace.forwarded_bytes_per_s.round(),

@@ -17,7 +17,7 @@ impl Report {
     pub fn new() -> Self {
         let mut report = Self::default();
         let version = env!("CARGO_PKG_VERSION");
-        let commit = option_env!("REMORA_COMMIT").unwrap_or("unknown");
+        let commit = env!("REMORA_COMMIT");
         let system = std::env::consts::OS;
         let machine = std::env::consts::ARCH;
         report.add(

@@ -175,7 +175,7 @@ impl Metrics {
             warnings: on.gauges(
                 (
                     "warnings",
-                    "1 for what `/readyz` says is wrong, whether the relay serves or not; 0 for what is fine.",
+                    "1 for what `/readyz` says is wrong, whether the relay serves or not (`docs/faults.md`); 0 for what is fine.",
                     ("health/watch.rs", ".health("),
                 ),
                 "what",
@@ -622,6 +622,25 @@ impl Metrics {
         self.introduction_seconds.observe(seconds);
     }
 
+    /// What was found where.
+    pub fn health(&self, found: &[Finding]) {
+        let is_ready = found
+            .iter()
+            .all(|finding| finding.verdict != Verdict::Fault);
+        self.ready.set(is_ready.into());
+        for finding in found {
+            let is_wrong = finding.verdict != Verdict::Fine;
+            self.warnings.of(finding.what).set(is_wrong.into());
+        }
+    }
+
+    /// How far the other relays' clocks are ahead.
+    pub fn clock_skew(&self, skew_ms: Option<i64>) {
+        let skew_ms = skew_ms.and_then(|ms| i32::try_from(ms).ok());
+        self.clock_skew_seconds
+            .set(f64::from(skew_ms.unwrap_or(0)) / 1e3);
+    }
+
     /// An allocation ended.
     pub fn session_end(&self, reason: SessionEnd) {
         self.session_end.inc(reason);
@@ -721,25 +740,6 @@ impl Metrics {
     pub fn rpc(&self, kind: RpcKind, result: RpcResult, seconds: f64) {
         self.rpc.inc(kind, result);
         self.rpc_seconds.observe(kind, seconds);
-    }
-
-    /// What was found where.
-    pub fn health(&self, found: &[Finding]) {
-        let is_ready = found
-            .iter()
-            .all(|finding| finding.verdict != Verdict::Fault);
-        self.ready.set(is_ready.into());
-        for finding in found.iter().filter(|found| What::ALL.contains(&found.what)) {
-            let is_wrong = finding.verdict != Verdict::Fine;
-            self.warnings.of(finding.what).set(is_wrong.into());
-        }
-    }
-
-    /// How far the other relays' clocks are ahead.
-    pub fn clock_skew(&self, skew_ms: Option<i64>) {
-        let skew_ms = skew_ms.and_then(|ms| i32::try_from(ms).ok());
-        self.clock_skew_seconds
-            .set(f64::from(skew_ms.unwrap_or(0)) / 1e3);
     }
 
     /// Where the relay is in its life, and how many sessions it has.

@@ -28,7 +28,7 @@ pub struct Pace {
 
 /// Measures until `closing`.
 pub async fn measure(metrics: Arc<Metrics>, pace: watch::Sender<Pace>, closing: CancellationToken) {
-    let mut due = time::interval(EVERY);
+    let mut due = time::interval_at(time::Instant::now() + EVERY, EVERY);
     let mut before = (
         Instant::now(),
         metrics.forwarded_bytes(),

@@ -79,7 +79,7 @@ pub const NOT_HERE: Problem = Problem::new(
     StatusCode::NOT_FOUND,
     "NOT_FOUND",
     "there is nothing here",
-    "see docs/operations/admin-api.md for what there is",
+    "see docs/admin-api.md for what there is",
 );
 
 impl IntoResponse for Problem {
