@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GET  /livez /readyz /metrics    anybody who reaches the port
+//! GET  /address                   where nodes find this relay, HOST:PORT/KEY: no secret, they all have it
 //! GET  /drain                     with the token: {"state", "sessions", "cut_off", "deadline_ms"}
 //! POST /drain                     begins to drain, and answers the same
 //! GET  /drained                   the same, as soon as nothing is left to wait for
@@ -21,7 +22,7 @@ use axum::{
     routing,
 };
 use prometheus::{Registry, TextEncoder};
-use remora_proto::record::Kind;
+use remora_proto::{id::RelayAddr, record::Kind};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +38,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// For the number of codes and devices.
     pub rendezvous: Arc<dyn Rendezvous>,
+    /// What to give to nodes.
+    pub address: RelayAddr,
     /// Where the relay is in its life; `None` while it starts.
     pub life: watch::Receiver<Option<drain::State>>,
     /// Begins to drain.
@@ -76,6 +79,7 @@ pub async fn serve(
         .route("/livez", routing::get(async || "ok\n"))
         .route("/readyz", routing::get(readyz))
         .route("/metrics", routing::get(metrics))
+        .route("/address", routing::get(address))
         .route("/drain", routing::get(drain_facts).post(begin_drain))
         .route("/drained", routing::get(drained))
         .with_state(admin);
@@ -94,6 +98,10 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
         Some(drain::State::Draining { .. }) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         Some(drain::State::Done) => (StatusCode::SERVICE_UNAVAILABLE, "drained\n"),
     }
+}
+
+async fn address(State(admin): State<Admin>) -> String {
+    format!("{}\n", admin.address)
 }
 
 /// JSON, or why not.

@@ -28,6 +28,8 @@ pub mod config;
 pub mod identity;
 // Keys and tokens in files that nobody else can read.
 mod secret_file;
+// Ports below 1024.
+pub mod low_ports;
 // As many sockets as the system allows.
 pub mod open_files;
 

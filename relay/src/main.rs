@@ -17,7 +17,7 @@ use remora_relay::{
         layers::{self, LoadError, Origin, Value},
         reload::Reload,
     },
-    identity,
+    identity, low_ports,
     mesh::fleet_key,
     open_files,
     relay::Relay,
@@ -40,6 +40,8 @@ const EXIT_ERROR: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // If that fails, the port that cannot be had says so.
+    low_ports::take_up().ok();
     let loaded = match layers::load(std::env::args_os()) {
         Ok(loaded) => loaded,
         Err(error) => return not_loaded(error),

@@ -282,6 +282,7 @@ impl Relay {
         let admin = Admin {
             registry: metrics_registry.clone(),
             metrics: Arc::clone(&metrics),
+            address: address.clone(),
             rendezvous,
             life: life.clone(),
             drain: drain.clone(),
