@@ -66,6 +66,8 @@ pub enum Verb {
     Churn(Churn),
     /// Let two nodes meet behind NATs of all kinds, in networks of this process: who reaches whom, and how soon
     Natlab(Natlab),
+    /// Set a relay and two computers up by README's commands, in a network each: how soon somebody is helped
+    Quickstart(Quickstart),
     /// Make one HTML page of what the other verbs found
     Report(Report),
     /// Forward frames for the sessions on standard input, and nothing else
@@ -456,6 +458,14 @@ pub struct Policy {
     /// Sessions of other members, whose helpers are revoked
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(1, 200))]
     pub sessions: usize,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `quickstart`.
+#[derive(Debug, clap::Args)]
+pub struct Quickstart {
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,

@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         Verb::Policy(args) => watched(|| scenario::policy::run(&args)),
         Verb::Churn(args) => watched(|| scenario::churn::run(&args)),
         Verb::Partition(args) => within(sites::enter, || scenario::partition::run(&args)),
+        Verb::Quickstart(args) => within(sites::enter, || scenario::quickstart::run(&args)),
         Verb::Natlab(args) => within(natlab::lab::enter, || scenario::natlab::run(&args)),
         Verb::Report(args) => exit(page::write(&args.files, &args.out).map(|()| None)),
         Verb::Forwarder { kind } => exit(forwarder::run(kind).map(|()| None)),

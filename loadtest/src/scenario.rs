@@ -22,6 +22,8 @@ pub mod outlive;
 pub mod partition;
 // A policy that changes: how soon everybody goes by it.
 pub mod policy;
+// From nothing to a person who is helped.
+pub mod quickstart;
 // Whole sessions of real nodes, from the code to the picture.
 pub mod session;
 
