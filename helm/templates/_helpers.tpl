@@ -178,6 +178,9 @@ null
 {{- if and (include "remora.tlsSecret" .) (not .Values.expose.tcp) -}}
 {{- fail "expose.tcp: a certificate is for the TCP port, and there is none" -}}
 {{- end -}}
+{{- if and (include "remora.tlsSecret" .) (eq (toString .Values.advertise) "auto") -}}
+{{- fail "advertise: a certificate is for a name, and `auto` is an address; say by which name each relay is reached" -}}
+{{- end -}}
 {{- $others := list (int .Values.mesh.port) (int .Values.admin.port) -}}
 {{- if or (and .Values.expose.tcp (has (int .Values.expose.port) $others)) (eq (first $others) (last $others)) -}}
 {{- fail "expose.port, mesh.port, admin.port: each needs a TCP port of its own" -}}

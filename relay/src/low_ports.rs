@@ -27,7 +27,7 @@ mod tests {
     #[test]
     fn a_right_that_was_given_is_taken_up_and_no_other() {
         let right = Capability::CAP_NET_BIND_SERVICE;
-        let has = |set| caps::has_cap(None, set, right).expect("the system says");
+        let has = move |set| caps::has_cap(None, set, right).expect("the system says");
         // A thread of its own, which keeps what it lays down.
         let laid_down = thread::spawn(move || {
             caps::drop(None, CapSet::Effective, right).expect("nobody is kept from that");
