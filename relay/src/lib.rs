@@ -54,6 +54,14 @@ pub mod mesh;
 // --- the whole, its life and what an operator sees ---
 // Probes, metrics and the operator's orders on a port of their own.
 pub mod admin;
+// The last lines of the log.
+pub mod recent;
+// What this program asks a relay that runs beside it.
+pub mod ask;
+// What is wrong before it runs.
+pub mod doctor;
+// What keeps it from serving, and what is merely wrong.
+pub mod health;
 // Machine: serving → draining → done.
 pub mod drain;
 // Builds the parts; spawns, owns and ends every task.

@@ -524,3 +524,36 @@ async fn two_relays_with_one_fleet_key_meet_and_without_it_nothing_starts() {
     assert_eq!(code, 1);
     assert!(stderr.contains("chmod 600"), "{stderr}");
 }
+
+#[test]
+fn the_program_alone_drains_the_relay_that_runs_beside_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    for (file, token) in [("token", "0123456789abcdef"), ("other", "0123456789abcdeX")] {
+        let file = directory.join(file);
+        fs::write(&file, token).expect("written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("ours");
+    }
+    let running = Running::start(directory, &["--admin-token-file", "token"]);
+    let admin = running.text("admin").to_owned();
+    let drain = |more: &[&str]| prints(directory, &[&["drain", "--admin", &admin], more].concat());
+    for (token, says) in [
+        (&[][..], "--admin-token-file FILE"),
+        (&["--admin-token-file", "other"], "admin token"),
+    ] {
+        let (code, said, why) = drain(token);
+        assert_eq!((code, &*said), (6, ""), "{why}");
+        assert!(why.contains(says), "{why}");
+    }
+    let with = ["--admin-token-file", "token", "--json"];
+    let (code, said, why) = drain(&with);
+    assert_eq!((code, &*why), (0, ""));
+    let drained: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(
+        (&drained["state"], &drained["sessions"]),
+        (&"drained".into(), &0.into())
+    );
+    assert!(running.end().0.success(), "drained, it has ended");
+    let (code, _, why) = drain(&with);
+    assert_eq!(code, 5, "{why}");
+}

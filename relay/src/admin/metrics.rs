@@ -5,11 +5,15 @@
 use std::fmt;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
-use crate::{datapath::DropReason, drain};
+use crate::{
+    datapath::DropReason,
+    drain,
+    health::{Finding, Verdict},
+};
 
 /// 1 ms to 10 s: a handshake on loopback to one nobody waits for.
 const HANDSHAKE_BUCKETS: [f64; 13] = [
@@ -76,6 +80,9 @@ pub struct Metrics {
     rpc_seconds: HistogramVec,
     /// Sessions with a node at another relay.
     pub bridged_sessions: IntGauge,
+    ready: IntGauge,
+    warnings: IntGaugeVec,
+    clock_skew_seconds: Gauge,
 }
 
 impl Metrics {
@@ -239,6 +246,16 @@ impl Metrics {
             )?,
             bridged_sessions: on
                 .gauge("bridged_sessions", "Sessions with a node at another relay.")?,
+            ready: on.gauge("ready", "Whether `/readyz` says yes: 1 or 0.")?,
+            warnings: on.gauges(
+                "warnings",
+                "1 for what `/readyz` says is wrong, whether the relay serves or not; 0 for what is fine.",
+                &["what"],
+            )?,
+            clock_skew_seconds: on.add(Gauge::with_opts(opts(
+                "clock_skew_seconds",
+                "How far the other relays' clocks are ahead of this one's: the median; 0 without others.",
+            ))?)?,
         })
     }
 
@@ -255,6 +272,11 @@ impl Metrics {
     /// How many frames were sent on.
     pub fn forwarded_count(&self) -> u64 {
         self.frames_forwarded.get()
+    }
+
+    /// How many bytes of frames were.
+    pub fn forwarded_bytes(&self) -> u64 {
+        self.bytes_forwarded.get()
     }
 
     /// Frames were sent on, of so many bytes together.
@@ -354,6 +376,26 @@ impl Metrics {
         self.rpc_seconds.with_label_values(&[kind]).observe(seconds);
     }
 
+    /// What was found where.
+    pub fn health(&self, found: &[Finding]) {
+        let is_ready = found
+            .iter()
+            .all(|finding| finding.verdict != Verdict::Fault);
+        self.ready.set(is_ready.into());
+        for finding in found {
+            let is_wrong = finding.verdict != Verdict::Fine;
+            let what = self.warnings.with_label_values(&[finding.what.label()]);
+            what.set(is_wrong.into());
+        }
+    }
+
+    /// How far the other relays' clocks are ahead.
+    pub fn clock_skew(&self, skew_ms: Option<i64>) {
+        let skew_ms = skew_ms.and_then(|ms| i32::try_from(ms).ok());
+        self.clock_skew_seconds
+            .set(f64::from(skew_ms.unwrap_or(0)) / 1e3);
+    }
+
     /// Where the relay is in its life, and how many sessions it has.
     pub fn life(&self, state: drain::State, sessions: usize) {
         let sessions = i64::try_from(sessions).unwrap_or(i64::MAX);
@@ -428,6 +470,8 @@ labels! {
         Idle = "idle",
         /// The relay's drain ran out of time.
         Drained = "drained",
+        /// An operator has ended it.
+        Operator = "operator",
     }
 }
 

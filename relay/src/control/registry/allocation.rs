@@ -30,6 +30,7 @@ pub(super) struct Allocation {
     pub(super) rejoin: Option<RejoinKey>,
     /// The process of the other relay, where one of the two is: the next one will not know of it.
     pub(super) run: u64,
+    pub(super) since: Instant,
     check_at: Instant,
 }
 
@@ -71,6 +72,7 @@ impl Registry {
             exchange,
             rejoin: None,
             run: self.run_of(parties),
+            since: now,
             check_at,
         };
         if allocation.is_bridged() {
@@ -189,7 +191,7 @@ impl Registry {
             .map(|(&session, _)| session)
             .collect();
         for session in lost {
-            self.end_for_peer(party, session, SessionEnd::Lost, ReleaseCause::PeerLost);
+            self.end_for_peer(party, session, SessionEnd::Lost, ReleaseCause::PeerLost, "");
         }
     }
 
@@ -199,6 +201,7 @@ impl Registry {
             session,
             SessionEnd::Released,
             ReleaseCause::PeerReleased,
+            "",
         )
         .then(done)
         .ok_or(Refusal::new(Reason::BadState, "you have no such session"))
@@ -210,16 +213,18 @@ impl Registry {
             session,
             SessionEnd::Lost,
             ReleaseCause::PeerLost,
+            "",
         );
     }
 
-    /// Ends a session of `party` and tells the other; false when it is not one of its sessions.
+    /// Ends a session of `party` and tells the other, with an operator's words where there are some; false when it is not one of its sessions.
     pub(super) fn end_for_peer(
         &mut self,
         party: Party,
         session: SessionId,
         end: SessionEnd,
         cause: ReleaseCause,
+        why: &str,
     ) -> bool {
         let side = self
             .allocations
@@ -228,7 +233,7 @@ impl Registry {
         let Some(side) = side else { return false };
         if let Some(ended) = self.end_session(session, end) {
             let peer = ended.parties[side.peer() as usize];
-            self.tell_released(peer, &ended, session, cause);
+            self.tell_released(peer, &ended, session, cause, why);
         }
         true
     }
@@ -245,21 +250,27 @@ impl Registry {
             allocation.check_at = idle_at;
             self.deadlines.insert((idle_at, Due::Allocation(session)));
         } else {
-            self.end_for_both(session, SessionEnd::Idle, ReleaseCause::Idle);
+            self.end_for_both(session, SessionEnd::Idle, ReleaseCause::Idle, "");
         }
     }
 
     pub(super) fn end_all_sessions(&mut self) {
         let sessions: Vec<_> = self.allocations.keys().copied().collect();
         for session in sessions {
-            self.end_for_both(session, SessionEnd::Drained, ReleaseCause::RelayDrained);
+            self.end_for_both(session, SessionEnd::Drained, ReleaseCause::RelayDrained, "");
         }
     }
 
-    fn end_for_both(&mut self, session: SessionId, end: SessionEnd, cause: ReleaseCause) {
+    pub(super) fn end_for_both(
+        &mut self,
+        session: SessionId,
+        end: SessionEnd,
+        cause: ReleaseCause,
+        why: &str,
+    ) {
         if let Some(ended) = self.end_session(session, end) {
             for party in ended.parties {
-                self.tell_released(party, &ended, session, cause);
+                self.tell_released(party, &ended, session, cause, why);
             }
         }
     }
@@ -270,10 +281,14 @@ impl Registry {
         ended: &Allocation,
         session: SessionId,
         cause: ReleaseCause,
+        why: &str,
     ) {
         match party {
-            Party::Here(number) => self.notices.push_back((number, released(session, cause))),
-            Party::At(relay) => self.call_release(relay, ended.exchange, session, cause),
+            Party::Here(number) => {
+                let released = released(session, cause, why);
+                self.notices.push_back((number, released));
+            }
+            Party::At(relay) => self.call_release(relay, ended.exchange, session, cause, why),
         }
     }
 
@@ -307,9 +322,10 @@ impl Registry {
     }
 }
 
-fn released(session: SessionId, cause: ReleaseCause) -> Reply {
+fn released(session: SessionId, cause: ReleaseCause, why: &str) -> Reply {
     Reply::Released(Released {
         session: session.0,
         cause: cause.into(),
+        why: why.to_owned(),
     })
 }

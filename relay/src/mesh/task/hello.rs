@@ -102,6 +102,8 @@ impl Task {
             return;
         };
         self.metrics.mesh_refused(stranger);
+        self.watching.refused(stranger);
+        self.tell_outlook();
         if self.members.refuse(relay, None, now) {
             tracing::warn!(
                 ?relay,
@@ -127,8 +129,11 @@ impl Task {
         let seen = seen.and_then(|ips| ips.values().next()).copied();
         let address = mesh_address(hello, seen.ok_or(Reason::Stranger)?);
         let address = address.ok_or(Reason::Malformed)?;
+        self.watching.heard(relay, hello.unix_ms, unix_ms(), now);
         if let Err(stranger) = self.judge(relay, connection, hello, now) {
             self.metrics.mesh_refused(stranger);
+            self.watching.refused(stranger);
+            self.tell_outlook();
             if self.members.refuse(relay, Some(address), now) {
                 tracing::warn!(
                     ?relay, name = ?hello.name, why = stranger.label(), "a relay was refused: {stranger}"
