@@ -12,10 +12,10 @@ What `helm template` renders of the StatefulSet is done as a cluster would do it
     StatefulSet   a pod that ends comes again with its name and volume; upgrades go from the last to the first, each ready and
                   `minReadySeconds` old before the next goes
 
-Then: the relays find each other; `helm test`'s pod runs; two people meet by code and talk, and one pod after the other is replaced below
-them. What is right and wrong is said a line each, with what was measured; the last line is `N M`: how many were right, how many not.
+Then, with the chart's defaults: the relays find each other; `helm test`'s pod runs; two people meet by code and talk, and one pod after the
+other is replaced below them. And once more without the people by load balancers, which has other settings. What is right and wrong is said a line each, with what was measured; the last line is `N M`: how many were right, how many not.
 
-All of it is in namespaces of its own, which end with it, in two minutes or so.
+All of it is in namespaces of its own, which end with it, in less than a minute.
 """
 
 import base64
@@ -39,7 +39,7 @@ NAMESPACE, RELEASE = "remora", "remora"
 # What nodes notice of a relay that leaves: no more than this between two words that were said every `SAID_EVERY`.
 MAX_GAP, SAID_EVERY = 0.5, 0.1
 # For whatever should happen, and does not.
-PATIENCE = 60.0
+PATIENCE = 30.0
 DNS = "10.77.0.1"
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -113,12 +113,12 @@ def found(what, is_so, more=""):
     print(f"{'ok   ' if is_so else 'WRONG'} {what}{': ' if more else ''}{more}", flush=True)
 
 
-def until(what, is_so, within=PATIENCE):
-    """Waits for it; how long that took, or the end of all."""
+def until(what, is_so, more=lambda: "", within=PATIENCE):
+    """Waits for it; how long that took, or the end of all with what `more` says then."""
     began = time.monotonic()
     while not is_so():
         if time.monotonic() - began > within:
-            raise SystemExit(f"not within {within:.0f} s: {what}")
+            raise SystemExit(f"not within {within:.0f} s: {what}: {more()}")
         time.sleep(0.02)
     return time.monotonic() - began
 
@@ -444,7 +444,7 @@ class Person:
                 raise SystemExit(f"{self.name} has ended: {self.errors.read()} {self.events[-3:]}")
             return self.of(kind)
 
-        until(f"{kind} of {self.name}, after {self.events[-3:]}", is_there)
+        until(f"{kind} of {self.name}", is_there, lambda: self.events[-3:])
         return self.of(kind)[-1]
 
     def expect_end(self):
@@ -479,7 +479,7 @@ class Talk(threading.Thread):
 # --- what is played -----------------------------------------------------------------------------------
 
 
-def replace(pod, talk, people, cluster, what):
+def replace(pod, talk, people, pods, what):
     """A pod goes and comes again, below a session that must not notice more than a moment."""
     began = time.monotonic()
     before = pod.ask("/address")[1]
@@ -487,11 +487,11 @@ def replace(pod, talk, people, cluster, what):
     found(f"{what}: {pod.name} drains and ends by itself", ended["hook"] == 0 and ended["exit"] == 0 and not ended["killed"],
           f"{ended['drained']:.1f} s of {pod.spec['terminationGracePeriodSeconds']} s; {ended['said']}{'' if ended['exit'] == 0 else pod.tail()}")
     pod.start()
-    ready = until(f"{pod.name} is ready again: {pod.tail()}", lambda: pod.is_ready)
+    ready = until(f"{pod.name} is ready again", lambda: pod.is_ready, pod.tail)
     found(f"{what}: {pod.name} is ready again", True, f"{ready:.1f} s")
     found(f"{what}: {pod.name} is who it was", before and pod.ask("/address")[1] == before, before.strip())
-    others = len(cluster) - 1
-    met = until(f"{pod.name} meets the others: {pod.tail()}", lambda: pod.metric("remora_relay_mesh_peers") == others)
+    others = len(pods) - 1
+    met = until(f"{pod.name} meets the others", lambda: pod.metric("remora_relay_mesh_peers") == others, pod.tail)
     found(f"{what}: {pod.name} is in the mesh again", True, f"{met:.1f} s later")
     time.sleep(pod.stateful["minReadySeconds"])
     gap = talk.longest(began)
@@ -499,53 +499,91 @@ def replace(pod, talk, people, cluster, what):
     found(f"{what}: the session lasts, and is heard", lasts and gap <= MAX_GAP + SAID_EVERY, f"longest silence {gap * 1000:.0f} ms, said every {SAID_EVERY * 1000:.0f} ms")
 
 
-def play(binaries, folder):
-    from tools import render
+class Fleet:
+    """The pods of one release, with those values, in networks that are there."""
 
-    objects = render("--set", "drain.timeoutSeconds=30", release=RELEASE, namespace=NAMESPACE)
-    cluster = Cluster(folder, objects)
-    [stateful] = cluster.of("StatefulSet")
+    def __init__(self, folder, relay_root, *values):
+        from tools import render
+
+        self.cluster = Cluster(folder, render(*values, release=RELEASE, namespace=NAMESPACE))
+        [self.stateful] = self.cluster.of("StatefulSet")
+        name = self.stateful["metadata"]["name"]
+        self.pods = [Pod(self.cluster, relay_root, f"{name}-{number}", f"pod-{number}", address(number)) for number in range(self.stateful["spec"]["replicas"])]
+
+    def start(self, what):
+        began = time.monotonic()
+        for pod in self.pods:
+            pod.start()
+        for pod in self.pods:
+            until(f"{pod.name} is ready", lambda pod=pod: pod.is_ready, pod.tail)
+        found(f"{what}: {len(self.pods)} pods are ready", True, f"{time.monotonic() - began:.1f} s")
+        others = len(self.pods) - 1
+        for pod in self.pods:
+            until(f"{pod.name} meets the others", lambda pod=pod: pod.metric("remora_relay_mesh_peers") == others, pod.tail)
+        found(f"{what}: each knows all the others", True, f"mesh_peers {others}, {time.monotonic() - began:.1f} s after the start")
+        addresses = [pod.ask("/address")[1].strip() for pod in self.pods]
+        is_so = all(at.startswith(f"{pod.address}:443/") for at, pod in zip(addresses, self.pods))
+        found(f"{what}: each says where it is", is_so, addresses[0])
+        for pod in self.pods:
+            confined(pod, what)
+        return addresses
+
+    def stop(self, what):
+        for pod in self.pods:
+            ended = pod.stop()
+            found(f"{what}: {pod.name} ends with nobody left", ended["exit"] == 0 and ended["hook"] == 0, f"{ended['took']:.1f} s")
+
+
+def confined(pod, what):
+    """Who it is, what it may, and whose its key is."""
+    facts = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pod.process.pid}/status").read_text().splitlines() if ":\t" in line)
+    user, rights = facts["Uid"].split()[1], int(facts["CapPrm"], 16)
+    wanted = sum(1 << CAPABILITIES[name] for name in pod.container["securityContext"]["capabilities"].get("add", []))
+    is_bounded = facts["NoNewPrivs"] == "1" and int(facts["CapBnd"], 16) == rights == wanted
+    found(f"{what}: {pod.name} is user 65532 with no right but that to its port", user == "65532" and is_bounded, f"uid {user}, capabilities {rights:#x}")
+    [claim] = pod.stateful["volumeClaimTemplates"]
+    mode = (pod.claim(claim) / "relay.key").stat().st_mode & 0o777
+    found(f"{what}: the key of {pod.name} is its own alone", mode == 0o600, oct(mode))
+
+
+def address(number):
+    return f"10.77.0.{10 + number}"
+
+
+def play(binaries, folder):
     relay_root, tools_root = folder / "image/relay", folder / "image/tools"
     image(relay_root, [binaries / "remora-relay"])
     image(tools_root, [binaries / "remora", binaries / "remora-loadtest"])
+    fleet = Fleet(folder / "nodes", relay_root)
     network = Network()
-    pods = []
-    for number in range(stateful["spec"]["replicas"]):
-        name, address = f"{stateful['metadata']['name']}-{number}", f"10.77.0.{10 + number}"
-        network.join(name, address)
-        pods.append(Pod(cluster, relay_root, name, name, address))
+    for number in range(len(fleet.pods)):
+        network.join(f"pod-{number}", address(number))
     for number, name in enumerate(("helper", "sharer", "test")):
         network.join(name, f"10.77.0.{100 + number}")
-    suffix = f"{NAMESPACE}.svc.cluster.local"
+    # Whose they are now.
+    there = {"pods": fleet.pods}
+    suffix, name = f"{NAMESPACE}.svc.cluster.local", fleet.stateful["metadata"]["name"]
     Names({
-        f"{stateful['spec']['serviceName']}.{suffix}": lambda: [pod.address for pod in pods if pod.process and pod.process.poll() is None],
-        f"{stateful['metadata']['name']}-admin.{suffix}": lambda: [pod.address for pod in pods if pod.is_ready],
+        f"{fleet.stateful['spec']['serviceName']}.{suffix}": lambda: [pod.address for pod in there["pods"] if pod.process and pod.process.poll() is None],
+        f"{name}-admin.{suffix}": lambda: [pod.address for pod in there["pods"] if pod.is_ready],
     }).start()
 
-    began = time.monotonic()
-    for pod in pods:
-        pod.start()
-    for pod in pods:
-        until(f"{pod.name} is ready: {pod.tail()}", lambda pod=pod: pod.is_ready)
-    found(f"{len(pods)} pods are ready", True, f"{time.monotonic() - began:.1f} s")
-    for pod in pods:
-        until(f"{pod.name} meets the others: {pod.tail()}", lambda pod=pod: pod.metric("remora_relay_mesh_peers") == len(pods) - 1)
-    found("each knows all the others", True, f"mesh_peers {len(pods) - 1}, {time.monotonic() - began:.1f} s after the start")
-    for pod in pods:
-        status = pathlib.Path(f"/proc/{pod.process.pid}/status").read_text()
-        facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-        user, rights = facts["Uid"].split()[1], int(facts["CapPrm"], 16)
-        is_bounded = facts["NoNewPrivs"] == "1" and int(facts["CapBnd"], 16) == rights == 1 << CAPABILITIES["NET_BIND_SERVICE"]
-        found(f"{pod.name} is user 65532 with the right to its port and no other", user == "65532" and is_bounded, f"uid {user}, capabilities {rights:#x}")
-        [claim] = stateful["spec"]["volumeClaimTemplates"]
-        key = cluster.folder / "volumes" / f"{claim['metadata']['name']}-{pod.name}" / "relay.key"
-        found(f"the key of {pod.name} is its own alone", key.stat().st_mode & 0o777 == 0o600, oct(key.stat().st_mode & 0o777))
-    addresses = [pod.ask("/address")[1].strip() for pod in pods]
-    at = [f"{pod.address}:443/" for pod in pods]
-    found("each says where it is", all(address.startswith(place) for address, place in zip(addresses, at)), addresses[0])
+    addresses = fleet.start("hostNetwork")
+    helm_test(fleet.cluster, tools_root, folder, "hostNetwork")
+    session(fleet.pods, addresses, tools_root, folder)
+    fleet.stop("hostNetwork")
 
-    helm_test(cluster, tools_root, folder)
+    # In networks of their own: settings and address for each, and low ports by a sysctl. Their load balancers are not played.
+    at = json.dumps([address(number) for number in range(3)])
+    balanced = Fleet(folder / "balanced", relay_root, "--set", "expose.mode=loadBalancerPerPod", "--set-json", f"advertise={at}")
+    there["pods"] = balanced.pods
+    balanced.start("loadBalancerPerPod")
+    helm_test(balanced.cluster, tools_root, folder, "loadBalancerPerPod")
+    balanced.stop("loadBalancerPerPod")
 
+
+def session(pods, addresses, tools_root, folder):
+    """Two people meet and talk; first the relay that carries them is replaced below them, then all."""
     common = ["--relay", ",".join(addresses), "--json", "--no-page"]
     helper = Person("helper", tools_root, folder, ["/usr/bin/remora", "invite", "--name", "Sam Okafor", *common])
     code = helper.expect("code")["code"]
@@ -583,12 +621,9 @@ def play(binaries, folder):
     for person in people:
         ended = person.expect_end()
         found(f"the session ends when it is left, says {person.name}", ended["end_reason"] == "HELPER_LEFT", ended["end_reason"])
-    for pod in pods:
-        ended = pod.stop()
-        found(f"{pod.name} ends with nobody left", ended["exit"] == 0 and ended["hook"] == 0, f"{ended['took']:.1f} s")
 
 
-def helm_test(cluster, root, folder):
+def helm_test(cluster, root, folder, what):
     """The pod of `helm test`: its command in its place."""
     [test] = [each for each in cluster.of("Pod") if "helm.sh/hook" in each["metadata"]["annotations"]]
     [container] = test["spec"]["containers"]
@@ -601,7 +636,7 @@ def helm_test(cluster, root, folder):
     (folder / "test.json").write_text(json.dumps(spec))
     began = time.monotonic()
     ran = subprocess.run([sys.executable, __file__, "--enter", str(folder / "test.json")], capture_output=True, text=True, timeout=PATIENCE, check=False)
-    found("helm test holds a session", ran.returncode == 0, f"{time.monotonic() - began:.1f} s{'' if ran.returncode == 0 else ' ' + ran.stdout[-500:] + ran.stderr[-500:]}")
+    found(f"{what}: helm test holds a session", ran.returncode == 0, f"{time.monotonic() - began:.1f} s{'' if ran.returncode == 0 else ' ' + ran.stdout[-500:] + ran.stderr[-500:]}")
 
 
 def main():
