@@ -363,7 +363,7 @@ async fn begun_anew(relay: Relay, key: StaticKey, seeds: Vec<String>) -> Relay {
     drop(relay);
     let left = async {
         let mut ticks = tokio::time::interval(Duration::from_millis(5));
-        while std::net::UdpSocket::bind(nodes).is_err() || TcpListener::bind(mesh).is_err() {
+        while UdpSocket::bind(nodes).is_err() || TcpListener::bind(mesh).is_err() {
             ticks.tick().await;
         }
     };
