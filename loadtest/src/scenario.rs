@@ -22,6 +22,8 @@ pub mod outlive;
 pub mod partition;
 // A policy that changes: how soon everybody goes by it.
 pub mod policy;
+// Alerts that are set off.
+pub mod provoke;
 // Whole sessions of real nodes, from the code to the picture.
 pub mod session;
 
