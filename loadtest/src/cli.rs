@@ -67,8 +67,13 @@ pub enum Verb {
     Churn(Churn),
     /// Let two nodes meet behind NATs of all kinds, in networks of this process: who reaches whom, and how soon
     Natlab(Natlab),
+<<<<<<< HEAD
     /// Set alerts off on purpose, and see Prometheus notice: with relays and a Prometheus of its own, or at a fleet that runs
     Provoke(Provoke),
+=======
+    /// Set a relay and two computers up by README's commands, in a network each: how soon somebody is helped
+    Quickstart(Quickstart),
+>>>>>>> main
     /// Make one HTML page of what the other verbs found
     Report(Report),
     /// Forward frames for the sessions on standard input, and nothing else
@@ -441,6 +446,14 @@ pub struct Policy {
     /// Sessions of other members, whose helpers are revoked
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(1, 200))]
     pub sessions: usize,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `quickstart`.
+#[derive(Debug, clap::Args)]
+pub struct Quickstart {
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,

@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         Verb::Policy(args) => watched(|| scenario::policy::run(&args)),
         Verb::Churn(args) => watched(|| scenario::churn::run(&args)),
         Verb::Partition(args) => within(sites::enter, || scenario::partition::run(&args)),
+        Verb::Quickstart(args) => within(sites::enter, || scenario::quickstart::run(&args)),
         Verb::Natlab(args) => within(natlab::lab::enter, || scenario::natlab::run(&args)),
         Verb::Provoke(args) => match args.check() {
             Ok(()) => watched(|| scenario::provoke::run(&args)),

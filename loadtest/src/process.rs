@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, BufRead as _, BufReader},
     path::PathBuf,
-    process::{Child as StdChild, ChildStdin, Command, ExitStatus, Stdio},
+    process::{Child as StdChild, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context as _, bail};
@@ -108,13 +108,18 @@ impl Child {
     /// # Errors
     /// When it ends before.
     pub fn first_line(&mut self) -> anyhow::Result<String> {
-        let output = self.child.stdout.take().context("its output is ours")?;
+        let output = self.output().context("its output is ours")?;
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
         if line.is_empty() {
             bail!("it ended without a word ({})", self.child.wait()?);
         }
         Ok(line.trim_end().to_owned())
+    }
+
+    /// What it writes, if that comes here and nobody has taken it.
+    pub fn output(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Sends it a signal.

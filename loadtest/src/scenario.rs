@@ -24,6 +24,8 @@ pub mod partition;
 pub mod policy;
 // Alerts that are set off.
 pub mod provoke;
+// From nothing to a person who is helped.
+pub mod quickstart;
 // Whole sessions of real nodes, from the code to the picture.
 pub mod session;
 

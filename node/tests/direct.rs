@@ -11,7 +11,7 @@ use remora_proto::{
     id::RelayAddr,
     path::{candidate::Policy, machine::WhyRelayed},
     rendezvous::LIFETIME,
-    session::{Command, EndReason, Mode},
+    session::{Command, EndReason, Event as SessionEvent, Mode},
 };
 use support::people::{Person, invites_with, joins_with, relay, start, within};
 
@@ -94,6 +94,100 @@ async fn a_move_is_told_to_both() {
         assert_eq!((path.kind(), path.why_relayed), ("direct", None));
         assert!(path.badge().starts_with(&format!("direct {address} (")));
     }
+}
+
+/// Packets go to the relay and back again; from the first word of that on, nobody hears of anything else.
+async fn move_twice(helper: &mut Person, sharer: &mut Person) {
+    let mut heard = [false, false];
+    for relayed in [true, false] {
+        helper.wishes(Input::Relayed(relayed)).await;
+        let both = [
+            (&mut *helper, (relayed, false)),
+            (&mut *sharer, (false, relayed)),
+        ];
+        for ((person, wanted), heard) in both.into_iter().zip(&mut heard) {
+            let (mut is_wished, mut has_moved) = (false, false);
+            while !(is_wished && has_moved) {
+                let event = person.event().await;
+                if let Event::RelayWish { ours, theirs } = event {
+                    is_wished = (ours, theirs) == wanted;
+                } else if let Event::Moved(path) = event {
+                    has_moved = path.direct.is_none() == relayed;
+                } else {
+                    assert!(!*heard, "{} heard {event:?} of a move", person.name);
+                    continue;
+                }
+                *heard = true;
+            }
+        }
+    }
+}
+
+fn is_awaited(event: &SessionEvent) -> Option<()> {
+    matches!(event, SessionEvent::AwaitingConsent { .. }).then_some(())
+}
+
+/// SESSION.md, invariant 9. Whatever changes in a session is told to both, so that a move that nobody hears more of has changed nothing;
+/// what each may do next shows the same.
+#[tokio::test]
+async fn invariant_9_no_move_changes_what_the_session_is() {
+    let relay = relay();
+    let (mut helper, code) = invites_with(node(relay.address()).await, "Sam", LIFETIME).await;
+    let mut sharer = joins_with(node(relay.address()).await, "Maria", &code)
+        .await
+        .expect("works");
+    assert_eq!(sharer.trust().await.1, helper.trust().await.1);
+    until_direct(&mut helper).await;
+    until_direct(&mut sharer).await;
+    // Before anybody has agreed to anything; while the sharer is asked.
+    move_twice(&mut helper, &mut sharer).await;
+    helper.does(Command::AskMode(Mode::Control)).await;
+    assert_eq!(sharer.asked().await, (Mode::Control, false));
+    helper.session(is_awaited).await;
+    move_twice(&mut helper, &mut sharer).await;
+    sharer.does(Command::Allow(Mode::View)).await;
+    assert_eq!(helper.started().await, Mode::View);
+    assert_eq!(sharer.started().await, Mode::View);
+    move_twice(&mut helper, &mut sharer).await;
+    // In the session; while it is asked for more; paused; with more.
+    helper.does(Command::AskMode(Mode::Control)).await;
+    assert_eq!(sharer.asked().await, (Mode::Control, true));
+    helper.session(is_awaited).await;
+    move_twice(&mut helper, &mut sharer).await;
+    sharer.does(Command::Allow(Mode::Control)).await;
+    for person in [&mut helper, &mut sharer] {
+        let control = |event: &_| {
+            matches!(
+                event,
+                SessionEvent::ModeChanged {
+                    mode: Mode::Control,
+                    ..
+                }
+            )
+            .then_some(())
+        };
+        person.session(control).await;
+    }
+    move_twice(&mut helper, &mut sharer).await;
+    sharer.does(Command::Pause(true)).await;
+    for person in [&mut helper, &mut sharer] {
+        let paused = |event: &_| matches!(event, SessionEvent::Paused(true)).then_some(());
+        person.session(paused).await;
+    }
+    move_twice(&mut helper, &mut sharer).await;
+    sharer.does(Command::Pause(false)).await;
+    for person in [&mut helper, &mut sharer] {
+        let resumed = |event: &_| matches!(event, SessionEvent::Paused(false)).then_some(());
+        person.session(resumed).await;
+    }
+    talk(&mut helper, &mut sharer).await;
+    sharer.does(Command::Leave).await;
+    assert_eq!(helper.ended().await, EndReason::SharerLeft);
+    let receipt = sharer.receipt().await;
+    assert_eq!(
+        (receipt.mode, receipt.reason),
+        (Some(Mode::Control), EndReason::SharerLeft)
+    );
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! failure names its seed, which goes into `SEEDS`.
 //!
 //! Invariant 7 (one winner, one lease) is decided at the device's desk: `desk_random.rs`; 8 (codes) where codes are: `random_ops.rs`. 9
-//! holds by construction: no input of this machine is a path.
+//! holds by construction, for no input of this machine is a path, and of the whole: node/tests/direct.rs.
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "a test looks for a few things among many"

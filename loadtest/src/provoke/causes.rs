@@ -27,7 +27,6 @@ use super::{
     stage::{Member, Particular, Stage},
 };
 use crate::{
-    crowd::Fault,
     relay::{Capacity, SessionRate},
     setup::{self, Prepared, Sizes},
 };
@@ -95,6 +94,7 @@ async fn by_people(deed: Deed, stage: &Stage, deeds: &Arc<Deeds>) -> anyhow::Res
         | Deed::Hesitate
         | Deed::Vanish
         | Deed::StayRelayed
+        | Deed::Show
         | Deed::Meet => ordinary,
     };
     let particular = Particular {
@@ -270,13 +270,7 @@ async fn silent_others(stage: &Stage, deeds: &Arc<Deeds>) -> anyhow::Result<Infa
         fleet.push(member(stage, number, &key, &fleet)?);
     }
     let (one, others) = fleet.split_first().context("three relays")?;
-    let crowd = one.crowd()?;
-    let showing = async {
-        loop {
-            sleep(OFTEN).await;
-            deeds.count(show(&crowd).await);
-        }
-    };
+    let showing = keep_doing(Deed::Show, one.crowd()?, OFTEN, deeds);
     let stopping = async {
         loop {
             for (signal, pause) in [(Signal::SIGCONT, GOING), (Signal::SIGSTOP, STOPPED)] {
@@ -291,14 +285,6 @@ async fn silent_others(stage: &Stage, deeds: &Arc<Deeds>) -> anyhow::Result<Infa
         never = showing => never,
         ended = stopping => ended,
     }
-}
-
-async fn show(crowd: &crate::crowd::Crowd) -> Result<(), Fault> {
-    let mut host = crowd.connect().await?;
-    let prepared = Prepared::draw(&host.realm).map_err(|_| Fault::Unexpected)?;
-    let shown = setup::publish(&mut host, prepared).await;
-    host.leave().await;
-    shown.map(drop)
 }
 
 /// What comes meanwhile is more than its buffer holds.

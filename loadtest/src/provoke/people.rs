@@ -67,6 +67,8 @@ pub enum Deed {
     Knock,
     /// Is in sessions that find no direct path.
     StayRelayed,
+    /// Shows a code, and takes it back.
+    Show,
     /// Meets somebody, and parts again: what all is for.
     Meet,
 }
@@ -89,6 +91,7 @@ impl Deed {
             | Self::Vanish
             | Self::Knock
             | Self::StayRelayed
+            | Self::Show
             | Self::Meet => AT_ONCE,
         }
     }
@@ -187,6 +190,7 @@ impl People {
             Deed::Vanish => self.meet(Duration::ZERO).await.map(drop),
             Deed::Overflow => self.overflow().await,
             Deed::Knock => self.knock().await,
+            Deed::Show => self.show().await,
         }
     }
 
@@ -212,6 +216,15 @@ impl People {
             locator_key,
             exchange: offer.exchange,
         })
+    }
+
+    async fn show(&self) -> Result<(), Fault> {
+        let mut host = self.crowd.connect().await?;
+        let prepared = Prepared::draw(&host.realm).map_err(|_| Fault::Unexpected)?;
+        let shown = setup::publish(&mut host, prepared).await?;
+        setup::withdraw(&mut host, &shown).await?;
+        host.leave().await;
+        Ok(())
     }
 
     async fn guess(&self) -> Result<(), Fault> {
