@@ -67,13 +67,10 @@ pub enum Verb {
     Churn(Churn),
     /// Let two nodes meet behind NATs of all kinds, in networks of this process: who reaches whom, and how soon
     Natlab(Natlab),
-<<<<<<< HEAD
     /// Set alerts off on purpose, and see Prometheus notice: with relays and a Prometheus of its own, or at a fleet that runs
     Provoke(Provoke),
-=======
     /// Set a relay and two computers up by README's commands, in a network each: how soon somebody is helped
     Quickstart(Quickstart),
->>>>>>> main
     /// Make one HTML page of what the other verbs found
     Report(Report),
     /// Forward frames for the sessions on standard input, and nothing else
