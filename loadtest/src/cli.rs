@@ -51,6 +51,8 @@ pub enum Verb {
     Flood(Flood),
     /// Keep nodes connected that do nothing: memory and CPU of each
     Idle(Idle),
+    /// Read a relay's metrics while it has many sessions: how long that takes, and how many series they are
+    Scrape(Scrape),
     /// Hold whole sessions by code, as people would: from the code to the first words and the picture
     Session(Session),
     /// Let nodes at any two relays of a fleet meet, while others are killed: who finds whom, how soon, and what a bridge costs
@@ -272,6 +274,23 @@ pub struct Idle {
     /// How long their CPU is measured
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
+}
+
+/// Flags of `scrape`.
+#[derive(Debug, clap::Args)]
+pub struct Scrape {
+    /// Which relay, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// Sessions, ten of each two nodes
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = count(1, 20_000))]
+    pub sessions: usize,
+    /// Scrapes, as often without frames as with
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(1, 10_000))]
+    pub scrapes: usize,
+    /// Fail when one of a hundred takes longer than so many milliseconds, or there are more than 300 series
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub fail_above: Option<u32>,
 }
 
 /// Flags of `connect`. A relay keeps the place of a code for 22 minutes and has 32,768 of them: hence the highest count.

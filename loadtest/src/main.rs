@@ -56,6 +56,12 @@ fn main() -> ExitCode {
             || Ok(()),
             |aim| scenario::idle::run(&args, aim),
         ),
+        Verb::Scrape(args) => measure(
+            "scrape",
+            &args.target,
+            || Ok(()),
+            |aim| scenario::scrape::run(&args, aim),
+        ),
         Verb::Session(args) => measure(
             "session",
             &args.target,

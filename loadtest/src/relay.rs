@@ -132,6 +132,11 @@ impl Relay {
         self.own.is_some()
     }
 
+    /// Where its metrics are, if it ends with us.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.own.as_ref().map(|own| own.admin)
+    }
+
     /// What it has counted, by name and labels as they are written; nothing of somebody's relay.
     ///
     /// # Errors
@@ -148,6 +153,14 @@ impl Relay {
 /// # Errors
 /// When its admin port does not answer.
 pub fn metrics(admin: SocketAddr) -> anyhow::Result<BTreeMap<String, f64>> {
+    Ok(parse_metrics(&scrape(admin)?))
+}
+
+/// The admin port's answer, as it came.
+///
+/// # Errors
+/// When there is none.
+pub fn scrape(admin: SocketAddr) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&admin, ADMIN_TIMEOUT)
         .context("the relay's admin port does not answer")?;
     stream.set_read_timeout(Some(ADMIN_TIMEOUT))?;
@@ -156,7 +169,7 @@ pub fn metrics(admin: SocketAddr) -> anyhow::Result<BTreeMap<String, f64>> {
     stream
         .read_to_string(&mut answer)
         .context("the relay's admin port does not answer")?;
-    Ok(parse_metrics(&answer))
+    Ok(answer)
 }
 
 /// A process that serves.

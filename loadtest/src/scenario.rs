@@ -26,6 +26,8 @@ pub mod policy;
 pub mod provoke;
 // From nothing to a person who is helped.
 pub mod quickstart;
+// What a relay of many sessions says of itself: how long that takes, and how much it is.
+pub mod scrape;
 // Whole sessions of real nodes, from the code to the picture.
 pub mod session;
 

@@ -381,6 +381,11 @@ impl Standing {
         if self.touched.elapsed() < TOUCH_AFTER {
             return;
         }
+        self.touch();
+    }
+
+    /// Sends a frame of each.
+    pub fn touch(&mut self) {
         self.touched = Instant::now();
         for ([_, joiner], sessions) in &self.pairs {
             for &session in sessions {

@@ -67,6 +67,18 @@ fn sessions_may_share_nodes_and_a_relay_have_two_workers() {
 }
 
 #[test]
+fn what_a_relay_says_of_itself_is_little_and_soon_said() {
+    let found = figures("scrape --sessions 40 --scrapes 5");
+    assert_eq!(found["sessions"], 40);
+    for how in ["quiet", "busy"] {
+        let series = found[how]["series"].as_u64().expect("a number");
+        assert!((200..=300).contains(&series), "{series}");
+        assert!(found[how]["bytes"].as_u64() > Some(10_000));
+        assert!(found[how]["p99_ms"].is_number());
+    }
+}
+
+#[test]
 fn idle_nodes_and_sessions_have_a_size() {
     for (how, is_parked) in [("--nodes 20", true), ("--nodes 20 --connected", false)] {
         let found = figures(&format!("idle --sessions 12 --seconds 1 {how}"));

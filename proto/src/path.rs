@@ -52,6 +52,9 @@ pub mod plan;
 /// Finds out what a NAT does.
 #[cfg(feature = "end-to-end")]
 pub mod survey;
+/// What a relay is told of how a path has gone.
+#[cfg(feature = "end-to-end")]
+pub mod tally;
 /// From where to where.
 #[cfg(feature = "end-to-end")]
 pub mod way;

@@ -15,7 +15,10 @@ use std::{
 use dashmap::DashMap;
 use remora_proto::id::{SessionId, Side};
 use remora_relay::{
-    datapath::{leg::Leg, table::Table},
+    datapath::{
+        leg::{FarEnd, Leg},
+        table::Table,
+    },
     rate::{Rate, TokenBucket},
 };
 
@@ -27,6 +30,7 @@ const RATE: Rate = Rate::per_second(u64::MAX >> 34, u64::MAX >> 34);
 fn leg(n: usize) -> Leg {
     let low = u32::try_from(n).unwrap_or(u32::MAX);
     Leg {
+        end: FarEnd::Node,
         remote: SocketAddr::from((Ipv4Addr::from_bits(low), 4433)),
         local: None,
     }

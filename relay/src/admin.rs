@@ -21,12 +21,11 @@ use axum::{
     routing,
 };
 use prometheus::{Registry, TextEncoder};
-use remora_proto::record::Kind;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use self::metrics::{Metrics, SessionEnd};
-use crate::{config::Live, datapath::pages, drain, rendezvous::Rendezvous};
+use crate::{config::Live, datapath::table::Table, drain, rendezvous::Rendezvous};
 
 /// What the admin port reads.
 #[derive(Clone)]
@@ -37,6 +36,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// For the number of codes and devices.
     pub rendezvous: Arc<dyn Rendezvous>,
+    /// For the sessions that are held back.
+    pub table: Arc<Table>,
     /// Where the relay is in its life; `None` while it starts.
     pub life: watch::Receiver<Option<drain::State>>,
     /// Begins to drain.
@@ -169,16 +170,10 @@ async fn drained(State(admin): State<Admin>, headers: HeaderMap) -> Told {
 async fn metrics(
     State(admin): State<Admin>,
 ) -> Result<([(&'static str, &'static str); 1], String), StatusCode> {
-    let (rendezvous, metrics) = (&admin.rendezvous, &admin.metrics);
-    for (gauge, count) in [
-        (&metrics.locators, rendezvous.live_records(Kind::Host)),
-        (&metrics.devices, rendezvous.live_records(Kind::Device)),
-        (&metrics.dht_records, rendezvous.kept_records(Kind::Host)),
-        (&metrics.dht_devices, rendezvous.kept_records(Kind::Device)),
-        (&metrics.heap_bytes, pages::heap_in_use().unwrap_or(0)),
-    ] {
-        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
+    let metrics = &admin.metrics;
+    let is_ready = *admin.life.borrow() == Some(drain::State::Serving);
+    metrics.ready.set(is_ready.into());
+    metrics.measure(&*admin.rendezvous, &admin.table, Instant::now());
     let text = TextEncoder::new().encode_to_string(&admin.registry.gather());
     let text = text.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(([("content-type", prometheus::TEXT_FORMAT)], text))

@@ -34,6 +34,8 @@ pub mod queue;
 pub mod registry;
 // Requests ↔ rendezvous and registry.
 pub mod request;
+// What nodes say of how their sessions' paths have gone.
+pub mod reports;
 
 use std::sync::Arc;
 

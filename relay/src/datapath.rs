@@ -21,6 +21,8 @@ pub mod leg;
 pub mod pages;
 // Pure: "from which address do you see me?"
 pub mod reflect;
+// What of a processor a worker has, and what the system drops.
+pub mod meter;
 // The UDP sockets: bound, received from in batches, sent on by everybody.
 pub mod socket;
 // Pure: a frame's session and source → where the same bytes go; rate, last seen, counters.
@@ -44,11 +46,12 @@ use tokio::sync::mpsc;
 use self::{
     batch::{Meta, Piece, Plan, Received},
     demux::{Demuxed, Run},
+    meter::Meter,
     reflect::Reflector,
     socket::Socket,
     table::{Moment, Table},
 };
-use crate::admin::metrics::Metrics;
+use crate::admin::metrics::{FrameLeg, Metrics, labels::Label};
 
 /// Receive errors in a row after which the socket is given up: anything a peer can cause (ICMP) comes and goes.
 const MAX_RECEIVE_ERRORS: u32 = 100;
@@ -148,6 +151,18 @@ impl DropReason {
     }
 }
 
+impl Label for DropReason {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn label(self) -> &'static str {
+        Self::label(self)
+    }
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// A QUIC packet, or a check, with what is known about it.
 #[derive(Debug)]
 pub struct QuicPacket {
@@ -191,15 +206,17 @@ impl Drop for Stop {
 /// One socket's worker, a thread of its own.
 #[derive(Debug)]
 pub struct Worker {
+    number: usize,
     datapath: Datapath,
     socket: Arc<Socket>,
     stopped: Arc<AtomicBool>,
 }
 
 impl Worker {
-    /// Receives from `socket` and sends on it.
-    pub fn new(datapath: Datapath, socket: Arc<Socket>, stop: &Stop) -> Self {
+    /// The worker of that number, from 0: receives from `socket` and sends on it.
+    pub fn new(number: usize, datapath: Datapath, socket: Arc<Socket>, stop: &Stop) -> Self {
         Self {
+            number,
             datapath,
             socket,
             stopped: Arc::clone(&stop.0),
@@ -212,7 +229,14 @@ impl Worker {
     /// When the socket itself is broken; no datagram can do that.
     pub fn run(self) -> io::Result<()> {
         let (mut received, mut plan) = (Received::default(), Plan::default());
-        let batch_frames = self.datapath.metrics.batch_frames.local();
+        let metrics = &self.datapath.metrics;
+        let batch_frames = metrics.batch_frames.local();
+        let mut meter = Meter::new(
+            self.number,
+            Arc::clone(metrics),
+            &self.socket,
+            Instant::now(),
+        );
         let mut errors = 0;
         while !self.stopped.load(Ordering::Relaxed) {
             match self.socket.receive(&mut received) {
@@ -221,12 +245,14 @@ impl Worker {
                     batch_frames.observe(self.handle(&received, &mut plan) as f64);
                     if batch_frames.get_sample_count() >= UNTOLD_BATCHES {
                         batch_frames.flush();
+                        meter.look(&self.socket, Instant::now());
                     }
                 }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
                 {
                     batch_frames.flush();
+                    meter.look(&self.socket, Instant::now());
                 }
                 Err(error) if errors >= MAX_RECEIVE_ERRORS => return Err(error),
                 Err(error) => {
@@ -314,7 +340,18 @@ impl Worker {
     fn send(&self, plan: &mut Plan, received: &Received) {
         let sent = self.socket.send_plan(plan, received);
         let metrics = &self.datapath.metrics;
-        metrics.forwarded(sent.datagrams, sent.bytes);
+        let (relayed, relayed_bytes) = sent.to_relays;
+        metrics.forwarded(
+            FrameLeg::Node,
+            sent.datagrams - relayed,
+            sent.bytes - relayed_bytes,
+        );
+        if relayed > 0 {
+            metrics.forwarded(FrameLeg::Relay, relayed, relayed_bytes);
+        }
+        if sent.runs > 0 {
+            metrics.gso_runs.inc_by(sent.runs as u64);
+        }
         if sent.no_room + sent.refused > 0 {
             metrics.dropped(DropReason::SendBufferFull, sent.no_room);
             metrics.dropped(DropReason::SendFailed, sent.refused);
@@ -375,3 +412,6 @@ fn key(header: Header) -> u64 {
     // Ids are random: the lowest bit of one of two that differ in nothing else may as well say the side.
     header.session.0.rotate_left(1) ^ u64::from(header.side as u8)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::error::ErrorKind;
 use remora_proto::random::Random;
 use remora_relay::{
-    admin::token::AdminToken,
+    admin::{metrics::page, token::AdminToken},
     config::{
         Command, Config, ConfigCommand, FleetKeyArgs, LogFormat, ServeArgs, describe,
         layers::{self, LoadError, Origin, Value},
@@ -51,6 +51,7 @@ fn main() -> ExitCode {
             fleet_key::create(file, &mut Random::system()).map_err(Into::into)
         }
         Command::Config(command) => return config(command, &loaded.values),
+        Command::Metrics => page::page().map(|page| print(&page)).map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,9 +112,13 @@ fn config(command: &ConfigCommand, values: &[Value]) -> ExitCode {
         ConfigCommand::Show(_) => describe::shown_as_file(values),
         ConfigCommand::Schema => format!("{:#}\n", describe::schema()),
     };
-    // Whoever has read enough closes the pipe.
-    io::stdout().lock().write_all(text.as_bytes()).ok();
+    print(&text);
     ExitCode::SUCCESS
+}
+
+/// Whoever has read enough closes the pipe.
+fn print(text: &str) {
+    io::stdout().lock().write_all(text.as_bytes()).ok();
 }
 
 /// What is wrong with the files that are named; a key that is made on the first start may be missing.

@@ -42,7 +42,10 @@ use tokio::{
     time,
 };
 
-use crate::datapath::{QuicPacket, socket::Socket};
+use crate::{
+    admin::metrics::{RpcKind, RpcResult},
+    datapath::{QuicPacket, socket::Socket},
+};
 
 pub use self::{
     members::{Neighbour, Neighbours},
@@ -255,45 +258,25 @@ pub fn done() -> Answer {
     Answer::Done(wire::Done {})
 }
 
-/// The metric's label for a request.
-fn kind(ask: &Ask) -> &'static str {
+/// What another relay is asked, for the metrics.
+fn kind(ask: &Ask) -> RpcKind {
     match ask {
-        Ask::Hello(_) => "hello",
-        Ask::Keep(_) => "keep",
-        Ask::Forget(_) => "forget",
-        Ask::Find(_) => "find",
-        Ask::Offer(_) => "offer",
-        Ask::Signal(_) => "signal",
-        Ask::Admit(_) => "admit",
-        Ask::Dismiss(_) => "dismiss",
-        Ask::Release(_) => "release",
-        Ask::FetchPolicy(_) => "fetch_policy",
-        Ask::PolicyNews(_) => "policy_news",
-        Ask::FetchQueue(_) => "fetch_queue",
+        Ask::Keep(_) | Ask::Forget(_) | Ask::Find(_) => RpcKind::Record,
+        Ask::Offer(_) | Ask::Signal(_) | Ask::Admit(_) | Ask::Dismiss(_) | Ask::Release(_) => {
+            RpcKind::Introduction
+        }
+        Ask::Hello(_) | Ask::FetchPolicy(_) | Ask::PolicyNews(_) | Ask::FetchQueue(_) => {
+            RpcKind::Other
+        }
     }
 }
 
-/// The metric's label for how it ended.
-fn result(answered: &Result<Answer, AskError>) -> &'static str {
-    let reason = match answered {
-        Ok(Answer::Refused(Refused { reason })) => Reason::try_from(*reason).unwrap_or_default(),
-        Ok(_) => return "ok",
-        Err(AskError::Refused(reason)) => *reason,
-        Err(AskError::Unreachable) => return "unreachable",
-    };
-    match reason {
-        Reason::Unspecified => "unspecified",
-        Reason::Malformed => "malformed",
-        Reason::VersionTooOld => "version_too_old",
-        Reason::WrongRealm => "wrong_realm",
-        Reason::WrongClock => "wrong_clock",
-        Reason::Stranger => "stranger",
-        Reason::Busy => "busy",
-        Reason::Full => "full",
-        Reason::Draining => "draining",
-        Reason::Taken => "taken",
-        Reason::BadRecord => "bad_record",
-        Reason::PeerGone => "peer_gone",
+/// How that ended.
+fn result(answered: &Result<Answer, AskError>) -> RpcResult {
+    match answered {
+        Ok(Answer::Refused(_)) | Err(AskError::Refused(_)) => RpcResult::Refused,
+        Ok(_) => RpcResult::Ok,
+        Err(AskError::Unreachable) => RpcResult::Unreachable,
     }
 }
 

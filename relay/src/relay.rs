@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::{
         self, Admin,
-        metrics::{Metrics, Stranger, StreamEnd},
+        metrics::{Metrics, Reload, Stranger, StreamEnd},
     },
     config::{Config, Live},
     control::{
@@ -283,6 +283,7 @@ impl Relay {
             registry: metrics_registry.clone(),
             metrics: Arc::clone(&metrics),
             rendezvous,
+            table: Arc::clone(&table),
             life: life.clone(),
             drain: drain.clone(),
             live,
@@ -316,8 +317,8 @@ impl Relay {
             reflector,
         };
         let stop = Stop::default();
-        for socket in bound.sockets {
-            let worker = Worker::new(shared.clone(), socket, &stop);
+        for (number, socket) in bound.sockets.into_iter().enumerate() {
+            let worker = Worker::new(number, shared.clone(), socket, &stop);
             datapath.spawn_blocking(move || worker.run());
         }
         tracing::info!(id = ?address.id, port = bound.local_addr.port(), realm = config.realm, "relay up");
@@ -427,7 +428,11 @@ impl Relay {
 
     /// Settings were read again.
     pub fn reloaded(&self, is_applied: bool) {
-        self.metrics.config_reload(is_applied);
+        let result = match is_applied {
+            true => Reload::Applied,
+            false => Reload::Refused,
+        };
+        self.metrics.config_reload(result);
     }
 
     /// Starts to drain: no new sessions, nodes are told, live ones are forwarded until the deadline.

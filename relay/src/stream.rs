@@ -123,7 +123,11 @@ impl Streams {
                 Some(_) = streams.join_next() => {
                     self.count();
                 }
-                _ = look.tick() => self.certificate.look(),
+                _ = look.tick() => {
+                    self.certificate.look();
+                    let ends = self.certificate.ends();
+                    self.metrics.certificate_expiry_seconds.set(ends);
+                }
                 accepted = self.listener.accept() => match accepted {
                     Ok((tcp, peer)) => match self.peers.enter(peer) {
                         Ok(place) => {

@@ -49,9 +49,9 @@ const USED_PERCENT: u64 = 92;
 /// Long enough for a buffer of 4 MiB to fill, short enough for a scrape to wait.
 const HELD_STILL: Duration = Duration::from_millis(60);
 const LET_GO: Duration = Duration::from_millis(100);
-/// How long relays do not answer others, who do not miss them until nine seconds later; and how long they do after that.
-const STOPPED: Duration = Duration::from_secs(7);
-const GOING: Duration = Duration::from_secs(1);
+/// How long relays do not answer others; and how long they do then, so that nobody misses them.
+const STOPPED: Duration = Duration::from_millis(2500);
+const GOING: Duration = Duration::from_millis(400);
 
 /// Brings it about.
 ///

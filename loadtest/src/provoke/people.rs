@@ -14,8 +14,8 @@ use futures_util::future::join_all;
 use remora_proto::{
     id::Side,
     wire::message::control::{
-        Dismiss, Gone, Join, Withdraw, node_to_relay::Body as Request,
-        relay_to_node::Body as Answer,
+        Dismiss, Gone, Join, PathKnown, PathOutcome, PathReport, Withdraw,
+        node_to_relay::Body as Request, path_report, relay_to_node::Body as Answer,
     },
 };
 use serde_json::{Value, json};
@@ -71,12 +71,6 @@ pub enum Deed {
     Show,
     /// Meets somebody, and parts again: what all is for.
     Meet,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum PathOutcome {
-    NoAnswer,
-    Direct,
 }
 
 impl Deed {
@@ -275,8 +269,15 @@ impl People {
 
     /// Of a session whose host says how its path went.
     async fn talk(&self, outcome: PathOutcome) -> Result<(), Fault> {
-        let met = self.meet(Duration::ZERO).await?;
-        tracing::trace!(?outcome, PATH_AFTER_MS);
+        let mut met = self.meet(Duration::ZERO).await?;
+        let known = PathKnown {
+            outcome: outcome.into(),
+            after_ms: PATH_AFTER_MS,
+        };
+        let report = PathReport {
+            body: Some(path_report::Body::Known(known)),
+        };
+        met.host.ask(Request::PathReport(report)).await?;
         for _ in 0..FRAMES {
             // One that is lost is not sent again.
             met.joiner

@@ -32,12 +32,15 @@ use remora_proto::{
     path::{
         carriers::{self, Carriers, Command, Leg, Usable},
         meeting::{self, Meeting},
+        tally::Tally,
     },
     random::Random,
     wire::{
         frame::Header,
         message::{
-            control::{Here, Release, ReleaseCause, node_to_relay::Body as Request},
+            control::{
+                Here, MoveCause, PathWay, Release, ReleaseCause, node_to_relay::Body as Request,
+            },
             session::{self as schema, control::Body},
         },
     },
@@ -113,6 +116,7 @@ pub(crate) struct Keeping {
     session: Session,
     carriers: Carriers,
     meeting: Meeting,
+    tally: Tally,
     usable: Vec<Usable>,
     at: BTreeMap<RelayId, Attached>,
     legs: BTreeMap<Leg, Open>,
@@ -149,7 +153,9 @@ impl Keeping {
             session: session.id,
             is_heard: Arc::default(),
         };
+        let way = way(&session.route, &session.carrier);
         let keeping = Self {
+            tally: Tally::new(way, Instant::now()),
             carriers: Carriers::new(home.id(), Random::system(), Instant::now()),
             meeting: Meeting::new(session.side, home.id(), Instant::now()),
             usable: homes.usable(&home),
@@ -196,6 +202,7 @@ impl Keeping {
             while let Some(command) = self.meeting.poll_command() {
                 self.see_about(command);
             }
+            self.report();
             let due = [self.carriers.poll_timeout(), self.meeting.poll_timeout()];
             let due = due.into_iter().flatten().min();
             tokio::select! { biased;
@@ -278,6 +285,7 @@ impl Keeping {
                         tracing::debug!("nobody listens");
                     }
                 }
+                self.note(relay, MoveCause::Draining);
                 self.carriers.handle_draining(relay, within, now);
             }
             Notice::Allocated(allocation) => {
@@ -291,6 +299,7 @@ impl Keeping {
                 let mut legs = self.legs.iter();
                 let leg = legs.find(|(leg, open)| leg.relay == relay && open.session == session);
                 if let Some((&leg, _)) = leg {
+                    self.note(relay, MoveCause::Lost);
                     self.carriers.handle_released(leg, now);
                 }
             }
@@ -323,6 +332,10 @@ impl Keeping {
             Body::Measured(theirs) => self.meeting.handle_told(&carriers::decode(theirs)),
             Body::Moving(moving) => {
                 let nearer = moving.nearer[..].try_into().ok().map(RelayId);
+                self.tally.handle_cause(match nearer {
+                    Some(_) => MoveCause::Nearer,
+                    None => MoveCause::Peer,
+                });
                 self.carriers.handle_moving(moving.number, nearer, now);
             }
             _ => {}
@@ -378,6 +391,13 @@ impl Keeping {
         self.meeting.handle_relayed(is_relayed && !by_stream, now);
         let patience = SILENT + 3 * self.session.connection.rtt();
         let is_silent = is_relayed && self.session.carrier.is_silent(patience, now);
+        if is_silent {
+            self.tally.handle_cause(MoveCause::Lost);
+        }
+        let way = way(&self.session.route, &self.session.carrier);
+        let (_, why) = self.session.route.explain();
+        let silence = self.session.carrier.silence(now);
+        self.tally.handle_look(way, why, silence, now);
         self.carriers.handle_silence(is_silent, now);
         let current = self.carriers.current();
         let Some(open) = self.legs.get(&current) else {
@@ -385,6 +405,7 @@ impl Keeping {
         };
         if open.is_heard.load(Ordering::Relaxed) {
             self.carriers.handle_heard(current, now);
+            self.tally.handle_heard(now);
         }
         if let Some(attached) = self.at.get(&current.relay)
             && attached.socket.is_unheard(open.session)
@@ -454,6 +475,7 @@ impl Keeping {
             }
             meeting::Command::Meet(relay) => {
                 tracing::info!(session = %self.session.id, ?relay, "nearer to both");
+                self.tally.handle_cause(MoveCause::Nearer);
                 self.carriers.handle_nearer(relay, Instant::now());
             }
         }
@@ -500,6 +522,7 @@ impl Keeping {
         self.presented.retain(|_, other| other.number >= leg.number);
         self.missed = 0;
         self.meeting.handle_moved(leg.relay, Instant::now());
+        self.tally.handle_relay_changed(Instant::now());
         if self.moved.try_send(()).is_err() {
             tracing::debug!("the session has ended");
         }
@@ -534,14 +557,42 @@ impl Keeping {
     }
 
     fn lose(&mut self, relay: RelayId) {
+        self.note(relay, MoveCause::Lost);
         self.leave(relay);
         self.carriers.handle_lost(relay, Instant::now());
+    }
+
+    /// Something is the matter with a relay: with the one that carries the session, it goes elsewhere.
+    fn note(&mut self, relay: RelayId, cause: MoveCause) {
+        if relay == self.carriers.current().relay {
+            self.tally.handle_cause(cause);
+        }
+    }
+
+    /// One of the two tells the relay how the path has gone.
+    fn report(&mut self) {
+        while let Some(report) = self.tally.poll_report() {
+            if self.session.side == Side::Host
+                && let Some(attached) = self.at.get(&self.carriers.current().relay)
+            {
+                attached.control.try_tell(Request::PathReport(report));
+            }
+        }
     }
 
     fn tell_peer(&self, body: Body) {
         if self.say.try_send(body).is_err() {
             tracing::debug!("the other side is not told");
         }
+    }
+}
+
+/// How packets go just now.
+fn way(route: &SharedRoute, carrier: &Carrier) -> PathWay {
+    match (route.get().direct, carrier.leg().socket.is_by_stream()) {
+        (Some(_), _) => PathWay::Direct,
+        (None, true) => PathWay::Stream,
+        (None, false) => PathWay::Relay,
     }
 }
 

@@ -84,6 +84,11 @@ impl Carrier {
         self.silence.has_lasted(duration, now)
     }
 
+    /// For how long that has been so.
+    pub fn silence(&self, now: Instant) -> Duration {
+        self.silence.length(now)
+    }
+
     /// Notes what is sent while it is doubtful whether it arrives.
     pub(super) fn sent(&self, transmit: &Transmit<'_>, now: Instant) {
         self.silence.sent(now);

@@ -74,9 +74,19 @@ impl Silence {
     /// Whether nothing has been heard for so long, although something was sent that has to be answered: after the first, which
     /// may have been an acknowledgement. Whatever else is not answered, QUIC sends again.
     pub fn has_lasted(&self, duration: Duration, now: Instant) -> bool {
+        self.unanswered_for(now)
+            .is_some_and(|since| since >= duration)
+    }
+
+    /// For how long nothing has been heard, as [`Silence::has_lasted`] has it.
+    pub fn length(&self, now: Instant) -> Duration {
+        self.unanswered_for(now).unwrap_or_default()
+    }
+
+    fn unanswered_for(&self, now: Instant) -> Option<Duration> {
         let [unanswered, repeated] =
             [&self.unanswered, &self.repeated].map(|at| at.load(Ordering::Relaxed));
-        unanswered != 0 && repeated > unanswered && self.since(repeated, now) >= duration
+        (unanswered != 0 && repeated > unanswered).then(|| self.since(repeated, now))
     }
 
     /// When something was sent last.

@@ -65,6 +65,8 @@ pub enum Command {
     /// Look at what a relay would run with, without running one
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print every metric there is, its labels and what it means, as a page in Markdown
+    Metrics,
 }
 
 /// A verb of `config`.
@@ -279,7 +281,9 @@ impl Args {
             | Command::Config(ConfigCommand::Check(serve) | ConfigCommand::Show(serve)) => {
                 Some(serve)
             }
-            Command::FleetKey(_) | Command::Config(ConfigCommand::Schema) => None,
+            Command::FleetKey(_) | Command::Config(ConfigCommand::Schema) | Command::Metrics => {
+                None
+            }
         }
     }
 }

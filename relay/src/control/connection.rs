@@ -24,7 +24,7 @@ use remora_proto::{
 };
 
 use super::message::{NodeToRelay, RelayToNode, Reply, Request};
-use crate::datapath::leg::Leg;
+use crate::datapath::leg::{FarEnd, Leg};
 
 /// The relay stops.
 pub const CLOSED_DRAINED: VarInt = VarInt::from_u32(1);
@@ -143,6 +143,7 @@ impl Connection {
     /// A connection whose first packet was accepted at `now`.
     pub fn new(quic: quic::Connection, now: Instant) -> Self {
         let leg = Leg {
+            end: FarEnd::Node,
             remote: quic.remote_address(),
             local: quic.local_ip(),
         };

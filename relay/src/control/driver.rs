@@ -48,9 +48,15 @@ use super::{
     request::{Asker, Desk, Finding, Step, unix_ms},
 };
 use crate::{
-    admin::metrics::{Handshake, Metrics},
+    admin::metrics::{Handshake, Metrics, RequestKind},
     config::Live,
-    datapath::{DropReason, QuicPacket, leg::Leg, pages, reflect::SharedLoad, socket::Socket},
+    datapath::{
+        DropReason, QuicPacket,
+        leg::{FarEnd, Leg},
+        pages,
+        reflect::SharedLoad,
+        socket::Socket,
+    },
     drain::State,
     mesh::{self, Mesh, Neighbours},
     rate::TokenBucket,
@@ -182,7 +188,7 @@ struct Office {
 #[derive(Clone, Copy, Debug)]
 struct Open {
     request: u64,
-    kind: &'static str,
+    kind: RequestKind,
     since: Instant,
 }
 
@@ -536,6 +542,7 @@ impl Driver {
         } = packet;
         if wire::kind(&bytes) == wire::Kind::Park {
             let source = Leg {
+                end: FarEnd::Node,
                 remote: source,
                 local,
             };
@@ -717,7 +724,7 @@ impl Office {
     fn welcome(&mut self, node: &mut Node, request: u64, hello: &Hello, now: Instant) {
         let open = Open {
             request,
-            kind: "hello",
+            kind: RequestKind::Hello,
             since: now,
         };
         let attached = if hello.protocol < MINIMUM_PROTOCOL {
@@ -837,7 +844,7 @@ impl Office {
     fn take(&mut self, node: &mut Node, message: NodeToRelay, now: Instant) {
         let mut open = Open {
             request: message.request,
-            kind: "unknown",
+            kind: RequestKind::Unknown,
             since: now,
         };
         let Some(request) = message.body else {
@@ -969,8 +976,11 @@ impl Office {
         self.metrics
             .request(open.kind, message::result(&answer), seconds);
         if let Err(refusal) = &answer {
+            if let Some(denial) = message::denial(open.kind, refusal.reason) {
+                self.metrics.denied(denial);
+            }
             tracing::debug!(
-                node = ?node.connection.node(), kind = open.kind, reason = ?refusal.reason, "refused"
+                node = ?node.connection.node(), kind = open.kind.label(), reason = ?refusal.reason, "refused"
             );
         }
         let reply = answer.unwrap_or_else(Refusal::into_reply);

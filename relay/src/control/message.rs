@@ -8,6 +8,8 @@ pub use remora_proto::wire::message::control::{
     relay_to_node::Body as Reply,
 };
 
+use crate::admin::metrics::{Denial, Lookup, Outcome, RequestKind};
+
 /// What was done, or why it was not.
 pub type Answer = Result<Reply, Refusal>;
 
@@ -50,54 +52,80 @@ pub fn done() -> Reply {
     Reply::Done(Done {})
 }
 
-/// The metric's label for a request.
-pub fn kind(request: &Request) -> &'static str {
+/// What a request is, for the metrics.
+pub fn kind(request: &Request) -> RequestKind {
     match request {
-        Request::Hello(_) => "hello",
-        Request::Publish(_) => "publish",
-        Request::Withdraw(_) => "withdraw",
-        Request::Lookup(_) => "lookup",
-        Request::Join(_) => "join",
-        Request::Signal(_) => "signal",
-        Request::Admit(_) => "admit",
-        Request::Dismiss(_) => "dismiss",
-        Request::Release(_) => "release",
-        Request::Here(_) => "here",
-        Request::Park(_) => "park",
-        Request::Rejoin(_) => "rejoin",
-        Request::FetchPolicy(_) => "fetch_policy",
-        Request::PutPolicy(_) => "put_policy",
-        Request::Seek(_) => "seek",
-        Request::Ring(_) => "ring",
-        Request::QueueUp(_) => "queue_up",
-        Request::FetchQueue(_) => "fetch_queue",
+        Request::Hello(_) => RequestKind::Hello,
+        Request::Publish(_) => RequestKind::Publish,
+        Request::Withdraw(_) => RequestKind::Withdraw,
+        Request::Lookup(_) => RequestKind::Lookup,
+        Request::Join(_) => RequestKind::Join,
+        Request::Signal(_) => RequestKind::Signal,
+        Request::Admit(_) => RequestKind::Admit,
+        Request::Dismiss(_) => RequestKind::Dismiss,
+        Request::Release(_) => RequestKind::Release,
+        Request::Here(_) => RequestKind::Here,
+        Request::Park(_) => RequestKind::Park,
+        Request::Rejoin(_) => RequestKind::Rejoin,
+        Request::FetchPolicy(_) | Request::PutPolicy(_) => RequestKind::Policy,
+        Request::Seek(_) => RequestKind::Seek,
+        Request::Ring(_) => RequestKind::Ring,
+        Request::QueueUp(_) | Request::FetchQueue(_) => RequestKind::Queue,
+        Request::PathReport(_) => RequestKind::PathReport,
     }
 }
 
-/// The metric's label for how a request ended.
-pub fn result(answer: &Answer) -> &'static str {
-    answer
-        .as_ref()
-        .map_or_else(|refusal| reason(refusal.reason), |_| "ok")
+/// How it ended.
+pub fn result(answer: &Answer) -> Outcome {
+    match answer {
+        Ok(_) => Outcome::Ok,
+        Err(_) => Outcome::Refused,
+    }
 }
 
-fn reason(reason: Reason) -> &'static str {
+/// Whether that is because there is no room, or because somebody asks too often.
+pub fn denial(kind: RequestKind, reason: Reason) -> Option<Denial> {
     match reason {
-        Reason::Unspecified => "unspecified",
-        Reason::Malformed => "malformed",
-        Reason::BadState => "bad_state",
-        Reason::VersionTooOld => "version_too_old",
-        Reason::Full => "full",
-        Reason::RateLimited => "rate_limited",
-        Reason::Draining => "draining",
-        Reason::Taken => "taken",
-        Reason::BadRecord => "bad_record",
-        Reason::UnknownCode => "unknown_code",
-        Reason::CodeExpired => "code_expired",
-        Reason::CodeUsed => "code_used",
-        Reason::CodeBurned => "code_burned",
-        Reason::CodeCancelled => "code_cancelled",
-        Reason::PeerGone => "peer_gone",
-        Reason::NotParked => "not_parked",
+        Reason::Full if kind == RequestKind::Hello => Some(Denial::NodesFull),
+        Reason::Full => Some(Denial::Full),
+        Reason::VersionTooOld => Some(Denial::VersionTooOld),
+        Reason::RateLimited => Some(Denial::RateLimited),
+        Reason::Draining => Some(Denial::Draining),
+        Reason::Unspecified
+        | Reason::Malformed
+        | Reason::BadState
+        | Reason::Taken
+        | Reason::BadRecord
+        | Reason::UnknownCode
+        | Reason::CodeExpired
+        | Reason::CodeUsed
+        | Reason::CodeBurned
+        | Reason::CodeCancelled
+        | Reason::PeerGone
+        | Reason::NotParked => None,
+    }
+}
+
+/// How a look-up ended.
+pub fn lookup(answer: &Answer) -> Lookup {
+    match answer.as_ref().map_err(|refusal| refusal.reason) {
+        Ok(_) => Lookup::Ok,
+        Err(
+            Reason::CodeExpired | Reason::CodeUsed | Reason::CodeBurned | Reason::CodeCancelled,
+        ) => Lookup::Ended,
+        Err(Reason::RateLimited) => Lookup::RateLimited,
+        Err(Reason::Malformed) => Lookup::Malformed,
+        Err(
+            Reason::Unspecified
+            | Reason::BadState
+            | Reason::VersionTooOld
+            | Reason::Full
+            | Reason::Draining
+            | Reason::Taken
+            | Reason::BadRecord
+            | Reason::UnknownCode
+            | Reason::PeerGone
+            | Reason::NotParked,
+        ) => Lookup::UnknownCode,
     }
 }

@@ -26,9 +26,10 @@ use super::{
     message::{self, Answer, Reason, Refusal, Reply, Request},
     policies, queue,
     registry::{ConnectionNumber, Demand, Outcome, Registry, RejoinKey},
+    reports::Report,
 };
 use crate::{
-    admin::metrics::Metrics,
+    admin::metrics::{CodeEnd, Metrics},
     drain,
     rate::{Rate, SourceLimiter, TokenBucket},
     rendezvous::{
@@ -43,6 +44,8 @@ const REQUEST_RATE: Rate = Rate::per_second(50, 100);
 const SEEK_RATE: Rate = Rate::per_second(5, 300);
 /// Devices that one source may ring at: a help desk behind one address, in the morning. Each ring may be seen by somebody.
 const RING_RATE: Rate = Rate::per_second(1, 60);
+/// What the nodes of one source may say of their sessions: a handful each when it begins, and when something changes.
+const REPORT_RATE: Rate = Rate::per_second(1, 120);
 /// Keys in one look-up, as `control.proto` allows: the epochs before, of and after now.
 const MAX_LOOKUP_KEYS: usize = 3;
 
@@ -51,6 +54,7 @@ const QUORUM_RETRY: Duration = Duration::from_secs(5);
 
 const TOO_MANY_CODES: &str = "too many codes tried from this address; wait a moment";
 const TOO_MANY_DEVICES: &str = "too many devices asked for from this address; wait a moment";
+const TOO_MANY_REPORTS: &str = "too many reports from this address";
 const TOO_MANY_RINGS: &str = "too many invitations from this address; wait a moment";
 const DRAINING: Refusal =
     Refusal::new(Reason::Draining, "this relay is about to stop; use another");
@@ -213,6 +217,8 @@ pub struct Desk {
     seeks: SourceLimiter,
     /// Devices that it rings at.
     rings: SourceLimiter,
+    /// What it says of its sessions.
+    reports: SourceLimiter,
     metrics: Arc<Metrics>,
 }
 
@@ -234,6 +240,7 @@ impl Desk {
             joins: SourceLimiter::new(rate, sources),
             seeks: SourceLimiter::new(SEEK_RATE, sources),
             rings: SourceLimiter::new(RING_RATE, sources),
+            reports: SourceLimiter::new(REPORT_RATE, sources),
             metrics,
         }
     }
@@ -299,7 +306,7 @@ impl Desk {
                 (_, sighting) => return self.sighted(registry, sighting, unix_ms()).into(),
             },
             Finding::Withdrawn(withdrawn, key, why) => withdrawn.map_err(not_withdrawn).map(|()| {
-                self.metrics.code_ended(label(why));
+                self.metrics.code_ended(code_end(why));
                 Demand::Unhost { key }
             }),
             Finding::Found(all, Purpose::Lookup) => {
@@ -308,7 +315,7 @@ impl Desk {
                         record: live.record,
                     })
                 });
-                self.metrics.lookup(message::result(&answer));
+                self.metrics.lookup(message::lookup(&answer));
                 return answer.into();
             }
             Finding::Found(all, Purpose::Join { payload }) => {
@@ -343,7 +350,7 @@ impl Desk {
             Request::Lookup(lookup) => {
                 let step = self.lookup(&lookup.locator_keys, asker.source, now);
                 if let Err(refusal) = step {
-                    self.metrics.lookup(message::result(&Err(refusal)));
+                    self.metrics.lookup(message::lookup(&Err(refusal)));
                 }
                 return step;
             }
@@ -389,6 +396,15 @@ impl Desk {
                 take(&mut self.rings, asker.source, TOO_MANY_RINGS, now)?;
                 let ring = Some(payload);
                 return Ok(Step::Ask(Question::Seek { key, ring }));
+            }
+            Request::PathReport(report) => {
+                let report = Report::parse(report)?;
+                if !registry.is_host(asker.number) {
+                    return Err(Refusal::new(Reason::BadState, "you host no session here"));
+                }
+                take(&mut self.reports, asker.source, TOO_MANY_REPORTS, now)?;
+                report.count(&self.metrics);
+                return Ok(Step::Answered(Ok(message::done())));
             }
             Request::Rejoin(rejoin) => {
                 let (key, side) = RejoinKey::parse(&rejoin)?;
@@ -594,13 +610,13 @@ fn code_ended(why: Ended) -> Refusal {
     }
 }
 
-/// The metric's label.
-fn label(why: Ended) -> &'static str {
+/// For the metrics.
+fn code_end(why: Ended) -> CodeEnd {
     match why {
-        Ended::Used => "used",
-        Ended::Burned => "burned",
-        Ended::Expired => "expired",
-        Ended::Cancelled => "cancelled",
+        Ended::Used => CodeEnd::Used,
+        Ended::Burned => CodeEnd::Burned,
+        Ended::Expired => CodeEnd::Expired,
+        Ended::Cancelled => CodeEnd::Cancelled,
     }
 }
 

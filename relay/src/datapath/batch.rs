@@ -18,10 +18,10 @@ use std::{net::IpAddr, time::Duration};
 use quinn_udp::EcnCodepoint;
 
 #[cfg(target_os = "linux")]
-pub use self::linux::{Plan, Received, prepare, send_now};
+pub use self::linux::{Plan, Received, dropped, prepare, send_now, thread_time};
 #[cfg(not(target_os = "linux"))]
-pub use self::portable::{Plan, Received, prepare, send_now};
-use super::leg::PackedAddress;
+pub use self::portable::{Plan, Received, dropped, prepare, send_now, thread_time};
+use super::leg::{FarEnd, PackedAddress};
 
 /// How long a receive waits: whoever receives looks up as often, whether it is to stop.
 pub const WAIT: Duration = Duration::from_millis(100);
@@ -63,10 +63,25 @@ pub struct Sent {
     pub datagrams: usize,
     /// Their bytes.
     pub bytes: usize,
+    /// Those of them that went to another relay, and their bytes.
+    pub to_relays: (usize, usize),
+    /// Sends of several datagrams as one.
+    pub runs: usize,
     /// Datagrams for which there was no room in the socket's buffer.
     pub no_room: usize,
     /// Datagrams that the system refused.
     pub refused: usize,
+}
+
+impl Sent {
+    fn add(&mut self, end: FarEnd, datagrams: usize, bytes: usize) {
+        self.datagrams += datagrams;
+        self.bytes += bytes;
+        if end == FarEnd::Relay {
+            let (relayed, relayed_bytes) = self.to_relays;
+            self.to_relays = (relayed + datagrams, relayed_bytes + bytes);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,27 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 const V4: u8 = 4;
 const V6: u8 = 6;
+/// Beside the family: another relay's.
+const RELAY: u8 = 0x40;
+/// Where an address's family stands in the first word.
+const FAMILY_SHIFT: u32 = 16;
 /// Where our own address's family stands in the first word.
 const LOCAL_SHIFT: u32 = 24;
+
+/// Who a frame is sent on to, or comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FarEnd {
+    /// A node.
+    Node,
+    /// Another relay, at which the node is.
+    Relay,
+}
 
 /// One end of a session, as seen from the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leg {
+    /// Who is there.
+    pub end: FarEnd,
     /// The node's address, as the socket names it: frames come from exactly there and go there.
     pub remote: SocketAddr,
     /// The relay's own address that the node talks to, where it has several: the node's NAT lets nothing
@@ -27,8 +42,8 @@ pub struct Leg {
 #[derive(Clone, Copy, Debug, Eq)]
 pub struct PackedAddress(pub(super) [u64; 3]);
 
-/// A [`Leg`] in five words: the node's [`PackedAddress`], our own address's family in its fourth byte, or 0 for none, and
-/// both halves of that.
+/// A [`Leg`] in five words: the node's [`PackedAddress`], with a bit beside its family for another relay, our own address's family in
+/// its fourth byte, or 0 for none, and both halves of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedLeg {
     pub(super) remote: [u64; 3],
@@ -40,13 +55,13 @@ impl PackedAddress {
     pub const NONE: Self = Self([0; 3]);
 
     pub(super) fn v4(ip: Ipv4Addr, port: u16) -> Self {
-        let kind = u64::from(V4) << 16 | u64::from(port);
+        let kind = u64::from(V4) << FAMILY_SHIFT | u64::from(port);
         Self([kind, 0, ip.to_bits().into()])
     }
 
     pub(super) fn v6(ip: Ipv6Addr, port: u16, scope: u32) -> Self {
         let [high, low] = halves(ip);
-        let kind = u64::from(scope) << 32 | u64::from(V6) << 16 | u64::from(port);
+        let kind = u64::from(scope) << 32 | u64::from(V6) << FAMILY_SHIFT | u64::from(port);
         Self([kind, high, low])
     }
 }
@@ -97,7 +112,17 @@ impl PackedLeg {
     #[inline]
     pub fn remote(&self) -> PackedAddress {
         let [kind, high, low] = self.remote;
-        PackedAddress([kind & !(0xff << LOCAL_SHIFT), high, low])
+        const OTHERS: u64 = 0xff << LOCAL_SHIFT | (RELAY as u64) << FAMILY_SHIFT;
+        PackedAddress([kind & !OTHERS, high, low])
+    }
+
+    /// Who is there.
+    #[inline]
+    pub fn end(&self) -> FarEnd {
+        match self.remote[0].to_le_bytes()[2] & RELAY {
+            0 => FarEnd::Node,
+            _ => FarEnd::Relay,
+        }
     }
 
     /// Our own, where that matters.
@@ -116,7 +141,11 @@ impl From<Leg> for PackedLeg {
             Some(IpAddr::V6(ip)) => (V6, halves(ip)),
             None => (0, [0; 2]),
         };
-        remote[0] |= u64::from(family) << LOCAL_SHIFT;
+        let end = match leg.end {
+            FarEnd::Node => 0,
+            FarEnd::Relay => RELAY,
+        };
+        remote[0] |= u64::from(family) << LOCAL_SHIFT | u64::from(end) << FAMILY_SHIFT;
         Self { remote, local }
     }
 }
@@ -124,6 +153,7 @@ impl From<Leg> for PackedLeg {
 impl From<PackedLeg> for Leg {
     fn from(leg: PackedLeg) -> Self {
         Self {
+            end: leg.end(),
             remote: leg.remote().into(),
             local: leg.local(),
         }
@@ -159,8 +189,13 @@ mod tests {
             "[::ffff:192.0.2.1]:1".parse().expect("an address"),
             scoped.into(),
         ] {
-            for local in [None, Some(remote.ip()), Some(Ipv6Addr::UNSPECIFIED.into())] {
-                let whole = Leg { remote, local };
+            for (local, end) in [
+                (None, FarEnd::Node),
+                (None, FarEnd::Relay),
+                (Some(remote.ip()), FarEnd::Relay),
+                (Some(Ipv6Addr::UNSPECIFIED.into()), FarEnd::Node),
+            ] {
+                let whole = Leg { end, remote, local };
                 let packed = PackedLeg::from(whole);
                 assert_eq!(Leg::from(packed), whole);
                 assert_eq!(packed.remote(), remote.into());

@@ -86,6 +86,11 @@ impl Socket {
         batch::send_now(&self.io, &self.state, transmit)
     }
 
+    /// How many datagrams the system has dropped because they were not taken in time, modulo 2³²; `None` where it does not say.
+    pub fn dropped(&self) -> Option<u32> {
+        batch::dropped(&self.io)
+    }
+
     /// Whether the network may cut what we send.
     pub fn may_fragment(&self) -> bool {
         self.state.may_fragment()
@@ -153,6 +158,23 @@ mod tests {
 
     fn loopback() -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_the_system_drops_is_known() {
+        let socket = Socket::bind(loopback(), NonZeroUsize::MIN).expect("bound");
+        let [socket] = &socket[..] else {
+            panic!("one socket")
+        };
+        assert_eq!(socket.dropped(), Some(0));
+        let sender = UdpSocket::bind(loopback()).expect("bound");
+        let to = socket.local_addr().expect("bound");
+        // Nobody takes them.
+        while socket.dropped() == Some(0) {
+            sender.send_to(&[0; 8192], to).expect("sent");
+        }
+        assert!(socket.dropped().is_some_and(|dropped| dropped > 0));
     }
 
     #[test]

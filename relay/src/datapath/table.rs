@@ -58,6 +58,8 @@ struct Slot {
     bytes: [AtomicU64; 2],
     /// The rest of legs that have one.
     locals: [[AtomicU64; 2]; 2],
+    /// When a frame was last refused because its side sends too fast; 0 for never.
+    held_back_at: AtomicU64,
 }
 
 /// What of a slot belongs together: session, address of the one side, leg of the other.
@@ -222,6 +224,7 @@ impl Table {
             slot.bytes[direction].store(0, Ordering::Relaxed);
         }
         slot.last_seen.store(now, Ordering::Relaxed);
+        slot.held_back_at.store(0, Ordering::Relaxed);
         slot.write(session.0, legs.map(Some));
         place.store(tag | u64::from(number + 1), Ordering::Release);
         self.len.fetch_add(1, Ordering::Relaxed);
@@ -258,6 +261,17 @@ impl Table {
     pub fn last_seen(&self, session: SessionId) -> Option<Instant> {
         let slot = self.find(session)?;
         Some(self.started + Duration::from_nanos(slot.last_seen.load(Ordering::Relaxed)))
+    }
+
+    /// Sessions of which a frame was refused within `time` because they send too fast. Looks at every slot.
+    pub fn held_back(&self, time: Duration, now: Instant) -> usize {
+        let Moment(now) = self.moment(now);
+        let since = now.saturating_sub(nanos(time)).max(1);
+        let is_held_back = |slot: &&Slot| {
+            slot.held_back_at.load(Ordering::Relaxed) >= since
+                && slot.session.load(Ordering::Relaxed) != 0
+        };
+        self.slots.iter().filter(is_held_back).count()
     }
 
     /// Sessions in the table.
@@ -305,6 +319,7 @@ impl Table {
         let full_at = slot.full_at[from].load(Ordering::Relaxed);
         let full_at = full_at.max(now).saturating_add(price);
         if full_at - now > self.price.burst_ns {
+            slot.held_back_at.store(now.max(1), Ordering::Relaxed);
             return Err(DropReason::RateLimited);
         }
         slot.full_at[from].store(full_at, Ordering::Relaxed);
@@ -355,9 +370,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::datapath::leg::FarEnd;
 
     fn leg(port: u16) -> Leg {
         Leg {
+            end: FarEnd::Node,
             remote: SocketAddr::from(([192, 0, 2, 1], port)),
             local: None,
         }
@@ -604,6 +621,7 @@ mod tests {
         let (now, id) = (Instant::now(), SessionId(5));
         let table = Table::new(Rate::per_second(u64::MAX, u64::MAX), 4, now);
         let moved = |n: u16| Leg {
+            end: FarEnd::Node,
             remote: SocketAddr::from((Ipv4Addr::from_bits(n.into()), n)),
             local: Some(Ipv4Addr::from_bits(n.into()).into()),
         };

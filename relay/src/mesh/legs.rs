@@ -24,7 +24,7 @@ use remora_proto::{
     random::Random,
 };
 
-use crate::datapath::leg::Leg;
+use crate::datapath::leg::{FarEnd, Leg};
 
 /// Addresses of one relay that are tried.
 pub const MAX_ADDRESSES: usize = 8;
@@ -175,6 +175,7 @@ impl Legs {
             Some(leg) if way.missed < MISSES => vec![leg],
             _ => {
                 let leg = |&remote| Leg {
+                    end: FarEnd::Relay,
                     remote,
                     local: None,
                 };
@@ -274,6 +275,7 @@ mod tests {
 
     fn leg(text: &str) -> Leg {
         Leg {
+            end: FarEnd::Relay,
             remote: at(text),
             local: None,
         }

@@ -57,7 +57,7 @@ use super::{
     secure::Secure,
 };
 use crate::{
-    admin::metrics::{Metrics, Stranger},
+    admin::metrics::{Metrics, RpcKind, Stranger},
     rendezvous::shelf::Shelf,
 };
 
@@ -75,9 +75,11 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// A request on its way.
 #[derive(Debug)]
 enum Open {
-    Hello,
+    Hello {
+        since: Instant,
+    },
     Asked {
-        kind: &'static str,
+        kind: Option<RpcKind>,
         since: Instant,
         answer: oneshot::Sender<Result<Answer, AskError>>,
     },

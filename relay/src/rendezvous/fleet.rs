@@ -50,7 +50,7 @@ use super::{
     store::Account,
 };
 use crate::{
-    admin::metrics::Metrics,
+    admin::metrics::{DhtKind, DhtResult, Metrics},
     control::request::unix_ms,
     mesh::{AskError, Mesh},
 };
@@ -301,8 +301,8 @@ impl Fleet {
     /// Counts how it went and how long it took.
     async fn measured<T>(
         &self,
-        kind: &'static str,
-        result: impl FnOnce(&T) -> &'static str,
+        kind: DhtKind,
+        result: impl FnOnce(&T) -> DhtResult,
         act: impl Future<Output = T>,
     ) -> T {
         let since = Instant::now();
@@ -316,21 +316,19 @@ impl Fleet {
 impl Rendezvous for Fleet {
     fn put_if_absent(&self, publication: Publication) -> Pending<'_, Result<(), PutRefused>> {
         let result = |put: &Result<(), PutRefused>| match put {
-            Ok(()) => "ok",
-            Err(PutRefused::Taken) => "taken",
-            Err(PutRefused::NodeFull | PutRefused::Full) => "full",
-            Err(PutRefused::NoQuorum) => "no_quorum",
+            Ok(()) => DhtResult::Ok,
+            Err(PutRefused::Taken | PutRefused::NodeFull | PutRefused::Full) => DhtResult::Negative,
+            Err(PutRefused::NoQuorum) => DhtResult::Failed,
         };
-        Box::pin(self.measured("put", result, self.put(publication)))
+        Box::pin(self.measured(DhtKind::Put, result, self.put(publication)))
     }
 
     fn find(&self, key: RecordKey) -> Pending<'_, Found> {
         let result = |found: &Found| match found {
-            Found::Live { .. } => "live",
-            Found::Ended(_) => "ended",
-            Found::Device { .. } | Found::Absent => "absent",
+            Found::Live { .. } => DhtResult::Ok,
+            Found::Ended(_) | Found::Device { .. } | Found::Absent => DhtResult::Negative,
         };
-        Box::pin(self.measured("find", result, self.look(key)))
+        Box::pin(self.measured(DhtKind::Find, result, self.look(key)))
     }
 
     fn withdraw(
@@ -342,8 +340,8 @@ impl Rendezvous for Fleet {
         Box::pin(async move {
             self.shelf.end(key, owner, why)?;
             self.measured(
-                "withdraw",
-                |()| "ok",
+                DhtKind::Withdraw,
+                |()| DhtResult::Ok,
                 self.tell_ended(key, why, Haste::Urgent),
             )
             .await;
@@ -353,11 +351,10 @@ impl Rendezvous for Fleet {
 
     fn seek(&self, key: RecordKey) -> Pending<'_, Option<Sighting>> {
         let result = |sighting: &Option<Sighting>| match sighting {
-            Some(sighting) if sighting.gone_unix_ms.is_none() => "live",
-            Some(_) => "ended",
-            None => "absent",
+            Some(_) => DhtResult::Ok,
+            None => DhtResult::Negative,
         };
-        Box::pin(self.measured("seek", result, self.sight(key)))
+        Box::pin(self.measured(DhtKind::Seek, result, self.sight(key)))
     }
 
     fn let_go(&self, key: RecordKey) {

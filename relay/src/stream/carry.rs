@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::metrics::{Metrics, StreamEnd},
+    admin::metrics::{Direction, Metrics, StreamEnd},
     datapath::DropReason,
 };
 
@@ -127,7 +127,7 @@ impl Silence {
 
 /// Sends on what a node sent.
 fn up(udp: &UdpSocket, datagram: &[u8], metrics: &Metrics) {
-    metrics.stream_datagrams_received.inc();
+    metrics.stream_datagram(Direction::Received);
     // Its answer would be the address that the stream has on this computer.
     if wire::kind(datagram) == wire::Kind::Reflect {
         return metrics.dropped(DropReason::StreamReflect, 1);
@@ -173,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Down<'_, S> {
         if let Some(datagram) = datagram {
             self.sink.start_send_unpin(Message::Binary(datagram))?;
             self.is_unflushed = true;
-            self.metrics.stream_datagrams_sent.inc();
+            self.metrics.stream_datagram(Direction::Sent);
         }
         Ok(())
     }

@@ -1,5 +1,8 @@
 //! What the relay shows at its TCP port: a certificate from files, read again when they change, or one of its own making.
 
+// When one ends.
+pub mod expiry;
+
 use std::{
     io,
     path::PathBuf,
@@ -148,6 +151,13 @@ impl Certificate {
         // Streams live long: whoever comes back does a whole handshake, and nothing is kept of it.
         config.send_tls13_tickets = 0;
         Ok(config)
+    }
+
+    /// When the one that an operator gave ends, seconds since 1970; `None` of the relay's own, which is nobody's to renew.
+    pub fn ends(&self) -> Option<i64> {
+        self.files.as_ref()?;
+        let shown = self.shown.0.read().unwrap_or_else(PoisonError::into_inner);
+        expiry::not_after(shown.cert.first()?)
     }
 
     /// Looks whether the files have changed; what cannot be used changes nothing, and is said once.

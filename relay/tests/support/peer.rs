@@ -32,7 +32,7 @@ use remora_proto::{
     wire::frame::Header,
 };
 use remora_relay::{
-    datapath::leg::Leg,
+    datapath::leg::{FarEnd, Leg},
     mesh::{identity::peer_id, legs::Legs, secure::Secure},
     relay::Relay,
 };
@@ -390,6 +390,7 @@ impl Task {
             return self.frames.send(datagram.to_vec()).unwrap_or(());
         }
         let leg = Leg {
+            end: FarEnd::Node,
             remote: source,
             local: None,
         };

@@ -22,6 +22,7 @@ fn grant(seed: u8) -> Grant {
 
 fn leg(last: u8) -> Leg {
     Leg {
+        end: FarEnd::Node,
         remote: SocketAddr::from(([192, 0, 2, last], 4433)),
         local: None,
     }

@@ -10,7 +10,7 @@ use remora_proto::{
 
 use super::{ConnectionNumber, Due, Party, Registry, RejoinKey};
 use crate::{
-    admin::metrics::SessionEnd,
+    admin::metrics::{MoveCause, MoveResult, SessionEnd},
     control::message::{Answer, Reason, Refusal, ReleaseCause, Reply, done},
     datapath::leg::Leg,
 };
@@ -193,6 +193,16 @@ impl Registry {
         }
     }
 
+    /// Whether it is the host of a session.
+    pub fn is_host(&self, number: ConnectionNumber) -> bool {
+        let sessions = self.nodes.get(&number).map(|node| &node.sessions);
+        let mut allocations = sessions
+            .into_iter()
+            .flatten()
+            .filter_map(|session| self.allocations.get(session));
+        allocations.any(|one| one.side(Party::Here(number)) == Some(Side::Host))
+    }
+
     pub(super) fn release(&mut self, number: ConnectionNumber, session: SessionId) -> Answer {
         self.end_for_peer(
             Party::Here(number),
@@ -252,6 +262,8 @@ impl Registry {
     pub(super) fn end_all_sessions(&mut self) {
         let sessions: Vec<_> = self.allocations.keys().copied().collect();
         for session in sessions {
+            self.metrics
+                .session_moved(MoveCause::Draining, MoveResult::CutOff);
             self.end_for_both(session, SessionEnd::Drained, ReleaseCause::RelayDrained);
         }
     }

@@ -45,6 +45,7 @@ pub(super) struct Exchange {
     pub(super) kind: Kind,
     pub(super) host: Party,
     pub(super) joiner: Party,
+    pub(super) began: Instant,
     pub(super) until: Instant,
     pub(super) awaited: Awaited,
     /// Signals to and from the other relay, if one of them is there.
@@ -99,6 +100,7 @@ impl Exchange {
             kind,
             host,
             joiner,
+            began: now,
             until: now + life,
             awaited: Awaited::Nothing,
             sent: 0,
@@ -378,7 +380,7 @@ impl Registry {
             Party::Here(joiner) => {
                 let notice = self.allocated(exchange, session, Side::Joiner, payload);
                 self.notices.push_back((joiner, notice));
-                self.end_exchange(exchange, Introduction::Admitted);
+                self.introduce(exchange, now);
                 for node in [number, joiner] {
                     self.remind(node, now);
                 }
@@ -454,6 +456,16 @@ impl Registry {
                 Reason::BadState,
                 "only the host decides about an exchange",
             )),
+        }
+    }
+
+    /// Ends an exchange of which a session comes.
+    pub(super) fn introduce(&mut self, exchange: ExchangeId, now: Instant) {
+        if let Some(ended) = self.end_exchange(exchange, Introduction::Admitted)
+            && let Party::Here(_) = ended.host
+        {
+            let took = now.saturating_duration_since(ended.began);
+            self.metrics.introduced(took.as_secs_f64());
         }
     }
 

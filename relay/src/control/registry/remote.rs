@@ -177,7 +177,7 @@ impl Registry {
             }
             (Ask::Admit(_), Ok(())) => {
                 if let Some((host, Awaited::Admit(session))) = self.settle(exchange) {
-                    self.end_exchange(exchange, Introduction::Admitted);
+                    self.introduce(exchange, now);
                     let allocated = self.allocated(exchange, session, Side::Host, Bytes::new());
                     self.settled.push_back((exchange, host, Ok(allocated)));
                     self.remind(host, now);
@@ -337,7 +337,7 @@ impl Registry {
             .map_err(reason)?;
         let notice = self.allocated(exchange, session, Side::Joiner, payload);
         self.notices.push_back((joiner, notice));
-        self.end_exchange(exchange, Introduction::Admitted);
+        self.introduce(exchange, now);
         self.remind(joiner, now);
         Ok(())
     }

@@ -39,6 +39,7 @@ fn source(number: ConnectionNumber) -> SocketAddr {
 
 fn leg(number: ConnectionNumber) -> Leg {
     Leg {
+        end: FarEnd::Node,
         remote: source(number),
         local: None,
     }

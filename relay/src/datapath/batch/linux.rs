@@ -20,13 +20,18 @@ use std::{
     ops::Range,
     os::fd::AsRawFd,
     ptr,
+    time::Duration,
 };
 
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike as _,
+};
 use quinn_udp::{EcnCodepoint, Transmit, UdpSocketState};
 
 use super::{Meta, Piece, SLOTS, Sent, WAIT};
 use crate::datapath::{
-    leg::{Leg, PackedAddress, PackedLeg},
+    leg::{FarEnd, Leg, PackedAddress, PackedLeg},
     pages,
 };
 
@@ -91,6 +96,34 @@ pub fn prepare(socket: &UdpSocket) -> io::Result<()> {
     Ok(())
 }
 
+/// How many datagrams the socket has dropped since it was made, modulo 2³² (sock_diag(7)).
+pub fn dropped(socket: &UdpSocket) -> Option<u32> {
+    /// Where it stands (SK_MEMINFO_DROPS), and how many there are (SK_MEMINFO_VARS).
+    const DROPS: usize = 8;
+    let mut numbers = [0_u32; DROPS + 1];
+    let mut length = size_of_val(&numbers) as libc::socklen_t;
+    // SAFETY: the option's value is an array of as many bytes as `length` says, and both live as long as the call.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    let is_whole = got == 0 && length as usize == size_of_val(&numbers);
+    is_whole.then_some(numbers[DROPS])
+}
+
+/// What of a processor the calling thread has had.
+pub fn thread_time() -> Option<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).ok()?;
+    let times = [usage.user_time(), usage.system_time()];
+    let us = times.map(|time| u64::try_from(time.num_microseconds()).unwrap_or(0));
+    Some(Duration::from_micros(us.iter().sum()))
+}
+
 /// Sends now or not at all.
 ///
 /// # Errors
@@ -105,6 +138,7 @@ pub fn send_now(socket: &UdpSocket, _: &UdpSocketState, transmit: &Transmit<'_>)
     };
     let mut control = Control([0; CONTROL_BYTES]);
     let leg = PackedLeg::from(Leg {
+        end: FarEnd::Node,
         remote: transmit.destination,
         local: transmit.src_ip,
     });
@@ -487,8 +521,9 @@ impl Plan {
             match self.send_from(socket, at) {
                 Ok(taken) => {
                     for message in &self.messages[at..at + taken] {
-                        sent.datagrams += usize::from(message.segments);
-                        sent.bytes += message.bytes as usize;
+                        let datagrams = usize::from(message.segments);
+                        sent.add(message.to.end(), datagrams, message.bytes as usize);
+                        sent.runs += usize::from(message.segments > 1);
                     }
                     at += taken;
                 }
@@ -615,8 +650,7 @@ impl Plan {
                 let taken =
                     unsafe { libc::sendmsg(socket.as_raw_fd(), header, libc::MSG_DONTWAIT) };
                 if taken >= 0 {
-                    sent.datagrams += 1;
-                    sent.bytes += datagram.len();
+                    sent.add(message.to.end(), 1, datagram.len());
                 } else if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock {
                     sent.no_room += 1;
                 } else {
@@ -720,6 +754,7 @@ mod tests {
     fn leg(port: u16) -> PackedLeg {
         let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         PackedLeg::from(Leg {
+            end: FarEnd::Node,
             remote,
             local: None,
         })

@@ -5,6 +5,7 @@ use std::{
     net::UdpSocket,
     ops::Range,
     os::fd::AsFd,
+    time::Duration,
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,6 +22,16 @@ const MAX_DATAGRAM_BYTES: usize = 65_535;
 /// What the system said.
 pub fn prepare(socket: &UdpSocket) -> io::Result<()> {
     socket.set_nonblocking(true)
+}
+
+/// Not every system says what it has dropped.
+pub fn dropped(_: &UdpSocket) -> Option<u32> {
+    None
+}
+
+/// Nor what a thread has had of a processor.
+pub fn thread_time() -> Option<Duration> {
+    None
 }
 
 /// Sends now or not at all.
@@ -131,8 +142,7 @@ impl Plan {
                 };
                 match state.try_send(socket.into(), &transmit) {
                     Ok(()) => {
-                        sent.datagrams += 1;
-                        sent.bytes += contents.len();
+                        sent.add(to.end, 1, contents.len());
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => sent.no_room += 1,
                     Err(_) => sent.refused += 1,

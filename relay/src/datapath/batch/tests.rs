@@ -9,7 +9,7 @@ use std::{
 use quinn_udp::{EcnCodepoint, Transmit, UdpSocketState};
 
 use super::{Meta, Piece, Sent};
-use crate::datapath::leg::Leg;
+use crate::datapath::leg::{FarEnd, Leg};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -127,6 +127,7 @@ macro_rules! batches {
                 for (piece, meta) in found {
                     assert_eq!(meta.ecn, Some(EcnCodepoint::Ect0));
                     let leg = Leg {
+                        end: FarEnd::Node,
                         remote: to.address(),
                         local: meta.local,
                     };
@@ -155,13 +156,15 @@ macro_rules! batches {
                     let found = receive(&relay, &mut received, 17);
                     assert_eq!(found[0].1.source, from.address().into());
                     let sent = forwarded(&relay, &to, &received, &found);
+                    let runs = sent.runs;
+                    assert!(runs <= 1, "{sent:?}");
                     assert_eq!(
                         sent,
                         Sent {
                             datagrams: 17,
                             bytes: whole.len(),
-                            no_room: 0,
-                            refused: 0
+                            runs,
+                            ..Sent::default()
                         }
                     );
                     let heard = to.hear(17);
@@ -228,6 +231,7 @@ macro_rules! batches {
                     plan.add(
                         1,
                         Leg {
+                            end: FarEnd::Node,
                             remote,
                             local: None,
                         }

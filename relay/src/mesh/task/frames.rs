@@ -10,7 +10,10 @@ use remora_proto::{
 
 use super::{Sought, Task, resolve};
 use crate::{
-    datapath::{QuicPacket, leg::Leg},
+    datapath::{
+        QuicPacket,
+        leg::{FarEnd, Leg},
+    },
     mesh::identity::peer_id,
 };
 
@@ -68,6 +71,7 @@ impl Task {
 
     pub(super) fn handle_check(&mut self, check: &QuicPacket) {
         let source = Leg {
+            end: FarEnd::Relay,
             remote: check.source,
             local: check.local,
         };

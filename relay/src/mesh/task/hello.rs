@@ -52,9 +52,10 @@ impl Task {
         let request = Request {
             body: Some(Ask::Hello(self.hello(relay))),
         };
+        let since = Instant::now();
         let requests = &mut self.swarm.behaviour_mut().requests;
         let id = requests.send_request(&peer, request);
-        self.open.insert(id, Open::Hello);
+        self.open.insert(id, Open::Hello { since });
     }
 
     pub(super) fn handle_greeting(

@@ -10,6 +10,7 @@ use remora_proto::{id::RelayId, record::RecordKey};
 
 use super::{Query, Task};
 use crate::{
+    admin::metrics::{DhtKind, DhtResult},
     mesh::{
         Command,
         identity::{peer_id, relay_id},
@@ -74,8 +75,11 @@ impl Task {
         match query {
             Query::Closest { key, since, answer } => {
                 let seconds = now.saturating_duration_since(since).as_secs_f64();
-                let result = if is_complete { "ok" } else { "timeout" };
-                self.metrics.dht_query("closest", result, seconds);
+                let result = match is_complete {
+                    true => DhtResult::Ok,
+                    false => DhtResult::Failed,
+                };
+                self.metrics.dht_query(DhtKind::Closest, result, seconds);
                 let others = found.into_iter().map(|found| found.peer_id).collect();
                 answer.send(self.nearest(key, others)).ok();
             }

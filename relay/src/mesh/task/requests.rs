@@ -17,9 +17,12 @@ use remora_proto::{
 use tokio::sync::oneshot;
 
 use super::{Open, Task, budget::Budget};
-use crate::mesh::{
-    self, AskError, Asked,
-    identity::{peer_id, relay_id},
+use crate::{
+    admin::metrics::RpcKind,
+    mesh::{
+        self, AskError, Asked,
+        identity::{peer_id, relay_id},
+    },
 };
 
 impl Task {
@@ -30,7 +33,7 @@ impl Task {
         answer: oneshot::Sender<Result<Answer, AskError>>,
         since: Instant,
     ) {
-        let kind = request.body.as_ref().map_or("unknown", mesh::kind);
+        let kind = request.body.as_ref().map(mesh::kind);
         let requests = &mut self.swarm.behaviour_mut().requests;
         let id = requests.send_request(&peer_id(relay), request);
         let open = Open::Asked {
@@ -148,18 +151,32 @@ impl Task {
         now: Instant,
     ) {
         match self.open.remove(&id) {
-            Some(Open::Hello) => self.handle_greeting(by, answered, now),
+            Some(Open::Hello { since }) => {
+                self.count(Some(RpcKind::Other), &answered, since, now);
+                self.handle_greeting(by, answered, now);
+            }
             Some(Open::Asked {
                 kind,
                 since,
                 answer,
             }) => {
-                let seconds = now.saturating_duration_since(since).as_secs_f64();
-                self.metrics.rpc(kind, mesh::result(&answered), seconds);
+                self.count(kind, &answered, since, now);
                 // Nobody may want to know any more.
                 answer.send(answered).ok();
             }
             None => {}
         }
+    }
+
+    fn count(
+        &self,
+        kind: Option<RpcKind>,
+        answered: &Result<Answer, AskError>,
+        since: Instant,
+        now: Instant,
+    ) {
+        let Some(kind) = kind else { return };
+        let seconds = now.saturating_duration_since(since).as_secs_f64();
+        self.metrics.rpc(kind, mesh::result(answered), seconds);
     }
 }
