@@ -654,6 +654,11 @@ impl Provoke {
             let name = alert.name();
             bail!("{name} takes what only a relay's operator can do; try it without --relay");
         }
+        let keeps_out = !self.relays.is_empty() && self.alerts.contains(&Alert::AdmissionSpike);
+        ensure!(
+            !keeps_out || self.alerts.len() == 1,
+            "AdmissionSpike keeps the nodes of the others out; provoke it by itself"
+        );
         Ok(())
     }
 }

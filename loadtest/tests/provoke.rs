@@ -61,6 +61,10 @@ fn what_cannot_be_provoked_is_said_before_anything_is_done() {
             &["CodeGuessing", "--relay", &elsewhere],
             "--i-own-this-network",
         ),
+        (
+            &["CodeGuessing", "AdmissionSpike", "--relay", &relay],
+            "by itself",
+        ),
         (&["CodeGuessing", "--watch", "127.0.0.1:9090"], "--relay"),
         (&["CodeGuessing", "--speed", "0"], "0"),
     ] {

@@ -8,12 +8,16 @@ use std::{
 };
 
 use anyhow::Context as _;
-use remora_proto::random::Random;
+use remora_proto::{
+    id::{SessionId, Side},
+    random::Random,
+    wire::frame::{HEADER_LEN, Header},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::mmsg::{Address, MAX_BATCH, Message, Outbox};
 
-/// Each is shorter than a frame, and nobody's: it costs a look.
+/// Each is a frame, and of nobody's session: it costs a look, and concerns no other part of a relay.
 const BYTES: u16 = 24;
 /// As many as the kernel cuts one piece into: sending them costs less than looking at them.
 const PIECES: u16 = 64;
@@ -25,14 +29,14 @@ pub struct Hose {
 }
 
 impl Hose {
-    /// Sends random bytes there: none of them is of anybody's session.
+    /// Sends frames there.
     ///
     /// # Errors
     /// When there is no socket, or no thread.
     pub fn new(to: SocketAddrV4, random: &mut Random) -> anyhow::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("no UDP socket")?;
         let end = CancellationToken::new();
-        let (ended, bytes) = (end.clone(), random.bytes::<{ (BYTES * PIECES) as usize }>());
+        let (ended, bytes) = (end.clone(), frames(random));
         let send = move || {
             let mut outbox = Outbox::new(MAX_BATCH);
             let to = Address::from(to);
@@ -51,5 +55,33 @@ impl Hose {
         Ok(Self {
             _end: end.drop_guard(),
         })
+    }
+}
+
+fn frames(random: &mut Random) -> Vec<u8> {
+    let mut frames = vec![0; usize::from(BYTES * PIECES)];
+    for frame in frames.chunks_mut(BYTES.into()) {
+        let header = Header {
+            side: Side::Host,
+            session: SessionId(u64::from_be_bytes(random.bytes())),
+        };
+        frame[..HEADER_LEN].copy_from_slice(&header.encode());
+    }
+    frames
+}
+
+#[cfg(test)]
+mod tests {
+    use remora_proto::wire::{self, Kind};
+
+    use super::*;
+
+    #[test]
+    fn all_are_frames_of_different_sessions() {
+        let frames = frames(&mut Random::seeded(1));
+        let frames: Vec<_> = frames.chunks(BYTES.into()).collect();
+        assert_eq!(frames.len(), usize::from(PIECES));
+        assert!(frames.iter().all(|frame| wire::kind(frame) == Kind::Frame));
+        assert_ne!(frames[0], frames[1]);
     }
 }
