@@ -1,6 +1,7 @@
 //! Commands and flags, as typed and as checked.
 
 use std::{
+    collections::BTreeSet,
     net::{SocketAddr, UdpSocket},
     num::ParseIntError,
     path::PathBuf,
@@ -654,10 +655,10 @@ impl Provoke {
             let name = alert.name();
             bail!("{name} takes what only a relay's operator can do; try it without --relay");
         }
-        let keeps_out = !self.relays.is_empty() && self.alerts.contains(&Alert::AdmissionSpike);
+        let causes: BTreeSet<_> = self.alerts.iter().map(|alert| alert.cause()).collect();
         ensure!(
-            !keeps_out || self.alerts.len() == 1,
-            "AdmissionSpike keeps the nodes of the others out; provoke it by itself"
+            self.relays.is_empty() || causes.len() == 1,
+            "relays let so many tries in from one address: with --relay one alert at a time, or several with one cause"
         );
         Ok(())
     }

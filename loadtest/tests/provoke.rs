@@ -63,7 +63,7 @@ fn what_cannot_be_provoked_is_said_before_anything_is_done() {
         ),
         (
             &["CodeGuessing", "AdmissionSpike", "--relay", &relay],
-            "by itself",
+            "one alert at a time",
         ),
         (&["CodeGuessing", "--watch", "127.0.0.1:9090"], "--relay"),
         (&["CodeGuessing", "--speed", "0"], "0"),

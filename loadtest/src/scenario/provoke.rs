@@ -463,7 +463,7 @@ async fn at_a_fleet(args: &Args, bench: &Bench) -> anyhow::Result<Option<String>
             doing.spawn(async move { keep_doing(deed, crowd, every, &deeds).await });
         }
         say(&format!(
-            "{}: {}, every {} s at each of {} relays, for {} s at most",
+            "{}: {}; every {} s at each relay ({}), for {} s at most",
             alert.name(),
             alert.what(),
             args.every,
