@@ -217,6 +217,20 @@ impl Up {
         let mut command = Command::new(process::beside("remora-relay")?);
         // Nothing of the caller's environment may change what is measured.
         command.env_clear();
+        Self::start_by(command, capacity, cores, key, flags)
+    }
+
+    /// The same by a command that is the program's, with an environment of its own.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_by(
+        mut command: Command,
+        capacity: Capacity,
+        cores: &Cores,
+        key: &Path,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         command.args(["serve", "--json", "--log", "error"]);
         command.arg("--key").arg(key);
         command.args(flags);
