@@ -307,7 +307,7 @@ async fn a_second_signal_does_not_wait_for_sessions() {
     running.signal(Signal::SIGTERM);
     assert!(matches!(
         host.notice().await,
-        remora_proto::wire::message::control::relay_to_node::Body::Draining(_)
+        control::relay_to_node::Body::Draining(_)
     ));
     assert_eq!(
         get(running.address("admin"), "/readyz").await,

@@ -195,7 +195,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn what_the_system_drops_is_known() {
-        let socket = Socket::bind(loopback(), NonZeroUsize::MIN).expect("bound");
+        let socket = Socket::bind(loopback(), NonZeroUsize::MIN, BUFFER_BYTES).expect("bound");
         let [socket] = &socket[..] else {
             panic!("one socket")
         };
