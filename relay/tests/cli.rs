@@ -277,7 +277,7 @@ async fn it_starts_serves_and_ends_on_sigterm() {
             "{line} in {metrics}"
         );
     }
-    assert!(metrics.contains("remora_relay_build_info{version="));
+    assert!(metrics.contains("remora_relay_build_info{commit="));
 
     running.signal(Signal::SIGTERM);
     let (status, log) = running.end();
