@@ -381,6 +381,14 @@ impl Member {
         self.port.frames.send_to(frame, self.at).map(drop)
     }
 
+    /// What its frames are sent by.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn socket(&self) -> std::io::Result<UdpSocket> {
+        self.port.frames.try_clone()
+    }
+
     /// Whether the relay has ended the connection.
     pub fn is_lost(&self) -> bool {
         self.connection.close_reason().is_some()

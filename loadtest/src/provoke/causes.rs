@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     fs,
     future::pending,
-    net::SocketAddrV4,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -16,7 +16,7 @@ use data_encoding::BASE64_MIME;
 use futures_util::future::try_join_all;
 use nix::sys::signal::Signal;
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, date_time_ymd};
-use remora_proto::{id::Side, random::Random};
+use remora_proto::id::{SessionId, Side};
 use tokio::time::sleep;
 
 use super::{
@@ -33,6 +33,8 @@ use crate::{
 
 /// How often somebody does something: often enough for the numbers that an alert wants in a window of seconds.
 const OFTEN: Duration = Duration::from_millis(200);
+/// The same where a relay takes one report of a path a second from an address, and 120 at once.
+const OFTEN_ENOUGH: Duration = Duration::from_millis(600);
 /// What a session may send that sends more: so little that it costs nothing.
 const LITTLE_BYTES_PER_S: u64 = 256 << 10;
 /// Nodes that are let in where more come.
@@ -102,7 +104,18 @@ async fn by_people(deed: Deed, stage: &Stage, deeds: &Arc<Deeds>) -> anyhow::Res
         ..Particular::default()
     };
     let relay = stage.particular("relay-0", &particular)?;
-    keep_doing(deed, relay.crowd()?, OFTEN, deeds).await
+    let every = match deed {
+        Deed::StayRelayed => OFTEN_ENOUGH,
+        Deed::Guess
+        | Deed::Desert
+        | Deed::Hesitate
+        | Deed::Vanish
+        | Deed::Overflow
+        | Deed::Knock
+        | Deed::Show
+        | Deed::Meet => OFTEN,
+    };
+    keep_doing(deed, relay.crowd()?, every, deeds).await
 }
 
 /// Nothing: a fleet serves.
@@ -119,7 +132,7 @@ pub async fn nothing(stage: &Stage, deeds: &Arc<Deeds>) -> anyhow::Result<Infall
     let crowds: Vec<_> = crowds.collect::<Result<_, _>>()?;
     let meeting = crowds
         .into_iter()
-        .map(|crowd| keep_doing(Deed::Meet, crowd, 3 * OFTEN, deeds));
+        .map(|crowd| keep_doing(Deed::Meet, crowd, OFTEN_ENOUGH, deeds));
     try_join_all(meeting).await?;
     pending().await
 }
@@ -287,10 +300,11 @@ async fn silent_others(stage: &Stage, deeds: &Arc<Deeds>) -> anyhow::Result<Infa
     }
 }
 
-/// What comes meanwhile is more than its buffer holds.
+/// What comes meanwhile, of a session that there is not, is more than its buffer holds.
 async fn held_still(stage: &Stage) -> anyhow::Result<Infallible> {
     let relay = stage.relay("relay-0")?;
-    let _hose = Hose::new(v4(&relay)?, &mut Random::system())?;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("no UDP socket")?;
+    let _hose = Hose::new(socket, v4(&relay)?, &[SessionId(rand::random())])?;
     loop {
         relay.up.child.signal(Signal::SIGSTOP)?;
         sleep(HELD_STILL).await;
@@ -299,14 +313,29 @@ async fn held_still(stage: &Stage) -> anyhow::Result<Infallible> {
     }
 }
 
-/// It is let have a processor for itself, if this user may say so: on a machine that is busy otherwise it could not use one up.
+/// One joiner sends to two hosts in turns. The relay is let have a processor for itself, if this user may say so: on a machine that
+/// is busy otherwise it could not use one up.
 async fn flooded(stage: &Stage) -> anyhow::Result<Infallible> {
     let particular = Particular {
         by: &["nice", "-n", "-15"],
+        capacity: Some(Capacity {
+            session_rate: SessionRate::Unlimited,
+            ..Stage::capacity()
+        }),
         ..Particular::default()
     };
     let relay = stage.particular("relay-0", &particular)?;
-    let _hose = Hose::new(v4(&relay)?, &mut Random::system())?;
+    let crowd = relay.crowd()?;
+    let sizes = Sizes::of_a_real_exchange()?;
+    let mut joiner = crowd.connect().await?;
+    let (mut hosts, mut sessions) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let mut host = crowd.connect().await?;
+        let prepared = Prepared::draw(&host.realm)?;
+        sessions.push(setup::introduce(&mut host, &mut joiner, prepared, sizes).await?);
+        hosts.push(host);
+    }
+    let _hose = Hose::new(joiner.socket()?, v4(&relay)?, &sessions)?;
     pending().await
 }
 

@@ -1,8 +1,8 @@
-//! Datagrams as fast as one thread can send them: more than one that looks at each can take.
+//! Frames as fast as one thread can send them: more than one that looks at each, and sends each on, can take.
 
 use std::{
     io::{self, IoSlice},
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{SocketAddrV4, UdpSocket},
     os::fd::AsFd as _,
     thread,
 };
@@ -10,16 +10,15 @@ use std::{
 use anyhow::Context as _;
 use remora_proto::{
     id::{SessionId, Side},
-    random::Random,
     wire::frame::{HEADER_LEN, Header},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::mmsg::{Address, MAX_BATCH, Message, Outbox};
 
-/// Each is a frame, and of nobody's session: it costs a look, and concerns no other part of a relay.
+/// Short ones cost as much as long ones, but for whoever sends them here.
 const BYTES: u16 = 24;
-/// As many as the kernel cuts one piece into: sending them costs less than looking at them.
+/// As many as the kernel cuts one piece into.
 const PIECES: u16 = 64;
 
 /// Sends until it is dropped.
@@ -29,14 +28,17 @@ pub struct Hose {
 }
 
 impl Hose {
-    /// Sends frames there.
+    /// Sends frames of the joiner's side of `sessions` there, each session's in turn, so that no two can be sent on as one.
     ///
     /// # Errors
-    /// When there is no socket, or no thread.
-    pub fn new(to: SocketAddrV4, random: &mut Random) -> anyhow::Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("no UDP socket")?;
+    /// When there is no thread.
+    pub fn new(
+        socket: UdpSocket,
+        to: SocketAddrV4,
+        sessions: &[SessionId],
+    ) -> anyhow::Result<Self> {
         let end = CancellationToken::new();
-        let (ended, bytes) = (end.clone(), frames(random));
+        let (ended, bytes) = (end.clone(), frames(sessions));
         let send = move || {
             let mut outbox = Outbox::new(MAX_BATCH);
             let to = Address::from(to);
@@ -58,30 +60,27 @@ impl Hose {
     }
 }
 
-fn frames(random: &mut Random) -> Vec<u8> {
+fn frames(sessions: &[SessionId]) -> Vec<u8> {
     let mut frames = vec![0; usize::from(BYTES * PIECES)];
-    for frame in frames.chunks_mut(BYTES.into()) {
-        let header = Header {
-            side: Side::Host,
-            session: SessionId(u64::from_be_bytes(random.bytes())),
-        };
-        frame[..HEADER_LEN].copy_from_slice(&header.encode());
+    let pieces = frames.chunks_mut(BYTES.into());
+    for (frame, &session) in pieces.zip(sessions.iter().cycle()) {
+        let side = Side::Joiner;
+        frame[..HEADER_LEN].copy_from_slice(&Header { side, session }.encode());
     }
     frames
 }
 
 #[cfg(test)]
 mod tests {
-    use remora_proto::wire::{self, Kind};
-
     use super::*;
 
     #[test]
-    fn all_are_frames_of_different_sessions() {
-        let frames = frames(&mut Random::seeded(1));
-        let frames: Vec<_> = frames.chunks(BYTES.into()).collect();
-        assert_eq!(frames.len(), usize::from(PIECES));
-        assert!(frames.iter().all(|frame| wire::kind(frame) == Kind::Frame));
-        assert_ne!(frames[0], frames[1]);
+    fn all_are_frames_of_the_sessions_in_turns() {
+        let sessions = [SessionId(7), SessionId(8)];
+        let frames = frames(&sessions);
+        let read = |frame| Header::decode(frame).map(|(header, _)| header.session);
+        let read: Vec<_> = frames.chunks(BYTES.into()).map(read).collect();
+        assert_eq!(read.len(), usize::from(PIECES));
+        assert!(read.chunks(2).all(|two| *two == sessions.map(Ok)));
     }
 }
