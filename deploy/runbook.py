@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Says which alerts lack their entry in runbook.md, their test, or a way to be provoked; and what is there of none.
 
-    runbook.py [REMORA-LOADTEST]
-
-Without the program it believes what the runbook says can be provoked.
+    runbook.py REMORA-LOADTEST
 """
 
 import pathlib
@@ -31,7 +29,7 @@ def main():
 
     def compare(what, found):
         wrong.extend(f"{name}: no {what}" for name in names if name not in found)
-        wrong.extend(f"{name}: a {what}, and no alert" for name in found if name not in names)
+        wrong.extend(f"{name}: no such alert, but its {what}" for name in found if name not in names)
 
     compare("entry in runbook.md", entries)
     compare("test in which it fires", firing)
@@ -52,9 +50,8 @@ def main():
     for link in re.findall(r"\]\(#([^)]+)\)", runbook):
         if link not in {name.lower() for name in entries}:
             wrong.append(f"runbook.md: #{link} leads nowhere")
-    if len(sys.argv) > 1:
-        listed = subprocess.run([sys.argv[1], "provoke", "--list"], check=True, capture_output=True, text=True).stdout
-        compare("scenario of `remora-loadtest provoke`", [line.split()[0] for line in listed.splitlines()])
+    listed = subprocess.run([sys.argv[1], "provoke", "--list"], check=True, capture_output=True, text=True).stdout
+    compare("scenario of `remora-loadtest provoke`", [line.split()[0] for line in listed.splitlines()])
     print(f"{len(names)} alerts, each with its entry, a test and a way to be provoked" if not wrong else "\n".join(wrong))
     sys.exit(bool(wrong))
 

@@ -8,6 +8,7 @@
 * A command line of one of our programs is one that the program takes: in a block of code, or in `code` that begins with its
   name. Each is given to the program with `--help` after it, which says no to what it does not know before it helps; so nothing
   is done, and what is missing is not noticed.
+* A metric of a relay is one of docs/metrics.md.
 
 Prints a line for each that leads nowhere, then how many were looked at; exits with 1 when there were such lines. With --list,
 prints the command lines that it tries.
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("remora", "remora-relay", "remora-loadtest", "remora-broker")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
+METRIC = re.compile(r"\bremora_relay_[a-z_]+[a-z]")
 HEADING = re.compile(r"^#{1,6} (.*?)\s*#*$")
 PROGRAM = re.compile(r"^(?:[A-Z_]+=\S+ |sudo )*(?:%s)(?: |$)" % "|".join(PROGRAMS))
 # What words in capitals stand for, where the program looks at it.
@@ -38,9 +40,8 @@ STANDS_FOR = [
     (r"/TLS\b", f"/{PIN}"),
     (r"(?<=https://)DESK\b", "desk.example.org"),
     (r"\b(?:SECONDS|MINUTES|NUMBER|N)\b", "5"),
-    # One of several, a list, what may be left out.
-    (r"(?<=[a-z-])\|[a-z|-]+", ""),
-    (r"(?<=[A-Z])\|[A-Z|]+", ""),
+    # Of several the first; what stands behind may belong to the last alone.
+    (r"(?<=\w)\|(?=\w).*$", ""),
 ]
 # Not what a program says of a word in capitals that stands for what nobody can make up, nor of a flag whose value the text says.
 NO_MATTER = re.compile(r"invalid value '[A-Z]+' for|a value is required for")
@@ -144,11 +145,19 @@ def main():
     pages = {ROOT / name: (ROOT / name).read_text() for name in listed.stdout.split() if (ROOT / name).exists()}
     folders = "|".join(sorted(path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in ("target", ".git")))
     is_path = re.compile(rf"(?:{folders})/[\w./@-]+$")
+    metrics = set(METRIC.findall(pages.get(ROOT / "docs/metrics.md", "")))
+    # What helm/README.md has an adapter make of one.
+    metrics.add("remora_relay_bytes_forwarded_per_second")
     wrong, looked, tried = [], 0, []
     for page, text in sorted(pages.items()):
         where = page.relative_to(ROOT)
         coded = {number for number, _ in lines_of_code(text)}
         for number, line in enumerate(text.splitlines(), 1):
+            for name in METRIC.findall(line):
+                looked += 1
+                # Of a family as a whole, or one of a histogram's.
+                if not any(known.startswith(name) for known in metrics) and re.sub("_(bucket|sum|count)$", "", name) not in metrics:
+                    wrong.append(f"{where}:{number}: {name}: no such metric in docs/metrics.md")
             if number in coded:
                 continue
             for target in LINK.findall(line):
@@ -175,7 +184,7 @@ def main():
             if why:
                 wrong.append(f"{where}: `{part}`: {why}")
     print("\n".join(wrong), end="\n" if wrong else "")
-    print(f"{looked} links and paths, {len(tried)} command lines: {len(wrong)} lead nowhere")
+    print(f"{looked} links, paths and metrics, {len(tried)} command lines: {len(wrong)} lead nowhere")
     return min(len(wrong), 1)
 
 

@@ -123,7 +123,8 @@ class Fleet:
         path.write_text(yaml.safe_dump(settings), encoding="utf-8")
         self.start("prometheus", "prometheus", f"--config.file={path}", f"--storage.tsdb.path={self.folder / 'series'}",
                    f"--web.listen-address={WATCHER}", "--log.level=warn")
-        until("Prometheus is ready", lambda: get(f"http://{WATCHER}/-/ready"))
+        # Not before all have been asked once can anything that they count be seen to grow.
+        until("Prometheus knows all relays", lambda: answer("count (up == 1)") == [float(len(RELAYS))])
 
     def person(self, name, verb, relay, *more):
         home = self.folder / "run" / name

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{bail, ensure};
 use clap::{Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
-use remora_proto::id::RelayAddr;
+use remora_proto::id::{InvalidRelayAddr, RelayAddr};
 
 use crate::{
     flood, forwarder,
@@ -120,12 +120,33 @@ impl FromStr for Rate {
     }
 }
 
+/// A running relay.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// As nodes get it.
+    Known(RelayAddr),
+    /// `HOST:PORT` of its admin port, which says that.
+    Asked(String),
+}
+
+impl FromStr for Which {
+    type Err = InvalidRelayAddr;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRelayAddr> {
+        match text.strip_prefix("http://") {
+            Some(admin) => Ok(Self::Asked(admin.trim_end_matches('/').to_owned())),
+            None => text.parse().map(Self::Known),
+        }
+    }
+}
+
 /// Flags of every verb that measures.
 #[derive(Debug, clap::Args)]
 pub struct Target {
-    /// A running relay, HOST:PORT/KEY; without it one is started for the time of the test
+    /// A running relay, HOST:PORT/KEY, or http://HOST:PORT of its admin port, which says that; without it one is started for the
+    /// time of the test
     #[arg(long, value_name = "ADDR")]
-    pub relay: Option<RelayAddr>,
+    pub relay: Option<Which>,
     /// Its process, to read what it costs
     #[arg(long, value_name = "PID", requires = "relay")]
     pub relay_pid: Option<u32>,
@@ -149,12 +170,14 @@ impl Target {
     /// # Errors
     /// It is nowhere, or on another machine and nobody said that it may be loaded.
     pub fn aim(&self) -> anyhow::Result<Aim> {
-        let Some(address) = &self.relay else {
-            return Ok(Aim::Own);
+        let address = match &self.relay {
+            None => return Ok(Aim::Own),
+            Some(Which::Known(address)) => address.clone(),
+            Some(Which::Asked(admin)) => relay::ask_address(admin)?,
         };
         Ok(Aim::Running {
-            address: address.clone(),
-            at: may_be_loaded(address, self.i_own_this_network)?,
+            at: may_be_loaded(&address, self.i_own_this_network)?,
+            address,
             pid: self.relay_pid,
         })
     }
@@ -767,6 +790,9 @@ mod tests {
         assert!(aim("127.0.0.1", &[]).is_ok());
         assert!(aim("192.0.2.1", &[]).is_err());
         assert!(aim("192.0.2.1", &["--i-own-this-network"]).is_ok());
+        // Whose admin port says where it is.
+        let asked = forward(&["--relay", "http://192.0.2.1:9090/"]).expect("valid");
+        assert!(matches!(asked.target.relay, Some(Which::Asked(at)) if at == "192.0.2.1:9090"));
         assert!(matches!(
             forward(&[]).expect("valid").target.aim(),
             Ok(Aim::Own)

@@ -38,6 +38,8 @@ use crate::fleet::Fleet;
 const AT_ONCE: usize = 64;
 /// After a relay has said that it is busy; it hears so many again that half of them would do.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// For frames, of which none come.
+const BUFFER_BYTES: usize = 64 << 10;
 /// One answer, however busy this machine is.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -106,7 +108,7 @@ impl Hostile {
     pub async fn join(fleet: &Fleet, realm: &str) -> anyhow::Result<Self> {
         let Ends { mesh, work, .. } = mesh::ends();
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut sockets = Socket::bind(at, NonZeroUsize::MIN)?;
+        let mut sockets = Socket::bind(at, NonZeroUsize::MIN, BUFFER_BYTES)?;
         let key = StaticKey::generate();
         let me = RelayId(key.public());
         let seeds = (0..fleet.len()).filter_map(|number| fleet.mesh_address(number));

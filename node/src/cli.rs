@@ -1,5 +1,7 @@
 //! Commands and flags. No secret is ever needed here: arguments stand in `ps` for everybody to read.
 
+/// What operators ask of relays.
+pub mod operator;
 /// An organisation's.
 pub mod org;
 /// Help that is asked for first.
@@ -92,6 +94,10 @@ pub enum Command {
     Inbox(Inbox),
     /// Ask whether a device is there, and when it was last
     Presence(Presence),
+    /// Say what is wrong with Remora on this computer, and what to do: screen, network, relay, clock, organisation
+    Doctor(Doctor),
+    /// Print what somebody else needs to know to find out what is wrong here, without names and addresses
+    Bugreport(Doctor),
     /// Say what this computer lacks for sharing its screen, and how to mend it
     Preflight(Preflight),
     /// List this computer's screens, for `remora join --screen`
@@ -508,6 +514,20 @@ pub struct Screens {
     pub json: bool,
 }
 
+/// `remora doctor`, `remora bugreport`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Which relay.
+    #[command(flatten)]
+    pub relays: Relays,
+    /// By TCP.
+    #[command(flatten)]
+    pub tcp: Tcp,
+    /// Print one JSON object on stdout, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `remora demo`
 #[derive(Debug, Args)]
 pub struct Demo {
@@ -533,27 +553,11 @@ pub struct Admin {
 /// What an operator does.
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
-    /// Have a relay's sessions move to others, and the relay end when it is empty
-    Drain(Drain),
+    /// To relays.
+    #[command(flatten)]
+    Operator(operator::Operator),
     /// An organisation's people, devices and policy
     Org(Box<org::Org>),
-}
-
-/// `remora admin drain`
-#[derive(Debug, Args)]
-pub struct Drain {
-    /// The relay's admin port, as of its --admin
-    #[arg(value_name = "http://HOST:PORT")]
-    pub relay: String,
-    /// Wait until no session is left there, or its deadline has cut off the last ones
-    #[arg(long)]
-    pub wait: bool,
-    /// File of the relay's admin token, as of its --admin-token-file [default: what REMORA_ADMIN_TOKEN says]
-    #[arg(long, env = "REMORA_ADMIN_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-    /// Print one JSON object on stdout, for scripts
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// As long as somebody needs to type it at least, as a record may live at most.

@@ -45,6 +45,9 @@ pub struct File {
     /// Where this computer's person signs in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub organisation: Option<FileOrganisation>,
+    /// The relays that this computer's person operates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<FileAdmin>,
     /// Where it was read from.
     #[serde(skip)]
     path: Option<PathBuf>,
@@ -72,6 +75,23 @@ pub struct FileOrganisation {
     pub desk: String,
     /// Its key: whoever answers at the desk must have it.
     pub key: String,
+}
+
+/// Its `[admin]` table, for `remora admin`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileAdmin {
+    /// The admin ports of the relays: `http://HOST:PORT` or `https://HOST:PORT`.
+    #[serde(default)]
+    pub relays: Vec<String>,
+    /// File of their token.
+    pub token_file: Option<PathBuf>,
+    /// File of the authorities that vouch for what they show.
+    pub ca: Option<PathBuf>,
+    /// File of a client certificate that counts as the token.
+    pub client_cert: Option<PathBuf>,
+    /// File of its key.
+    pub client_key: Option<PathBuf>,
 }
 
 /// Where this user's files of this program are.

@@ -31,7 +31,7 @@ use quinn::{AckFrequencyConfig, Connection, TransportConfig, VarInt};
 use remora_proto::{
     id::{DeviceId, ExchangeId, OrgId, RelayAddr, SessionId, Side},
     noise::{ClientConfig, INITIAL_RTT, Profile, StaticKey},
-    org::signed::MAX_POLICY_BYTES,
+    org::{ended::Why, signed::MAX_POLICY_BYTES},
     wire::message::{
         ALPN_RELAY, MAX_POLICY_PART_BYTES,
         control::{
@@ -79,8 +79,8 @@ pub enum Notice {
     Dismissed(ExchangeId, Bytes),
     /// Frames of a session are forwarded now.
     Allocated(Allocation),
-    /// The relay has forgotten the session.
-    Released(SessionId, ReleaseCause),
+    /// The relay has forgotten the session; its operator's words, if that one wanted it.
+    Released(SessionId, ReleaseCause, Why),
     /// The relay wants to be left by then.
     Draining(Duration),
     /// The code is another's.

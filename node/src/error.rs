@@ -6,7 +6,7 @@ use std::io;
 use remora_proto::{rendezvous::JoinFailure, session::EndReason};
 
 /// Exit codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Exit {
     /// All went as it should.
@@ -110,9 +110,10 @@ pub fn exit_of(reason: EndReason) -> Exit {
         | EndReason::MaxDuration
         | EndReason::Idle => Exit::TimedOut,
         EndReason::ConnectionLost => Exit::Offline,
-        EndReason::OrgMismatch | EndReason::UnenrolledNotAllowed | EndReason::AdminEnded => {
-            Exit::NotPermitted
-        }
+        EndReason::OrgMismatch
+        | EndReason::UnenrolledNotAllowed
+        | EndReason::AdminEnded
+        | EndReason::OperatorEnded => Exit::NotPermitted,
         EndReason::AuthFailed
         | EndReason::AuthSubjectMismatch
         | EndReason::SasMismatch

@@ -84,6 +84,8 @@ pub mod admin;
 // --- what people see ---
 /// Plays a whole session in one process.
 pub mod demo;
+/// What is wrong here, and what somebody else needs to know of it.
+pub mod doctor;
 /// What the network lets through.
 pub mod netcheck;
 /// The relay, and the sessions that live on this machine.

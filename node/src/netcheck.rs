@@ -15,6 +15,7 @@ mod report;
 
 use std::time::Duration;
 
+use remora_proto::id::RelayAddr;
 use tokio::time::{MissedTickBehavior, interval};
 
 pub(crate) use self::{look::is_own, near::Listed, report::nat_name};
@@ -23,6 +24,7 @@ use self::report::Report;
 use crate::{
     cli,
     config::File,
+    doctor::{Found, Verdict},
     error::{Exit, Failure},
     terminal::console::print_data,
 };
@@ -48,6 +50,25 @@ pub async fn run(file: &File, args: cli::Netcheck) -> Result<Exit, Failure> {
             tracing::debug!(%failure, "the relay could not be used");
         }
     }
+}
+
+/// The same in short, for `remora doctor`: what is wrong, and what to do.
+pub(crate) async fn findings(relays: &[RelayAddr], tcp_only: bool) -> Vec<Found> {
+    let looked = look::around(relays, tcp_only).await;
+    let mut found = looked.report.findings();
+    found.push(match looked.close().await {
+        None => Found::new(
+            "relay",
+            Verdict::Fine,
+            "the relay lets this computer in, and the clocks agree",
+        ),
+        Some(failure) => Found::new(
+            "relay",
+            Verdict::Fault,
+            format!("{}: {}", failure.code, failure.line),
+        ),
+    });
+    found
 }
 
 fn print(report: &Report, as_json: bool) -> Result<(), Failure> {

@@ -128,6 +128,8 @@ pub struct Relays {
     pub said: mpsc::Receiver<Body>,
     /// Another relay carries the session.
     pub moved: mpsc::Receiver<()>,
+    /// The operator of a relay that it has a place at has ended it, for that reason.
+    pub ended: watch::Receiver<Option<Why>>,
     /// How long the way through the relay takes, there and back, as last measured; `None`: not yet, or packets go another way.
     pub taken: watch::Sender<Option<Duration>>,
 }
@@ -530,6 +532,12 @@ pub async fn run(
             Some(body) = relays.said.recv() => {
                 if control_tx.send(encode(&schema::Control { body: Some(body) })).await.is_err() {
                     tracing::debug!("the control stream is closed");
+                }
+            }
+            Ok(()) = relays.ended.changed() => {
+                let why = relays.ended.borrow_and_update().clone();
+                if let Some(why) = why {
+                    warn_of(session.handle_operator_end(why, Instant::now()));
                 }
             }
             Some(()) = relays.moved.recv() => if route.get().direct.is_none() {

@@ -527,6 +527,15 @@ impl Session {
         self.world(World::Kill(why), now)
     }
 
+    /// The operator of a relay that it has a place at ends the session, for that reason. That says nothing of anybody's rights: nobody is
+    /// signed out for it.
+    ///
+    /// # Errors
+    /// [`Refusal`]: it is over.
+    pub fn handle_operator_end(&mut self, why: Why, now: Instant) -> Result<(), Refusal> {
+        self.world(World::OperatorEnd(why), now)
+    }
+
     /// Sharer: somebody touched the computer's own keyboard or mouse.
     ///
     /// # Errors

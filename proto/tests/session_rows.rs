@@ -718,6 +718,22 @@ fn t_32_an_administrator_ends_it() {
 }
 
 #[test]
+fn a_relays_operator_ends_it_and_nobody_is_signed_out() {
+    let mut two = Two::elevated();
+    let why: Why = "wrong device".parse().unwrap();
+    two.sharer
+        .handle_operator_end(why.clone(), two.now)
+        .unwrap();
+    two.settle();
+    two.assert_ended(EndReason::OperatorEnded);
+    assert_eq!(two.acts(), [Act::Elevate, Act::Unelevate]);
+    for receipt in two.ended() {
+        assert_eq!(receipt.unwrap().why, why);
+    }
+    assert!(two.helper.handle_operator_end(why, two.now).is_err());
+}
+
+#[test]
 fn t_32_what_is_not_permitted_any_more_ends_at_once() {
     let judge = |two: &mut Two, verdict| {
         two.sharer.handle_verdict(verdict, two.now).unwrap();

@@ -13,6 +13,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     num::NonZeroUsize,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -25,11 +26,13 @@ pub use self::args::{Args, Command, ConfigCommand, FleetKeyArgs, ListenTcp, LogF
 use self::args::{
     DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_LOOKUPS_PER_MINUTE, DEFAULT_MAX_NODES, DEFAULT_MAX_SESSIONS,
     DEFAULT_MAX_STREAMS, DEFAULT_SESSION_BURST_BYTES, DEFAULT_SESSION_RATE_BYTES,
+    DEFAULT_UDP_BUFFER_BYTES,
 };
 use crate::{
-    admin::token::AdminToken,
+    admin::{door::Tls, token::AdminToken},
     mesh,
     rate::Rate,
+    recent::Recent,
     stream::{certificate::Files, peers},
 };
 
@@ -51,6 +54,12 @@ pub struct Config {
     pub admin: SocketAddr,
     /// What an operator presents there.
     pub admin_token: Option<AdminToken>,
+    /// TLS there; plain when `None`.
+    pub admin_tls: Option<Tls>,
+    /// What it was told, as `config show` has it, for a report.
+    pub said: String,
+    /// The last lines of its log, for the same.
+    pub recent: Recent,
     /// Who it is.
     pub key: StaticKey,
     /// Where nodes find it; found out when `None`.
@@ -71,6 +80,12 @@ pub struct Config {
     pub max_sessions: usize,
     /// Threads that forward frames.
     pub workers: NonZeroUsize,
+    /// What the system is asked to hold of datagrams for each, each way.
+    pub udp_buffer_bytes: usize,
+    /// Directory of the control group whose memory limit is ours; found out when `None`.
+    pub cgroup: Option<PathBuf>,
+    /// The file that the key stands in, if it stands in one.
+    pub key_file: Option<PathBuf>,
     /// Look-ups of a source.
     pub lookup_rate: Rate,
     /// How long sessions may stay when it drains.
@@ -135,6 +150,9 @@ impl Config {
             observers: Vec::new(),
             admin: loopback,
             admin_token: None,
+            admin_tls: None,
+            said: String::new(),
+            recent: Recent::default(),
             key,
             advertise: None,
             realm: "default".to_owned(),
@@ -146,6 +164,9 @@ impl Config {
             max_streams: DEFAULT_MAX_STREAMS,
             max_sessions: DEFAULT_MAX_SESSIONS,
             workers: NonZeroUsize::MIN,
+            udp_buffer_bytes: DEFAULT_UDP_BUFFER_BYTES,
+            cgroup: None,
+            key_file: None,
             lookup_rate: lookup_rate(DEFAULT_LOOKUPS_PER_MINUTE),
             drain_timeout: Duration::from_secs(DEFAULT_DRAIN_TIMEOUT_S),
             mesh: None,
@@ -170,6 +191,9 @@ impl Config {
             observers: args.observers.clone(),
             admin: args.admin,
             admin_token,
+            admin_tls: args.admin_tls(),
+            said: String::new(),
+            recent: Recent::default(),
             key,
             advertise: args.advertise.clone(),
             realm: args.realm.clone(),
@@ -180,6 +204,9 @@ impl Config {
             max_streams: args.max_streams,
             max_sessions: args.max_sessions,
             workers: args.workers(),
+            udp_buffer_bytes: args.udp_buffer_bytes,
+            cgroup: args.cgroup.clone(),
+            key_file: Some(args.key.clone()),
             lookup_rate: lookup_rate(args.lookups_per_minute),
             drain_timeout: Duration::from_secs(args.drain_timeout),
             mesh: args.mesh.zip(fleet).map(|(listen, fleet)| mesh::Settings {

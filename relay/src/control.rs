@@ -24,6 +24,8 @@ pub mod driver;
 pub mod message;
 // Pure: how many connections each network has.
 pub mod networks;
+// What an operator asks.
+pub mod orders;
 // Machine: nodes without a connection.
 pub mod parking;
 // Machine: policies of organisations, and who reads them.

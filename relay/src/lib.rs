@@ -28,6 +28,10 @@ pub mod config;
 pub mod identity;
 // Keys and tokens in files that nobody else can read.
 mod secret_file;
+// Lines of JSON, with the relay's name.
+pub mod log;
+// Ports below 1024.
+pub mod low_ports;
 // As many sockets as the system allows.
 pub mod open_files;
 
@@ -52,6 +56,14 @@ pub mod mesh;
 // --- the whole, its life and what an operator sees ---
 // Probes, metrics and the operator's orders on a port of their own.
 pub mod admin;
+// The last lines of the log.
+pub mod recent;
+// What this program asks a relay that runs beside it.
+pub mod ask;
+// What is wrong before it runs.
+pub mod doctor;
+// What keeps it from serving, and what is merely wrong.
+pub mod health;
 // Machine: serving → draining → done.
 pub mod drain;
 // Builds the parts; spawns, owns and ends every task.

@@ -11,17 +11,22 @@ use anyhow::Context as _;
 use clap::error::ErrorKind;
 use remora_proto::random::Random;
 use remora_relay::{
-    admin::{metrics::page, token::AdminToken},
+    admin::{api, bugreport::Report, metrics::page, token::AdminToken},
+    ask::{AskError, Own},
     config::{
         Command, Config, ConfigCommand, FleetKeyArgs, LogFormat, ServeArgs, describe,
         layers::{self, LoadError, Origin, Value},
         reload::Reload,
     },
+    doctor,
+    health::{Finding, Verdict},
     identity,
+    log::Named,
+    low_ports,
     mesh::fleet_key,
     open_files,
+    recent::Recent,
     relay::Relay,
-    stream::certificate::Certificate,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::Level;
@@ -29,7 +34,7 @@ use tracing_subscriber::{
     Registry,
     filter::{LevelFilter, Targets},
     fmt,
-    layer::SubscriberExt as _,
+    layer::{Layer as _, SubscriberExt as _},
     reload,
     util::SubscriberInitExt as _,
 };
@@ -40,6 +45,8 @@ const EXIT_ERROR: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // If that fails, the port that cannot be had says so.
+    low_ports::take_up().ok();
     let loaded = match layers::load(std::env::args_os()) {
         Ok(loaded) => loaded,
         Err(error) => return not_loaded(error),
@@ -47,6 +54,9 @@ fn main() -> ExitCode {
     let done = match &loaded.args.command {
         Command::Serve(serve) => run(serve, false, Reload::new(loaded.clone())),
         Command::Quickstart(serve) => run(serve, true, Reload::new(loaded.clone())),
+        Command::Drain(serve) => drain_own(serve),
+        Command::Doctor(serve) => return look_at(serve),
+        Command::Bugreport(serve) => bugreport(serve, &loaded.values),
         Command::FleetKey(FleetKeyArgs { file }) => {
             fleet_key::create(file, &mut Random::system()).map_err(Into::into)
         }
@@ -57,7 +67,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("remora-relay: {error:#}"));
-            ExitCode::from(EXIT_ERROR)
+            let code = error.downcast_ref().map_or(EXIT_ERROR, AskError::exit_code);
+            ExitCode::from(code)
         }
     }
 }
@@ -86,11 +97,77 @@ fn not_loaded(error: LoadError) -> ExitCode {
     }
 }
 
+/// Returns when the relay that runs here has nothing left to wait for.
+fn drain_own(args: &ServeArgs) -> anyhow::Result<()> {
+    let drained = Own::new(args)?.drain()?;
+    let line = if args.json {
+        drained.object().to_string()
+    } else {
+        drained.line()
+    };
+    writeln!(io::stdout(), "{line}").ok();
+    Ok(())
+}
+
+/// What is wrong with the relay that runs here, or would.
+#[tokio::main(flavor = "current_thread")]
+async fn look_at(args: &ServeArgs) -> ExitCode {
+    let found = found_here(args);
+    if args.json {
+        writeln!(io::stdout(), "{}", api::findings(&found)).ok();
+    } else {
+        let lines: String = found.iter().map(Finding::line).collect();
+        io::stdout().write_all(lines.as_bytes()).ok();
+    }
+    let worst = found.iter().map(|finding| finding.verdict).max();
+    match worst {
+        Some(Verdict::Fault) => ExitCode::from(EXIT_ERROR),
+        Some(Verdict::Fine | Verdict::Warning) | None => ExitCode::SUCCESS,
+    }
+}
+
+/// What the running relay says of itself, if there is one that lets us ask; of its files and, unless it has them, its ports.
+fn found_here(args: &ServeArgs) -> Vec<Finding> {
+    let is_running = Own::is_there(args);
+    let mut found = doctor::look(args, is_running);
+    if is_running {
+        match Own::new(args).and_then(|own| own.doctor()) {
+            Ok(of_itself) => {
+                found.retain(|finding| of_itself.iter().all(|other| other.what != finding.what));
+                found.extend(of_itself);
+            }
+            Err(error) => say(&format!(
+                "remora-relay: the relay that runs is not asked: {error}"
+            )),
+        }
+    }
+    found
+}
+
+/// By the relay that runs here; or of what would.
+fn bugreport(args: &ServeArgs, values: &[Value]) -> anyhow::Result<()> {
+    let text = if Own::is_there(args) {
+        Own::new(args)?.bugreport()?
+    } else {
+        report_before_start(args, values)
+    };
+    io::stdout().write_all(text.as_bytes()).ok();
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn report_before_start(args: &ServeArgs, values: &[Value]) -> String {
+    let mut report = Report::new();
+    report.add("settings", &describe::shown_as_file(values));
+    report.add_findings(&doctor::look(args, false));
+    report.into_text()
+}
+
 /// What would be run with, and whether it could be.
 fn config(command: &ConfigCommand, values: &[Value]) -> ExitCode {
     let text = match command {
         ConfigCommand::Check(serve) => {
-            let problems = unusable_files(serve);
+            let problems = doctor::unusable_files(serve);
             for problem in &problems {
                 say(&format!("remora-relay: {problem:#}"));
             }
@@ -121,19 +198,6 @@ fn print(text: &str) {
     io::stdout().lock().write_all(text.as_bytes()).ok();
 }
 
-/// What is wrong with the files that are named; a key that is made on the first start may be missing.
-fn unusable_files(serve: &ServeArgs) -> Vec<anyhow::Error> {
-    let mut problems: Vec<anyhow::Error> = Vec::new();
-    problems.extend(identity::load(&serve.key).err().map(Into::into));
-    let fleet = serve.fleet_key.as_deref().map(fleet_key::load);
-    problems.extend(fleet.and_then(Result::err).map(Into::into));
-    let token = serve.admin_token_file.as_deref().map(AdminToken::load);
-    problems.extend(token.and_then(Result::err).map(Into::into));
-    let files = serve.certificate().map(Certificate::from_files);
-    problems.extend(files.and_then(Result::err).map(Into::into));
-    problems
-}
-
 fn usage(text: &str) -> ExitCode {
     say(&format!("remora-relay: {text} (see `remora-relay --help`)"));
     ExitCode::from(EXIT_USAGE)
@@ -146,7 +210,8 @@ fn say(text: &str) {
 
 #[tokio::main]
 async fn run(args: &ServeArgs, is_quickstart: bool, mut reload: Reload) -> anyhow::Result<()> {
-    let log = start_log(args);
+    let recent = Recent::default();
+    let log = start_log(args, &recent);
     allow_open_files(args);
     let key = identity::load_or_create(&args.key, &mut Random::system())?;
     let fleet = args.fleet_key.as_deref().map(fleet_key::load).transpose()?;
@@ -154,7 +219,10 @@ async fn run(args: &ServeArgs, is_quickstart: bool, mut reload: Reload) -> anyho
     let admin_token = admin_token.map(AdminToken::load).transpose()?;
     // Before the relay is up: a signal from then on is never lost.
     let mut signals = Signals::new().context("cannot wait for signals")?;
-    let mut relay = Relay::start(Config::new(args, key, fleet, admin_token))?;
+    let mut config = Config::new(args, key, fleet, admin_token);
+    config.said = describe::shown_as_file(reload.values());
+    config.recent = recent;
+    let mut relay = Relay::start(config)?;
     announce(args, is_quickstart, &relay).context("cannot print the relay's address")?;
 
     let ended = loop {
@@ -285,12 +353,20 @@ fn levels(ours: Level) -> Targets {
         .with_target("remora_proto", ours)
 }
 
-fn start_log(args: &ServeArgs) -> Log {
+fn start_log(args: &ServeArgs, recent: &Recent) -> Log {
     let (filter, handle) = reload::Layer::new(levels(args.log));
-    let log = tracing_subscriber::registry().with(filter);
+    let kept = fmt::layer()
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(recent.clone())
+        .with_filter(LevelFilter::INFO);
+    let log = tracing_subscriber::registry().with(filter).with(kept);
     let lines = fmt::layer().with_writer(io::stderr);
     match args.log_format {
-        LogFormat::Json => log.with(lines.json()).init(),
+        LogFormat::Json => {
+            let lines = lines.json().with_writer(Named::new(&args.name));
+            log.with(lines).init();
+        }
         LogFormat::Text => log
             .with(lines.with_ansi(colours()).with_target(false))
             .init(),

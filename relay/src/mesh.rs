@@ -20,6 +20,8 @@ pub mod identity;
 pub mod legs;
 // Machine: who is in, whom to dial, whom to avoid.
 pub mod members;
+// Machine: what an operator should know of the fleet.
+pub mod outlook;
 // Where connections may go.
 pub mod reach;
 // Noise under the streams.
@@ -45,6 +47,7 @@ use tokio::{
 use crate::{
     admin::metrics::{RpcKind, RpcResult},
     datapath::{QuicPacket, socket::Socket},
+    health::Outlook,
 };
 
 pub use self::{
@@ -133,6 +136,7 @@ enum Command {
 pub struct Mesh {
     commands: mpsc::Sender<Command>,
     neighbours: watch::Receiver<Neighbours>,
+    outlook: watch::Receiver<Outlook>,
 }
 
 /// The task's ends of its channels.
@@ -142,6 +146,7 @@ pub struct Work {
     asked: mpsc::Sender<Asked>,
     checks: mpsc::Receiver<QuicPacket>,
     neighbours: watch::Sender<Neighbours>,
+    outlook: watch::Sender<Outlook>,
 }
 
 /// The channels, before anything runs.
@@ -163,15 +168,18 @@ pub fn ends() -> Ends {
     let (check_sender, checks) = mpsc::channel(CHECK_QUEUE);
     let (asked_sender, asked) = mpsc::channel(ASKED_QUEUE);
     let (neighbour_sender, neighbours) = watch::channel(Neighbours::default());
+    let (outlook_sender, outlook) = watch::channel(Outlook::default());
     let mesh = Mesh {
         commands: command_sender,
         neighbours,
+        outlook,
     };
     let work = Work {
         commands,
         asked: asked_sender,
         checks,
         neighbours: neighbour_sender,
+        outlook: outlook_sender,
     };
     Ends {
         mesh,
@@ -238,6 +246,11 @@ impl Mesh {
             return Vec::new();
         }
         answered.await.unwrap_or_default()
+    }
+
+    /// What an operator should know of them.
+    pub fn outlook(&self) -> watch::Receiver<Outlook> {
+        self.outlook.clone()
     }
 
     /// Who is in touch.

@@ -30,8 +30,8 @@ impl Observer {
     ///
     /// # Errors
     /// What the system said about the port.
-    pub fn bind(at: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::bind(at, NonZeroUsize::MIN)?
+    pub fn bind(at: SocketAddr, buffer_bytes: usize) -> io::Result<Self> {
+        let socket = Socket::bind(at, NonZeroUsize::MIN, buffer_bytes)?
             .swap_remove(0)
             .into_io();
         socket.set_nonblocking(true)?;

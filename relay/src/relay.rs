@@ -13,20 +13,23 @@ use remora_proto::{
     random::Random,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{
-        self, Admin,
+        self, About, Admin,
+        door::Door,
         metrics::{Metrics, Reload, Stranger, StreamEnd},
+        pace::{self, Pace},
     },
     config::{Config, Live},
     control::{
         self,
-        driver::{Driver, Ports, Settings},
+        driver::{self, Driver, Settings},
+        orders,
         registry::{Limits, Registry},
         request::Desk,
     },
@@ -37,6 +40,7 @@ use crate::{
         table::Table,
     },
     drain::{Drain, State},
+    health::{Sources, Watch, measure},
     mesh::{self, Ends, Introduction, Mesh, Neighbours},
     observer::Observer,
     rendezvous::{Fleet, Rendezvous, Shelf},
@@ -179,6 +183,8 @@ pub struct Relay {
     /// Ends by itself once `streams_closing` is cancelled: nodes hear their last words through it.
     streams: JoinSet<io::Result<()>>,
     streams_closing: CancellationToken,
+    /// Has the certificate's files looked at.
+    look_at_files: Arc<Notify>,
     /// Last of all: the others say their last words through it.
     datapath: JoinSet<io::Result<()>>,
     /// Ends the datapath.
@@ -195,6 +201,7 @@ impl Relay {
         let metrics = Arc::new(Metrics::new(&metrics_registry)?);
         let bound = Bound::new(&config)?;
         let (certificate, pin) = certificate(&config)?;
+        let door = Door::new(bound.admin, config.admin_tls.as_ref())?;
         let address = config.address(bound.local_addr, pin);
         let own_address = config.own_address(bound.local_addr, pin);
         let (live_sender, live) = watch::channel(config.live());
@@ -247,10 +254,20 @@ impl Relay {
             }));
             rendezvous = fleet;
         }
+        let health = Watch::new(Sources {
+            life: life.clone(),
+            certificate: certificate.as_ref().and_then(Certificate::showing),
+            cgroup: config.cgroup.clone().or_else(measure::own_cgroup),
+            outlook: mesh_addr.map(|_| mesh.outlook()),
+            udp_buffer_bytes: (socket.buffer_bytes()?, config.udp_buffer_bytes),
+            key: config.key_file.clone(),
+            metrics: Arc::clone(&metrics),
+        });
+        let (orders, ordered) = orders::ends();
         let load = SharedLoad::default();
         let driver = Driver::new(
             control::endpoint(config.key.clone(), socket.may_fragment()),
-            Ports {
+            driver::Ports {
                 socket: Arc::clone(socket),
                 packets,
                 openings: opening_packets,
@@ -261,6 +278,8 @@ impl Relay {
                 asked,
                 taken,
                 live: live.clone(),
+                health: health.clone(),
+                orders: ordered,
             },
             registry(&config, Arc::clone(&table), Arc::clone(&metrics)),
             Desk::new(
@@ -279,7 +298,21 @@ impl Relay {
                 own_address: own_address.map_or_else(String::new, |own| own.to_string()),
             },
         );
+        let (pace_sender, pace) = watch::channel(Pace::default());
+        let about = About {
+            name: config.name.clone(),
+            realm: config.realm.clone(),
+            address: address.clone(),
+            since: now,
+            said: config.said.clone(),
+            recent: config.recent.clone(),
+            knows_certificates: config
+                .admin_tls
+                .as_ref()
+                .is_some_and(|tls| tls.client_ca.is_some()),
+        };
         let admin = Admin {
+            about: Arc::new(about),
             registry: metrics_registry.clone(),
             metrics: Arc::clone(&metrics),
             rendezvous,
@@ -287,19 +320,28 @@ impl Relay {
             life: life.clone(),
             drain: drain.clone(),
             live,
+            health: health.clone(),
+            pace,
+            mesh: mesh.clone(),
+            orders,
         };
 
         let (mut streams, streams_closing) = (JoinSet::new(), CancellationToken::new());
+        let look_at_files = Arc::new(Notify::new());
         let mut stream_addr = None;
         if let Some((listener, certificate)) = bound.streams.zip(certificate) {
             stream_addr = Some(listener.local_addr()?);
             let here = on_this_computer(bound.local_addr);
             let peers = Arc::clone(&peers);
             let accepting = Streams::new(listener, certificate, here, peers, Arc::clone(&metrics));
-            streams.spawn(accepting?.run(streams_closing.clone()));
+            let look = Arc::clone(&look_at_files);
+            streams.spawn(accepting?.run(look, streams_closing.clone()));
         }
         tasks.spawn(finishing(driver.run(drain.clone(), closing.clone())));
-        tasks.spawn(admin::serve(bound.admin, admin, closing.clone()));
+        tasks.spawn(admin::serve(door, admin, closing.clone()));
+        let measuring = pace::measure(Arc::clone(&metrics), pace_sender, closing.clone());
+        tasks.spawn(finishing(measuring));
+        tasks.spawn(finishing(health.run(closing.clone())));
         let reflector = Arc::new(Mutex::new(Reflector::new(load, now)));
         let mut observer_addrs = Vec::new();
         for observer in bound.observers {
@@ -345,6 +387,7 @@ impl Relay {
             handed_on,
             streams,
             streams_closing,
+            look_at_files,
             datapath,
             stop,
         })
@@ -420,8 +463,9 @@ impl Relay {
         usize::try_from(self.metrics.sessions.get()).unwrap_or(0)
     }
 
-    /// From now on; whoever is here stays.
+    /// From now on; whoever is here stays. The certificate's files are looked at, too.
     pub fn change(&self, live: Live) {
+        self.look_at_files.notify_one();
         self.peers.limit(live.streams());
         self.live.send_replace(live);
     }
@@ -558,6 +602,28 @@ fn on_this_computer(bound: SocketAddr) -> SocketAddr {
     bound
 }
 
+/// What is known of a relay's ports before it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// What the system holds of received datagrams for each worker, bytes.
+    pub udp_buffer_bytes: usize,
+}
+
+/// Binds all ports, and lets them go again. Call within a tokio runtime.
+///
+/// # Errors
+/// What [`Relay::start`] would fail with.
+pub fn try_ports(config: &Config) -> Result<Ports, StartError> {
+    let bound = Bound::new(config)?;
+    if let Some(mesh) = &config.mesh {
+        std::net::TcpListener::bind(mesh.listen)
+            .map_err(|source| StartError::bind("TCP", mesh.listen, "--mesh", source))?;
+    }
+    let socket = bound.sockets.first();
+    let udp_buffer_bytes = socket.map_or(Ok(0), |socket| socket.buffer_bytes())?;
+    Ok(Ports { udp_buffer_bytes })
+}
+
 /// All ports, before anything runs.
 struct Bound {
     sockets: Vec<Arc<Socket>>,
@@ -591,7 +657,7 @@ impl Bound {
         };
         let (mut observers, mut observed_from) = (Vec::new(), Vec::new());
         for at in config.observers() {
-            let observer = Observer::bind(at)
+            let observer = Observer::bind(at, config.udp_buffer_bytes)
                 .map_err(|source| StartError::bind("UDP", at, "--observer", source))?;
             let port = observer.local_addr()?.port();
             observed_from.push(if at.ip() == config.listen.ip() {
@@ -614,7 +680,7 @@ impl Bound {
 
     /// The ports that nodes come to: of one number, unless they were given two.
     fn nodes(config: &Config) -> Result<(Vec<Socket>, Option<std::net::TcpListener>), StartError> {
-        let sockets = Socket::bind(config.listen, config.workers)
+        let sockets = Socket::bind(config.listen, config.workers, config.udp_buffer_bytes)
             .map_err(|source| StartError::bind("UDP", config.listen, "--listen", source))?;
         let Some(listen) = config.listen_tcp else {
             return Ok((sockets, None));

@@ -26,6 +26,7 @@ use rustls::ServerConfig;
 use socket2::{SockRef, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
+    sync::Notify,
     task::JoinSet,
     time::{self, MissedTickBehavior},
 };
@@ -109,11 +110,16 @@ impl Streams {
         })
     }
 
-    /// Serves until `closing`; then each stream says what it has left to say.
+    /// Serves until `closing`; then each stream says what it has left to say. The certificate's files are looked at when `look_now` says
+    /// so, too.
     ///
     /// # Errors
     /// None: what a peer or the system can do ends a stream, not all.
-    pub async fn run(mut self, closing: CancellationToken) -> io::Result<()> {
+    pub async fn run(
+        mut self,
+        look_now: Arc<Notify>,
+        closing: CancellationToken,
+    ) -> io::Result<()> {
         let mut streams = JoinSet::new();
         let mut look = time::interval(LOOK_AT_FILES);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,11 +129,8 @@ impl Streams {
                 Some(_) = streams.join_next() => {
                     self.count();
                 }
-                _ = look.tick() => {
-                    self.certificate.look();
-                    let ends = self.certificate.ends();
-                    self.metrics.certificate_expiry_seconds.set(ends);
-                }
+                _ = look.tick() => self.look(),
+                () = look_now.notified() => self.look(),
                 accepted = self.listener.accept() => match accepted {
                     Ok((tcp, peer)) => match self.peers.enter(peer) {
                         Ok(place) => {
@@ -152,6 +155,15 @@ impl Streams {
         while streams.join_next().await.is_some() {}
         self.count();
         Ok(())
+    }
+
+    fn look(&mut self) {
+        self.certificate.look();
+        let ends = self
+            .certificate
+            .showing()
+            .and_then(|showing| showing.ends());
+        self.metrics.certificate_expiry_seconds.set(ends);
     }
 
     fn count(&self) {

@@ -17,7 +17,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use remora_proto::id::RelayAddr;
+use remora_proto::{
+    id::{RelayAddr, SessionId},
+    wire::message::control,
+};
 use support::{Node, get, within};
 
 fn command(directory: &Path, args: &[&str]) -> Command {
@@ -274,7 +277,7 @@ async fn it_starts_serves_and_ends_on_sigterm() {
             "{line} in {metrics}"
         );
     }
-    assert!(metrics.contains("remora_relay_build_info{version="));
+    assert!(metrics.contains("remora_relay_build_info{commit="));
 
     running.signal(Signal::SIGTERM);
     let (status, log) = running.end();
@@ -304,7 +307,7 @@ async fn a_second_signal_does_not_wait_for_sessions() {
     running.signal(Signal::SIGTERM);
     assert!(matches!(
         host.notice().await,
-        remora_proto::wire::message::control::relay_to_node::Body::Draining(_)
+        control::relay_to_node::Body::Draining(_)
     ));
     assert_eq!(
         get(running.address("admin"), "/readyz").await,
@@ -523,4 +526,73 @@ async fn two_relays_with_one_fleet_key_meet_and_without_it_nothing_starts() {
     let (code, stderr) = fails(directory, &[&["serve"], &ANY_PORTS[..], &mesh].concat());
     assert_eq!(code, 1);
     assert!(stderr.contains("chmod 600"), "{stderr}");
+}
+
+#[test]
+fn the_program_alone_drains_the_relay_that_runs_beside_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    for (file, token) in [("token", "0123456789abcdef"), ("other", "0123456789abcdeX")] {
+        let file = directory.join(file);
+        fs::write(&file, token).expect("written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("ours");
+    }
+    let running = Running::start(directory, &["--admin-token-file", "token"]);
+    let admin = running.text("admin").to_owned();
+    let drain = |more: &[&str]| prints(directory, &[&["drain", "--admin", &admin], more].concat());
+    for (token, says) in [
+        (&[][..], "--admin-token-file FILE"),
+        (&["--admin-token-file", "other"], "admin token"),
+    ] {
+        let (code, said, why) = drain(token);
+        assert_eq!((code, &*said), (6, ""), "{why}");
+        assert!(why.contains(says), "{why}");
+    }
+    let with = ["--admin-token-file", "token", "--json"];
+    let (code, said, why) = drain(&with);
+    assert_eq!((code, &*why), (0, ""));
+    let drained: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(
+        (&drained["state"], &drained["sessions"]),
+        (&"drained".into(), &0.into())
+    );
+    assert!(running.end().0.success(), "drained, it has ended");
+    let (code, _, why) = drain(&with);
+    assert_eq!(code, 5, "{why}");
+}
+
+#[tokio::test]
+async fn lines_of_json_say_which_relay_and_which_session() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let args = ["--log-format", "json", "--name", "fra-1"];
+    let running = Running::start(directory.path(), &args);
+    let (mut host, mut joiner) = (running.node().await, running.node().await);
+    let code = support::code(1);
+    host.done(code.publish()).await;
+    let exchange = support::introduce(&mut host, &mut joiner, &code).await;
+    let [allocated, _] = support::admit(&mut host, &mut joiner, exchange).await;
+    let session = allocated.session;
+    let release = control::Release { session };
+    host.done(control::node_to_relay::Body::Release(release))
+        .await;
+    running.signal(Signal::SIGTERM);
+    let (status, log) = running.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert!(lines.iter().all(|line| line["relay"] == "fra-1"), "{log}");
+    let id = SessionId(session).to_string();
+    for says in ["session allocated", "session ended"] {
+        let mut said = lines
+            .iter()
+            .filter(|line| line["fields"]["message"] == says);
+        let line = said.next().unwrap_or_else(|| panic!("{says}: {log}"));
+        assert_eq!(line["fields"]["session"], id.as_str());
+        assert_eq!(line["span"]["name"], "session");
+        assert_eq!(line["span"]["id"], id.as_str());
+        assert_eq!(said.next(), None);
+    }
+    assert!(!log.contains("127.0.0.1"), "no addresses at INFO: {log}");
 }

@@ -19,6 +19,7 @@ use crate::{
     crowd::{self, Crowd},
     interrupt,
     measure::Latencies,
+    process::Meter,
     relay::{self, Aim, Capacity, Relay, SessionRate},
     report::{self, rounded},
     scenario::Bench,
@@ -34,6 +35,8 @@ struct Found {
     busy: Option<Scrapes>,
     /// While it was busy.
     frames_per_s: f64,
+    /// With all sessions.
+    rss: Option<u64>,
 }
 
 /// Scrapes, one after the other.
@@ -78,6 +81,7 @@ async fn measure(args: &Scrape, relay: &Relay, bench: &Bench) -> anyhow::Result<
         sessions: standing.sessions(),
         ..Found::default()
     };
+    found.rss = relay.meter.map(Meter::rss_bytes).transpose()?;
     progress.show("scraping");
     standing.keep();
     found.quiet = Some(scrapes(admin, args.scrapes, || {}).await?);
@@ -174,6 +178,7 @@ impl Found {
             object[name] = scrapes.json();
         }
         object["busy_frames_per_s"] = json!(rounded(self.frames_per_s, 0));
+        object["relay_rss_bytes"] = json!(self.rss);
         object["cores"] = bench.cores.json();
         object
     }

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use quinn::{Connection, ConnectionError, VarInt};
 use remora_proto::{
     id::{ExchangeId, SessionId},
+    org::ended::Why,
     park::{self, Grant},
     wire::message::{
         Inbox, MAX_CONTROL_BYTES, PROTOCOL,
@@ -261,7 +262,8 @@ fn notice(body: Answer) -> Option<Notice> {
         }
         Answer::Allocated(allocated) => Notice::Allocated(allocated.into()),
         Answer::Released(released) => {
-            Notice::Released(SessionId(released.session), released.cause())
+            let why = Why::heard(&released.why);
+            Notice::Released(SessionId(released.session), released.cause(), why)
         }
         Answer::Draining(draining) => {
             Notice::Draining(Duration::from_millis(draining.deadline_ms.into()))

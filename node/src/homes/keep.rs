@@ -29,6 +29,7 @@ use bytes::Bytes;
 use quinn::Connection;
 use remora_proto::{
     id::{RelayId, SessionId, Side},
+    org::ended::Why,
     path::{
         carriers::{self, Carriers, Command, Leg, Usable},
         meeting::{self, Meeting},
@@ -135,6 +136,7 @@ pub(crate) struct Keeping {
     heard: mpsc::Receiver<Body>,
     say: mpsc::Sender<Body>,
     moved: mpsc::Sender<()>,
+    ended: watch::Sender<Option<Why>>,
     taken: watch::Receiver<Option<Duration>>,
 }
 
@@ -145,6 +147,7 @@ impl Keeping {
         let (say, said) = mpsc::channel(QUEUE_WORDS);
         let (moved, moves) = mpsc::channel(QUEUE_WORDS);
         let (take, taken) = watch::channel(None);
+        let (end, ended) = watch::channel(None);
         let began = Leg {
             relay: home.id(),
             number: 0,
@@ -175,12 +178,14 @@ impl Keeping {
             heard,
             say,
             moved,
+            ended: end,
             taken,
         };
         let relays = Relays {
             heard: hear,
             said,
             moved: moves,
+            ended,
             taken: take,
         };
         (keeping, relays)
@@ -294,11 +299,15 @@ impl Keeping {
                 }
             }
             // By then it goes elsewhere, or the other has left.
-            Notice::Released(_, ReleaseCause::PeerReleased) => {}
-            Notice::Released(session, _) => {
+            Notice::Released(_, ReleaseCause::PeerReleased, _) => {}
+            Notice::Released(session, cause, why) => {
                 let mut legs = self.legs.iter();
                 let leg = legs.find(|(leg, open)| leg.relay == relay && open.session == session);
-                if let Some((&leg, _)) = leg {
+                let Some((&leg, _)) = leg else { return };
+                if cause == ReleaseCause::OperatorEnded {
+                    tracing::info!(?relay, "the relay's operator ends the session");
+                    self.ended.send_replace(Some(why));
+                } else {
                     self.note(relay, MoveCause::Lost);
                     self.carriers.handle_released(leg, now);
                 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::near::Listed;
 use crate::{
+    doctor::{Found, Verdict},
     homes::Near,
     path::portmap::{Protocol, Unmapped},
 };
@@ -97,6 +98,41 @@ impl Report {
             "nat": nat_json(&self.nat), "port_mapping": self.port_mapping_json(), "relays": relays,
             "direct_likely_with": direct, "relay_needed_with": relayed,
         })
+    }
+
+    /// What a person may want to do something about.
+    pub(super) fn findings(&self) -> Vec<Found> {
+        let udp = match self.udp {
+            Udp::Goes => Found::new("udp", Verdict::Fine, "UDP goes"),
+            Udp::NotAsked => Found::new("udp", Verdict::Fine, "UDP was not asked for"),
+            Udp::Blocked => Found::new(
+                "udp",
+                Verdict::Warning,
+                "this network lets no UDP out: sessions go by TCP and the relay; let UDP out to the relay's port",
+            ),
+            Udp::Unknown => Found::new(
+                "udp",
+                Verdict::Warning,
+                "nothing answers at the relay's address; look at the address, and at the firewall",
+            ),
+        };
+        let tcp = match &self.tcp_error {
+            None => Found::new("tcp", Verdict::Fine, "TCP goes, should UDP not"),
+            Some(why) => Found::new("tcp", Verdict::Warning, why.clone()),
+        };
+        let (direct, _) = self.prediction();
+        let nat = match direct.is_empty() && self.udp == Udp::Goes {
+            false => Found::new("nat", Verdict::Fine, self.nat_words()),
+            true => Found::new(
+                "nat",
+                Verdict::Warning,
+                format!(
+                    "{}: sessions go through the relay; a port mapping (UPnP, PCP) or a public address would help",
+                    self.nat_words()
+                ),
+            ),
+        };
+        vec![udp, tcp, nat]
     }
 
     fn relays(&self) -> Vec<Listed> {

@@ -776,6 +776,10 @@ impl Screen {
                 format!("An administrator has ended the session: {}", fenced(receipt.why.as_str()))
             }
             (EndReason::AdminEnded, _) => "The organisation does not permit this session any more".into(),
+            (EndReason::OperatorEnded, _) if !receipt.why.as_str().is_empty() => {
+                format!("The operator of the relay has ended the session: {}", fenced(receipt.why.as_str()))
+            }
+            (EndReason::OperatorEnded, _) => "The operator of the relay has ended the session".into(),
             (reason, _) => reason.to_string(),
         };
         let line = format!("{what} · {} · {}", receipt.reason, clock(receipt.duration));

@@ -441,6 +441,8 @@ export const words = {
   'over.CODE_USED': 'Der Code wurde benutzt.',
   'over.ORG_MISMATCH': 'Sie gehören zu Organisationen, die einander nicht vertrauen, oder eine Person zu keiner.',
   'over.UNENROLLED_NOT_ALLOWED': 'Das Gerät ist nicht angemeldet, und die Organisation erlaubt das nicht.',
+  'over.OPERATOR_ENDED': 'Wer das Relay betreibt, hat die Sitzung beendet.',
+  'over.OPERATOR_ENDED.why': 'Wer das Relay betreibt, hat die Sitzung beendet: „{why}“',
   'over.ADMIN_ENDED': 'Die Organisation erlaubt diese Sitzung nicht mehr.',
   'over.ADMIN_ENDED.why': 'Eine Verwalterin oder ein Verwalter hat die Sitzung beendet: „{why}“',
   'over.AUTH_FAILED': 'Der andere Computer konnte sich nicht ausweisen; es wurde nichts gezeigt.',

@@ -444,6 +444,8 @@ export const words = {
   'over.CODE_USED': 'The code has been used.',
   'over.ORG_MISMATCH': 'The two of you belong to organisations that do not trust each other, or one of you to none.',
   'over.UNENROLLED_NOT_ALLOWED': 'The device is not enrolled, and the organisation does not allow that.',
+  'over.OPERATOR_ENDED.why': 'The operator of the relay has ended the session: “{why}”',
+  'over.OPERATOR_ENDED': 'The operator of the relay has ended the session.',
   'over.ADMIN_ENDED.why': 'An administrator has ended the session: “{why}”',
   'over.ADMIN_ENDED': 'The organisation does not permit this session any more.',
   'over.AUTH_FAILED': 'The other computer could not prove who it is, so nothing was shared.',

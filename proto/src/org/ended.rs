@@ -103,7 +103,7 @@ pub struct Ending {
     pub why: Why,
 }
 
-/// An administrator's words, which two people read: one line of at most 128 bytes, without what could rearrange the words around it.
+/// An administrator's words, or those of a relay's operator, which two people read: one line of at most 128 bytes, without what could rearrange the words around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Why(String);
 
@@ -114,7 +114,7 @@ pub struct InvalidWhy;
 
 impl Why {
     /// What of a peer's word can be shown; nothing, if it is too long.
-    pub(crate) fn heard(text: &str) -> Self {
+    pub fn heard(text: &str) -> Self {
         text.parse().unwrap_or_default()
     }
 

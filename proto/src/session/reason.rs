@@ -55,6 +55,8 @@ pub enum EndReason {
     Reclaimed,
     /// Another helper goes on with it, whom the first named and the sharer let in. Not in `SESSION.md`.
     HandedOver,
+    /// The operator of a relay that it had a place at ended it. Not in `SESSION.md`.
+    OperatorEnded,
     /// A fault in one of the two programs.
     #[default]
     Internal,
@@ -62,7 +64,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// All of them, in the order of `SESSION.md`, and then ours.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::HelperLeft,
         Self::SharerLeft,
         Self::SharerLeftSignedOut,
@@ -87,6 +89,7 @@ impl EndReason {
         Self::Idle,
         Self::Reclaimed,
         Self::HandedOver,
+        Self::OperatorEnded,
         Self::Internal,
     ];
 
@@ -117,6 +120,7 @@ impl EndReason {
             Self::Idle => "IDLE",
             Self::Reclaimed => "RECLAIMED",
             Self::HandedOver => "HANDED_OVER",
+            Self::OperatorEnded => "OPERATOR_ENDED",
             Self::Internal => "INTERNAL",
         }
     }
@@ -148,6 +152,7 @@ impl EndReason {
             Self::Idle => schema::EndReason::EndIdle,
             Self::Reclaimed => schema::EndReason::Reclaimed,
             Self::HandedOver => schema::EndReason::HandedOver,
+            Self::OperatorEnded => schema::EndReason::OperatorEnded,
             Self::Internal => schema::EndReason::Internal,
         }
     }
@@ -169,7 +174,7 @@ impl EndReason {
             | Self::HandedOver => Some(Role::Sharer),
             // Ends of a code, which there is none any more.
             Self::HelperCancelled | Self::CodeExpired | Self::CodeBurned => return Self::Internal,
-            // Clocks run on both sides, and the slower one may hear of it first.
+            // Clocks run on both sides, and the slower one may hear of it first; so do relays' words.
             Self::ConsentTimeout
             | Self::HelperTimeout
             | Self::AuthFailed
@@ -182,6 +187,7 @@ impl EndReason {
             | Self::CaptureFailed
             | Self::ConnectionLost
             | Self::AdminEnded
+            | Self::OperatorEnded
             | Self::Reconfirm
             | Self::MaxDuration
             | Self::Idle

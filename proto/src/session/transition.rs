@@ -410,6 +410,10 @@ impl Session {
                 self.receipt.why = why;
                 self.admin_ended(now);
             }
+            (state, World(Wo::OperatorEnd(why))) if state.is_open() => {
+                self.receipt.why = why;
+                self.end(EndReason::OperatorEnded, now);
+            }
             (state, World(Wo::Judged)) if state.is_open() => self.row_32(state, now),
             (state, World(Wo::Malformed)) if state.is_open() => self.end(EndReason::Internal, now),
             (state, World(Wo::Gone)) if state.is_open() => {

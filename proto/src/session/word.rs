@@ -104,6 +104,8 @@ pub(super) enum World {
     Malformed,
     /// An administrator ended the session (C kill), for that reason.
     Kill(Why),
+    /// The operator of a relay that it has a place at did.
+    OperatorEnd(Why),
     /// This side's organisation thinks otherwise of the other.
     Judged,
     /// Sharer: somebody touched keyboard or mouse.
@@ -371,7 +373,9 @@ impl Word {
                 reason: EndReason::said_by(speaker, ended.reason()),
                 chat_sent: ended.chat_sent,
                 why: match ended.reason() {
-                    schema::EndReason::AdminEnded => Why::heard(&ended.why),
+                    schema::EndReason::AdminEnded | schema::EndReason::OperatorEnded => {
+                        Why::heard(&ended.why)
+                    }
                     _ => Why::default(),
                 },
             },

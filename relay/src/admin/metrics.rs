@@ -30,7 +30,11 @@ use self::{
     family::{CounterPairs, Counters, Described, Gauges, Histograms, Known, Register},
     labels::Label as _,
 };
-use crate::{datapath::DropReason, drain};
+use crate::{
+    datapath::DropReason,
+    drain,
+    health::{Finding, Verdict, What},
+};
 
 /// Series of a relay at any load: what a fleet's Prometheus has to keep of each.
 pub const MAX_SERIES: usize = 300;
@@ -56,8 +60,9 @@ const RECENT_OUTCOMES: usize = 256;
 /// The relay's metrics.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Whether `/readyz` says yes, 1 or 0.
-    pub ready: IntGauge,
+    ready: IntGauge,
+    warnings: Gauges<What>,
+    clock_skew_seconds: Gauge,
     /// Nodes that said Hello and are here.
     pub nodes_connected: IntGauge,
     /// Those of them that are parked.
@@ -165,7 +170,20 @@ impl Metrics {
             ready: on.gauge((
                 "ready",
                 "Whether `/readyz` says yes: 1 or 0.",
-                ("admin.rs", ".ready"),
+                ("health/watch.rs", ".health("),
+            ))?,
+            warnings: on.gauges(
+                (
+                    "warnings",
+                    "1 for what `/readyz` says is wrong, whether the relay serves or not (`docs/faults.md`); 0 for what is fine.",
+                    ("health/watch.rs", ".health("),
+                ),
+                "what",
+            )?,
+            clock_skew_seconds: on.fraction((
+                "clock_skew_seconds",
+                "How far the other relays' clocks are ahead of this one's: the median; 0 without others.",
+                ("health/watch.rs", ".clock_skew("),
             ))?,
             nodes_connected: on.gauge((
                 "nodes_connected",
@@ -542,6 +560,12 @@ impl Metrics {
         legs.map(|&leg| self.frames_forwarded.get(leg)).sum()
     }
 
+    /// How many bytes of frames were.
+    pub fn forwarded_bytes(&self) -> u64 {
+        let legs = FrameLeg::ALL.iter();
+        legs.map(|&leg| self.bytes_forwarded.get(leg)).sum()
+    }
+
     /// Frames were sent on, of so many bytes together.
     pub fn forwarded(&self, leg: FrameLeg, frames: usize, bytes: usize) {
         self.frames_forwarded.add(leg, frames);
@@ -596,6 +620,25 @@ impl Metrics {
     /// One ended with a session, after so long.
     pub fn introduced(&self, seconds: f64) {
         self.introduction_seconds.observe(seconds);
+    }
+
+    /// What was found where.
+    pub fn health(&self, found: &[Finding]) {
+        let is_ready = found
+            .iter()
+            .all(|finding| finding.verdict != Verdict::Fault);
+        self.ready.set(is_ready.into());
+        for finding in found {
+            let is_wrong = finding.verdict != Verdict::Fine;
+            self.warnings.of(finding.what).set(is_wrong.into());
+        }
+    }
+
+    /// How far the other relays' clocks are ahead.
+    pub fn clock_skew(&self, skew_ms: Option<i64>) {
+        let skew_ms = skew_ms.and_then(|ms| i32::try_from(ms).ok());
+        self.clock_skew_seconds
+            .set(f64::from(skew_ms.unwrap_or(0)) / 1e3);
     }
 
     /// An allocation ended.

@@ -12,7 +12,7 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 use remora_proto::id::{RelayAddr, RelayId};
 
-use crate::stream::certificate::Files;
+use crate::{admin::door::Tls, stream::certificate::Files};
 
 pub(super) const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 4433);
@@ -36,6 +36,11 @@ pub(super) const DEFAULT_LOOKUPS_PER_MINUTE: u64 = 10;
 pub(super) const DEFAULT_DRAIN_TIMEOUT_S: u64 = 60;
 /// As many as `Welcome` names.
 const MAX_OBSERVERS: usize = 4;
+/// At 1 Gbit/s 4 MiB are 33 ms.
+pub(super) const DEFAULT_UDP_BUFFER_BYTES: usize = 4 << 20;
+/// What any system gives; and more than is ever worth waiting for.
+const MIN_UDP_BUFFER_BYTES: u64 = 64 << 10;
+const MAX_UDP_BUFFER_BYTES: u64 = 1 << 30;
 /// Longest name of a realm or relay in a message.
 const MAX_NAME_BYTES: usize = 64;
 
@@ -60,6 +65,12 @@ pub enum Command {
     Serve(ServeArgs),
     /// Run a relay with everything defaulted and say what the two people have to type
     Quickstart(ServeArgs),
+    /// Tell the relay that runs here with these settings to drain, and wait until it has
+    Drain(ServeArgs),
+    /// Say what is wrong with the relay that runs here with these settings, or would, and what to do
+    Doctor(ServeArgs),
+    /// Print all that can be known of the relay that runs here, or would, in one text that has no secret in it
+    Bugreport(ServeArgs),
     /// Make the key of a new fleet, in a file for every relay's --fleet-key
     FleetKey(FleetKeyArgs),
     /// Look at what a relay would run with, without running one
@@ -117,7 +128,7 @@ impl FromStr for ListenTcp {
     }
 }
 
-/// Flags of both verbs.
+/// Flags of every verb that is about a relay.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServeArgs {
     /// TOML file that says any of these, by the names that `remora-relay config schema` prints; the environment overrules it, and
@@ -152,9 +163,18 @@ pub struct ServeArgs {
     /// The default: operators sit on the same machine, or say otherwise.
     #[arg(long, value_name = "ADDR:PORT", env = "REMORA_RELAY_ADMIN", default_value_t = DEFAULT_ADMIN)]
     pub admin: SocketAddr,
-    /// File of the token that `remora admin drain` presents there, a line of 16 characters or more; without it, nobody may
+    /// File of the token that `remora admin` presents there, a line of 16 characters or more; without it, nobody may
     #[arg(long, value_name = "FILE", env = "REMORA_RELAY_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
+    /// File of the certificate shown at --admin, PEM; with it, that port speaks TLS, for probes and metrics, too
+    #[arg(long, value_name = "FILE", env = "REMORA_RELAY_ADMIN_TLS_CERT")]
+    pub admin_tls_cert: Option<PathBuf>,
+    /// File of that certificate's key, PEM
+    #[arg(long, value_name = "FILE", env = "REMORA_RELAY_ADMIN_TLS_KEY")]
+    pub admin_tls_key: Option<PathBuf>,
+    /// File of the authorities, PEM, whose client certificates count as the admin token; probes and metrics need none
+    #[arg(long, value_name = "FILE", env = "REMORA_RELAY_ADMIN_CLIENT_CA")]
+    pub admin_client_ca: Option<PathBuf>,
     /// File of the relay's key; created on the first start
     ///
     /// The default: beside where the relay was started: nothing to set up, easy to find.
@@ -220,6 +240,14 @@ pub struct ServeArgs {
     /// Threads that forward frames, each with a socket of its own; by default, one a processor
     #[arg(long, value_name = "N", env = "REMORA_RELAY_WORKERS")]
     pub workers: Option<NonZeroUsize>,
+    /// What the system is asked to hold of datagrams for each worker, each way, while it is busy
+    ///
+    /// The default: at 1 Gbit/s, 33 milliseconds. Without CAP_NET_ADMIN the system's maximum decides: net.core.rmem_max and wmem_max.
+    #[arg(long, value_name = "BYTES", env = "REMORA_RELAY_UDP_BUFFER_BYTES", default_value_t = DEFAULT_UDP_BUFFER_BYTES)]
+    pub udp_buffer_bytes: usize,
+    /// Directory of the control group (cgroup v2) whose memory limit is this relay's; by default, the group that it is in
+    #[arg(long, value_name = "DIRECTORY", env = "REMORA_RELAY_CGROUP")]
+    pub cgroup: Option<PathBuf>,
     /// Codes that may be looked up from one address
     ///
     /// The default: a person mistypes a few codes; a guesser needs millions.
@@ -240,7 +268,7 @@ pub struct ServeArgs {
     /// The default: what an operator acts upon; addresses of people are below it, at debug.
     #[arg(long, value_name = "LEVEL", env = "REMORA_RELAY_LOG", default_value_t = tracing::Level::INFO)]
     pub log: tracing::Level,
-    /// Print one JSON object instead of the relay's address
+    /// Print one JSON object instead of a line for people
     #[arg(long)]
     pub json: bool,
 }
@@ -255,7 +283,7 @@ pub struct Fault {
 }
 
 /// Below the first it does nothing, above the second it is more than one relay is made for.
-const BOUNDS: [(&str, u64, u64); 8] = [
+const BOUNDS: [(&str, u64, u64); 9] = [
     ("session_rate_bytes", 1024, u64::MAX),
     ("session_burst", MIN_SESSION_BURST_BYTES, u64::MAX),
     ("max_nodes", 1, u64::MAX),
@@ -263,6 +291,11 @@ const BOUNDS: [(&str, u64, u64); 8] = [
     ("max_streams", 1, MAX_STREAMS),
     ("max_sessions", 1, MAX_SESSIONS),
     ("workers", 1, MAX_WORKERS),
+    (
+        "udp_buffer_bytes",
+        MIN_UDP_BUFFER_BYTES,
+        MAX_UDP_BUFFER_BYTES,
+    ),
     ("lookups_per_minute", 1, u64::MAX),
 ];
 
@@ -278,6 +311,9 @@ impl Args {
         match &self.command {
             Command::Serve(serve)
             | Command::Quickstart(serve)
+            | Command::Drain(serve)
+            | Command::Doctor(serve)
+            | Command::Bugreport(serve)
             | Command::Config(ConfigCommand::Check(serve) | ConfigCommand::Show(serve)) => {
                 Some(serve)
             }
@@ -309,6 +345,15 @@ impl ServeArgs {
     pub fn certificate(&self) -> Option<Files> {
         let files = self.tls_cert.clone().zip(self.tls_key.clone());
         files.map(|(certificate, key)| Files { certificate, key })
+    }
+
+    /// The files of the admin port's TLS, if it is given one.
+    pub fn admin_tls(&self) -> Option<Tls> {
+        let files = self.admin_tls_cert.clone().zip(self.admin_tls_key.clone());
+        files.map(|(certificate, key)| Tls {
+            files: Files { certificate, key },
+            client_ca: self.admin_client_ca.clone(),
+        })
     }
 
     /// Everything that cannot be, by itself or beside the rest.
@@ -368,6 +413,24 @@ impl ServeArgs {
                 "--tls-cert",
             ),
             (
+                "admin_tls_cert",
+                self.admin_tls_cert.is_some(),
+                self.admin_tls_key.is_some(),
+                "--admin-tls-key",
+            ),
+            (
+                "admin_tls_key",
+                self.admin_tls_key.is_some(),
+                self.admin_tls_cert.is_some(),
+                "--admin-tls-cert",
+            ),
+            (
+                "admin_client_ca",
+                self.admin_client_ca.is_some(),
+                self.admin_tls_cert.is_some(),
+                "--admin-tls-cert",
+            ),
+            (
                 "mesh",
                 self.mesh.is_some(),
                 self.fleet_key.is_some(),
@@ -403,6 +466,7 @@ impl ServeArgs {
             ("max_streams", wide(self.max_streams)),
             ("max_sessions", wide(self.max_sessions)),
             ("workers", wide(self.workers().get())),
+            ("udp_buffer_bytes", wide(self.udp_buffer_bytes)),
             ("lookups_per_minute", self.lookups_per_minute),
         ]
     }

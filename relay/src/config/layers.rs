@@ -295,7 +295,7 @@ fn without_environment(command: clap::Command) -> clap::Command {
 fn serving(matches: &ArgMatches) -> Option<(usize, &ArgMatches)> {
     let (verb, matches) = matches.subcommand()?;
     match verb {
-        "serve" | "quickstart" => Some((1, matches)),
+        "serve" | "quickstart" | "drain" | "doctor" | "bugreport" => Some((1, matches)),
         "config" => match matches.subcommand()? {
             ("check" | "show", matches) => Some((2, matches)),
             _ => None,

@@ -6,7 +6,7 @@ use tracing::Level;
 
 use super::{
     Live, ServeArgs,
-    layers::{self, LoadError, Loaded},
+    layers::{self, LoadError, Loaded, Value},
 };
 use crate::admin::token::AdminToken;
 
@@ -37,6 +37,11 @@ impl Reload {
     /// Of a relay that was started with this.
     pub fn new(started: Loaded) -> Self {
         Self { known: started }
+    }
+
+    /// What holds, or will once it is started again.
+    pub fn values(&self) -> &[Value] {
+        &self.known.values
     }
 
     /// Reads the environment's file and all else again.

@@ -41,6 +41,7 @@ use super::{
     deadlines::{Armed, Deadlines},
     message::{self, Answer, NodeToRelay, Reason, Refusal, Reply},
     networks::{Network, Networks, Room},
+    orders::{Order, Way},
     parking::{self, Parked, Parking, Reaction},
     policies::{Fetched, Policies},
     queue::{self, Look, Queues},
@@ -58,6 +59,7 @@ use crate::{
         socket::Socket,
     },
     drain::State,
+    health,
     mesh::{self, Mesh, Neighbours},
     rate::TokenBucket,
     rendezvous::Rendezvous,
@@ -114,6 +116,10 @@ pub struct Ports {
     pub taken: mpsc::Receiver<RecordKey>,
     /// What there is room for.
     pub live: watch::Receiver<Live>,
+    /// Whether there is memory for more.
+    pub health: health::Watch,
+    /// What an operator asks.
+    pub orders: mpsc::Receiver<Order>,
 }
 
 /// The task.
@@ -168,6 +174,7 @@ struct Office {
     metrics: Arc<Metrics>,
     settings: Settings,
     networks: Networks,
+    health: health::Watch,
     /// Connections whose node has proven nothing.
     handshaking: usize,
     asked: FuturesUnordered<Pin<Box<dyn Future<Output = Asked> + Send>>>,
@@ -225,6 +232,7 @@ impl Driver {
         let peers = Arc::clone(&ports.peers);
         let mesh = ports.mesh.clone();
         let max_nodes_per_network = ports.live.borrow().max_nodes_per_network;
+        let health = ports.health.clone();
         Self {
             neighbours: mesh.neighbours(),
             endpoint,
@@ -239,6 +247,7 @@ impl Driver {
                 rendezvous,
                 metrics,
                 networks: Networks::new(max_nodes_per_network),
+                health,
                 settings,
                 handshaking: 0,
                 asked: FuturesUnordered::new(),
@@ -346,6 +355,10 @@ impl Driver {
             Some(asked) = self.ports.asked.recv() => {
                 self.meet();
                 self.office.answer_relay(asked, Instant::now());
+                true
+            }
+            Some(order) = self.ports.orders.recv() => {
+                self.office.obey(order, Instant::now());
                 true
             }
             Some(key) = self.ports.taken.recv() => {
@@ -769,8 +782,44 @@ impl Office {
         }
     }
 
+    /// Whoever asked may have gone: all the same.
+    fn obey(&mut self, order: Order, now: Instant) {
+        match order {
+            Order::List {
+                after,
+                most,
+                answer,
+            } => {
+                let mut listing = self.registry.list(after, most, now);
+                for side in listing.sessions.iter_mut().flat_map(|one| &mut one.sides) {
+                    if let Way::At(remote) = side.way
+                        && self.peers.is_stream(remote)
+                    {
+                        side.way = Way::Stream;
+                    }
+                }
+                answer.send(listing).ok();
+            }
+            Order::End {
+                session,
+                why,
+                answer,
+            } => {
+                answer
+                    .send(self.registry.end_by_operator(session, &why))
+                    .ok();
+            }
+        }
+    }
+
     fn attach(&mut self, node: &mut Node, now: Instant) -> Result<(), Refusal> {
         self.check_network(node.network)?;
+        if self.health.is_full() {
+            return Err(Refusal::new(
+                Reason::Full,
+                "this relay's memory is at its limit; try another",
+            ));
+        }
         let (id, leg) = (node.connection.node(), node.connection.leg());
         self.registry.attach(node.number, id, leg, now)?;
         self.networks.attach(node.network);

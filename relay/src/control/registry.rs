@@ -20,6 +20,8 @@
 mod allocation;
 // Exchanges: a joiner's try at a host.
 mod exchange;
+// What an operator sees and does.
+mod operator;
 // Rejoins: two nodes come from another relay.
 mod rejoin;
 // Either of them with one of its nodes at another relay.

@@ -8,14 +8,9 @@ use std::{
 };
 
 use quinn_udp::{Transmit, UdpSocketState};
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 
 use super::batch::{self, Plan, Received, Sent};
-
-/// What the kernel may hold for us, and we for it, while the worker waits for its turn.
-///
-/// At 1 Gbit/s 4 MiB are 33 ms. Asked for, not insisted on: the system's maximum decides.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// A bound UDP socket with its offloads.
 #[derive(Debug)]
@@ -26,21 +21,26 @@ pub struct Socket {
 
 impl Socket {
     /// Binds as many sockets to `listen` as there are workers; the kernel spreads nodes over them by their addresses
-    /// (SO_REUSEPORT). `[::]` takes IPv4 as well, and means `0.0.0.0` on a system without IPv6.
+    /// (SO_REUSEPORT). `[::]` takes IPv4 as well, and means `0.0.0.0` on a system without IPv6. Buffers of `buffer_bytes` are asked
+    /// for, not insisted on: what the system gave is [`Self::buffer_bytes`].
     ///
     /// # Errors
     /// What the system said about the port.
-    pub fn bind(listen: SocketAddr, workers: NonZeroUsize) -> io::Result<Vec<Self>> {
-        let first = match bind(listen, workers) {
+    pub fn bind(
+        listen: SocketAddr,
+        workers: NonZeroUsize,
+        buffer_bytes: usize,
+    ) -> io::Result<Vec<Self>> {
+        let first = match bind(listen, workers, buffer_bytes) {
             Err(error) if listen.ip().is_unspecified() && lacks_ipv6(&error, listen) => {
                 tracing::info!("no IPv6 here, serving IPv4 only");
                 let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, listen.port()));
-                bind(listen, workers)?
+                bind(listen, workers, buffer_bytes)?
             }
             bound => bound?,
         };
         let listen = first.local_addr()?;
-        let others = (1..workers.get()).map(|_| share(listen));
+        let others = (1..workers.get()).map(|_| share(listen, buffer_bytes));
         std::iter::once(Ok(first))
             .chain(others)
             .map(|io| {
@@ -58,6 +58,20 @@ impl Socket {
     /// What the system said.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.local_addr()
+    }
+
+    /// What the kernel holds of received datagrams, bytes of their contents.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn buffer_bytes(&self) -> io::Result<usize> {
+        let bytes = SockRef::from(&self.io).recv_buffer_size()?;
+        // Linux counts what it needs beside the contents, and gives twice as much as it was asked for (socket(7)).
+        Ok(if cfg!(target_os = "linux") {
+            bytes / 2
+        } else {
+            bytes
+        })
     }
 
     /// The socket without what workers add.
@@ -97,18 +111,18 @@ impl Socket {
     }
 }
 
-fn bind(listen: SocketAddr, workers: NonZeroUsize) -> io::Result<UdpSocket> {
+fn bind(listen: SocketAddr, workers: NonZeroUsize, buffer_bytes: usize) -> io::Result<UdpSocket> {
     if workers.get() == 1 {
-        return new(listen)?.bound(listen);
+        return new(listen, buffer_bytes)?.bound(listen);
     }
     // With SO_REUSEPORT nobody is told that another program has the port: looked for first without.
-    let listen = new(listen)?.bound(listen)?.local_addr()?;
-    share(listen)
+    let listen = new(listen, buffer_bytes)?.bound(listen)?.local_addr()?;
+    share(listen, buffer_bytes)
 }
 
 /// One more socket on a port.
-fn share(listen: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = new(listen)?;
+fn share(listen: SocketAddr, buffer_bytes: usize) -> io::Result<UdpSocket> {
+    let socket = new(listen, buffer_bytes)?;
     socket.0.set_reuse_port(true)?;
     socket.bound(listen)
 }
@@ -123,7 +137,7 @@ impl Unbound {
     }
 }
 
-fn new(listen: SocketAddr) -> io::Result<Unbound> {
+fn new(listen: SocketAddr, buffer_bytes: usize) -> io::Result<Unbound> {
     let socket = socket2::Socket::new(
         Domain::for_address(listen),
         Type::DGRAM,
@@ -133,14 +147,30 @@ fn new(listen: SocketAddr) -> io::Result<Unbound> {
         socket.set_only_v6(false)?;
     }
     for result in [
-        socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES),
-        socket.set_send_buffer_size(SOCKET_BUFFER_BYTES),
+        socket.set_recv_buffer_size(buffer_bytes),
+        socket.set_send_buffer_size(buffer_bytes),
+        insist(&socket, buffer_bytes),
     ] {
         if let Err(error) = result {
             tracing::debug!(%error, "socket buffers stay at the system's size");
         }
     }
     Ok(Unbound(socket))
+}
+
+/// Above the system's maximum, for whoever may: with CAP_NET_ADMIN.
+#[cfg(target_os = "linux")]
+fn insist(socket: &socket2::Socket, buffer_bytes: usize) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    setsockopt(socket, sockopt::RcvBufForce, &buffer_bytes)?;
+    setsockopt(socket, sockopt::SndBufForce, &buffer_bytes)?;
+    Ok(())
+}
+
+/// Nobody may here.
+#[cfg(not(target_os = "linux"))]
+fn insist(_: &socket2::Socket, _: usize) -> io::Result<()> {
+    Ok(())
 }
 
 fn lacks_ipv6(error: &io::Error, listen: SocketAddr) -> bool {
@@ -156,6 +186,8 @@ fn lacks_ipv6(error: &io::Error, listen: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
+    const BUFFER_BYTES: usize = 64 << 10;
+
     fn loopback() -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
     }
@@ -163,7 +195,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn what_the_system_drops_is_known() {
-        let socket = Socket::bind(loopback(), NonZeroUsize::MIN).expect("bound");
+        let socket = Socket::bind(loopback(), NonZeroUsize::MIN, BUFFER_BYTES).expect("bound");
         let [socket] = &socket[..] else {
             panic!("one socket")
         };
@@ -180,14 +212,16 @@ mod tests {
     #[test]
     fn workers_share_a_port_that_nobody_else_has() {
         let two = NonZeroUsize::MIN.saturating_add(1);
-        let sockets = Socket::bind(loopback(), two).expect("bound");
+        let sockets = Socket::bind(loopback(), two, BUFFER_BYTES).expect("bound");
         let ports: Vec<_> = sockets
             .iter()
             .map(|socket| socket.local_addr().expect("bound"))
             .collect();
         assert!(ports.len() == 2 && ports[0] == ports[1]);
+        let given = sockets[0].buffer_bytes().expect("the system says");
+        assert!(given >= BUFFER_BYTES, "{given}");
         for workers in [NonZeroUsize::MIN, two] {
-            let taken = Socket::bind(ports[0], workers).expect_err("is taken");
+            let taken = Socket::bind(ports[0], workers, BUFFER_BYTES).expect_err("is taken");
             assert_eq!(taken.kind(), ErrorKind::AddrInUse);
         }
     }

@@ -29,6 +29,8 @@ use crate::rate::Rate;
 const WAYS: usize = 8;
 /// Bits of a place that are its slot's number + 1; those above are of the hash.
 const NUMBER_BITS: u32 = 32;
+/// As large as one of a full screen gets on most networks.
+const LARGE_FRAME_BYTES: usize = 1500;
 /// Times that a reader looks at a slot again whose legs are just being changed.
 const TRIES: u32 = 64;
 
@@ -39,6 +41,15 @@ pub struct Counters {
     pub frames: u64,
     /// Their bytes, headers included.
     pub bytes: u64,
+}
+
+/// What a session has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// By the side that sent it.
+    pub sent: [Counters; 2],
+    /// A side has used up what it may send at once: of its next large frames some are dropped.
+    pub is_held_back: bool,
 }
 
 /// A session. Of its three cache lines a frame needs two, unless the relay has several addresses.
@@ -106,6 +117,14 @@ impl Slot {
             from: PackedAddress::NONE,
             to: PackedLeg::NONE,
         }
+    }
+
+    /// By the side that sent it.
+    fn sent(&self) -> [Counters; 2] {
+        [0, 1].map(|direction: usize| Counters {
+            frames: self.frames[direction].load(Ordering::Relaxed),
+            bytes: self.bytes[direction].load(Ordering::Relaxed),
+        })
     }
 
     /// Only with the writers' lock.
@@ -240,11 +259,21 @@ impl Table {
         slot.write(0, [None; 2]);
         free.push(number);
         self.len.fetch_sub(1, Ordering::Relaxed);
-        let carried = |direction: usize| Counters {
-            frames: slot.frames[direction].load(Ordering::Relaxed),
-            bytes: slot.bytes[direction].load(Ordering::Relaxed),
-        };
-        Some([carried(0), carried(1)])
+        Some(slot.sent())
+    }
+
+    /// What a session has carried so far.
+    pub fn carried(&self, session: SessionId, now: Instant) -> Option<Carried> {
+        let (slot, Moment(now)) = (self.find(session)?, self.moment(now));
+        let a_frame = self.price.of(LARGE_FRAME_BYTES);
+        let is_held_back = slot.full_at.iter().any(|full_at| {
+            let used = full_at.load(Ordering::Relaxed).saturating_sub(now);
+            used.saturating_add(a_frame) > self.price.burst_ns
+        });
+        Some(Carried {
+            sent: slot.sent(),
+            is_held_back,
+        })
     }
 
     /// A node's address changed.

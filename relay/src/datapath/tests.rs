@@ -22,7 +22,7 @@ fn what_control_is_too_slow_for_is_dropped_and_counted() {
         reflector: Arc::new(Mutex::new(Reflector::new(SharedLoad::default(), now))),
     };
     let at = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut sockets = Socket::bind(at, NonZeroUsize::MIN).expect("bound");
+    let mut sockets = Socket::bind(at, NonZeroUsize::MIN, 64 << 10).expect("bound");
     let socket = Arc::new(sockets.remove(0));
     let to = socket.local_addr().expect("bound");
     let stop = Stop::default();

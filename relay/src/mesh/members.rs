@@ -456,6 +456,12 @@ impl Members {
         }
     }
 
+    /// Whether an operator has named a relay that is not this one, as far as is known.
+    pub fn has_others(&self) -> bool {
+        let is_other = |target: &Target| target.is_seed && !target.is_mine;
+        self.targets.values().any(is_other)
+    }
+
     /// Whether a relay is in.
     pub fn contains(&self, relay: RelayId) -> bool {
         self.present.contains_key(&relay)

@@ -53,6 +53,7 @@ use super::{
     identity::{peer_id, relay_id},
     legs::Legs,
     members::Members,
+    outlook::Watching,
     reach::Reach,
     secure::Secure,
 };
@@ -150,6 +151,7 @@ pub struct Task {
     reach: Reach,
     /// Dialed, and not yet known who answers.
     dialed: HashMap<swarm::ConnectionId, SocketAddr>,
+    watching: Watching,
     hello_at: Instant,
     resolve_at: Instant,
     /// It does not listen any more.
@@ -215,6 +217,7 @@ impl Task {
             unwelcome: BTreeMap::new(),
             reach,
             dialed: HashMap::new(),
+            watching: Watching::new(now),
             hello_at: now + HELLO_EVERY,
             resolve_at: now,
             broken: None,
@@ -275,6 +278,7 @@ impl Task {
         }
         if self.hello_at <= now {
             self.hello_at = now + HELLO_EVERY;
+            self.tell_outlook();
             let members: Vec<_> = self.members.relays().collect();
             for relay in members {
                 self.greet(peer_id(relay));
@@ -307,7 +311,11 @@ impl Task {
     fn handle_resolved(&mut self, resolved: Resolved) {
         let Resolved { sought, addresses } = resolved;
         match sought {
-            Sought::Seed(number) => self.members.seed(number, addresses, Instant::now()),
+            Sought::Seed(number) => {
+                self.watching.looked_up(number, !addresses.is_empty());
+                self.members.seed(number, addresses, Instant::now());
+                self.tell_outlook();
+            }
             Sought::Frames(relay) => {
                 self.sought.remove(&relay);
                 self.try_frames_at(relay, addresses);
@@ -318,6 +326,7 @@ impl Task {
     fn handle_stranger(&mut self, stranger: Stranger) {
         let now = Instant::now();
         self.metrics.mesh_refused(stranger);
+        self.watching.refused(stranger);
         let is_new = self
             .complained_at
             .is_none_or(|at| now.saturating_duration_since(at) >= COMPLAIN_EVERY);
@@ -470,8 +479,18 @@ impl Task {
         self.swarm.disconnect_peer_id(peer).ok();
     }
 
+    /// Tells whoever looks after the relay how the fleet looks from here.
+    fn tell_outlook(&mut self) {
+        let now = Instant::now();
+        let is_met = self.members.relays().next().is_some();
+        self.watching.count(is_met, self.members.has_others(), now);
+        let outlook = self.watching.outlook(&self.seeds, now);
+        self.work.outlook.send_replace(outlook);
+    }
+
     /// Tells the rest of the relay who is here.
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.tell_outlook();
         let neighbours = self.members.neighbours(|relay| self.legs.leg(relay));
         let heard = neighbours.heard();
         self.metrics.mesh(heard, neighbours.0.len() - heard);

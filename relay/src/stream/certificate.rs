@@ -84,6 +84,18 @@ struct Watched {
     trouble: Option<String>,
 }
 
+/// What is shown, for whoever looks when it ends.
+#[derive(Clone, Debug)]
+pub struct Showing(Arc<Shown>);
+
+impl Showing {
+    /// Seconds since 1970.
+    pub fn ends(&self) -> Option<i64> {
+        let shown = self.0.0.read().unwrap_or_else(PoisonError::into_inner);
+        expiry::not_after(shown.cert.first()?)
+    }
+}
+
 #[derive(Debug)]
 struct Shown(RwLock<Arc<CertifiedKey>>);
 
@@ -146,18 +158,22 @@ impl Certificate {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&self.shown) as _);
+            .with_cert_resolver(self.resolver());
         config.alpn_protocols = vec![ALPN.to_vec()];
         // Streams live long: whoever comes back does a whole handshake, and nothing is kept of it.
         config.send_tls13_tickets = 0;
         Ok(config)
     }
 
-    /// When the one that an operator gave ends, seconds since 1970; `None` of the relay's own, which is nobody's to renew.
-    pub fn ends(&self) -> Option<i64> {
+    /// The one that is shown, whichever that is by then, if it is an operator's.
+    pub fn showing(&self) -> Option<Showing> {
         self.files.as_ref()?;
-        let shown = self.shown.0.read().unwrap_or_else(PoisonError::into_inner);
-        expiry::not_after(shown.cert.first()?)
+        Some(Showing(Arc::clone(&self.shown)))
+    }
+
+    /// Who shows it, whichever it is by then.
+    pub fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
+        Arc::clone(&self.shown) as _
     }
 
     /// Looks whether the files have changed; what cannot be used changes nothing, and is said once.

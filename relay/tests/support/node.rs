@@ -216,7 +216,8 @@ impl Node {
         Self::silent_at(relay.local_addr(), relay.id().0).await
     }
 
-    async fn silent_at(relay: SocketAddr, relay_key: [u8; 32]) -> Self {
+    /// The same of a relay that runs elsewhere.
+    pub async fn silent_at(relay: SocketAddr, relay_key: [u8; 32]) -> Self {
         let port = Port::of_family(relay).await;
         Self::silent_with(relay, relay_key, port, StaticKey::generate()).await
     }

@@ -130,7 +130,7 @@ impl Bare {
     pub fn new(settings: Settings, key: StaticKey, capacity: usize) -> Self {
         let Ends { mesh, work, .. } = mesh::ends();
         let at = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut sockets = Socket::bind(at, NonZeroUsize::MIN).expect("a port");
+        let mut sockets = Socket::bind(at, NonZeroUsize::MIN, 64 << 10).expect("a port");
         let id = RelayId(key.public());
         let introduction = Introduction {
             key,

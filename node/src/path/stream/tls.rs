@@ -66,7 +66,7 @@ pub(crate) async fn config(trust: Trust) -> io::Result<ClientConfig> {
 }
 
 /// Those that this computer trusts; what is unreadable among them vouches for nobody.
-fn authorities() -> RootCertStore {
+pub(crate) fn authorities() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::debug!(%error, "the system's authorities");

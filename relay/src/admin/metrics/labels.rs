@@ -248,6 +248,8 @@ labels! {
         Idle = "idle",
         /// The relay's drain ran out of time.
         Drained = "drained",
+        /// An operator has ended it.
+        Operator = "operator",
     }
 }
 

@@ -11,6 +11,7 @@ use remora_proto::{
 };
 
 use super::*;
+use crate::datapath::leg::FarEnd;
 
 fn grant(seed: u8) -> Grant {
     let fill = |out: &mut [u8], _: &[u8], _: &[u8]| {

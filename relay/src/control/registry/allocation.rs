@@ -8,6 +8,8 @@ use remora_proto::{
     wire::message::control::{Allocated, Released},
 };
 
+use tracing::Span;
+
 use super::{ConnectionNumber, Due, Party, Registry, RejoinKey};
 use crate::{
     admin::metrics::{MoveCause, MoveResult, SessionEnd},
@@ -30,7 +32,10 @@ pub(super) struct Allocation {
     pub(super) rejoin: Option<RejoinKey>,
     /// The process of the other relay, where one of the two is: the next one will not know of it.
     pub(super) run: u64,
+    pub(super) since: Instant,
     check_at: Instant,
+    /// All that is said of it.
+    span: Span,
 }
 
 impl Allocation {
@@ -66,12 +71,15 @@ impl Registry {
             }
         };
         let check_at = now + IDLE;
+        let span = tracing::info_span!("session", id = %session);
         let allocation = Allocation {
             parties,
             exchange,
             rejoin: None,
             run: self.run_of(parties),
+            since: now,
             check_at,
+            span: span.clone(),
         };
         if allocation.is_bridged() {
             self.metrics.bridged_sessions.inc();
@@ -83,6 +91,7 @@ impl Registry {
                 node.sessions.insert(session);
             }
         }
+        let _said_of_it = span.entered();
         tracing::info!(%session, host = self.who(parties[0]), joiner = self.who(parties[1]), "session allocated");
         Ok(session)
     }
@@ -189,7 +198,7 @@ impl Registry {
             .map(|(&session, _)| session)
             .collect();
         for session in lost {
-            self.end_for_peer(party, session, SessionEnd::Lost, ReleaseCause::PeerLost);
+            self.end_for_peer(party, session, SessionEnd::Lost, ReleaseCause::PeerLost, "");
         }
     }
 
@@ -209,6 +218,7 @@ impl Registry {
             session,
             SessionEnd::Released,
             ReleaseCause::PeerReleased,
+            "",
         )
         .then(done)
         .ok_or(Refusal::new(Reason::BadState, "you have no such session"))
@@ -220,16 +230,18 @@ impl Registry {
             session,
             SessionEnd::Lost,
             ReleaseCause::PeerLost,
+            "",
         );
     }
 
-    /// Ends a session of `party` and tells the other; false when it is not one of its sessions.
+    /// Ends a session of `party` and tells the other, with an operator's words where there are some; false when it is not one of its sessions.
     pub(super) fn end_for_peer(
         &mut self,
         party: Party,
         session: SessionId,
         end: SessionEnd,
         cause: ReleaseCause,
+        why: &str,
     ) -> bool {
         let side = self
             .allocations
@@ -238,7 +250,7 @@ impl Registry {
         let Some(side) = side else { return false };
         if let Some(ended) = self.end_session(session, end) {
             let peer = ended.parties[side.peer() as usize];
-            self.tell_released(peer, &ended, session, cause);
+            self.tell_released(peer, &ended, session, cause, why);
         }
         true
     }
@@ -255,7 +267,7 @@ impl Registry {
             allocation.check_at = idle_at;
             self.deadlines.insert((idle_at, Due::Allocation(session)));
         } else {
-            self.end_for_both(session, SessionEnd::Idle, ReleaseCause::Idle);
+            self.end_for_both(session, SessionEnd::Idle, ReleaseCause::Idle, "");
         }
     }
 
@@ -264,14 +276,20 @@ impl Registry {
         for session in sessions {
             self.metrics
                 .session_moved(MoveCause::Draining, MoveResult::CutOff);
-            self.end_for_both(session, SessionEnd::Drained, ReleaseCause::RelayDrained);
+            self.end_for_both(session, SessionEnd::Drained, ReleaseCause::RelayDrained, "");
         }
     }
 
-    fn end_for_both(&mut self, session: SessionId, end: SessionEnd, cause: ReleaseCause) {
+    pub(super) fn end_for_both(
+        &mut self,
+        session: SessionId,
+        end: SessionEnd,
+        cause: ReleaseCause,
+        why: &str,
+    ) {
         if let Some(ended) = self.end_session(session, end) {
             for party in ended.parties {
-                self.tell_released(party, &ended, session, cause);
+                self.tell_released(party, &ended, session, cause, why);
             }
         }
     }
@@ -282,10 +300,14 @@ impl Registry {
         ended: &Allocation,
         session: SessionId,
         cause: ReleaseCause,
+        why: &str,
     ) {
         match party {
-            Party::Here(number) => self.notices.push_back((number, released(session, cause))),
-            Party::At(relay) => self.call_release(relay, ended.exchange, session, cause),
+            Party::Here(number) => {
+                let released = released(session, cause, why);
+                self.notices.push_back((number, released));
+            }
+            Party::At(relay) => self.call_release(relay, ended.exchange, session, cause, why),
         }
     }
 
@@ -295,6 +317,7 @@ impl Registry {
         end: SessionEnd,
     ) -> Option<Allocation> {
         let ended = self.allocations.remove(&session)?;
+        let said_of_it = ended.span.enter();
         self.deadlines
             .remove(&(ended.check_at, Due::Allocation(session)));
         for party in ended.parties {
@@ -314,14 +337,16 @@ impl Registry {
             frames = host.frames + joiner.frames, "session ended"
         );
         self.metrics.session_end(end);
+        drop(said_of_it);
         self.drain.handle_remaining(self.remaining());
         Some(ended)
     }
 }
 
-fn released(session: SessionId, cause: ReleaseCause) -> Reply {
+fn released(session: SessionId, cause: ReleaseCause, why: &str) -> Reply {
     Reply::Released(Released {
         session: session.0,
         cause: cause.into(),
+        why: why.to_owned(),
     })
 }

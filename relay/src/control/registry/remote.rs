@@ -17,6 +17,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use remora_proto::{
     id::{ExchangeId, RelayId, SessionId, Side},
+    org::ended::Why,
     record::{Kind, RecordKey},
     wire::message::{
         MAX_SIGNAL_BYTES,
@@ -135,10 +136,12 @@ impl Registry {
         exchange: ExchangeId,
         session: SessionId,
         cause: ReleaseCause,
+        why: &str,
     ) {
         let release = Release {
             session: session.0,
             cause: cause.into(),
+            why: why.to_owned(),
         };
         self.call(relay, exchange, Ask::Release(release));
     }
@@ -219,7 +222,7 @@ impl Registry {
     pub(super) fn take_back(&mut self, exchange: ExchangeId, session: SessionId, joiner: Party) {
         self.end_session(session, SessionEnd::Lost);
         if let Party::At(relay) = joiner {
-            self.call_release(relay, exchange, session, ReleaseCause::PeerLost);
+            self.call_release(relay, exchange, session, ReleaseCause::PeerLost, "");
         }
     }
 
@@ -376,6 +379,7 @@ impl Registry {
             ReleaseCause::PeerLost => SessionEnd::Lost,
             ReleaseCause::Idle => SessionEnd::Idle,
             ReleaseCause::RelayDrained => SessionEnd::Drained,
+            ReleaseCause::OperatorEnded => SessionEnd::Operator,
             ReleaseCause::Unspecified => return Err(RelayReason::Malformed),
         };
         let session = SessionId(release.session);
@@ -386,7 +390,8 @@ impl Registry {
             return Err(RelayReason::Busy);
         }
         // Not there: it is over already.
-        self.end_for_peer(Party::At(from), session, end, cause);
+        let why = Why::heard(&release.why);
+        self.end_for_peer(Party::At(from), session, end, cause, why.as_str());
         Ok(())
     }
 
