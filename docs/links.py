@@ -40,9 +40,8 @@ STANDS_FOR = [
     (r"/TLS\b", f"/{PIN}"),
     (r"(?<=https://)DESK\b", "desk.example.org"),
     (r"\b(?:SECONDS|MINUTES|NUMBER|N)\b", "5"),
-    # One of several, a list, what may be left out.
-    (r"(?<=[a-z-])\|[a-z|-]+", ""),
-    (r"(?<=[A-Z])\|[A-Z|]+", ""),
+    # Of several the first; what stands behind may belong to the last alone.
+    (r"(?<=\w)\|(?=\w).*$", ""),
 ]
 # Not what a program says of a word in capitals that stands for what nobody can make up, nor of a flag whose value the text says.
 NO_MATTER = re.compile(r"invalid value '[A-Z]+' for|a value is required for")
@@ -146,7 +145,7 @@ def main():
     pages = {ROOT / name: (ROOT / name).read_text() for name in listed.stdout.split() if (ROOT / name).exists()}
     folders = "|".join(sorted(path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in ("target", ".git")))
     is_path = re.compile(rf"(?:{folders})/[\w./@-]+$")
-    metrics = set(METRIC.findall(pages[ROOT / "docs/metrics.md"]))
+    metrics = set(METRIC.findall(pages.get(ROOT / "docs/metrics.md", "")))
     # What helm/README.md has an adapter make of one.
     metrics.add("remora_relay_bytes_forwarded_per_second")
     wrong, looked, tried = [], 0, []

@@ -68,6 +68,7 @@ CONTROL = {
         ("Codes that can be joined", "short", [(gauge("locators"), "{{relay}}")]),
         ("Devices", "short", [(gauge("devices"), "{{relay}}")]),
         ("Ready", "bool", [(gauge("ready", how="min"), "{{relay}}")]),
+        ("Something is wrong", "bool", [(gauge("warnings", by="relay, what", how="max"), "{{relay}}: {{what}}")], "`/readyz` and `remora admin doctor` say what to do."),
     ],
 }
 
@@ -155,8 +156,9 @@ MESH = {
     ],
     "Each relay": [
         ("Versions", "short", [(f"count by (version, commit) (remora_relay_build_info{{{CHOSEN}}})", "{{version}} {{commit}}")]),
-        ("Clock off", "s", [(f"remora_relay_clock_seconds{{{CHOSEN}}} - timestamp(remora_relay_clock_seconds{{{CHOSEN}}})", "{{relay}}")],
-         "Against Prometheus' own."),
+        ("Clock off", "s", [(f"remora_relay_clock_seconds{{{CHOSEN}}} - timestamp(remora_relay_clock_seconds{{{CHOSEN}}})", "{{relay}}"),
+                              (gauge("clock_skew_seconds", how="max"), "{{relay}}: the others' are ahead by")],
+         "Against Prometheus' own, and against the other relays'."),
         ("Certificate ends in", "s", [(f"remora_relay_certificate_expiry_seconds{{{CHOSEN}}} - time()", "{{relay}}")],
          "Where it is not the relay's own."),
         ("Settings read again", "ops", [(rate("config_reloads_total", by="result"), "{{result}}")]),

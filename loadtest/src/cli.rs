@@ -1,15 +1,16 @@
 //! Commands and flags, as typed and as checked.
 
 use std::{
+    collections::BTreeSet,
     net::{SocketAddr, UdpSocket},
     num::ParseIntError,
     path::PathBuf,
     str::FromStr,
 };
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::{Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
-use remora_proto::id::RelayAddr;
+use remora_proto::id::{InvalidRelayAddr, RelayAddr};
 
 use crate::{
     flood, forwarder,
@@ -17,6 +18,7 @@ use crate::{
         edge::{Edge, Pair},
         living::Ordeal,
     },
+    provoke::alert::Alert,
     relay::{self, Aim},
     subject::Rival,
     traffic::Mode,
@@ -68,6 +70,8 @@ pub enum Verb {
     Churn(Churn),
     /// Let two nodes meet behind NATs of all kinds, in networks of this process: who reaches whom, and how soon
     Natlab(Natlab),
+    /// Set alerts off on purpose, and see Prometheus notice: with relays and a Prometheus of its own, or at a fleet that runs
+    Provoke(Provoke),
     /// Set a relay and two computers up by README's commands, in a network each: how soon somebody is helped
     Quickstart(Quickstart),
     /// Make one HTML page of what the other verbs found
@@ -116,12 +120,33 @@ impl FromStr for Rate {
     }
 }
 
+/// A running relay.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// As nodes get it.
+    Known(RelayAddr),
+    /// `HOST:PORT` of its admin port, which says that.
+    Asked(String),
+}
+
+impl FromStr for Which {
+    type Err = InvalidRelayAddr;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRelayAddr> {
+        match text.strip_prefix("http://") {
+            Some(admin) => Ok(Self::Asked(admin.trim_end_matches('/').to_owned())),
+            None => text.parse().map(Self::Known),
+        }
+    }
+}
+
 /// Flags of every verb that measures.
 #[derive(Debug, clap::Args)]
 pub struct Target {
-    /// A running relay, HOST:PORT/KEY; without it one is started for the time of the test
+    /// A running relay, HOST:PORT/KEY, or http://HOST:PORT of its admin port, which says that; without it one is started for the
+    /// time of the test
     #[arg(long, value_name = "ADDR")]
-    pub relay: Option<RelayAddr>,
+    pub relay: Option<Which>,
     /// Its process, to read what it costs
     #[arg(long, value_name = "PID", requires = "relay")]
     pub relay_pid: Option<u32>,
@@ -145,20 +170,27 @@ impl Target {
     /// # Errors
     /// It is nowhere, or on another machine and nobody said that it may be loaded.
     pub fn aim(&self) -> anyhow::Result<Aim> {
-        let Some(address) = &self.relay else {
-            return Ok(Aim::Own);
+        let address = match &self.relay {
+            None => return Ok(Aim::Own),
+            Some(Which::Known(address)) => address.clone(),
+            Some(Which::Asked(admin)) => relay::ask_address(admin)?,
         };
-        let at = relay::resolve(address)?;
-        ensure!(
-            self.i_own_this_network || is_on_this_machine(at),
-            "{at} is not on this machine; if it and the network between are yours to load, say --i-own-this-network"
-        );
         Ok(Aim::Running {
-            address: address.clone(),
-            at,
+            at: may_be_loaded(&address, self.i_own_this_network)?,
+            address,
             pid: self.relay_pid,
         })
     }
+}
+
+/// Where it is, if that is here or somebody said that it may be loaded.
+fn may_be_loaded(relay: &RelayAddr, is_mine: bool) -> anyhow::Result<SocketAddr> {
+    let at = relay::resolve(relay)?;
+    ensure!(
+        is_mine || is_on_this_machine(at),
+        "{at} is not on this machine; if it and the network between are yours to load, say --i-own-this-network"
+    );
+    Ok(at)
 }
 
 /// Whether `address` is one of this machine's: only then can a port be bound there.
@@ -560,6 +592,101 @@ pub struct Natlab {
     pub markdown: bool,
 }
 
+/// Flags of `provoke`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Without --relay it starts relays and a Prometheus with the rules of deploy/prometheus, in which all durations are --speed times
+shorter (no threshold is), and ends when the alerts fire. It needs the programs prometheus and promtool, and for ClockSkew
+libfaketime (Debian: apt-get install prometheus faketime).
+
+With --relay it does to a fleet that runs what computers of users can do to it, for --seconds at most, and touches nobody's code
+or session but its own. Those who are on call will be called: tell them before.
+
+Exit codes: 0 all fired (with --relay and without --watch: it was done), 1 one did not, 2 the command line cannot be.")]
+pub struct Provoke {
+    /// Which; all names are said by --list
+    #[arg(value_name = "ALERT", value_enum, ignore_case = true, hide_possible_values = true, required_unless_present_any = ["list", "all", "control"])]
+    pub alerts: Vec<Alert>,
+    /// Only: say which there are, and what is done to set each off
+    #[arg(long)]
+    pub list: bool,
+    /// All of them
+    #[arg(long, conflicts_with_all = ["alerts", "relays"])]
+    pub all: bool,
+    /// Beside them a fleet that nothing happens to, which may set nothing off
+    #[arg(long, conflicts_with = "relays")]
+    pub control: bool,
+    /// The program, promtool beside it [default: what is found by name]
+    #[arg(long, value_name = "PATH", conflicts_with = "relays")]
+    pub prometheus: Option<PathBuf>,
+    /// Other rules than those of deploy/prometheus
+    #[arg(long, value_name = "FILE", conflicts_with = "relays")]
+    pub rules: Option<PathBuf>,
+    /// How many times as fast as the rules say; 1 takes as long as it would in earnest
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=150))]
+    pub speed: u32,
+    /// How long to wait for an alert, seconds
+    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub within: u64,
+    /// When an alert fires, go on until Ctrl-C, and say where to look at it
+    #[arg(long, conflicts_with = "relays")]
+    pub keep: bool,
+    /// A relay that runs, HOST:PORT/KEY; several times for several
+    #[arg(long = "relay", value_name = "ADDR")]
+    pub relays: Vec<RelayAddr>,
+    /// With --relay: how often it is done at each, seconds
+    #[arg(long, value_name = "S", default_value_t = 6, requires = "relays", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub every: u64,
+    /// With --relay: for how long at most, seconds
+    #[arg(long, value_name = "S", default_value_t = 1200, requires = "relays", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// With --relay: where its Prometheus answers by HTTP; ends as soon as the alert fires there
+    #[arg(long, value_name = "ADDR:PORT", requires = "relays")]
+    pub watch: Option<SocketAddr>,
+    /// With --relay: relays that are not on this machine
+    #[arg(long, requires = "relays")]
+    pub i_own_this_network: bool,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Provoke {
+    /// Which are to fire.
+    pub fn wanted(&self) -> Vec<Alert> {
+        if self.all {
+            return Alert::value_variants().to_vec();
+        }
+        self.alerts.clone()
+    }
+
+    /// Checks what the flags are together.
+    ///
+    /// # Errors
+    /// The first thing that cannot be, with what to do.
+    pub fn check(&self) -> anyhow::Result<()> {
+        for relay in &self.relays {
+            may_be_loaded(relay, self.i_own_this_network)?;
+        }
+        let inside = |alert: &&Alert| alert.deed().is_none();
+        if let Some(alert) = self
+            .alerts
+            .iter()
+            .find(inside)
+            .filter(|_| !self.relays.is_empty())
+        {
+            let name = alert.name();
+            bail!("{name} takes what only a relay's operator can do; try it without --relay");
+        }
+        let causes: BTreeSet<_> = self.alerts.iter().map(|alert| alert.cause()).collect();
+        ensure!(
+            self.relays.is_empty() || causes.len() == 1,
+            "relays let so many tries in from one address: with --relay one alert at a time, or several with one cause"
+        );
+        Ok(())
+    }
+}
+
 fn loss_percent(text: &str) -> Result<f64, String> {
     let percent: f64 = text
         .parse()
@@ -663,6 +790,9 @@ mod tests {
         assert!(aim("127.0.0.1", &[]).is_ok());
         assert!(aim("192.0.2.1", &[]).is_err());
         assert!(aim("192.0.2.1", &["--i-own-this-network"]).is_ok());
+        // Whose admin port says where it is.
+        let asked = forward(&["--relay", "http://192.0.2.1:9090/"]).expect("valid");
+        assert!(matches!(asked.target.relay, Some(Which::Asked(at)) if at == "192.0.2.1:9090"));
         assert!(matches!(
             forward(&[]).expect("valid").target.aim(),
             Ok(Aim::Own)

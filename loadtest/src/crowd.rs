@@ -369,9 +369,24 @@ impl Member {
     /// # Errors
     /// What the system said.
     pub fn touch(&self, session: SessionId, side: Side) -> std::io::Result<()> {
-        let mut frame = [0; HEADER_LEN + 1];
+        self.send(session, side, &mut [0; HEADER_LEN + 1])
+    }
+
+    /// Sends a frame of `session`, in whose bytes its header is written; a header is the least that there must be.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn send(&self, session: SessionId, side: Side, frame: &mut [u8]) -> std::io::Result<()> {
         frame[..HEADER_LEN].copy_from_slice(&Header { side, session }.encode());
-        self.port.frames.send_to(&frame, self.at).map(drop)
+        self.port.frames.send_to(frame, self.at).map(drop)
+    }
+
+    /// What its frames are sent by.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn socket(&self) -> std::io::Result<UdpSocket> {
+        self.port.frames.try_clone()
     }
 
     /// Whether the relay has ended the connection.

@@ -48,6 +48,9 @@ pub mod hostile;
 // Frames in, frames out, counted.
 pub mod traffic;
 
+// Every alert, set off.
+pub mod provoke;
+
 // --- networks ---
 // Two nodes behind real NATs.
 pub mod natlab;

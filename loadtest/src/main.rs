@@ -79,6 +79,10 @@ fn main() -> ExitCode {
         Verb::Partition(args) => within(sites::enter, || scenario::partition::run(&args)),
         Verb::Quickstart(args) => within(sites::enter, || scenario::quickstart::run(&args)),
         Verb::Natlab(args) => within(natlab::lab::enter, || scenario::natlab::run(&args)),
+        Verb::Provoke(args) => match args.check() {
+            Ok(()) => watched(|| scenario::provoke::run(&args)),
+            Err(error) => usage(&format!("{error:#}"), "provoke"),
+        },
         Verb::Report(args) => exit(page::write(&args.files, &args.out).map(|()| None)),
         Verb::Forwarder { kind } => exit(forwarder::run(kind).map(|()| None)),
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
     process::{Command, Stdio},
@@ -153,23 +153,41 @@ impl Relay {
 /// # Errors
 /// When its admin port does not answer.
 pub fn metrics(admin: SocketAddr) -> anyhow::Result<BTreeMap<String, f64>> {
-    Ok(parse_metrics(&scrape(admin)?))
+    scrape(admin).map(|answer| parse_metrics(&answer))
 }
 
-/// The admin port's answer, as it came.
+/// Its metrics as they came, headers and all.
 ///
 /// # Errors
-/// When there is none.
+/// When its admin port does not answer.
 pub fn scrape(admin: SocketAddr) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&admin, ADMIN_TIMEOUT)
-        .context("the relay's admin port does not answer")?;
-    stream.set_read_timeout(Some(ADMIN_TIMEOUT))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .context("the relay's admin port does not answer")?;
-    Ok(answer)
+    get(admin, "/metrics")
+}
+
+/// What the relay with that admin port, `HOST:PORT`, is for nodes.
+///
+/// # Errors
+/// When that does not answer, or is no relay's.
+pub fn ask_address(admin: &str) -> anyhow::Result<RelayAddr> {
+    let at = first_of(admin)?;
+    let answer = get(at, "/address")?;
+    let body = answer.rsplit("\r\n\r\n").next().unwrap_or_default();
+    body.parse()
+        .with_context(|| format!("what answers at {at} is no relay's admin port"))
+}
+
+/// The answer, headers and all.
+fn get(admin: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let exchange = || -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&admin, ADMIN_TIMEOUT)?;
+        stream.set_read_timeout(Some(ADMIN_TIMEOUT))?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    exchange().with_context(|| format!("the relay's admin port, {admin}, does not answer"))
 }
 
 /// A process that serves.
@@ -199,6 +217,20 @@ impl Up {
         let mut command = Command::new(process::beside("remora-relay")?);
         // Nothing of the caller's environment may change what is measured.
         command.env_clear();
+        Self::start_by(command, capacity, cores, key, flags)
+    }
+
+    /// The same by a command that is the program's, with an environment of its own.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_by(
+        mut command: Command,
+        capacity: Capacity,
+        cores: &Cores,
+        key: &Path,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         command.args(["serve", "--json", "--log", "error"]);
         command.arg("--key").arg(key);
         command.args(flags);
@@ -262,8 +294,11 @@ fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
 /// # Errors
 /// When its name cannot be resolved.
 pub fn resolve(relay: &RelayAddr) -> anyhow::Result<SocketAddr> {
+    first_of(&relay.host_port)
+}
+
+fn first_of(host_port: &str) -> anyhow::Result<SocketAddr> {
     use std::net::ToSocketAddrs as _;
-    let host_port = &relay.host_port;
     let addresses = host_port
         .to_socket_addrs()
         .with_context(|| format!("cannot resolve `{host_port}`; check the name and your DNS"))?;

@@ -22,10 +22,12 @@ pub mod outlive;
 pub mod partition;
 // A policy that changes: how soon everybody goes by it.
 pub mod policy;
-// What a relay of many sessions says of itself: how long that takes, and how much it is.
-pub mod scrape;
+// Alerts that are set off.
+pub mod provoke;
 // From nothing to a person who is helped.
 pub mod quickstart;
+// What a relay of many sessions says of itself: how long that takes, and how much it is.
+pub mod scrape;
 // Whole sessions of real nodes, from the code to the picture.
 pub mod session;
 

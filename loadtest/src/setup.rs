@@ -34,7 +34,7 @@ use remora_proto::{
         node_to_relay::Body as Request, relay_to_node::Body as Answer,
     },
 };
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
 
 use crate::{
     crowd::{Fault, Member},
@@ -100,6 +100,11 @@ impl Sizes {
             tag_reply: tag_reply.len(),
         })
     }
+
+    /// What a joiner says first, or might have.
+    pub fn share(self) -> Bytes {
+        random(self.share)
+    }
 }
 
 /// A signed record, and what whoever has its code looks up.
@@ -111,6 +116,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// The place that it is published at.
+    pub fn locator_key(&self) -> Bytes {
+        bytes_of(&self.key)
+    }
+
     /// A new code. From the system's randomness: codes of an earlier run with the same seed would still be taken.
     ///
     /// # Errors
@@ -162,6 +172,15 @@ pub fn record_under(key: RecordKey, realm: &str) -> Bytes {
     record.encode_signed(&signing)
 }
 
+/// What two have when they are introduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// Their session.
+    pub session: SessionId,
+    /// What it may send each way.
+    pub rate_bytes_per_s: u64,
+}
+
 /// Introduces `joiner` to `host`; the session that they have.
 ///
 /// # Errors
@@ -172,12 +191,27 @@ pub async fn introduce(
     prepared: Prepared,
     sizes: Sizes,
 ) -> Result<SessionId, Fault> {
+    let agreed = introduce_slowly(host, joiner, prepared, sizes, Duration::ZERO).await?;
+    Ok(agreed.session)
+}
+
+/// The same by a `host` that takes so long to answer.
+///
+/// # Errors
+/// What went wrong.
+pub async fn introduce_slowly(
+    host: &mut Member,
+    joiner: &mut Member,
+    prepared: Prepared,
+    sizes: Sizes,
+    hesitation: Duration,
+) -> Result<Agreed, Fault> {
     let prepared = publish(host, prepared).await?;
     look_up(joiner, &prepared).await?;
     let key = prepared.key;
     let join = Request::Join(Join {
         locator_key: bytes_of(&key),
-        payload: random(sizes.share),
+        payload: sizes.share(),
     });
     let Answer::Started(Started { exchange }) = joiner.ask(join).await? else {
         return Err(Fault::Unexpected);
@@ -189,6 +223,9 @@ pub async fn introduce(
     expect(host.notice().await?, |body| {
         matches!(body, Answer::Offer(_))
     })?;
+    if !hesitation.is_zero() {
+        sleep(hesitation).await;
+    }
     host.tell(signal(sizes.reply)).await?;
     expect(joiner.notice().await?, |body| {
         matches!(body, Answer::Signal(_))
@@ -209,7 +246,10 @@ pub async fn introduce(
         [Answer::Allocated(host), Answer::Allocated(joiner)]
             if host.session == joiner.session && (host.side, joiner.side) == (0, 1) =>
         {
-            Ok(SessionId(joiner.session))
+            Ok(Agreed {
+                session: SessionId(joiner.session),
+                rate_bytes_per_s: joiner.rate_bytes_per_s,
+            })
         }
         _ => Err(Fault::Unexpected),
     }

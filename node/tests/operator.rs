@@ -5,7 +5,6 @@ mod support;
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -15,8 +14,6 @@ use support::{
 };
 
 const TOKEN: &str = "0123456789abcdef";
-/// From the order to both people's reading of it.
-const ENDED_WITHIN: Duration = Duration::from_secs(2);
 
 /// An operator's computer.
 struct Operator(Home);
@@ -102,7 +99,6 @@ fn both_people_read_that_the_relays_operator_has_ended_their_session_and_why() {
     );
     assert_eq!(nobody.code, Some(1), "{nobody:?}");
     assert!(nobody.line().contains("NO_SUCH_SESSION"), "{nobody:?}");
-    let began = Instant::now();
     let ended = operator.object(
         &[&relay.admin],
         &["session", "end", &id[..8], "--reason", "wrong device"],
@@ -117,7 +113,6 @@ fn both_people_read_that_the_relays_operator_has_ended_their_session_and_why() {
         );
         assert_eq!(script.end(PATIENCE).code, Some(6));
     }
-    assert!(began.elapsed() < ENDED_WITHIN, "{:?}", began.elapsed());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GET  /livez /readyz /metrics    anybody who reaches the port
+//! GET  /address                   where nodes find this relay, HOST:PORT/KEY: no secret, they all have it
 //! GET  /drain                     with the token: {"state", "sessions", "cut_off", "deadline_ms"}
 //! POST /drain                     begins to drain, and answers the same
 //! GET  /drained                   the same, as soon as nothing is left to wait for
@@ -144,6 +145,7 @@ pub async fn serve(door: Door, admin: Admin, closing: CancellationToken) -> io::
         .route("/livez", routing::get(async || "ok\n"))
         .route("/readyz", routing::get(readyz))
         .route("/metrics", routing::get(metrics))
+        .route("/address", routing::get(address))
         .route("/drain", routing::get(drain_facts).post(begin_drain))
         .route("/drained", routing::get(drained))
         .merge(api::router())
@@ -155,6 +157,10 @@ pub async fn serve(door: Door, admin: Admin, closing: CancellationToken) -> io::
         result = async { axum::serve(door, router).await } => result,
         () = closing.cancelled() => Ok(()),
     }
+}
+
+async fn address(State(admin): State<Admin>) -> String {
+    format!("{}\n", admin.about.address)
 }
 
 /// `ok`, or what keeps it from serving, a line each; below, what is wrong beside.

@@ -429,7 +429,7 @@ mod tests {
 
     #[test]
     fn memory_is_full_until_there_is_room_again() {
-        let at = |percent, was_full| {
+        let at = |percent: u64, was_full| {
             let memory = Memory {
                 used_bytes: percent << 20,
                 limit_bytes: 100 << 20,

@@ -12,7 +12,7 @@ use std::{
 use remora_proto::{noise::StaticKey, random::Random};
 use zeroize::Zeroizing;
 
-use crate::secret_file::too_open;
+use crate::secret_file::{DENIED, too_open};
 
 /// Length of the key file.
 const KEY_BYTES: usize = 32;
@@ -105,7 +105,7 @@ fn read(mut file: File, path: &Path) -> Result<StaticKey, KeyError> {
     if !metadata.is_file() {
         return Err(damaged("it is not a file".to_owned()));
     }
-    if let Some(mode) = too_open(&metadata, 0o077) {
+    if let Some(mode) = too_open(&metadata, DENIED) {
         return Err(KeyError::TooOpen {
             path: path.to_owned(),
             mode,
@@ -221,7 +221,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("relay.key");
         write(&path, &[7; 32]);
-        for mode in [0o640, 0o604, 0o660, 0o644, 0o601] {
+        for mode in [0o650, 0o604, 0o660, 0o644, 0o601] {
             set_mode(&path, mode);
             let error = load_or_create(&path, &mut Random::seeded(1))
                 .map(drop)
@@ -229,8 +229,10 @@ mod tests {
             assert!(matches!(error, KeyError::TooOpen { mode: seen, .. } if seen == mode));
             assert!(error.to_string().contains("chmod 600"), "{error}");
         }
-        set_mode(&path, 0o400);
-        assert!(load_or_create(&path, &mut Random::seeded(1)).is_ok());
+        for mode in [0o400, 0o440, 0o640] {
+            set_mode(&path, mode);
+            assert!(load_or_create(&path, &mut Random::seeded(1)).is_ok());
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub mod identity;
 mod secret_file;
 // Lines of JSON, with the relay's name.
 pub mod log;
+// Ports below 1024.
+pub mod low_ports;
 // As many sockets as the system allows.
 pub mod open_files;
 

@@ -22,6 +22,7 @@ use remora_relay::{
     health::{Finding, Verdict},
     identity,
     log::Named,
+    low_ports,
     mesh::fleet_key,
     open_files,
     recent::Recent,
@@ -44,6 +45,8 @@ const EXIT_ERROR: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // If that fails, the port that cannot be had says so.
+    low_ports::take_up().ok();
     let loaded = match layers::load(std::env::args_os()) {
         Ok(loaded) => loaded,
         Err(error) => return not_loaded(error),

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 /// Others, and whoever may write. The group may read: a secret that Kubernetes mounts for a user other than root belongs to a group
 /// of its own.
-const DENIED: u32 = 0o037;
+pub(crate) const DENIED: u32 = 0o037;
 
 /// Why a secret is not taken.
 #[derive(Debug)]

@@ -22,6 +22,8 @@ async fn probes_follow_the_relays_life() {
     let (mut host, _joiner, session) = pair(&relay, 1).await;
     assert_eq!(get(admin, "/livez").await, (200, "ok\n".into()));
     assert_eq!(get(admin, "/readyz").await, (200, "ok\n".into()));
+    let address = format!("{}\n", relay.address());
+    assert_eq!(get(admin, "/address").await, (200, address));
     relay.drain();
     assert!(matches!(host.notice().await, Reply::Draining(_)));
     assert_eq!(get(admin, "/readyz").await, (503, "draining\n".into()));

@@ -7,7 +7,7 @@ mod support;
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv6Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     time::Duration,
 };
 
@@ -44,6 +44,30 @@ async fn a_relay_that_takes_both_families_does_so_at_one_port() {
         let other = member(vec![format!("{host}:{port}")], |_| {});
         meet(&[other], 1).await;
     }
+}
+
+#[tokio::test]
+async fn relays_behind_load_balancers_reach_each_other_from_inside() {
+    // From there, nobody gets to what nodes come by (RFC 5737).
+    let inside = |seeds| {
+        let free = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let listen = free.local_addr().expect("bound");
+        drop(free);
+        member(seeds, |config| {
+            config.listen = listen;
+            config.listen_tcp = None;
+            config.observers = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+            config.advertise = Some(format!("192.0.2.1:{}", listen.port()));
+        })
+    };
+    let first = inside(Vec::new());
+    let other = inside(seed(&first));
+    let relays = [first, other];
+    meet(&relays, 1).await;
+    let (mut host, mut joiner, session) = bridged(&relays[0], &relays[1], 1).await;
+    talk(&mut host, &mut joiner, session).await;
+    let (_node, welcome) = Node::welcomed(&relays[0]).await;
+    assert_eq!(welcome.others, [relays[1].address().to_string()]);
 }
 
 #[tokio::test]
@@ -339,7 +363,7 @@ async fn begun_anew(relay: Relay, key: StaticKey, seeds: Vec<String>) -> Relay {
     drop(relay);
     let left = async {
         let mut ticks = tokio::time::interval(Duration::from_millis(5));
-        while std::net::UdpSocket::bind(nodes).is_err() || TcpListener::bind(mesh).is_err() {
+        while UdpSocket::bind(nodes).is_err() || TcpListener::bind(mesh).is_err() {
             ticks.tick().await;
         }
     };

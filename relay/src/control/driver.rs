@@ -793,7 +793,7 @@ impl Office {
                 let mut listing = self.registry.list(after, most, now);
                 for side in listing.sessions.iter_mut().flat_map(|one| &mut one.sides) {
                     if let Way::At(remote) = side.way
-                        && self.peers.behind(remote) != remote
+                        && self.peers.is_stream(remote)
                     {
                         side.way = Way::Stream;
                     }

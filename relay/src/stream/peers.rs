@@ -101,6 +101,11 @@ impl Peers {
         state.peer_by_source.get(&source).copied().unwrap_or(source)
     }
 
+    /// Whether a datagram from `source` came by a stream.
+    pub fn is_stream(&self, source: SocketAddr) -> bool {
+        self.lock().peer_by_source.contains_key(&canonical(source))
+    }
+
     /// How many there are.
     pub fn streams(&self) -> usize {
         self.lock().streams
@@ -183,7 +188,10 @@ mod tests {
         assert_eq!(peers.behind(mapped), address("192.0.2.1:7"));
         let others = address("127.0.0.1:40001");
         assert_eq!(peers.behind(others), others);
+        let by_udp = address("[::ffff:127.0.0.1]:40001");
+        assert!(peers.is_stream(mapped) && !peers.is_stream(by_udp));
         drop(place);
         assert_eq!(peers.behind(mapped), address("127.0.0.1:40000"));
+        assert!(!peers.is_stream(mapped));
     }
 }

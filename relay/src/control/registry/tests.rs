@@ -235,6 +235,7 @@ fn released(session: SessionId, cause: ReleaseCause) -> Reply {
     Reply::Released(Released {
         session: session.0,
         cause: cause.into(),
+        why: String::new(),
     })
 }
 
@@ -1025,6 +1026,7 @@ fn what_a_host_says_does_not_overtake_that_it_was_asked() {
     let release = RelayAsk::Release(wire::Release {
         session: admit.session,
         cause: ReleaseCause::PeerReleased.into(),
+        why: String::new(),
     });
     assert_eq!(bench.hear(release.clone()), Err(RelayReason::Busy));
     bench.registry.handle_called(&calls[0], Ok(()), bench.now);
@@ -1117,6 +1119,7 @@ fn ask_of(bench: &Bench, what: u8, which: usize) -> RelayAsk {
         _ => RelayAsk::Release(wire::Release {
             session,
             cause: ReleaseCause::PeerReleased.into(),
+            why: String::new(),
         }),
     }
 }

@@ -52,10 +52,10 @@ impl Task {
         let seen: Vec<_> = ips.into_iter().flat_map(|ips| ips.values()).collect();
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for address in said {
-            if address.ip().is_unspecified() {
-                let at = |ip: &&IpAddr| SocketAddr::new(**ip, address.port());
-                addresses.extend(seen.iter().map(at));
-            } else if may_be_relay(address.ip(), seen.iter().any(|ip| ip.is_loopback())) {
+            // Where its connections come from, too: nearer than by the load balancer or NAT that nodes reach it by.
+            let at = |ip: &&IpAddr| SocketAddr::new(**ip, address.port());
+            addresses.extend(seen.iter().map(at));
+            if may_be_relay(address.ip(), seen.iter().any(|ip| ip.is_loopback())) {
                 addresses.push(address);
             }
         }

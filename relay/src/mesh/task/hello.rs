@@ -87,9 +87,15 @@ impl Task {
                 }
             }
             Ok(Answer::Refused(refused)) => {
-                self.was_refused(relay, refused.reason(), now);
-                self.part(relay, connection, now);
-                self.swarm.close_connection(connection);
+                let reason = refused.reason();
+                self.was_refused(relay, reason, now);
+                if reason == Reason::WrongClock {
+                    // How far apart the two are, its own Hello says, which may be under way.
+                    self.shun(relay, connection, now);
+                } else {
+                    self.part(relay, connection, now);
+                    self.swarm.close_connection(connection);
+                }
             }
             Ok(Answer::Done(_) | Answer::Found(_) | Answer::PolicyPart(_) | Answer::Queue(_)) => {
                 self.part_from(peer)
@@ -122,6 +128,8 @@ impl Task {
         hello: &Hello,
         now: Instant,
     ) -> Result<(), Reason> {
+        // Also of whom one of the two does not let in: it may be for this.
+        self.watching.heard(relay, hello.unix_ms, unix_ms(), now);
         if !self.members.counts(relay, connection) {
             return Err(Reason::Stranger);
         }
@@ -130,7 +138,6 @@ impl Task {
         let seen = seen.and_then(|ips| ips.values().next()).copied();
         let address = mesh_address(hello, seen.ok_or(Reason::Stranger)?);
         let address = address.ok_or(Reason::Malformed)?;
-        self.watching.heard(relay, hello.unix_ms, unix_ms(), now);
         if let Err(stranger) = self.judge(relay, connection, hello, now) {
             self.metrics.mesh_refused(stranger);
             self.watching.refused(stranger);
