@@ -30,8 +30,9 @@ use bytes::Bytes;
 use quinn::{AckFrequencyConfig, Connection, TransportConfig, VarInt};
 use remora_proto::{
     id::{DeviceId, ExchangeId, OrgId, RelayAddr, SessionId, Side},
+    line::Why,
     noise::{ClientConfig, INITIAL_RTT, Profile, StaticKey},
-    org::{ended::Why, signed::MAX_POLICY_BYTES},
+    org::signed::MAX_POLICY_BYTES,
     wire::message::{
         ALPN_RELAY, MAX_POLICY_PART_BYTES,
         control::{

@@ -30,8 +30,8 @@ use quinn::{Connection, RecvStream, SendStream};
 use remora_proto::{
     elevation::Orders,
     identity::Role,
+    line::Why,
     org::{
-        ended::Why,
         membership::{InvalidPapers, Papers},
         verdict::{self, Verdict},
     },

@@ -119,7 +119,8 @@ fn both_people_read_that_the_relays_operator_has_ended_their_session_and_why() {
 fn relays_have_a_row_each_and_one_that_is_gone_says_so() {
     let operator = Operator::new();
     let (one, other) = (operator.relay("fra-1"), operator.relay("ams-1"));
-    let both = [&one.admin[..], &other.admin];
+    let admins = [one.admin.clone(), other.admin.clone()];
+    let both = admins.each_ref().map(String::as_str);
     let relays = operator.does(&both, &["relays"]);
     assert_eq!(relays.code, Some(0), "{relays:?}");
     assert!(relays.stdout[0].starts_with("NAME"), "{relays:?}");

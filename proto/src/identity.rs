@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::{
+    line::is_unsafe_in_line,
     noise::MAX_CLIENT_PAYLOAD,
     org::membership::{InvalidPapers, Papers},
     path::candidate::{self, Named},
@@ -70,13 +71,6 @@ pub enum InvalidProfile {
         /// Its limit.
         max: usize,
     },
-}
-
-/// Whether a character may not stand in text that is shown next to ours: controls, and the bidirectional
-/// overrides and isolates (Unicode TR9) that would reorder what follows.
-pub fn is_unsafe_in_line(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{feff}')
 }
 
 impl Profile {

@@ -75,6 +75,8 @@ pub mod exchange;
 /// Who somebody says they are.
 #[cfg(feature = "end-to-end")]
 pub mod identity;
+/// Text of others in a line of ours.
+pub mod line;
 /// What an organisation says of its people and devices, and what follows from it for a session.
 pub mod org;
 /// Machine: trust, consent, mode, chat, end.

@@ -58,8 +58,9 @@ use crate::{
     code::Code,
     id::Side,
     identity::{Introduction, Role},
+    line::Why,
     org::{
-        ended::{SessionName, Why},
+        ended::SessionName,
         verdict::{self, Verdict},
     },
     sas::Nonce,

@@ -277,7 +277,7 @@ proptest! {
             prop_assert_eq!(path.file_name(), Some(name.as_str().as_ref()));
             prop_assert!(!name.as_str().starts_with('.'));
             prop_assert!(!name.as_str().contains(['/', '\\', '\0', ':']));
-            prop_assert!(!name.as_str().chars().any(remora_proto::identity::is_unsafe_in_line));
+            prop_assert!(!name.as_str().chars().any(remora_proto::line::is_unsafe_in_line));
             prop_assert!(!name.as_str().is_empty() && name.as_str().len() <= 255);
         }
         prop_assert!(name.as_str().len() <= MAX_NAME_BYTES);

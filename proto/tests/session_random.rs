@@ -22,8 +22,8 @@ use people::epoch;
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use remora_proto::{
     identity::Role,
+    line::Why,
     org::{
-        ended::Why,
         permission::Permissions,
         setting::{Setting, Settings},
         verdict::Verdict,

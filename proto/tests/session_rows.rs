@@ -14,8 +14,8 @@ use pair::{Judged, Two, attended, ms, permitted, unattended};
 use people::profile;
 use remora_proto::{
     identity::Role,
+    line::Why,
     org::{
-        ended::Why,
         permission::{Permission, Permissions},
         setting::{Setting, Settings},
         verdict::{self, Verdict},

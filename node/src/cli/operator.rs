@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 /// Where the relays' admin ports are, and what is presented there.
 #[derive(Debug, Args)]
 pub struct Access {
-    /// A relay's admin port, as of its --admin; can be given again, one for each relay [default: `relays` below [admin] in the settings file]
+    /// A relay's admin port, as of its --admin; can be given again, one for each relay [default: `relays` below `[admin]` in the settings file]
     #[arg(
         long = "admin",
         env = "REMORA_ADMIN",

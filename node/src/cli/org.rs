@@ -5,12 +5,9 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Subcommand};
 use remora_proto::{
     id::{OrgId, RelayAddr},
+    line::Why,
     org::{
-        ended::{SessionName, Why},
-        label::Label,
-        membership::Request,
-        permission::Permission,
-        scope::Scope,
+        ended::SessionName, label::Label, membership::Request, permission::Permission, scope::Scope,
     },
 };
 

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use quinn::{Connection, ConnectionError, VarInt};
 use remora_proto::{
     id::{ExchangeId, SessionId},
-    org::ended::Why,
+    line::Why,
     park::{self, Grant},
     wire::message::{
         Inbox, MAX_CONTROL_BYTES, PROTOCOL,

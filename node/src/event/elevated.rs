@@ -5,7 +5,7 @@
 )]
 
 use remora_proto::{
-    identity::is_unsafe_in_line,
+    line::is_unsafe_in_line,
     wire::message::session::{
         ElevationReport, OrderRefusal, control::Body, elevation_report::What,
     },

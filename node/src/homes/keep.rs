@@ -29,7 +29,7 @@ use bytes::Bytes;
 use quinn::Connection;
 use remora_proto::{
     id::{RelayId, SessionId, Side},
-    org::ended::Why,
+    line::Why,
     path::{
         carriers::{self, Carriers, Command, Leg, Usable},
         meeting::{self, Meeting},

@@ -8,7 +8,7 @@ use std::{
 
 use remora_proto::{
     code::Code,
-    org::ended::Why,
+    line::Why,
     random::Random,
     record::HostRole,
     rendezvous::{Host, LIFETIME},

@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use remora_proto::{
-    identity::is_unsafe_in_line,
+    line::is_unsafe_in_line,
     org::{
         desk::Desk,
         membership::{Request, holds_at},

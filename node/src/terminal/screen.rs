@@ -11,7 +11,8 @@ use std::{
 
 use remora_proto::{
     elevation::Order,
-    identity::{Profile, Role, is_unsafe_in_line},
+    identity::{Profile, Role},
+    line::is_unsafe_in_line,
     org::{ended::SessionName, permission::Permissions, verdict::Verdict},
     rendezvous::CodeEnd,
     session::{

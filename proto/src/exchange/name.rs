@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::identity::is_unsafe_in_line;
+use crate::line::is_unsafe_in_line;
 
 /// Longest name in bytes: file systems take 255, and ` (123)` and the like have to fit, too.
 pub const MAX_NAME_BYTES: usize = 200;

@@ -8,7 +8,8 @@ use data_encoding::BASE32_NOPAD;
 use super::seal::Broken;
 use crate::{
     code::Code,
-    identity::{Introduction, Profile, Role, is_unsafe_in_line},
+    identity::{Introduction, Profile, Role},
+    line::is_unsafe_in_line,
     org::{
         membership::Papers,
         verdict::{self, Limit},

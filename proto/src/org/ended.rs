@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use super::signed::InvalidDocument;
 use crate::{
     code::{ALPHABET, InvalidCode, significant},
-    identity::{MAX_FIELD_BYTES, is_unsafe_in_line},
+    line::Why,
 };
 
 /// Most of them in a policy: those of a bad day. Who ends one more forgets the one that was ended first.
@@ -103,38 +103,6 @@ pub struct Ending {
     pub why: Why,
 }
 
-/// An administrator's words, or those of a relay's operator, which two people read: one line of at most 128 bytes, without what could rearrange the words around it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Why(String);
-
-/// Words that cannot be shown so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a reason is one line of at most {MAX_FIELD_BYTES} bytes")]
-pub struct InvalidWhy;
-
-impl Why {
-    /// What of a peer's word can be shown; nothing, if it is too long.
-    pub fn heard(text: &str) -> Self {
-        text.parse().unwrap_or_default()
-    }
-
-    /// The words.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Why {
-    type Err = InvalidWhy;
-
-    fn from_str(text: &str) -> Result<Self, InvalidWhy> {
-        match text.len() <= MAX_FIELD_BYTES && !text.contains(is_unsafe_in_line) {
-            true => Ok(Self(text.to_owned())),
-            false => Err(InvalidWhy),
-        }
-    }
-}
-
 pub(crate) fn read_name(text: &str) -> Result<SessionName, InvalidDocument> {
     let name = text.parse::<SessionName>().ok();
     // There is one form of it.
@@ -174,16 +142,5 @@ mod tests {
             "uuuu".parse::<SessionName>(),
             Err(InvalidSessionName::Symbol(_))
         ));
-    }
-
-    #[test]
-    fn what_an_administrator_says_is_one_line() {
-        assert_eq!("".parse(), Ok(Why::default()));
-        let most = "x".repeat(MAX_FIELD_BYTES);
-        assert_eq!(Why::heard(&most).as_str(), most);
-        for bad in [&format!("{most}x"), "two\nlines", "\u{202e}turned"] {
-            assert_eq!(bad.parse::<Why>(), Err(InvalidWhy), "{bad:?}");
-            assert_eq!(Why::heard(bad), Why::default());
-        }
     }
 }

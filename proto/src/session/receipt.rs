@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{EndReason, Method, Mode};
-use crate::org::ended::Why;
+use crate::line::Why;
 
 /// What people said about the words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     code::Code,
     identity::Role,
-    org::ended::Why,
+    line::Why,
     wire::message::session::{self as schema, control::Body},
 };
 

@@ -22,7 +22,7 @@ use axum::{
     response::Response,
     routing,
 };
-use remora_proto::{id::SessionId, org::ended::Why};
+use remora_proto::{id::SessionId, line::Why};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use remora_proto::{id::SessionId, org::ended::Why};
+use remora_proto::{id::SessionId, line::Why};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::datapath::table::Counters;

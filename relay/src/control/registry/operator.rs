@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use remora_proto::{id::SessionId, org::ended::Why};
+use remora_proto::{id::SessionId, line::Why};
 
 use super::{Party, Registry};
 use crate::{

@@ -17,7 +17,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use remora_proto::{
     id::{ExchangeId, RelayId, SessionId, Side},
-    org::ended::Why,
+    line::Why,
     record::{Kind, RecordKey},
     wire::message::{
         MAX_SIGNAL_BYTES,
