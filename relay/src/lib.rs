@@ -21,6 +21,9 @@
 //!
 //! Only [`relay`] knows all parts; every other part knows the protocol and the channels it was given.
 
+#[cfg(all(feature = "console", not(tokio_unstable)))]
+compile_error!("the feature `console` wants RUSTFLAGS=\"--cfg tokio_unstable\"");
+
 // --- what it is told, and who it is ---
 // Flags and environment, as typed and as checked.
 pub mod config;
@@ -30,6 +33,9 @@ pub mod identity;
 mod secret_file;
 // Lines of JSON, with the relay's name.
 pub mod log;
+// Sessions as traces.
+#[cfg(feature = "otlp")]
+pub mod traces;
 // Ports below 1024.
 pub mod low_ports;
 // As many sockets as the system allows.

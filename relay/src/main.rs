@@ -10,6 +10,8 @@ use std::{
 use anyhow::Context as _;
 use clap::error::ErrorKind;
 use remora_proto::random::Random;
+#[cfg(feature = "otlp")]
+use remora_relay::traces::Traces;
 use remora_relay::{
     admin::{api, bugreport::Report, metrics::page, token::AdminToken},
     ask::{AskError, Own},
@@ -29,10 +31,10 @@ use remora_relay::{
     relay::Relay,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::Level;
+use tracing::{Level, Metadata};
 use tracing_subscriber::{
     Registry,
-    filter::{LevelFilter, Targets},
+    filter::{LevelFilter, Targets, filter_fn},
     fmt,
     layer::{Layer as _, SubscriberExt as _},
     reload,
@@ -211,7 +213,7 @@ fn say(text: &str) {
 #[tokio::main]
 async fn run(args: &ServeArgs, is_quickstart: bool, mut reload: Reload) -> anyhow::Result<()> {
     let recent = Recent::default();
-    let log = start_log(args, &recent);
+    let log = start_log(args, &recent)?;
     allow_open_files(args);
     let key = identity::load_or_create(&args.key, &mut Random::system())?;
     let fleet = args.fleet_key.as_deref().map(fleet_key::load).transpose()?;
@@ -247,7 +249,9 @@ fn read_again(reload: &mut Reload, relay: &Relay, log: &Log) {
         Ok(change) => {
             relay.reloaded(true);
             relay.change(change.live);
-            log.modify(|filter| *filter = levels(change.log)).ok();
+            log.levels
+                .modify(|filter| *filter = levels(change.log))
+                .ok();
             tracing::info!(changed = change.changed.join(","), "settings read again");
             if !change.at_next_start.is_empty() {
                 let keys = change.at_next_start.join(",");
@@ -336,8 +340,17 @@ fn allow_open_files(args: &ServeArgs) {
     }
 }
 
-/// How much is logged, to be changed.
-type Log = reload::Handle<Targets, Registry>;
+/// What is said of a relay's life, and where.
+struct Log {
+    /// How much, to be changed.
+    levels: reload::Handle<Targets, Registry>,
+    /// Sends what is left when the relay ends.
+    #[cfg(feature = "otlp")]
+    _traces: Option<Traces>,
+}
+
+/// Whose spans and events are of tasks, and not of a relay.
+const TASKS: [&str; 2] = ["tokio", "runtime"];
 
 fn levels(ours: Level) -> Targets {
     // What others log carries addresses, which stay below DEBUG here.
@@ -346,32 +359,55 @@ fn levels(ours: Level) -> Targets {
     } else {
         LevelFilter::ERROR
     };
-    Targets::new()
-        .with_default(others)
+    let told = Targets::new();
+    #[cfg(feature = "console")]
+    let told = told.with_targets(TASKS.map(|target| (target, LevelFilter::TRACE)));
+    told.with_default(others)
         .with_target("quinn_udp", LevelFilter::OFF)
         .with_target("remora_relay", ours)
         .with_target("remora_proto", ours)
 }
 
-fn start_log(args: &ServeArgs, recent: &Recent) -> Log {
-    let (filter, handle) = reload::Layer::new(levels(args.log));
+fn start_log(args: &ServeArgs, recent: &Recent) -> anyhow::Result<Log> {
+    let (filter, levels) = reload::Layer::new(levels(args.log));
     let kept = fmt::layer()
         .with_ansi(false)
         .with_target(false)
         .with_writer(recent.clone())
         .with_filter(LevelFilter::INFO);
     let log = tracing_subscriber::registry().with(filter).with(kept);
+    #[cfg(feature = "otlp")]
+    let traces = args.otlp_endpoint.as_deref();
+    #[cfg(feature = "otlp")]
+    let traces = traces.map(|endpoint| Traces::new(endpoint, &args.name));
+    #[cfg(feature = "otlp")]
+    let traces = traces.transpose().context("--otlp-endpoint")?;
+    #[cfg(feature = "otlp")]
+    let log = log.with(traces.as_ref().map(|traces| traces.layer()));
+    #[cfg(feature = "console")]
+    let log = log.with(console_subscriber::spawn());
     let lines = fmt::layer().with_writer(io::stderr);
     match args.log_format {
         LogFormat::Json => {
             let lines = lines.json().with_writer(Named::new(&args.name));
-            log.with(lines).init();
+            log.with(lines.with_filter(filter_fn(is_told))).init();
         }
-        LogFormat::Text => log
-            .with(lines.with_ansi(colours()).with_target(false))
-            .init(),
+        LogFormat::Text => {
+            let lines = lines.with_ansi(colours()).with_target(false);
+            log.with(lines.with_filter(filter_fn(is_told))).init();
+        }
     }
-    handle
+    Ok(Log {
+        levels,
+        #[cfg(feature = "otlp")]
+        _traces: traces,
+    })
+}
+
+/// What tokio says of its tasks is for tokio-console alone.
+fn is_told(metadata: &Metadata<'_>) -> bool {
+    let of = metadata.target().split("::").next();
+    of.is_none_or(|of| !TASKS.contains(&of))
 }
 
 /// Only for people who can see them and have not said no.

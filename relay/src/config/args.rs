@@ -268,6 +268,10 @@ pub struct ServeArgs {
     /// The default: what an operator acts upon; addresses of people are below it, at debug.
     #[arg(long, value_name = "LEVEL", env = "REMORA_RELAY_LOG", default_value_t = tracing::Level::INFO)]
     pub log: tracing::Level,
+    /// Where each session's trace is sent, by OTLP over HTTP: `http://HOST:4318/v1/traces`. Only for a relay that was built with the
+    /// feature `otlp`
+    #[arg(long, value_name = "URL", env = "REMORA_RELAY_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
     /// Print one JSON object instead of a line for people
     #[arg(long)]
     pub json: bool,
@@ -360,6 +364,21 @@ impl ServeArgs {
     pub fn check(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         let mut fault = |key, what: String| faults.push(Fault { key, what });
+        if let Some(endpoint) = &self.otlp_endpoint {
+            if !cfg!(feature = "otlp") {
+                let remedy = "build it with `--features remora-relay/otlp`, or leave this out";
+                fault(
+                    "otlp_endpoint",
+                    format!("this relay sends no traces; {remedy}"),
+                );
+            } else if !endpoint.starts_with("http://") {
+                let remedy = "say where, like http://127.0.0.1:4318/v1/traces; whoever has TLS before it puts a collector here";
+                fault(
+                    "otlp_endpoint",
+                    format!("`{endpoint}` is no http:// URL; {remedy}"),
+                );
+            }
+        }
         if let Some(advertise) = &self.advertise
             && !is_host_port(advertise)
         {
