@@ -11,7 +11,8 @@ use prost::Message;
 use remora_proto::{
     id::Side,
     identity::{Introduction, Profile, Role},
-    org::{ended::Why, verdict::Verdict},
+    line::Why,
+    org::verdict::Verdict,
     path::candidate::Named,
     random::Random,
     sas::Nonce,
