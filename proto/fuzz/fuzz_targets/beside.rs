@@ -14,7 +14,8 @@ use remora_proto::{
         files::{self, Files, MAX_OFFERS, Over, Whose},
         name::{FileName, MAX_NAME_BYTES},
     },
-    identity::{Role, is_unsafe_in_line},
+    identity::Role,
+    line::is_unsafe_in_line,
     session::{Grants, Matter, Way},
     wire::message::session::{self as schema, control::Body},
 };

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use remora_proto::{
-    identity::is_unsafe_in_line,
     invitation::{
         seal::{Answering, Channel, MAX_WORD_BYTES, Ringing},
         word::{FromDevice, FromHelper, MAX_REASON_BYTES},
     },
+    line::is_unsafe_in_line,
     noise::StaticKey,
     presence::Device,
     wire::message::{MAX_SIGNAL_BYTES, device as schema},

@@ -11,7 +11,8 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use remora_proto::{
     id::NodeId,
-    identity::{Introduction, MAX_DOMAIN_BYTES, MAX_FIELD_BYTES, Role, is_unsafe_in_line},
+    identity::{Introduction, MAX_DOMAIN_BYTES, MAX_FIELD_BYTES, Role},
+    line::is_unsafe_in_line,
     org::{
         credential::{Credential, Device},
         desk::Desk,
