@@ -67,10 +67,10 @@ impl Scene {
             .env("REMORA_LOG", LOG);
         let mut sharer = Script::start(join);
         sharer.say(code.as_str().expect("text"));
-        until(&mut sharer, "consent_prompt");
+        sharer.until("consent_prompt");
         sharer.say("a");
         for script in [&mut sharer, &mut helper] {
-            assert_eq!(until(script, "started")["mode"], "control");
+            assert_eq!(script.until("started")["mode"], "control");
         }
         Self {
             administrator,
@@ -90,24 +90,24 @@ impl Scene {
     fn elevated() -> Self {
         let mut scene = Self::controlled();
         scene.helper.say("/elevate");
-        assert_eq!(until(&mut scene.sharer, "elevation_prompt")["within_s"], 60);
+        assert_eq!(scene.sharer.until("elevation_prompt")["within_s"], 60);
         scene.sharer.say("/allow");
-        until(&mut scene.sharer, "elevation_granted");
-        until(&mut scene.helper, "elevation_ready");
+        scene.sharer.until("elevation_granted");
+        scene.helper.until("elevation_ready");
         scene
     }
 
     fn gives_credential(&mut self) -> Value {
         let (name, file) = (&self.administrator.0, self.password.display());
         self.helper.say(&format!("/credential {name} {file}"));
-        until(&mut self.helper, "credential_checked")["admitted"].clone()
+        self.helper.until("credential_checked")["admitted"].clone()
     }
 
     /// What it writes, and how it ends.
     fn runs(&mut self, command: &str) -> (String, Value) {
         self.helper.say(&format!("/run {command}"));
-        assert_eq!(until(&mut self.helper, "run_started")["command"], command);
-        assert_eq!(until(&mut self.sharer, "run_started")["command"], command);
+        assert_eq!(self.helper.until("run_started")["command"], command);
+        assert_eq!(self.sharer.until("run_started")["command"], command);
         let mut output = String::new();
         loop {
             let event = self.helper.event(PATIENCE);
@@ -116,16 +116,6 @@ impl Scene {
                 Some("run_ended") => return (output, event["status"].clone()),
                 _ => {}
             }
-        }
-    }
-}
-
-/// Goes on to an event of this kind.
-fn until(script: &mut Script, kind: &str) -> Value {
-    loop {
-        let event = script.event(PATIENCE);
-        if event["event"] == kind {
-            return event;
         }
     }
 }
@@ -140,7 +130,7 @@ fn lives(pid: &str) -> bool {
 fn d_2_a_helper_runs_programs_as_administrator_after_consent_and_credential() {
     let mut scene = Scene::elevated();
     scene.helper.say("/run id -u");
-    let refused = until(&mut scene.helper, "order_refused");
+    let refused = scene.helper.until("order_refused");
     assert_eq!(
         refused["code"], "ORDER_NO_CREDENTIAL",
         "consent is not enough"
@@ -216,19 +206,16 @@ fn t_25_elevation_ends_with_everything_it_started_also_what_has_detached_itself(
     });
     assert!(daemons.iter().all(|pid| lives(pid)), "{daemons:?}");
     scene.helper.say("/release");
-    until(&mut scene.helper, "elevation_released");
+    scene.helper.until("elevation_released");
     let began = Instant::now();
     eventually("the daemons' end", || {
         daemons.iter().all(|pid| !lives(pid)).then_some(())
     });
     assert!(began.elapsed() < Duration::from_secs(10));
     scene.helper.say("/run id -u");
-    assert_eq!(
-        until(&mut scene.helper, "not_possible")["code"],
-        "NOT_ELEVATED"
-    );
+    assert_eq!(scene.helper.until("not_possible")["code"], "NOT_ELEVATED");
     scene.helper.say("/leave");
-    until(&mut scene.sharer, "ended");
+    scene.sharer.until("ended");
     assert_eq!(scene.logind.sign_outs(), 0, "{:?}", scene.logind.asked());
 }
 
@@ -239,23 +226,23 @@ fn after_three_wrong_passwords_the_rights_are_gone() {
     for _ in 0..3 {
         assert_eq!(scene.gives_credential(), false);
     }
-    until(&mut scene.helper, "elevation_released");
-    until(&mut scene.sharer, "elevation_released");
+    scene.helper.until("elevation_released");
+    scene.sharer.until("elevation_released");
 }
 
 #[test]
 fn d_6_who_leaves_after_elevation_is_warned_and_signed_out_once() {
     let mut scene = Scene::elevated();
     scene.sharer.say("/leave");
-    until(&mut scene.sharer, "leave_warning");
+    scene.sharer.until("leave_warning");
     scene.sharer.say("/stay");
-    until(&mut scene.sharer, "stayed");
+    scene.sharer.until("stayed");
     scene.sharer.say("/leave");
-    until(&mut scene.sharer, "leave_warning");
+    scene.sharer.until("leave_warning");
     assert_eq!(scene.logind.sign_outs(), 0);
     scene.sharer.say("/confirm");
     for script in [&mut scene.sharer, &mut scene.helper] {
-        let ended = until(script, "ended");
+        let ended = script.until("ended");
         assert_eq!(ended["end_reason"], "SHARER_LEFT_SIGNED_OUT");
     }
     assert_eq!(scene.sharer.end(PATIENCE).code, Some(0));
@@ -267,7 +254,7 @@ fn d_7_a_helper_who_ends_it_after_elevation_signs_nobody_out() {
     let mut scene = Scene::elevated();
     scene.helper.say("/leave");
     for script in [&mut scene.helper, &mut scene.sharer] {
-        assert_eq!(until(script, "ended")["end_reason"], "HELPER_LEFT");
+        assert_eq!(script.until("ended")["end_reason"], "HELPER_LEFT");
     }
     assert_eq!(scene.sharer.end(PATIENCE).code, Some(0));
     assert_eq!(scene.logind.sign_outs(), 0, "{:?}", scene.logind.asked());

@@ -33,20 +33,10 @@ use support::{
 /// Slate: of nothing else on the screen.
 const GROUND: (&str, [u8; 3]) = ("#2f4f5f", [0x2f, 0x4f, 0x5f]);
 
-/// Goes on to an event of this kind.
-fn until(script: &mut Script, kind: &str) -> Value {
-    loop {
-        let event = script.event(PATIENCE);
-        if event["event"] == kind {
-            return event;
-        }
-    }
-}
-
 /// Goes on to this state of the notification.
 fn notified(script: &mut Script, state: &str) -> Value {
     loop {
-        let event = until(script, "notification");
+        let event = script.until("notification");
         if event["state"] == state {
             return event;
         }
@@ -86,7 +76,7 @@ fn journey_of_an_invited_device() {
     // One opens it; the other is asked no more.
     logins[1].desktop.press(&company.maria, 1, "open");
     for agent in [&mut first, &mut second] {
-        assert_eq!(until(agent, "invitation")["from"]["verified"], true);
+        assert_eq!(agent.until("invitation")["from"]["verified"], true);
     }
     second.expect("invitation_opened");
     assert_eq!(first.expect("invitation_withdrawn")["why"], "TAKEN");
@@ -94,7 +84,7 @@ fn journey_of_an_invited_device() {
 
     // Both see who the other is, compare the words, and the sharer allows control.
     hands.open("maria", &logins[1].page());
-    let trust = until(&mut helper, "trust");
+    let trust = helper.until("trust");
     assert_eq!(
         (&trust["peer"]["full_name"], &trust["peer"]["verified"]),
         (&json!("Maria Lopez"), &json!(true))
@@ -109,7 +99,7 @@ fn journey_of_an_invited_device() {
     hands.click("maria", "They are the same");
     hands.picture("maria", "asked");
     hands.click("maria", "Allow");
-    assert_eq!(until(&mut helper, "started")["mode"], "control");
+    assert_eq!(helper.until("started")["mode"], "control");
 
     // What is on that screen, and none of the other, is on the page; what is typed there arrives here.
     hands.screen("sam", GROUND.1);
@@ -126,15 +116,15 @@ fn journey_of_an_invited_device() {
     hands.sees("maria", "asks for administrator rights");
     hands.picture("maria", "elevation");
     hands.click("maria", "Allow");
-    until(&mut helper, "elevation_ready");
+    helper.until("elevation_ready");
     hands.fill("sam", "Administrator of that computer", &administrator.0);
     hands.fill("sam", "Password", PASSWORD);
     hands.click("sam", "Confirm");
-    assert_eq!(until(&mut helper, "credential_checked")["admitted"], true);
+    assert_eq!(helper.until("credential_checked")["admitted"], true);
     hands.fill("sam", "Command to run as administrator", "id -u");
     hands.click("sam", "Run");
-    assert_eq!(until(&mut helper, "run_output")["text"], "0\n");
-    assert_eq!(until(&mut helper, "run_ended")["status"], 0);
+    assert_eq!(helper.until("run_output")["text"], "0\n");
+    assert_eq!(helper.until("run_ended")["status"], 0);
     hands.sees("sam", "# id -u");
     hands.picture("sam", "administrator");
     hands.sees("maria", "has administrator rights on this computer");
@@ -146,7 +136,7 @@ fn journey_of_an_invited_device() {
     hands.sees("maria", "you will be signed out");
     assert_eq!(logind.sign_outs(), 0);
     hands.click("maria", "Leave and sign out");
-    let ended = until(&mut helper, "ended");
+    let ended = helper.until("ended");
     assert_eq!(ended["end_reason"], "SHARER_LEFT_SIGNED_OUT");
     assert_eq!(helper.end(PATIENCE).code, Some(0));
     eventually("the sign-out", || (logind.sign_outs() > 0).then_some(()));
@@ -173,7 +163,7 @@ fn journey_of_an_unattended_device() {
     // Nobody has to be there; whoever is, at whichever screen, is told, and may say no.
     let mut helper = company.helps(&invite);
     notified(&mut helper, "delivered");
-    let trust = until(&mut helper, "trust");
+    let trust = helper.until("trust");
     assert_eq!(
         (&trust["peer"]["full_name"], &trust["alone"]),
         (&json!("Maria Lopez"), &json!(true))
@@ -183,7 +173,7 @@ fn journey_of_an_unattended_device() {
         for text in ["Sam Okafor will connect to this computer", "Start now"] {
             assert!(shown.contains(text), "{shown}");
         }
-        assert_eq!(until(agent, "invitation")["kind"], "unattended");
+        assert_eq!(agent.until("invitation")["kind"], "unattended");
     }
     // One helper at a time.
     let second_helper = company.helps(&invite).end(PATIENCE);
@@ -195,7 +185,7 @@ fn journey_of_an_unattended_device() {
     );
     let declined = run(logins[1].remora(&company.maria, &["inbox", "decline"]));
     assert_eq!(declined.code, Some(0), "{declined:?}");
-    assert_eq!(until(&mut helper, "ended")["end_reason"], "DECLINED");
+    assert_eq!(helper.until("ended")["end_reason"], "DECLINED");
     assert_eq!(first.expect("invitation_withdrawn")["why"], "TAKEN");
     second.expect("invitation_declined");
     assert_eq!(helper.end(PATIENCE).code, Some(3));
@@ -204,19 +194,19 @@ fn journey_of_an_unattended_device() {
     // Again; this time somebody lets it begin at once, at the other screen.
     let mut helper = company.helps(&invite);
     for agent in [&mut first, &mut second] {
-        until(agent, "invitation");
+        agent.until("invitation");
     }
     logins[1].desktop.hears("Notify");
     logins[1].desktop.press(&company.maria, 2, "open");
     second.expect("invitation_opened");
     first.expect("invitation_withdrawn");
-    assert_eq!(until(&mut helper, "started")["mode"], "control");
-    assert_eq!(until(&mut helper, "shield")["shield"], "shielded");
+    assert_eq!(helper.until("started")["mode"], "control");
+    assert_eq!(helper.until("shield")["shield"], "shielded");
     eventually("darkness", || is_dark(&clients[0]).then_some(()));
 
     // Somebody touches it: both are frozen, and who works there is named.
     press_local_key(&clients[0]);
-    let frozen = until(&mut helper, "shield");
+    let frozen = helper.until("shield");
     assert_eq!(
         (&frozen["shield"], &frozen["within_s"]),
         (&json!("frozen"), &json!(30))
@@ -232,7 +222,7 @@ fn journey_of_an_unattended_device() {
         (!is_dark(&clients[0])).then_some(())
     });
     helper.say("/leave");
-    let ended = until(&mut helper, "ended");
+    let ended = helper.until("ended");
     assert_eq!(
         (&ended["end_reason"], &ended["consent"]),
         (&json!("HELPER_LEFT"), &json!("user"))
@@ -244,18 +234,18 @@ fn journey_of_an_unattended_device() {
 
     // The lease is free again; and free of an agent that was killed, whose session does not outlive it.
     let mut helper = company.helps(&invite);
-    until(&mut second, "invitation");
+    second.until("invitation");
     let opened = run(logins[1].remora(&company.maria, &["inbox", "open"]));
     assert_eq!(opened.code, Some(0), "{opened:?}");
-    assert_eq!(until(&mut helper, "shield")["shield"], "shielded");
+    assert_eq!(helper.until("shield")["shield"], "shielded");
     first.signal(Signal::SIGKILL);
-    until(&mut helper, "ended");
+    helper.until("ended");
     eventually("light", || (!is_dark(&clients[0])).then_some(()));
-    assert_eq!(until(&mut second, "device")["device"], json!(id));
-    until(&mut second, "online");
+    assert_eq!(second.until("device")["device"], json!(id));
+    second.until("online");
     let mut helper = company.helps(&invite);
     notified(&mut helper, "delivered");
-    assert_eq!(until(&mut second, "invitation")["kind"], "unattended");
+    assert_eq!(second.until("invitation")["kind"], "unattended");
     helper.signal(Signal::SIGTERM);
     helper.end(PATIENCE);
 }
@@ -274,13 +264,13 @@ fn journey_of_a_code_on_a_host_of_two() {
     let mut helper = company.helps(&["invite", "--mode", "view", "--page"]);
     let mut hands = Hands::new(&company.sam);
     hands.open("sam", helper.expect("page")["url"].as_str().unwrap());
-    let code = until(&mut helper, "code")["code"].clone();
+    let code = helper.until("code")["code"].clone();
     let join = ["join", "--code-stdin", "--json"];
     let mut sharer = Script::start(logins[1].remora(&company.maria, &join));
     sharer.say(code.as_str().unwrap());
-    until(&mut sharer, "consent_prompt");
+    sharer.until("consent_prompt");
     sharer.say("a");
-    assert_eq!(until(&mut helper, "started")["mode"], "view");
+    assert_eq!(helper.until("started")["mode"], "view");
     // Of the one who typed it, and nobody else's.
     hands.screen("sam", GROUND.1);
     let [other, shared] = [0, 1].map(|number: usize| Client::new(&logins[number].display));
@@ -294,7 +284,7 @@ fn journey_of_a_code_on_a_host_of_two() {
     let listed: Value = serde_json::from_str(&sessions.stdout[0]).unwrap();
     assert_eq!(listed["sessions"], json!([]), "{listed}");
     sharer.say("/leave");
-    assert_eq!(until(&mut helper, "ended")["end_reason"], "SHARER_LEFT");
+    assert_eq!(helper.until("ended")["end_reason"], "SHARER_LEFT");
     for (mut login, agent) in logins.into_iter().zip([&mut first, &mut second]) {
         agent.signal(Signal::SIGTERM);
         let said = agent.end(PATIENCE).stdout.join("\n");

@@ -58,29 +58,19 @@ fn start(relay: &RelayProcess, home: &Home, args: &[&str]) -> Script {
     Script::start(home.remora(&[args, &common].concat()))
 }
 
-/// Passes over what is of no interest here.
-fn until(script: &mut Script, kind: &str) -> Value {
-    loop {
-        let event = script.event(PATIENCE);
-        if event["event"] == kind {
-            return event;
-        }
-    }
-}
-
 /// A helper who sees somebody's screen.
 fn active(relay: &RelayProcess, [helper, sharer]: [&Home; 2]) -> (Script, Script) {
     let mut helper = start(relay, helper, &["invite", "--name", "Sam Okafor"]);
-    let code = until(&mut helper, "code")["code"].clone();
+    let code = helper.until("code")["code"].clone();
     let mut sharer = start(relay, sharer, &["join", "--name", "Maria Lopez"]);
     sharer.say(code.as_str().expect("text"));
-    until(&mut helper, "trust");
-    until(&mut sharer, "trust");
+    helper.until("trust");
+    sharer.until("trust");
     helper.say("v");
-    until(&mut sharer, "consent_prompt");
+    sharer.until("consent_prompt");
     sharer.say("a");
-    until(&mut sharer, "started");
-    until(&mut helper, "started");
+    sharer.until("started");
+    helper.until("started");
     (helper, sharer)
 }
 
@@ -105,7 +95,7 @@ fn both_people_read_that_the_relays_operator_has_ended_their_session_and_why() {
     );
     assert_eq!(ended["session"], id, "{ended}");
     for script in [&mut helper, &mut sharer] {
-        let ended = until(script, "ended");
+        let ended = script.until("ended");
         assert_eq!(
             (&ended["end_reason"], &ended["why"]),
             (&"OPERATOR_ENDED".into(), &"wrong device".into()),

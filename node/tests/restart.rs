@@ -63,22 +63,22 @@ impl Scene {
             relay,
         };
         scene.sharer.say(code.as_str().expect("text"));
-        until(&mut scene.sharer, "consent_prompt");
+        scene.sharer.until("consent_prompt");
         scene.sharer.say("a");
         for script in [&mut scene.sharer, &mut scene.helper] {
-            assert_eq!(until(script, "started")["mode"], "control");
+            assert_eq!(script.until("started")["mode"], "control");
         }
         scene.helper.say("/elevate");
-        until(&mut scene.sharer, "elevation_prompt");
+        scene.sharer.until("elevation_prompt");
         scene.sharer.say("/allow");
-        until(&mut scene.sharer, "elevation_granted");
+        scene.sharer.until("elevation_granted");
         scene
     }
 
     /// The helper asks for it, and the sharer allows it.
     fn restart(&mut self) {
         self.helper.say("/restart");
-        assert_eq!(until(&mut self.sharer, "restart_prompt")["within_s"], 60);
+        assert_eq!(self.sharer.until("restart_prompt")["within_s"], 60);
         self.sharer.say("/allow");
     }
 
@@ -101,16 +101,6 @@ fn on(mut command: Command, display: &Xvfb, logind: &Logind, broker: &Broker) ->
     command
 }
 
-/// Goes on to an event of this kind.
-fn until(script: &mut Script, kind: &str) -> Value {
-    loop {
-        let event = script.event(PATIENCE);
-        if event["event"] == kind {
-            return event;
-        }
-    }
-}
-
 /// The same, and nobody is asked anything on the way.
 fn until_unasked(script: &mut Script, kind: &str) -> Value {
     loop {
@@ -127,9 +117,9 @@ fn until_unasked(script: &mut Script, kind: &str) -> Value {
 fn t_36_a_computer_restarts_and_the_session_goes_on_and_nobody_is_asked() {
     let mut scene = Scene::elevated(&ALONE);
     scene.helper.say("before");
-    assert_eq!(until(&mut scene.sharer, "chat")["text"], "before");
+    assert_eq!(scene.sharer.until("chat")["text"], "before");
     scene.restart();
-    let waits = until(&mut scene.helper, "interrupted");
+    let waits = scene.helper.until("interrupted");
     assert_eq!(
         (&waits["why"], &waits["within_s"]),
         (&"restarting".into(), &600.into())
@@ -140,10 +130,7 @@ fn t_36_a_computer_restarts_and_the_session_goes_on_and_nobody_is_asked() {
     assert_eq!(token.permissions().mode() & 0o777, 0o600);
     // Nothing but leaving can be done meanwhile.
     scene.helper.say("/elevate");
-    assert_eq!(
-        until(&mut scene.helper, "not_possible")["code"],
-        "BAD_STATE"
-    );
+    assert_eq!(scene.helper.until("not_possible")["code"], "BAD_STATE");
 
     scene.sharer = Script::start(scene.resume());
     let returned = until_unasked(&mut scene.sharer, "returned");
@@ -157,16 +144,13 @@ fn t_36_a_computer_restarts_and_the_session_goes_on_and_nobody_is_asked() {
     assert_eq!(run(scene.resume()).code, Some(1), "once");
     // The rights were of before.
     scene.helper.say("/run id -u");
-    assert_eq!(
-        until(&mut scene.helper, "not_possible")["code"],
-        "NOT_ELEVATED"
-    );
+    assert_eq!(scene.helper.until("not_possible")["code"], "NOT_ELEVATED");
     scene.helper.say("after");
-    assert_eq!(until(&mut scene.sharer, "chat")["text"], "after");
+    assert_eq!(scene.sharer.until("chat")["text"], "after");
     scene.helper.say("/leave");
     // One receipt each, of all of it.
-    let helper = until(&mut scene.helper, "ended");
-    let sharer = until(&mut scene.sharer, "ended");
+    let helper = scene.helper.until("ended");
+    let sharer = scene.sharer.until("ended");
     assert_eq!(
         (&helper["chat_sent"], &sharer["chat_received"]),
         (&2.into(), &2.into())
@@ -187,7 +171,7 @@ fn t_36_an_agent_that_starts_goes_on_with_the_session() {
     let mut scene = Scene::elevated(&ALONE);
     scene.restart();
     assert_eq!(scene.sharer.end(PATIENCE).code, Some(0));
-    until(&mut scene.helper, "interrupted");
+    scene.helper.until("interrupted");
     let agent = ["agent", "--relay", &scene.relay.address, "--json"];
     let agent = scene.home.remora(&agent);
     let agent = on(agent, &scene.display, &scene.logind, &scene.broker);
@@ -199,10 +183,7 @@ fn t_36_an_agent_that_starts_goes_on_with_the_session() {
     assert!(!scene.token().exists(), "of no use any more");
     // Which ends the program that the agent has started, too.
     scene.helper.say("/leave");
-    assert_eq!(
-        until(&mut scene.helper, "ended")["end_reason"],
-        "HELPER_LEFT"
-    );
+    assert_eq!(scene.helper.until("ended")["end_reason"], "HELPER_LEFT");
 }
 
 /// Whoever has copied the token has no session by it, and disturbs none.
@@ -213,8 +194,8 @@ fn t_34_what_resumes_a_session_does_so_once() {
     assert_eq!(scene.sharer.end(PATIENCE).code, Some(0));
     let stolen = fs::read(scene.token()).expect("on the disk");
     scene.sharer = Script::start(scene.resume());
-    until(&mut scene.sharer, "reconnected");
-    until(&mut scene.helper, "reconnected");
+    scene.sharer.until("reconnected");
+    scene.helper.until("reconnected");
 
     let thief = Home::new();
     let folder = thief.path().join("config/remora");
@@ -226,10 +207,10 @@ fn t_34_what_resumes_a_session_does_so_once() {
     let command = on(command, &scene.display, &scene.logind, &scene.broker);
     let mut thief = Script::start(command);
     scene.helper.say("still here");
-    assert_eq!(until(&mut scene.sharer, "chat")["text"], "still here");
+    assert_eq!(scene.sharer.until("chat")["text"], "still here");
     scene.helper.say("/leave");
     for script in [&mut scene.helper, &mut scene.sharer] {
-        assert_eq!(until(script, "ended")["end_reason"], "HELPER_LEFT");
+        assert_eq!(script.until("ended")["end_reason"], "HELPER_LEFT");
     }
     thief.signal(Signal::SIGINT);
     let ended = thief.end(PATIENCE);
@@ -240,10 +221,10 @@ fn t_34_what_resumes_a_session_does_so_once() {
 fn t_35_a_helper_who_does_not_wait_for_a_restart_ends_the_session() {
     let mut scene = Scene::elevated(&ALONE);
     scene.restart();
-    until(&mut scene.helper, "interrupted");
+    scene.helper.until("interrupted");
     assert_eq!(scene.sharer.end(PATIENCE).code, Some(0));
     scene.helper.say("/leave");
-    let ended = until(&mut scene.helper, "ended");
+    let ended = scene.helper.until("ended");
     assert_eq!(ended["end_reason"], "HELPER_LEFT");
     assert_eq!(scene.helper.end(PATIENCE).code, Some(0));
 }
@@ -253,13 +234,13 @@ fn t_36_a_computer_that_does_not_restart_goes_on_at_once() {
     let mut scene = Scene::elevated(&[(1000, "user"), STUCK]);
     scene.restart();
     for script in [&mut scene.sharer, &mut scene.helper] {
-        until(script, "restart_declined");
-        assert_eq!(until(script, "reconnected")["mode"], "control");
+        script.until("restart_declined");
+        assert_eq!(script.until("reconnected")["mode"], "control");
     }
     assert_eq!(scene.logind.reboots(), 1, "{:?}", scene.logind.asked());
     assert!(!scene.token().exists());
     scene.helper.say("/leave");
-    until(&mut scene.sharer, "ended");
+    scene.sharer.until("ended");
 }
 
 #[test]
@@ -267,16 +248,13 @@ fn e_13_a_computer_that_two_people_use_is_not_restarted_and_the_helper_knows() {
     let mut scene = Scene::elevated(&[(1000, "user"), (1001, "user")]);
     // Said when the session started.
     assert_eq!(
-        until(&mut scene.helper, "no_restart")["code"],
+        scene.helper.until("no_restart")["code"],
         "RESTART_UNAVAILABLE"
     );
     scene.helper.say("/restart");
-    assert_eq!(
-        until(&mut scene.helper, "refused")["code"],
-        "RESTART_UNAVAILABLE"
-    );
+    assert_eq!(scene.helper.until("refused")["code"], "RESTART_UNAVAILABLE");
     assert_eq!(scene.logind.reboots(), 0, "{:?}", scene.logind.asked());
     assert!(!scene.token().exists());
     scene.helper.say("still here");
-    assert_eq!(until(&mut scene.sharer, "chat")["text"], "still here");
+    assert_eq!(scene.sharer.until("chat")["text"], "still here");
 }

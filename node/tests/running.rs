@@ -41,7 +41,7 @@ impl Scene {
 
     fn invite(&self, home: &Home, name: &str, more: &[&str]) -> (Script, String) {
         let mut helper = self.start(home, "invite", name, more);
-        let code = until(&mut helper, "code")["code"].clone();
+        let code = helper.until("code")["code"].clone();
         (helper, code.as_str().expect("text").to_owned())
     }
 
@@ -55,24 +55,14 @@ impl Scene {
     fn active(&self, home: &Home, name: &str, more: &[&str]) -> (Script, Script) {
         let (mut helper, code) = self.invite(&self.helper_home, "Sam Okafor", more);
         let mut sharer = self.join(home, name, &code);
-        until(&mut helper, "trust");
-        until(&mut sharer, "trust");
+        helper.until("trust");
+        sharer.until("trust");
         helper.say("v");
-        until(&mut sharer, "consent_prompt");
+        sharer.until("consent_prompt");
         sharer.say("a");
-        until(&mut sharer, "started");
-        until(&mut helper, "started");
+        sharer.until("started");
+        helper.until("started");
         (helper, sharer)
-    }
-}
-
-/// Passes over what is of no interest here.
-fn until(script: &mut Script, kind: &str) -> Value {
-    loop {
-        let event = script.event(PATIENCE);
-        if event["event"] == kind {
-            return event;
-        }
     }
 }
 
@@ -140,13 +130,13 @@ fn a_running_session_is_asked_answered_and_left_from_another_terminal() {
     ] {
         let ask = ["ask", "control", "--json", "--session", "maria"];
         let mut asking = Script::start(helper_home.remora(&ask));
-        assert_eq!(until(&mut sharer, "consent_prompt")["mode"], "control");
+        assert_eq!(sharer.until("consent_prompt")["mode"], "control");
         assert_eq!(sessions(sharer_home)[0]["question"], "control");
         fails(sharer_home, &["allow", "elevation"], 1, "BAD_STATE");
         let answered = remora(sharer_home, &[answer, "--json"]);
         assert_eq!(answered.code, Some(0), "{answered:?}");
         for person in [&mut helper, &mut sharer] {
-            until(person, event);
+            person.until(event);
         }
         let asked = asking.end(PATIENCE);
         assert_eq!(asked.code, Some(exit), "{asked:?}");
@@ -165,19 +155,19 @@ fn a_running_session_is_asked_answered_and_left_from_another_terminal() {
 
     fails(helper_home, &["pause"], 1, "BAD_STATE");
     assert_eq!(remora(sharer_home, &["pause"]).code, Some(0));
-    until(&mut helper, "paused");
+    helper.until("paused");
     fails(sharer_home, &["pause"], 1, "BAD_STATE");
     assert_eq!(remora(sharer_home, &["resume"]).code, Some(0));
-    until(&mut helper, "resumed");
+    helper.until("resumed");
 
     assert_eq!(remora(helper_home, &["chat", "hello"]).code, Some(0));
-    assert_eq!(until(&mut sharer, "chat")["text"], "hello");
+    assert_eq!(sharer.until("chat")["text"], "hello");
     let mut saying = Script::start(sharer_home.remora(&["chat"]));
     saying.say("two lines,");
     saying.say("  and نعم");
     drop(saying.take_stdin());
     assert_eq!(saying.end(PATIENCE).code, Some(0));
-    assert_eq!(until(&mut helper, "chat")["text"], "two lines,\n  and نعم");
+    assert_eq!(helper.until("chat")["text"], "two lines,\n  and نعم");
     fails(helper_home, &["chat", "  "], 2, "NO_TEXT");
     let long = "x".repeat(16 * 1024 + 1);
     fails(helper_home, &["chat", &long], 2, "TEXT_TOO_LONG");
@@ -186,7 +176,7 @@ fn a_running_session_is_asked_answered_and_left_from_another_terminal() {
     assert_eq!(left.code, Some(0), "{left:?}");
     assert_eq!(object(&left)["did"], "left");
     for person in [&mut helper, &mut sharer] {
-        assert_eq!(until(person, "ended")["end_reason"], "SHARER_LEFT");
+        assert_eq!(person.until("ended")["end_reason"], "SHARER_LEFT");
         assert_eq!(person.end(PATIENCE).code, Some(0));
     }
     assert_eq!(sessions(helper_home), [] as [Value; 0]);
@@ -198,7 +188,7 @@ fn who_waits_for_an_answer_learns_that_the_session_has_ended_instead() {
     let (mut helper, mut sharer) = scene.active(&scene.sharer_home, "Maria Lopez", &[]);
     let ask = ["ask", "control", "--json"];
     let mut asking = Script::start(scene.helper_home.remora(&ask));
-    until(&mut sharer, "consent_prompt");
+    sharer.until("consent_prompt");
     sharer.say("/leave");
     let asked = asking.end(PATIENCE);
     assert_eq!(object(&asked)["code"], "SESSION_ENDED", "{asked:?}");
@@ -221,12 +211,12 @@ fn one_helper_has_several_sessions_at_once_each_with_a_page_of_its_own() {
         let (mut helper, code) = {
             let mut helper = scene.start(&scene.helper_home, "invite", "Sam Okafor", &["--page"]);
             pages.push(helper.expect("page")["url"].clone());
-            let code = until(&mut helper, "code")["code"].clone();
+            let code = helper.until("code")["code"].clone();
             (helper, code.as_str().expect("text").to_owned())
         };
         let mut sharer = scene.join(home, name, &code);
-        until(&mut helper, "trust");
-        until(&mut sharer, "trust");
+        helper.until("trust");
+        sharer.until("trust");
         pairs.push((helper, sharer));
     }
     assert_ne!(pages[0], pages[1]);
@@ -239,21 +229,21 @@ fn one_helper_has_several_sessions_at_once_each_with_a_page_of_its_own() {
 
     let (_, zoe) = &mut pairs[1];
     let mut asking = Script::start(home.remora(&["ask", "view", "--session", "ZOË"]));
-    until(zoe, "consent_prompt");
+    zoe.until("consent_prompt");
     zoe.say("a");
-    until(zoe, "started");
+    zoe.until("started");
     assert_eq!(asking.end(PATIENCE).code, Some(0));
     let number = pairs[1].0.pid().to_string();
     let left = remora(home, &["leave", "--session", &number]);
     assert_eq!(left.code, Some(0), "{left:?}");
     let (helper, zoe) = &mut pairs[1];
     for person in [helper, zoe] {
-        assert_eq!(until(person, "ended")["end_reason"], "HELPER_LEFT");
+        assert_eq!(person.until("ended")["end_reason"], "HELPER_LEFT");
     }
     // The other goes on, and is the only one now.
     let mut asking = Script::start(home.remora(&["ask", "view"]));
     let (_, maria) = &mut pairs[0];
-    until(maria, "consent_prompt");
+    maria.until("consent_prompt");
     maria.say("d");
     assert_eq!(asking.end(PATIENCE).code, Some(3));
 }
@@ -262,7 +252,7 @@ fn one_helper_has_several_sessions_at_once_each_with_a_page_of_its_own() {
 
 /// Of this kind, of the sharer's second session or of the first.
 fn of_session(script: &mut Script, kind: &str, number: Value) -> Value {
-    let event = until(script, kind);
+    let event = script.until(kind);
     assert_eq!(event["session"], number, "{event}");
     event
 }
@@ -276,14 +266,14 @@ fn a_sharer_is_handed_over_with_consent_and_everything_anew() {
     assert_eq!(first, "Sam Okafor");
 
     sam.say(&format!("/handover {code}"));
-    until(&mut maria, "handover_prompt");
+    maria.until("handover_prompt");
     assert_eq!(sessions(&scene.sharer_home)[0]["question"], "handover");
     maria.say("/allow");
-    until(&mut sam, "handing_over");
-    until(&mut maria, "handing_over");
+    sam.until("handing_over");
+    maria.until("handing_over");
     let card = of_session(&mut maria, "trust", json!(2));
     assert_eq!(card["peer"]["full_name"], "Alex Roth");
-    assert_eq!(until(&mut alex, "trust")["words"], card["words"]);
+    assert_eq!(alex.until("trust")["words"], card["words"]);
 
     // The first one goes on until the second has started.
     sam.say("still here");
@@ -297,7 +287,7 @@ fn a_sharer_is_handed_over_with_consent_and_everything_anew() {
     );
     maria.say("s");
     of_session(&mut maria, "started", json!(2));
-    assert_eq!(until(&mut alex, "started")["mode"], "view");
+    assert_eq!(alex.until("started")["mode"], "view");
     for (person, exit) in [(&mut sam, Some(0)), (&mut maria, None)] {
         let ended = of_session(person, "ended", Value::Null);
         assert_eq!(ended["end_reason"], "HANDED_OVER");
@@ -340,27 +330,27 @@ fn when_nothing_comes_of_a_hand_over_the_first_session_is_as_it_was() {
 
     // The sharer does not want another helper.
     let asking = hand_over("4060-r0gx");
-    until(&mut maria, "handover_prompt");
+    maria.until("handover_prompt");
     assert_eq!(remora(&scene.sharer_home, &["decline"]).code, Some(0));
     for person in [&mut sam, &mut maria] {
-        until(person, "handover_declined");
+        person.until("handover_declined");
     }
     fails(asking, 3, "DECLINED");
 
     // Nobody shows that code.
     let asking = hand_over("4060-r0gx");
-    until(&mut maria, "handover_prompt");
+    maria.until("handover_prompt");
     assert_eq!(remora(&scene.sharer_home, &["allow"]).code, Some(0));
-    assert_eq!(until(&mut maria, "not_possible")["code"], "UNKNOWN_CODE");
+    assert_eq!(maria.until("not_possible")["code"], "UNKNOWN_CODE");
     for person in [&mut sam, &mut maria] {
-        until(person, "handover_failed");
+        person.until("handover_failed");
     }
     fails(asking, 1, "HANDOVER_FAILED");
 
     // The other helper asks for more than the sharer wants to give.
     let (mut alex, code) = scene.invite(&scene.other_home, "Alex Roth", &["--mode", "control"]);
     let asking = hand_over(&code);
-    until(&mut maria, "handover_prompt");
+    maria.until("handover_prompt");
     maria.say("/allow");
     of_session(&mut maria, "consent_prompt", json!(2));
     maria.say("d");
@@ -390,13 +380,13 @@ fn when_the_first_helper_leaves_on_the_way_the_second_session_begins_all_the_sam
     let (mut sam, mut maria) = scene.active(&scene.sharer_home, "Maria Lopez", &[]);
     let (mut alex, code) = scene.invite(&scene.other_home, "Alex Roth", &[]);
     sam.say(&format!("/handover {code}"));
-    until(&mut maria, "handover_prompt");
+    maria.until("handover_prompt");
     maria.say("/allow");
     of_session(&mut maria, "trust", json!(2));
     sam.say("/leave");
     let ended = of_session(&mut maria, "ended", Value::Null);
     assert_eq!(ended["end_reason"], "HELPER_LEFT");
-    until(&mut alex, "trust");
+    alex.until("trust");
     alex.say("v");
     of_session(&mut maria, "consent_prompt", json!(2));
     maria.say("a");

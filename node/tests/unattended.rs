@@ -105,23 +105,13 @@ impl Scene {
     /// The screen is dark.
     fn shielded(&self) -> (Script, Script) {
         let (mut helper, mut sharer) = self.asked();
-        until(&mut sharer, "countdown");
+        sharer.until("countdown");
         sharer.say("a");
         for script in [&mut sharer, &mut helper] {
-            until(script, "started");
-            assert_eq!(until(script, "shield")["shield"], "shielded");
+            script.until("started");
+            assert_eq!(script.until("shield")["shield"], "shielded");
         }
         (helper, sharer)
-    }
-}
-
-/// Goes on to an event of this kind.
-fn until(script: &mut Script, kind: &str) -> Value {
-    loop {
-        let event = script.event(PATIENCE);
-        if event["event"] == kind {
-            return event;
-        }
     }
 }
 
@@ -145,7 +135,7 @@ fn keys(events: &[Event]) -> usize {
 fn u_1_without_an_answer_it_starts_after_half_a_minute() {
     let scene = Scene::new("unattended-operator");
     let (mut helper, mut sharer) = scene.asked();
-    let countdown = until(&mut sharer, "countdown");
+    let countdown = sharer.until("countdown");
     assert_eq!(
         (&countdown["mode"], &countdown["within_s"]),
         (&json!("control"), &json!(30))
@@ -160,7 +150,7 @@ fn u_1_without_an_answer_it_starts_after_half_a_minute() {
         }
     }
     helper.say("/leave");
-    let ended = until(&mut sharer, "ended");
+    let ended = sharer.until("ended");
     assert_eq!(
         (&ended["consent"], &ended["end_reason"]),
         (&json!("timeout"), &json!("HELPER_LEFT"))
@@ -171,9 +161,9 @@ fn u_1_without_an_answer_it_starts_after_half_a_minute() {
 fn u_2_who_is_there_says_no() {
     let scene = Scene::new("unattended-operator");
     let (mut helper, mut sharer) = scene.asked();
-    until(&mut sharer, "countdown");
+    sharer.until("countdown");
     sharer.say("d");
-    assert_eq!(until(&mut helper, "ended")["end_reason"], "DECLINED");
+    assert_eq!(helper.until("ended")["end_reason"], "DECLINED");
     let client = Client::new(&scene.display);
     assert!(!is_dark(&client));
 }
@@ -182,7 +172,7 @@ fn u_2_who_is_there_says_no() {
 fn u_8_control_does_not_bring_unattended_control() {
     let scene = Scene::new("help-desk-operator");
     let (mut helper, _sharer) = scene.asked();
-    assert_eq!(until(&mut helper, "not_possible")["code"], "NO_PERMISSION");
+    assert_eq!(helper.until("not_possible")["code"], "NO_PERMISSION");
 }
 
 #[test]
@@ -229,7 +219,7 @@ fn u_3_the_screen_is_dark_and_local_input_reaches_nothing_until_the_helper_leave
 
     press_local_key(&client);
     for script in [&mut sharer, &mut helper] {
-        let frozen = until(script, "shield");
+        let frozen = script.until("shield");
         assert_eq!(
             (&frozen["shield"], &frozen["within_s"]),
             (&json!("frozen"), &json!(30))
@@ -247,7 +237,7 @@ fn u_3_the_screen_is_dark_and_local_input_reaches_nothing_until_the_helper_leave
     );
     sharer.say("/leave");
     assert_eq!(
-        until(&mut sharer, "not_possible")["code"],
+        sharer.until("not_possible")["code"],
         "UNATTENDED_NO_LOCAL_END"
     );
     for script in [&mut sharer, &mut helper] {
@@ -257,7 +247,7 @@ fn u_3_the_screen_is_dark_and_local_input_reaches_nothing_until_the_helper_leave
     eventually("darkness", || is_dark(&client).then_some(()));
     assert!(!client.windows().iter().any(covers));
     helper.say("/leave");
-    assert_eq!(until(&mut sharer, "ended")["end_reason"], "HELPER_LEFT");
+    assert_eq!(sharer.until("ended")["end_reason"], "HELPER_LEFT");
     assert_eq!(sharer.end(PATIENCE).code, Some(0));
     assert!(!is_dark(&client), "as it was");
     focus(&client);
@@ -281,18 +271,18 @@ fn t_16_where_nobody_is_signed_in_nobody_is_waited_for_if_policy_says_so() {
     scene.logind = Some(Logind::with(scene.maria.path(), &[]));
     // Whoever asks for it: without the policy, half a minute is half a minute.
     let (_helper, mut sharer) = scene.asked();
-    until(&mut sharer, "countdown");
+    sharer.until("countdown");
     drop(sharer);
     scene.org(&["policy", "skip-wait-when-no-user=on"]);
     scene.enrol(&scene.maria, "Maria Lopez", "member", "fin-lt-0231");
     let (mut helper, mut sharer) = scene.asked();
     for script in [&mut sharer, &mut helper] {
-        until(script, "started");
+        script.until("started");
     }
     helper.say("/leave");
-    assert_eq!(until(&mut sharer, "ended")["consent"], "no_user");
+    assert_eq!(sharer.until("ended")["consent"], "no_user");
     // Where that is not known, somebody may be there.
     scene.logind = None;
     let (_helper, mut sharer) = scene.asked();
-    until(&mut sharer, "countdown");
+    sharer.until("countdown");
 }

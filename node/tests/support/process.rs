@@ -296,6 +296,16 @@ impl Script {
         event
     }
 
+    /// Goes on to an event of this kind; those before it are of no interest.
+    pub fn until(&mut self, kind: &str) -> Value {
+        loop {
+            let event = self.event(PATIENCE);
+            if event["event"] == kind {
+                return event;
+            }
+        }
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
