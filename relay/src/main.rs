@@ -377,11 +377,7 @@ fn start_log(args: &ServeArgs, recent: &Recent) -> anyhow::Result<Log> {
         .with_filter(LevelFilter::INFO);
     let log = tracing_subscriber::registry().with(filter).with(kept);
     #[cfg(feature = "otlp")]
-    let traces = args.otlp_endpoint.as_deref();
-    #[cfg(feature = "otlp")]
-    let traces = traces.map(|endpoint| Traces::new(endpoint, &args.name));
-    #[cfg(feature = "otlp")]
-    let traces = traces.transpose().context("--otlp-endpoint")?;
+    let traces = traces(args)?;
     #[cfg(feature = "otlp")]
     let log = log.with(traces.as_ref().map(|traces| traces.layer()));
     #[cfg(feature = "console")]
@@ -402,6 +398,13 @@ fn start_log(args: &ServeArgs, recent: &Recent) -> anyhow::Result<Log> {
         #[cfg(feature = "otlp")]
         _traces: traces,
     })
+}
+
+#[cfg(feature = "otlp")]
+fn traces(args: &ServeArgs) -> anyhow::Result<Option<Traces>> {
+    let endpoint = args.otlp_endpoint.as_deref();
+    let traces = endpoint.map(|endpoint| Traces::new(endpoint, &args.name));
+    traces.transpose().context("--otlp-endpoint")
 }
 
 /// What tokio says of its tasks is for tokio-console alone.
