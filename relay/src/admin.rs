@@ -57,7 +57,7 @@ use self::{
     problem::{Problem, told},
 };
 use crate::{
-    config::Live,
+    config::{Live, Standing},
     control::orders::Order,
     datapath::table::Table,
     drain,
@@ -89,6 +89,8 @@ pub struct Admin {
     pub drain: CancellationToken,
     /// The token that is presented by who may; without one, nobody may but by a certificate.
     pub live: watch::Receiver<Live>,
+    /// What it runs with, as an operator reads it.
+    pub standing: watch::Receiver<Standing>,
     /// What keeps it from serving, and what is wrong.
     pub health: health::Watch,
     /// How much it does.
@@ -110,8 +112,6 @@ pub struct About {
     pub address: RelayAddr,
     /// When it came up.
     pub since: Instant,
-    /// What it was told, as `config show` has it.
-    pub said: String,
     /// The last lines of its log.
     pub recent: Recent,
     /// Who shows a certificate of the operator's authority may do all that the token is for.

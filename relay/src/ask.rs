@@ -90,7 +90,7 @@ impl Own {
     pub fn new(args: &ServeArgs) -> Result<Self, AskError> {
         let file = args.admin_token_file.as_deref().ok_or(AskError::NoToken)?;
         Ok(Self {
-            at: on_this_computer(args.admin),
+            at: at(args),
             tls: args.admin_tls().map(|tls| tls.files),
             token: AdminToken::load(file)?,
         })
@@ -98,7 +98,7 @@ impl Own {
 
     /// Whether something listens where the admin port of `args` is.
     pub fn is_there(args: &ServeArgs) -> bool {
-        TcpStream::connect_timeout(&on_this_computer(args.admin), ANSWER_TIMEOUT).is_ok()
+        TcpStream::connect_timeout(&at(args), ANSWER_TIMEOUT).is_ok()
     }
 
     /// What it has found at itself.
@@ -235,17 +235,17 @@ pub struct Drained {
 }
 
 impl Drained {
-    /// For people: `drained: 431 sessions left in 22.1 s, 0 cut off`
+    /// For people: `drained in 22.1 s; sessions that left: 431, cut off: 0`
     pub fn line(&self) -> String {
         let seconds = self.took.as_secs_f64();
         let left = self
             .sessions
             .saturating_sub(self.cut_off.unwrap_or_default());
         let end = match self.cut_off {
-            Some(cut_off) => format!("{cut_off} cut off"),
-            None => "and the relay has ended".to_owned(),
+            Some(cut_off) => format!(", cut off: {cut_off}"),
+            None => ", and the relay has ended".to_owned(),
         };
-        format!("drained: {left} sessions left in {seconds:.1} s, {end}")
+        format!("drained in {seconds:.1} s; sessions that left: {left}{end}")
     }
 
     /// For scripts.
@@ -259,6 +259,15 @@ impl Drained {
             "seconds": (self.took.as_secs_f64() * 1e3).round() / 1e3,
         })
     }
+}
+
+/// The first of the addresses that it listens at: each is the same port to us.
+fn at(args: &ServeArgs) -> SocketAddr {
+    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    args.admin
+        .first()
+        .copied()
+        .map_or(nowhere, on_this_computer)
 }
 
 /// Where a port that listens everywhere is reached from here.
@@ -284,11 +293,11 @@ mod tests {
         };
         assert_eq!(
             drained(Some(1)).line(),
-            "drained: 11 sessions left in 2.2 s, 1 cut off"
+            "drained in 2.2 s; sessions that left: 11, cut off: 1"
         );
         assert_eq!(
             drained(None).line(),
-            "drained: 12 sessions left in 2.2 s, and the relay has ended"
+            "drained in 2.2 s; sessions that left: 12, and the relay has ended"
         );
         assert_eq!(drained(Some(1)).object()["cut_off"], 1);
     }

@@ -2,11 +2,13 @@
 
 // Flags, and what each may be.
 mod args;
+// The files that are named.
+pub mod files;
 // What is said of all keys at once.
 pub mod describe;
 // Flags, environment and file together.
 pub mod layers;
-// ... and again, while a relay runs.
+// ... and again, while a relay runs: what holds then.
 pub mod reload;
 
 use std::{
@@ -28,6 +30,7 @@ use self::args::{
     DEFAULT_MAX_STREAMS, DEFAULT_SESSION_BURST_BYTES, DEFAULT_SESSION_RATE_BYTES,
     DEFAULT_UDP_BUFFER_BYTES,
 };
+pub use self::reload::Standing;
 use crate::{
     admin::{door::Tls, token::AdminToken},
     mesh,
@@ -50,14 +53,14 @@ pub struct Config {
     pub certificate: Option<Files>,
     /// UDP addresses of other ports that say how they see a node; none: the next after `listen`'s.
     pub observers: Vec<SocketAddr>,
-    /// TCP address for probes and metrics.
-    pub admin: SocketAddr,
+    /// TCP addresses for probes, metrics and operators; the first is the one that is told.
+    pub admin: Vec<SocketAddr>,
     /// What an operator presents there.
     pub admin_token: Option<AdminToken>,
     /// TLS there; plain when `None`.
     pub admin_tls: Option<Tls>,
-    /// What it was told, as `config show` has it, for a report.
-    pub said: String,
+    /// What it was told.
+    pub standing: Standing,
     /// The last lines of its log, for the same.
     pub recent: Recent,
     /// Who it is.
@@ -148,10 +151,10 @@ impl Config {
             listen_tcp: Some(loopback),
             certificate: None,
             observers: Vec::new(),
-            admin: loopback,
+            admin: vec![loopback],
             admin_token: None,
             admin_tls: None,
-            said: String::new(),
+            standing: Standing::default(),
             recent: Recent::default(),
             key,
             advertise: None,
@@ -189,10 +192,10 @@ impl Config {
             },
             certificate: args.certificate(),
             observers: args.observers.clone(),
-            admin: args.admin,
+            admin: args.admin.clone(),
             admin_token,
             admin_tls: args.admin_tls(),
-            said: String::new(),
+            standing: Standing::default(),
             recent: Recent::default(),
             key,
             advertise: args.advertise.clone(),

@@ -6,14 +6,8 @@ use std::{net::ToSocketAddrs as _, path::Path, time::Instant};
 use remora_proto::noise::StaticKey;
 
 use crate::{
-    admin::{
-        door::{Door, Tls},
-        token::AdminToken,
-    },
-    config::{Config, ServeArgs},
-    health::{Finding, Observed, Outlook, Verdict, What, assess, measure},
-    identity,
-    mesh::fleet_key,
+    config::{Config, ServeArgs, Standing, files},
+    health::{Finding, Observed, Outlook, Shown, Verdict, What, assess, measure},
     relay::{self, Ports},
     stream::certificate::Certificate,
 };
@@ -29,13 +23,16 @@ pub fn look(args: &ServeArgs, is_running: bool) -> Vec<Finding> {
         found.push(ports);
         buffers.0 = given.unwrap_or(args.udp_buffer_bytes);
     }
-    let certificate = args.certificate().map(Certificate::from_files);
-    let showing = certificate.and_then(Result::ok);
-    let showing = showing.and_then(|certificate| certificate.showing());
+    let certificate = match args.certificate().map(Certificate::from_files) {
+        _ if config.listen_tcp.is_none() => Shown::Nothing,
+        None => Shown::Own,
+        Some(Ok(certificate)) => Shown::of(Some(&certificate.showing())),
+        Some(Err(_)) => Shown::Until(None),
+    };
     let cgroup = args.cgroup.clone().or_else(measure::own_cgroup);
     let observed = Observed {
         life: None,
-        certificate_ends_unix_s: showing.and_then(|showing| showing.ends()),
+        certificate,
         now_unix_s: measure::unix_s(),
         memory: cgroup.as_deref().and_then(measure::memory),
         outlook: Some(Outlook {
@@ -44,6 +41,7 @@ pub fn look(args: &ServeArgs, is_running: bool) -> Vec<Finding> {
         }),
         udp_buffer_bytes: buffers,
         disk_free_bytes: measure::disk_free_bytes(&args.key),
+        settings: Standing::default(),
     };
     let known = assess(&observed, false, Instant::now()).into_iter();
     found.extend(known.filter(|finding| is_known_before(finding.what)));
@@ -53,30 +51,18 @@ pub fn look(args: &ServeArgs, is_running: bool) -> Vec<Finding> {
 fn is_known_before(what: What) -> bool {
     match what {
         What::Certificate | What::Memory | What::UdpBuffers | What::PeerNames | What::Disk => true,
-        What::Files | What::Ports | What::Life | What::Clock | What::Peers => false,
+        What::Files | What::Ports | What::Life | What::Clock | What::Peers | What::Settings => {
+            false
+        }
     }
 }
 
-/// What is wrong with the files that are named; a key that is made on the first start may be missing.
-pub fn unusable_files(args: &ServeArgs) -> Vec<anyhow::Error> {
-    let mut problems: Vec<anyhow::Error> = Vec::new();
-    problems.extend(identity::load(&args.key).err().map(Into::into));
-    let fleet = args.fleet_key.as_deref().map(fleet_key::load);
-    problems.extend(fleet.and_then(Result::err).map(Into::into));
-    let token = args.admin_token_file.as_deref().map(AdminToken::load);
-    problems.extend(token.and_then(Result::err).map(Into::into));
-    let files = args.certificate().map(Certificate::from_files);
-    problems.extend(files.and_then(Result::err).map(Into::into));
-    let tls = args.admin_tls().map(|tls: Tls| Door::check(&tls));
-    problems.extend(tls.and_then(Result::err).map(Into::into));
-    problems
-}
-
 fn files(args: &ServeArgs) -> Finding {
-    let mut problems: Vec<String> = unusable_files(args)
+    let faults = files::unusable(args);
+    let problems = faults
         .iter()
-        .map(|problem| format!("{problem:#}"))
-        .collect();
+        .map(|fault| format!("--{} {}", fault.key.replace('_', "-"), fault.what));
+    let mut problems: Vec<String> = problems.collect();
     if is_missing(&args.key) && measure::disk_free_bytes(&args.key) == Some(0) {
         let key = args.key.display();
         problems.push(format!(
@@ -113,7 +99,10 @@ fn ports(config: &Config) -> (Finding, Option<usize>) {
             finding(Verdict::Fine, "every port can be had".into()),
             Some(udp_buffer_bytes),
         ),
-        Err(error) => (finding(Verdict::Fault, error.to_string()), None),
+        Err(error) => {
+            let why = format!("{:#}", anyhow::Error::new(error));
+            (finding(Verdict::Fault, why), None)
+        }
     }
 }
 

@@ -26,7 +26,9 @@ use remora_proto::id::RelayId;
 pub use self::watch::{Sources, Watch};
 use crate::{
     admin::metrics::{Stranger, labels::Label},
+    config::Standing,
     drain,
+    stream::certificate::Showing,
 };
 
 /// So far is our clock from the fleet's: half of what other relays accept.
@@ -59,6 +61,8 @@ pub enum What {
     Peers,
     /// Where the key is.
     Disk,
+    /// Whether it runs with what it was told last.
+    Settings,
     /// Before the start: keys, token, certificates.
     Files,
     /// Before the start: whether they can be had.
@@ -67,7 +71,7 @@ pub enum What {
 
 impl What {
     /// All that is looked at while a relay runs, in the order in which it is said.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Life,
         Self::Certificate,
         Self::Memory,
@@ -76,6 +80,7 @@ impl What {
         Self::PeerNames,
         Self::Peers,
         Self::Disk,
+        Self::Settings,
     ];
 
     /// As scripts, the metric and `docs/faults.md` have it.
@@ -89,6 +94,7 @@ impl What {
             Self::PeerNames => "peer_names",
             Self::Peers => "peers",
             Self::Disk => "disk",
+            Self::Settings => "settings",
             Self::Files => "files",
             Self::Ports => "ports",
         }
@@ -174,6 +180,8 @@ pub struct Outlook {
     pub ahead_ms: BTreeMap<RelayId, i64>,
     /// Names that stand for no address, as they were given.
     pub dead_names: Vec<String>,
+    /// Relays of the fleet that are connected.
+    pub in_touch: usize,
     /// Relays are named, and none has been in touch since.
     pub alone_since: Option<Instant>,
     /// Why a relay was refused, by us or it, while none is in touch.
@@ -185,9 +193,8 @@ pub struct Outlook {
 pub struct Observed {
     /// `None` while it starts.
     pub life: Option<drain::State>,
-    /// When the certificate at the TCP port ends, Unix seconds; none when it is the relay's own, which nobody looks at the end of, or
-    /// there is no such port.
-    pub certificate_ends_unix_s: Option<i64>,
+    /// What is shown at the TCP port.
+    pub certificate: Shown,
     /// By our clock.
     pub now_unix_s: i64,
     /// None without a limit.
@@ -198,6 +205,31 @@ pub struct Observed {
     pub udp_buffer_bytes: (usize, usize),
     /// What is free where the key is, bytes; none where the system does not say.
     pub disk_free_bytes: Option<u64>,
+    /// What it was told since its start.
+    pub settings: Standing,
+}
+
+/// A certificate, as one looks after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shown {
+    /// There is no TCP port.
+    #[default]
+    Nothing,
+    /// The relay's own, which nobody looks at the end of.
+    Own,
+    /// An operator's, and when it ends, Unix seconds, as far as that can be read.
+    Until(Option<i64>),
+}
+
+impl Shown {
+    /// Of a port that shows this, if there is one.
+    pub fn of(showing: Option<&Showing>) -> Self {
+        match showing {
+            None => Self::Nothing,
+            Some(showing) if showing.is_own() => Self::Own,
+            Some(showing) => Self::Until(showing.ends()),
+        }
+    }
 }
 
 /// What there is to say, one finding for each of [`What::ALL`]; `was_full` is whether memory was at its limit before.
@@ -212,6 +244,7 @@ pub fn assess(observed: &Observed, was_full: bool, now: Instant) -> Vec<Finding>
             What::PeerNames => peer_names(observed.outlook.as_ref()),
             What::Peers => peers(observed.outlook.as_ref(), now),
             What::Disk => disk(observed.disk_free_bytes),
+            What::Settings => settings(&observed.settings),
             // Of a relay that runs there is nothing to say: it has them.
             What::Files | What::Ports => fine("as they should be"),
         };
@@ -240,8 +273,11 @@ fn life(life: Option<drain::State>) -> Look {
 }
 
 fn certificate(observed: &Observed) -> Look {
-    let Some(ends) = observed.certificate_ends_unix_s else {
-        return fine("the certificate is the relay's own, or there is no TCP port");
+    let ends = match observed.certificate {
+        Shown::Nothing => return fine("there is no TCP port, and so no certificate"),
+        Shown::Own => return fine("the certificate is the relay's own, and its address names it"),
+        Shown::Until(None) => return fine("the certificate does not say when it ends"),
+        Shown::Until(Some(ends)) => ends,
     };
     let left_s = ends - observed.now_unix_s;
     let days = left_s / (24 * 3600);
@@ -324,6 +360,29 @@ fn udp_buffers((given, asked): (usize, usize)) -> Look {
     )
 }
 
+fn settings(standing: &Standing) -> Look {
+    let mut wrong = Vec::new();
+    if let Some((first, rest)) = standing.refused.split_first() {
+        let more = match rest.len() {
+            0 => String::new(),
+            more => format!(" (and {more} more, which the log names)"),
+        };
+        wrong.push(format!(
+            "settings were read again and not taken: {first}{more}; correct them and send SIGHUP"
+        ));
+    }
+    if !standing.waiting.is_empty() {
+        let keys = standing.waiting.join(", ");
+        wrong.push(format!(
+            "what is new of {keys} counts from the next start; restart the relay"
+        ));
+    }
+    if wrong.is_empty() {
+        return fine("the relay runs with what it was told");
+    }
+    (Verdict::Warning, wrong.join("; "))
+}
+
 fn peer_names(outlook: Option<&Outlook>) -> Look {
     let dead = outlook.map_or(&[][..], |outlook| &outlook.dead_names);
     if dead.is_empty() {
@@ -343,8 +402,12 @@ fn peers(outlook: Option<&Outlook>, now: Instant) -> Look {
         return fine("it is a relay without a fleet");
     };
     let is_alone = |since| now.saturating_duration_since(since) >= ALONE_WARNING;
-    if !outlook.alone_since.is_some_and(is_alone) {
-        return fine("other relays are in touch, or none is named");
+    match (outlook.in_touch, outlook.alone_since) {
+        (0, Some(since)) if is_alone(since) => {}
+        (0, Some(_)) => return fine("the relays of the fleet are being looked for"),
+        (0, None) => return fine("no other relay is named, and none has come"),
+        (1, _) => return fine("1 relay of the fleet is in touch"),
+        (several, _) => return fine(format!("{several} relays of the fleet are in touch")),
     }
     let why = match outlook.refused {
         Some(stranger) => format!("a relay was refused: {stranger}"),
@@ -420,7 +483,7 @@ mod tests {
         ] {
             let observed = Observed {
                 now_unix_s: 1_800_000_000,
-                certificate_ends_unix_s: Some(1_800_000_000 + left_s),
+                certificate: Shown::Until(Some(1_800_000_000 + left_s)),
                 ..serving()
             };
             assert_eq!(verdict(&observed, What::Certificate), expected, "{left_s}");
@@ -481,6 +544,24 @@ mod tests {
         assert!(text.contains("firewall"), "{text}");
         let (_, text) = peers(Some(&outlook(Some(Stranger::FleetKey))), later);
         assert!(text.contains("--fleet-key"), "{text}");
+    }
+
+    #[test]
+    fn settings_that_were_not_taken_or_wait_are_said_until_they_are() {
+        let with = |waiting: &[&str], refused: &[&str]| {
+            let texts = |all: &[&str]| all.iter().map(ToString::to_string).collect();
+            settings(&Standing {
+                shown: String::new(),
+                waiting: texts(waiting),
+                refused: texts(refused),
+            })
+        };
+        assert_eq!(with(&[], &[]).0, Verdict::Fine);
+        let (verdict, text) = with(&["realm", "listen"], &["relay.toml:3: no", "b"]);
+        assert_eq!(verdict, Verdict::Warning);
+        for says in ["relay.toml:3: no (and 1 more", "realm, listen counts from"] {
+            assert!(text.contains(says), "{text}");
+        }
     }
 
     #[test]

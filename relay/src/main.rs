@@ -17,7 +17,7 @@ use remora_relay::{
     ask::{AskError, Own},
     config::{
         Command, Config, ConfigCommand, FleetKeyArgs, LogFormat, ServeArgs, describe,
-        layers::{self, LoadError, Origin, Value},
+        layers::{self, LoadError, Loaded, Origin, Value},
         reload::Reload,
     },
     doctor,
@@ -54,15 +54,15 @@ fn main() -> ExitCode {
         Err(error) => return not_loaded(error),
     };
     let done = match &loaded.args.command {
-        Command::Serve(serve) => run(serve, false, Reload::new(loaded.clone())),
-        Command::Quickstart(serve) => run(serve, true, Reload::new(loaded.clone())),
+        Command::Serve(serve) => run(serve, false, &loaded.values),
+        Command::Quickstart(serve) => run(serve, true, &loaded.values),
         Command::Drain(serve) => drain_own(serve),
         Command::Doctor(serve) => return look_at(serve),
         Command::Bugreport(serve) => bugreport(serve, &loaded.values),
         Command::FleetKey(FleetKeyArgs { file }) => {
             fleet_key::create(file, &mut Random::system()).map_err(Into::into)
         }
-        Command::Config(command) => return config(command, &loaded.values),
+        Command::Config(command) => return config(command, &loaded),
         Command::Metrics => page::page().map(|page| print(&page)).map_err(Into::into),
     };
     match done {
@@ -166,12 +166,13 @@ async fn report_before_start(args: &ServeArgs, values: &[Value]) -> String {
 }
 
 /// What would be run with, and whether it could be.
-fn config(command: &ConfigCommand, values: &[Value]) -> ExitCode {
+fn config(command: &ConfigCommand, loaded: &Loaded) -> ExitCode {
+    let values = &loaded.values;
     let text = match command {
-        ConfigCommand::Check(serve) => {
-            let problems = doctor::unusable_files(serve);
+        ConfigCommand::Check(_) => {
+            let problems = loaded.unusable_files();
             for problem in &problems {
-                say(&format!("remora-relay: {problem:#}"));
+                say(&format!("remora-relay: {problem}"));
             }
             if !problems.is_empty() {
                 return ExitCode::from(EXIT_ERROR);
@@ -211,7 +212,7 @@ fn say(text: &str) {
 }
 
 #[tokio::main]
-async fn run(args: &ServeArgs, is_quickstart: bool, mut reload: Reload) -> anyhow::Result<()> {
+async fn run(args: &ServeArgs, is_quickstart: bool, values: &[Value]) -> anyhow::Result<()> {
     let recent = Recent::default();
     let log = start_log(args, &recent)?;
     allow_open_files(args);
@@ -221,8 +222,9 @@ async fn run(args: &ServeArgs, is_quickstart: bool, mut reload: Reload) -> anyho
     let admin_token = admin_token.map(AdminToken::load).transpose()?;
     // Before the relay is up: a signal from then on is never lost.
     let mut signals = Signals::new().context("cannot wait for signals")?;
+    let mut reload = Reload::new(values.to_vec(), admin_token.clone());
     let mut config = Config::new(args, key, fleet, admin_token);
-    config.said = describe::shown_as_file(reload.values());
+    config.standing = reload.standing().clone();
     config.recent = recent;
     let mut relay = Relay::start(config)?;
     announce(args, is_quickstart, &relay).context("cannot print the relay's address")?;
@@ -239,37 +241,38 @@ async fn run(args: &ServeArgs, is_quickstart: bool, mut reload: Reload) -> anyho
             }
         }
     };
+    let cut_off = relay.sessions_cut_off();
     relay.shutdown().await;
-    ended.context("the relay stopped by itself")
+    ended.context("the relay stopped by itself")?;
+    tracing::info!(cut_off, "drained, and ended");
+    Ok(())
 }
 
 /// What can be changed is, what cannot is said, and where anything is wrong nothing is.
 fn read_again(reload: &mut Reload, relay: &Relay, log: &Log) {
-    match reload.read() {
-        Ok(change) => {
-            relay.reloaded(true);
-            relay.change(change.live);
-            log.levels
-                .modify(|filter| *filter = levels(change.log))
-                .ok();
-            tracing::info!(changed = change.changed.join(","), "settings read again");
-            if !change.at_next_start.is_empty() {
-                let keys = change.at_next_start.join(",");
-                tracing::warn!(
-                    keys,
-                    "these count from the next start; restart the relay for them"
-                );
-            }
+    let change = reload.read();
+    let standing = reload.standing();
+    let live = change.as_ref().map(|change| change.live.clone());
+    relay.reloaded(live, standing.clone());
+    let Some(change) = change else {
+        for problem in &standing.refused {
+            tracing::error!(
+                problem,
+                "settings read again and not taken: all stays as it was"
+            );
         }
-        Err(problems) => {
-            relay.reloaded(false);
-            for problem in problems {
-                tracing::error!(
-                    problem,
-                    "settings read again and not taken: all stays as it was"
-                );
-            }
-        }
+        return;
+    };
+    log.levels
+        .modify(|filter| *filter = levels(change.log))
+        .ok();
+    tracing::info!(changed = change.changed.join(","), "settings read again");
+    if !standing.waiting.is_empty() {
+        let keys = standing.waiting.join(",");
+        tracing::warn!(
+            keys,
+            "these count from the next start; restart the relay for them"
+        );
     }
 }
 
@@ -287,7 +290,8 @@ async fn drain(
     tokio::select! { biased;
         ended = relay.drained() => Ok(ended),
         () = signals.stop() => {
-            anyhow::bail!("told twice to stop: {} sessions were cut off; wait for the drain to avoid that", relay.sessions())
+            let cut_off = relay.sessions();
+            anyhow::bail!("told twice to stop; sessions that were cut off: {cut_off}; wait for the drain to avoid that")
         }
     }
 }
@@ -421,6 +425,11 @@ fn colours() -> bool {
 
 fn announce(args: &ServeArgs, is_quickstart: bool, relay: &Relay) -> io::Result<()> {
     let (address, listen, admin) = (relay.address(), relay.local_addr(), relay.admin_addr());
+    let admins: Vec<String> = relay
+        .admin_addrs()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let mut stdout = io::stdout().lock();
     if args.json {
         let object = serde_json::json!({
@@ -428,6 +437,7 @@ fn announce(args: &ServeArgs, is_quickstart: bool, relay: &Relay) -> io::Result<
             "listen": listen.to_string(),
             "listen_tcp": relay.stream_addr().map(|at| at.to_string()),
             "admin": admin.to_string(),
+            "admins": admins,
             "mesh": relay.mesh_addr().map(|at| at.to_string()),
             "id": relay.id().to_string(),
         });

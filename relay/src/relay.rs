@@ -22,10 +22,10 @@ use crate::{
     admin::{
         self, About, Admin,
         door::Door,
-        metrics::{Metrics, Reload, Stranger, StreamEnd},
+        metrics::{Metrics, Reload, SessionEnd, Stranger, StreamEnd},
         pace::{self, Pace},
     },
-    config::{Config, Live},
+    config::{Config, Live, Standing},
     control::{
         self,
         driver::{self, Driver, Settings},
@@ -89,7 +89,7 @@ pub enum StartError {
     },
     /// Not an address of this machine, or something rarer.
     #[error(
-        "cannot listen on {address} ({protocol}): {source}; choose an address of this machine with {flag}"
+        "cannot listen on {address} ({protocol}); choose an address of this machine with {flag}"
     )]
     Bind {
         /// UDP or TCP.
@@ -102,13 +102,13 @@ pub enum StartError {
         source: io::Error,
     },
     /// The sockets are there and do not work.
-    #[error("cannot use the sockets: {0}")]
+    #[error("cannot use the sockets")]
     Socket(#[from] io::Error),
     /// There is none to show at the TCP port.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// Another relay counts on the same registry.
-    #[error("cannot register the metrics: {0}")]
+    #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
 }
 
@@ -160,11 +160,12 @@ pub struct Relay {
     local_addr: SocketAddr,
     stream_addr: Option<SocketAddr>,
     observer_addrs: Vec<SocketAddr>,
-    admin_addr: SocketAddr,
+    admin_addrs: Vec<SocketAddr>,
     mesh_addr: Option<SocketAddr>,
     mesh: Mesh,
     peers: Arc<Peers>,
     live: watch::Sender<Live>,
+    standing: watch::Sender<Standing>,
     metrics_registry: MetricsRegistry,
     metrics: Arc<Metrics>,
     life: watch::Receiver<Option<State>>,
@@ -205,6 +206,7 @@ impl Relay {
         let address = config.address(bound.local_addr, pin);
         let own_address = config.own_address(bound.local_addr, pin);
         let (live_sender, live) = watch::channel(config.live());
+        let (standing_sender, standing) = watch::channel(config.standing.clone());
         let peers = Arc::new(Peers::new(live.borrow().streams()));
         let (life_sender, life) = watch::channel(None);
         let (drain, closing) = (CancellationToken::new(), CancellationToken::new());
@@ -256,7 +258,8 @@ impl Relay {
         }
         let health = Watch::new(Sources {
             life: life.clone(),
-            certificate: certificate.as_ref().and_then(Certificate::showing),
+            settings: standing.clone(),
+            certificate: certificate.as_ref().map(Certificate::showing),
             cgroup: config.cgroup.clone().or_else(measure::own_cgroup),
             outlook: mesh_addr.map(|_| mesh.outlook()),
             udp_buffer_bytes: (socket.buffer_bytes()?, config.udp_buffer_bytes),
@@ -304,7 +307,6 @@ impl Relay {
             realm: config.realm.clone(),
             address: address.clone(),
             since: now,
-            said: config.said.clone(),
             recent: config.recent.clone(),
             knows_certificates: config
                 .admin_tls
@@ -320,6 +322,7 @@ impl Relay {
             life: life.clone(),
             drain: drain.clone(),
             live,
+            standing,
             health: health.clone(),
             pace,
             mesh: mesh.clone(),
@@ -363,17 +366,18 @@ impl Relay {
             let worker = Worker::new(number, shared.clone(), socket, &stop);
             datapath.spawn_blocking(move || worker.run());
         }
-        tracing::info!(id = ?address.id, port = bound.local_addr.port(), realm = config.realm, "relay up");
+        tracing::info!(id = %address.id, port = bound.local_addr.port(), realm = config.realm, "relay up");
         Ok(Self {
             address,
             local_addr: bound.local_addr,
             stream_addr,
             observer_addrs,
-            admin_addr: bound.admin_addr,
+            admin_addrs: bound.admin_addrs,
             mesh_addr,
             mesh,
             peers,
             live: live_sender,
+            standing: standing_sender,
             metrics_registry,
             metrics,
             life,
@@ -408,9 +412,14 @@ impl Relay {
         &self.observer_addrs
     }
 
-    /// Where probes and metrics are, port resolved.
+    /// Where probes and metrics are, ports resolved; one at least.
+    pub fn admin_addrs(&self) -> &[SocketAddr] {
+        &self.admin_addrs
+    }
+
+    /// The first of them.
     pub fn admin_addr(&self) -> SocketAddr {
-        self.admin_addr
+        self.admin_addrs[0]
     }
 
     /// Where other relays connect to, port resolved.
@@ -463,20 +472,23 @@ impl Relay {
         usize::try_from(self.metrics.sessions.get()).unwrap_or(0)
     }
 
-    /// From now on; whoever is here stays. The certificate's files are looked at, too.
-    pub fn change(&self, live: Live) {
+    /// Sessions that were still here at the end of a drain.
+    pub fn sessions_cut_off(&self) -> u64 {
+        self.metrics.session_ends(SessionEnd::Drained)
+    }
+
+    /// Settings were read again: what is new holds from now on, and whoever is here stays. The certificate's files are looked at, too.
+    /// None when nothing was taken of them, as `standing` says.
+    pub fn reloaded(&self, live: Option<Live>, standing: Standing) {
+        self.standing.send_replace(standing);
+        let Some(live) = live else {
+            self.metrics.config_reload(Reload::Refused);
+            return;
+        };
+        self.metrics.config_reload(Reload::Applied);
         self.look_at_files.notify_one();
         self.peers.limit(live.streams());
         self.live.send_replace(live);
-    }
-
-    /// Settings were read again.
-    pub fn reloaded(&self, is_applied: bool) {
-        let result = match is_applied {
-            true => Reload::Applied,
-            false => Reload::Refused,
-        };
-        self.metrics.config_reload(result);
     }
 
     /// Starts to drain: no new sessions, nodes are told, live ones are forwarded until the deadline.
@@ -632,8 +644,8 @@ struct Bound {
     observers: Vec<Observer>,
     /// As nodes are told: `:PORT` is of this relay's own address.
     observed_from: Vec<String>,
-    admin: tokio::net::TcpListener,
-    admin_addr: SocketAddr,
+    admin: Vec<tokio::net::TcpListener>,
+    admin_addrs: Vec<SocketAddr>,
 }
 
 /// How often a port is looked for that is free for both UDP and TCP.
@@ -641,9 +653,16 @@ const PORT_TRIES: usize = 16;
 
 impl Bound {
     fn new(config: &Config) -> Result<Self, StartError> {
-        let admin = admin::bind(config.admin)
-            .map_err(|source| StartError::bind("TCP", config.admin, "--admin", source))?;
-        let admin_addr = admin.local_addr()?;
+        if config.admin.is_empty() {
+            return Err(io::Error::other("the admin port has no address").into());
+        }
+        let (mut admin, mut admin_addrs) = (Vec::new(), Vec::new());
+        for &at in &config.admin {
+            let listener =
+                admin::bind(at).map_err(|source| StartError::bind("TCP", at, "--admin", source))?;
+            admin_addrs.push(listener.local_addr()?);
+            admin.push(listener);
+        }
         let mut tries = 0;
         let (sockets, streams) = loop {
             tries += 1;
@@ -674,7 +693,7 @@ impl Bound {
             observers,
             observed_from,
             admin,
-            admin_addr,
+            admin_addrs,
         })
     }
 

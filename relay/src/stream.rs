@@ -159,10 +159,7 @@ impl Streams {
 
     fn look(&mut self) {
         self.certificate.look();
-        let ends = self
-            .certificate
-            .showing()
-            .and_then(|showing| showing.ends());
+        let ends = self.certificate.showing().ends();
         self.metrics.certificate_expiry_seconds.set(ends);
     }
 

@@ -115,7 +115,7 @@ async fn a_relay_says_who_it_is_and_how_much_it_does_to_who_may_know() {
     assert_eq!(listed["relays"][0]["state"], "here", "{listed}");
     let (_, doctor) = ask(&relay, "GET", "/v1/doctor", "").await;
     let findings = doctor["findings"].as_array().expect("findings");
-    assert_eq!(findings.len(), 8, "{doctor}");
+    assert_eq!(findings.len(), 9, "{doctor}");
     let (status, nothing) = ask(&relay, "GET", "/v1/nothing", "").await;
     assert_eq!((status, &nothing["code"]), (404, &"NOT_FOUND".into()));
     let (_, sessions) = ask(&relay, "GET", "/v1/sessions", "").await;
@@ -193,7 +193,7 @@ async fn a_node_at_another_relay_hears_why_too() {
         remora_relay::config::Config::loopback(remora_proto::noise::StaticKey::from_bytes([7; 32]))
             .live();
     live.admin_token = AdminToken::parse(TOKEN);
-    relays[0].change(live);
+    relays[0].reloaded(Some(live), remora_relay::config::Standing::default());
     let (_, listing) = ask(&relays[0], "GET", "/v1/sessions", "").await;
     assert_eq!(
         listing["sessions"][0]["joiner"]["way"], "relay",
@@ -216,7 +216,7 @@ async fn a_report_has_all_that_is_known_and_nothing_secret() {
     let relay = relay_with(|config| {
         config.admin_token = AdminToken::parse(TOKEN);
         config.key = key.clone();
-        config.said = "name = \"fra-1\"\n".into();
+        config.standing.shown = "name = \"fra-1\"\n".into();
     });
     let (mut host, mut joiner, session) = pair(&relay, 1).await;
     talk(&mut host, &mut joiner, session).await;

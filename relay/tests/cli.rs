@@ -316,7 +316,7 @@ async fn a_second_signal_does_not_wait_for_sessions() {
     running.signal(Signal::SIGTERM);
     let (status, log) = within(async { running.end() }).await;
     assert_eq!(status.code(), Some(1));
-    assert!(log.contains("1 sessions were cut off"), "{log}");
+    assert!(log.contains("sessions that were cut off: 1;"), "{log}");
 }
 
 #[test]
@@ -389,19 +389,24 @@ fn a_file_is_checked_shown_and_run_with() {
         problems.contains("relay.toml:2: there is no key naem; did you mean name?"),
         "{problems}"
     );
-    // What the files say is right, and what they name is not.
-    let named = [
-        "config",
-        "check",
-        "--fleet-key",
-        "fleet.key",
-        "--mesh",
-        "127.0.0.1:0",
-        "--admin-token-file",
-        "none",
-    ];
-    let (code, _, problems) = prints(directory, &named);
-    assert_eq!((code, problems.lines().count()), (1, 2), "{problems}");
+    // What the file says is right, and what it names is not.
+    let file = "mesh = \"127.0.0.1:0\"\nfleet_key = \"fleet.key\"\ntls_cert = \"none.crt\"\ntls_key = \"none.key\"\n";
+    fs::write(directory.join("relay.toml"), file).expect("written");
+    let check = ["config", "check", "--admin-token-file", "none"];
+    let (code, _, problems) = prints(directory, &[&check[..], &with[..]].concat());
+    for says in [
+        "relay.toml:2: fleet_key cannot be used: ",
+        "relay.toml:3: tls_cert cannot be used: cannot read none.crt; ",
+        "--admin-token-file cannot be used: ",
+    ] {
+        assert!(problems.contains(says), "{says} in {problems}");
+    }
+    assert_eq!((code, problems.lines().count()), (1, 3), "{problems}");
+    assert_eq!(problems.matches("tls_cert").count(), 1, "{problems}");
+    let twice = problems
+        .lines()
+        .any(|line| line.matches("No such file").count() > 1);
+    assert!(!twice, "{problems}");
 }
 
 #[tokio::test]
@@ -420,13 +425,76 @@ async fn what_can_be_changed_while_it_runs_is_and_the_rest_is_said() {
         .hears("these count from the next start; restart the relay for them keys=\"max_sessions\"");
     let _both = (running.node().await, running.node().await);
 
-    fs::write(&file, "max_nodes = 0\n").expect("written");
+    // What would keep it from starting is not taken, either.
+    for wrong in [
+        "max_nodes = 0\n",
+        "tls_cert = \"none\"\ntls_key = \"none\"\n",
+    ] {
+        fs::write(&file, wrong).expect("written");
+        running.signal(Signal::SIGHUP);
+        running.hears("not taken: all stays as it was problem=\"relay.toml:1: ");
+    }
+    // Held against what runs: what waits is named again.
+    fs::write(&file, "max_nodes = 2\nmax_sessions = 7\nlog = \"debug\"\n").expect("written");
     running.signal(Signal::SIGHUP);
-    running.hears("not taken");
+    running.hears("settings read again changed=\"\"");
+    running.hears("restart the relay for them keys=\"max_sessions\"");
     let (_, metrics) = within(get(running.address("admin"), "/metrics")).await;
-    for line in ["{result=\"applied\"} 1", "{result=\"refused\"} 1"] {
+    for line in ["{result=\"applied\"} 2", "{result=\"refused\"} 2"] {
         let line = format!("remora_relay_config_reloads_total{line}");
         assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
+    running.signal(Signal::SIGTERM);
+    running.hears("drained, and ended cut_off=0");
+    assert!(running.end().0.success());
+}
+
+#[tokio::test]
+async fn a_report_has_what_holds_after_a_reload_and_the_token_may_be_another() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    let token = |text: &str| {
+        fs::write(directory.join("token"), text).expect("written");
+        let only_ours = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(directory.join("token"), only_ours).expect("ours");
+    };
+    token("0123456789abcdef");
+    let file = directory.join("relay.toml");
+    fs::write(&file, "max_nodes = 7\nadmin_token_file = \"token\"\n").expect("written");
+    let mut running = Running::start(directory, &["--config", "relay.toml"]);
+    token("another-word-of-sixteen");
+    fs::write(
+        &file,
+        "max_nodes = 8\nadmin_token_file = \"token\"\nrealm = \"other\"\n",
+    )
+    .expect("written");
+    running.signal(Signal::SIGHUP);
+    running.hears("settings read again changed=\"max_nodes,admin_token_file\"");
+    let admin = running.address("admin").to_string();
+    let beside = ["bugreport", "--admin", &admin, "--config", "relay.toml"];
+    let (code, report, said) = prints(directory, &beside);
+    assert_eq!(code, 0, "{said}");
+    for says in [
+        "max_nodes = 8  # relay.toml:1",
+        "realm = \"default\"",
+        "warning  settings     what is new of realm counts from the next start",
+    ] {
+        assert!(report.contains(says), "{says} in {report}");
+    }
+    running.signal(Signal::SIGTERM);
+    assert!(running.end().0.success());
+}
+
+#[tokio::test]
+async fn the_admin_port_may_have_several_addresses() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let both = ["--admin", "127.0.0.1:0,127.0.0.2:0"];
+    let running = Running::start(directory.path(), &both);
+    let admins = running.object["admins"].as_array().expect("a list").clone();
+    assert!(admins.len() >= 2, "{admins:?}");
+    for admin in admins {
+        let at = admin.as_str().expect("text").parse().expect("an address");
+        assert_eq!(within(get(at, "/livez")).await, (200, "ok\n".to_owned()));
     }
     running.signal(Signal::SIGTERM);
     assert!(running.end().0.success());

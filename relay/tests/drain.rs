@@ -179,7 +179,7 @@ async fn its_ports_are_free_after_the_shutdown() {
     let (nodes, admin) = (relay.local_addr(), relay.admin_addr());
     let _node = Node::new(&relay).await;
     within(relay.shutdown()).await;
-    let relay = relay_with(|config| (config.listen, config.admin) = (nodes, admin));
+    let relay = relay_with(|config| (config.listen, config.admin) = (nodes, vec![admin]));
     Node::new(&relay).await;
 }
 

@@ -36,6 +36,7 @@ use remora_relay::{
         family::{Described, MetricKind},
         page,
     },
+    config::Standing,
     mesh::Settings,
     rate::Rate,
     relay::Relay,
@@ -227,7 +228,7 @@ async fn look(relay: &Relay, before: &str, seen: &mut BTreeSet<String>) {
 
 /// All that can happen at one relay of two.
 async fn live(other: &Relay, relay: &Relay, before: &str, seen: &mut BTreeSet<String>) {
-    relay.reloaded(true);
+    relay.reloaded(None, Standing::default());
     // A stranger to the fleet, a relay that takes no frames, and a node that is too old.
     let strange = Settings {
         fleet: FleetKey([8; 32].into()),

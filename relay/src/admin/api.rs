@@ -126,6 +126,7 @@ async fn sessions(
     let next = listing.sessions.get(PAGE - 1);
     Ok(ok(&json!({
         "v": 1,
+        "relay": admin.about.name,
         "total": listing.total,
         "sessions": listing.sessions.iter().map(session).collect::<Vec<_>>(),
         "next": next.map(|last| last.session.to_string()),
@@ -185,13 +186,15 @@ fn reason(body: &[u8]) -> Option<Why> {
 }
 
 async fn doctor(_: May, State(admin): State<Admin>) -> Response {
-    ok(&findings(&admin.health.look()))
+    let mut findings = findings(&admin.health.look());
+    findings["relay"] = admin.about.name.as_str().into();
+    ok(&findings)
 }
 
 async fn bugreport(_: May, State(admin): State<Admin>) -> String {
     let mut report = Report::new();
     report.add("relay", &format!("{:#}\n", admin.life_facts()));
-    report.add("settings", &admin.about.said);
+    report.add("settings", &admin.standing.borrow().shown);
     report.add_findings(&admin.health.look());
     report.add("metrics", &admin.metrics_text().unwrap_or_default());
     report.add("log", &admin.about.recent.text());

@@ -1,9 +1,9 @@
-//! How one comes to the admin port: by TCP, or where an operator has given it a certificate, by TLS. Then a client certificate of the
+//! How one comes to the admin port, at each of its addresses: by TCP, or where an operator has given it a certificate, by TLS. Then a client certificate of the
 //! operator's authority counts as the token; who shows none comes in, too, for probes and Prometheus have none.
 //!
 //! Handshakes run beside each other, so that whoever is slow at theirs keeps nobody waiting.
 
-use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, future::poll_fn, io, path::PathBuf, sync::Arc, task::Poll, time::Duration};
 
 use axum::{
     extract::connect_info::Connected,
@@ -54,7 +54,7 @@ pub struct Caller {
 /// Accepts connections.
 #[derive(Debug)]
 pub struct Door {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     tls: Option<Lock>,
 }
 
@@ -71,13 +71,11 @@ impl Door {
     ///
     /// # Errors
     /// Why what was given cannot be used.
-    pub fn new(listener: TcpListener, tls: Option<&Tls>) -> Result<Self, CertificateError> {
+    pub fn new(listeners: Vec<TcpListener>, tls: Option<&Tls>) -> Result<Self, CertificateError> {
         let tls = tls.map(Lock::new).transpose()?;
-        Ok(Self { listener, tls })
+        Ok(Self { listeners, tls })
     }
-}
 
-impl Door {
     /// Whether what was given could be used.
     ///
     /// # Errors
@@ -161,8 +159,8 @@ impl Listener for Door {
     async fn accept(&mut self) -> (Self::Io, Caller) {
         loop {
             let Some(lock) = &mut self.tls else {
-                match self.listener.accept().await {
-                    Ok((tcp, _)) => return (Either::Left(tcp), Caller::default()),
+                match incoming(&self.listeners).await {
+                    Ok(tcp) => return (Either::Left(tcp), Caller::default()),
                     Err(error) => exhausted(&error).await,
                 }
                 continue;
@@ -175,8 +173,8 @@ impl Listener for Door {
                     }
                 }
                 _ = lock.look.tick() => lock.certificate.look(),
-                accepted = self.listener.accept(), if has_room => match accepted {
-                    Ok((tcp, _)) => lock.shake(tcp),
+                accepted = incoming(&self.listeners), if has_room => match accepted {
+                    Ok(tcp) => lock.shake(tcp),
                     Err(error) => exhausted(&error).await,
                 },
             }
@@ -186,6 +184,18 @@ impl Listener for Door {
     fn local_addr(&self) -> io::Result<Caller> {
         Ok(Caller::default())
     }
+}
+
+/// Whoever comes next, to whichever address.
+async fn incoming(listeners: &[TcpListener]) -> io::Result<TcpStream> {
+    poll_fn(|context| {
+        let mut polled = listeners.iter().map(|at| at.poll_accept(context));
+        match polled.find(Poll::is_ready) {
+            Some(Poll::Ready(accepted)) => Poll::Ready(accepted.map(|(tcp, _)| tcp)),
+            Some(Poll::Pending) | None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 async fn exhausted(error: &io::Error) {

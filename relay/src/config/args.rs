@@ -36,6 +36,8 @@ pub(super) const DEFAULT_LOOKUPS_PER_MINUTE: u64 = 10;
 pub(super) const DEFAULT_DRAIN_TIMEOUT_S: u64 = 60;
 /// As many as `Welcome` names.
 const MAX_OBSERVERS: usize = 4;
+/// On loopback and in a network, of both families.
+const MAX_ADMIN: usize = 4;
 /// At 1 Gbit/s 4 MiB are 33 ms.
 pub(super) const DEFAULT_UDP_BUFFER_BYTES: usize = 4 << 20;
 /// What any system gives; and more than is ever worth waiting for.
@@ -158,11 +160,11 @@ pub struct ServeArgs {
         value_delimiter = ','
     )]
     pub observers: Vec<SocketAddr>,
-    /// TCP address for /livez, /readyz and /metrics, and for `remora admin`
+    /// TCP address for /livez, /readyz and /metrics, and for `remora admin`. Up to four
     ///
     /// The default: operators sit on the same machine, or say otherwise.
-    #[arg(long, value_name = "ADDR:PORT", env = "REMORA_RELAY_ADMIN", default_value_t = DEFAULT_ADMIN)]
-    pub admin: SocketAddr,
+    #[arg(long, value_name = "ADDR:PORT", env = "REMORA_RELAY_ADMIN", value_delimiter = ',', default_values_t = [DEFAULT_ADMIN])]
+    pub admin: Vec<SocketAddr>,
     /// File of the token that `remora admin` presents there, a line of 16 characters or more; without it, nobody may
     #[arg(long, value_name = "FILE", env = "REMORA_RELAY_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
@@ -284,6 +286,8 @@ pub struct Fault {
     pub key: &'static str,
     /// The rest of a sentence that begins with it, with the remedy.
     pub what: String,
+    /// The field that is missing beside it, if that is what is wrong.
+    pub needs: Option<&'static str>,
 }
 
 /// Below the first it does nothing, above the second it is more than one relay is made for.
@@ -363,7 +367,10 @@ impl ServeArgs {
     /// Everything that cannot be, by itself or beside the rest.
     pub fn check(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
-        let mut fault = |key, what: String| faults.push(Fault { key, what });
+        let mut fault = |key, what: String| {
+            let needs = None;
+            faults.push(Fault { key, what, needs });
+        };
         if let Some(endpoint) = &self.otlp_endpoint {
             if !cfg!(feature = "otlp") {
                 let remedy = "build it with `--features remora-relay/otlp`, or leave this out";
@@ -392,6 +399,10 @@ impl ServeArgs {
             let remedy = "say the --mesh address of another relay, like relay-0.example.org:4001";
             fault("peers", format!("`{peer}` is not HOST:PORT; {remedy}"));
         }
+        if self.admin.len() > MAX_ADMIN {
+            let remedy = "one on loopback and one of a network of yours is what it takes";
+            fault("admin", format!("can be given {MAX_ADMIN} times; {remedy}"));
+        }
         if self.observers.len() > MAX_OBSERVERS {
             let remedy = "two addresses are all that a NAT has to be told apart by";
             fault(
@@ -418,60 +429,27 @@ impl ServeArgs {
                 Some(_) | None => {}
             }
         }
-        for (key, has, needed, flag) in [
-            (
-                "tls_cert",
-                self.tls_cert.is_some(),
-                self.tls_key.is_some(),
-                "--tls-key",
-            ),
-            (
-                "tls_key",
-                self.tls_key.is_some(),
-                self.tls_cert.is_some(),
-                "--tls-cert",
-            ),
-            (
-                "admin_tls_cert",
-                self.admin_tls_cert.is_some(),
-                self.admin_tls_key.is_some(),
-                "--admin-tls-key",
-            ),
-            (
-                "admin_tls_key",
-                self.admin_tls_key.is_some(),
-                self.admin_tls_cert.is_some(),
-                "--admin-tls-cert",
-            ),
-            (
-                "admin_client_ca",
-                self.admin_client_ca.is_some(),
-                self.admin_tls_cert.is_some(),
-                "--admin-tls-cert",
-            ),
-            (
-                "mesh",
-                self.mesh.is_some(),
-                self.fleet_key.is_some(),
-                "--fleet-key",
-            ),
-            (
-                "fleet_key",
-                self.fleet_key.is_some(),
-                self.mesh.is_some(),
-                "--mesh",
-            ),
-            (
-                "peers",
-                !self.peers.is_empty(),
-                self.mesh.is_some(),
-                "--mesh",
-            ),
-        ] {
-            if has && !needed {
-                fault(key, format!("needs {flag}, too"));
-            }
-        }
+        let pair =
+            |key, has: bool, needs, is_there: bool| (has && !is_there).then_some((key, needs));
+        let (tls_cert, tls_key) = (self.tls_cert.is_some(), self.tls_key.is_some());
+        let (admin_cert, admin_key) = (self.admin_tls_cert.is_some(), self.admin_tls_key.is_some());
+        let (mesh, fleet_key) = (self.mesh.is_some(), self.fleet_key.is_some());
+        let client_ca = self.admin_client_ca.is_some();
+        let alone = [
+            pair("tls_cert", tls_cert, "tls_key", tls_key),
+            pair("tls_key", tls_key, "tls_cert", tls_cert),
+            pair("admin_tls_cert", admin_cert, "admin_tls_key", admin_key),
+            pair("admin_tls_key", admin_key, "admin_tls_cert", admin_cert),
+            pair("admin_client_ca", client_ca, "admin_tls_cert", admin_cert),
+            pair("mesh", mesh, "fleet_key", fleet_key),
+            pair("fleet_key", fleet_key, "mesh", mesh),
+            pair("peers", !self.peers.is_empty(), "mesh", mesh),
+        ];
+        faults.extend(alone.into_iter().flatten().map(|(key, needs)| Fault {
+            key,
+            what: format!("needs --{}, too", needs.replace('_', "-")),
+            needs: Some(needs),
+        }));
         faults
     }
 

@@ -46,13 +46,19 @@ fn property(key: &Key) -> Json {
         property["x-unit"] = unit.clone().into();
     }
     if let Some(default) = &key.default {
-        property["default"] = literal(key, default);
+        let default = literal(key, default);
+        property["default"] = if key.is_list {
+            [default].into()
+        } else {
+            default
+        };
     }
     let Json::Object(value) = value else {
         return property;
     };
     if key.is_list {
-        property["type"] = "array".into();
+        // One may stand without brackets.
+        property["type"] = ["array", "string"].into();
         property["items"] = Json::Object(value);
     } else if let Json::Object(property) = &mut property {
         property.extend(value);

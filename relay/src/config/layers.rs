@@ -1,16 +1,18 @@
 //! Flags, the environment and one TOML file, in that order of force.
 //!
 //! ```text
-//!  file ──┐ each value through its flag's own parser; all problems at once, each with where it stands
-//!  env  ──┼──▶ as flags, unless a stronger layer says otherwise ──▶ clap ──▶ Args ──▶ check ──▶ Loaded
+//!  file ──┐ each value through its flag's own parser
+//!  env  ──┼──▶ as flags, unless a stronger layer says otherwise ──▶ clap ──▶ Args ──▶ check ──▶ Loaded ──▶ files it names
 //!  argv ──┘
 //! ```
+//!
+//! All problems are said at once, each with where it stands: a value that cannot be read is left out, and the rest is looked at without it.
 //!
 //! What can be said is defined once, as the flags of [`ServeArgs`]: a key of the file is a flag's field, with the same values.
 
 use std::{
     any::TypeId,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     error::Error as _,
     ffi::{OsStr, OsString},
@@ -29,7 +31,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Args, ServeArgs};
+use super::{Args, ServeArgs, args::Fault, files};
 
 /// Largest file that is read: every key at its longest is far below.
 const MAX_FILE_BYTES: u64 = 256 << 10;
@@ -167,6 +169,12 @@ struct Said {
     origin: Origin,
 }
 
+/// Something is said, and it cannot be made out what.
+struct Unreadable;
+
+/// What is said of each key.
+type Layers = BTreeMap<String, Result<Said, Unreadable>>;
+
 /// Reads the command line, the environment and the file that one of them names.
 ///
 /// # Errors
@@ -203,33 +211,41 @@ fn load_with(
     let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
     let path = serve.get_one::<PathBuf>("config").cloned();
     let path = path.or_else(|| variable("REMORA_RELAY_CONFIG").map(PathBuf::from));
-    let mut said = path.map_or_else(BTreeMap::new, |path| read(&path, &keys, &mut problems));
+    let mut said = path.map_or_else(Layers::default, |path| read(&path, &keys, &mut problems));
     for key in &keys {
         if let Some(value) = variable(&key.variable) {
             let origin = Origin::Environment(key.variable.clone());
             match value.into_string() {
                 Ok(text) => {
-                    said.insert(
-                        key.name.clone(),
-                        Said {
-                            typed: vec![text],
-                            origin,
-                        },
-                    );
+                    let typed = vec![text];
+                    said.insert(key.name.clone(), Ok(Said { typed, origin }));
                 }
-                Err(_) => problems.push(origin.problem(key, "is not UTF-8")),
+                Err(_) => {
+                    problems.push(origin.problem(key, "is not UTF-8"));
+                    said.insert(key.name.clone(), Err(Unreadable));
+                }
             }
         }
     }
     let is_typed = |name: &str| serve.value_source(name) == Some(ValueSource::CommandLine);
     said.retain(|name, _| !is_typed(name));
+    let (mut known, mut unknown) = (BTreeMap::new(), BTreeSet::new());
     for key in &keys {
-        let said = said.get(&key.name);
-        problems.extend(said.and_then(|said| try_out(key, said)));
+        let Some(value) = said.remove(&key.name) else {
+            continue;
+        };
+        let problem = value.as_ref().ok().and_then(|said| try_out(key, said));
+        match value {
+            Ok(value) if problem.is_none() => {
+                known.insert(key.name.clone(), value);
+            }
+            Ok(_) | Err(Unreadable) => {
+                unknown.insert(key.name.clone());
+            }
+        }
+        problems.extend(problem);
     }
-    if !problems.is_empty() {
-        return Err(LoadError::Problems(problems));
-    }
+    let said = known;
 
     // The verb, what weaker layers said, what was typed.
     let (verb, rest) = argv.split_at((1 + depth).min(argv.len()));
@@ -250,26 +266,39 @@ fn load_with(
         keys.iter().map(|key| value(key, matches, &said)).collect()
     });
     let loaded = Loaded { args, values };
-    let problems = loaded.problems(&keys);
+    problems.extend(loaded.contradictions(&unknown));
     if problems.is_empty() {
-        Ok(loaded)
-    } else {
-        Err(LoadError::Problems(problems))
+        return Ok(loaded);
     }
+    // Whoever mends these would be told of those next.
+    problems.extend(loaded.unusable_files());
+    Err(LoadError::Problems(problems))
 }
 
 impl Loaded {
-    /// What all layers say together and cannot be.
-    fn problems(&self, keys: &[Key]) -> Vec<Problem> {
-        let Some(serve) = self.args.serving() else {
-            return Vec::new();
-        };
-        let faults = serve.check().into_iter().filter_map(|fault| {
-            let key = keys.iter().find(|key| key.name == fault.key)?;
-            let value = self.values.iter().find(|value| value.key == fault.key)?;
-            Some(value.origin.problem(key, &fault.what))
-        });
-        faults.collect()
+    /// What all layers say together and cannot be; of `unknown` keys nobody can tell.
+    fn contradictions(&self, unknown: &BTreeSet<String>) -> Vec<Problem> {
+        let faults = self.args.serving().map_or_else(Vec::new, ServeArgs::check);
+        let is_known = |key: &str| !unknown.contains(key);
+        let faults = faults
+            .iter()
+            .filter(|fault| is_known(fault.key) && fault.needs.is_none_or(is_known));
+        faults.filter_map(|fault| self.placed(fault)).collect()
+    }
+
+    /// Files that are named and cannot be used: keys, the token, certificates. Reads them.
+    pub fn unusable_files(&self) -> Vec<Problem> {
+        let faults = self.args.serving().map_or_else(Vec::new, files::unusable);
+        faults
+            .iter()
+            .filter_map(|fault| self.placed(fault))
+            .collect()
+    }
+
+    fn placed(&self, fault: &Fault) -> Option<Problem> {
+        let key = keys().into_iter().find(|key| key.name == fault.key)?;
+        let value = self.values.iter().find(|value| value.key == fault.key)?;
+        Some(value.origin.problem(&key, &fault.what))
     }
 }
 
@@ -382,7 +411,7 @@ fn one_line(message: &str) -> String {
 }
 
 /// What the file says; what it cannot say is a problem.
-fn read(path: &Path, keys: &[Key], problems: &mut Vec<Problem>) -> BTreeMap<String, Said> {
+fn read(path: &Path, keys: &[Key], problems: &mut Vec<Problem>) -> Layers {
     let unread = |why: &dyn fmt::Display| {
         Problem(format!(
             "cannot read the configuration {}: {why}",
@@ -393,7 +422,7 @@ fn read(path: &Path, keys: &[Key], problems: &mut Vec<Problem>) -> BTreeMap<Stri
         Ok(about) if about.len() > MAX_FILE_BYTES => {
             let why = format!("it has {} bytes, more than {MAX_FILE_BYTES}", about.len());
             problems.push(unread(&why));
-            return BTreeMap::new();
+            return Layers::new();
         }
         Ok(_) => fs::read_to_string(path),
         Err(error) => Err(error),
@@ -402,17 +431,12 @@ fn read(path: &Path, keys: &[Key], problems: &mut Vec<Problem>) -> BTreeMap<Stri
         Ok(text) => understand(path, &text, keys, problems),
         Err(error) => {
             problems.push(unread(&error));
-            BTreeMap::new()
+            Layers::new()
         }
     }
 }
 
-fn understand(
-    path: &Path,
-    text: &str,
-    keys: &[Key],
-    problems: &mut Vec<Problem>,
-) -> BTreeMap<String, Said> {
+fn understand(path: &Path, text: &str, keys: &[Key], problems: &mut Vec<Problem>) -> Layers {
     let line_at = |offset: usize| {
         1 + text
             .bytes()
@@ -421,16 +445,25 @@ fn understand(
             .count()
     };
     let (table, errors) = DeTable::parse_recoverable(text);
+    let mut torn = BTreeSet::new();
     for error in errors {
         let line = line_at(error.span().map_or(0, |span| span.start));
-        let what = error.message();
-        problems.push(Problem(format!("{}:{line}: {what}", path.display())));
+        // What comes after the first slip of a line is its consequence.
+        if torn.insert(line) {
+            let what = error.message();
+            problems.push(Problem(format!("{}:{line}: {what}", path.display())));
+        }
     }
-    let mut said = BTreeMap::new();
+    let mut said = Layers::new();
     for (name, value) in table.get_ref() {
         let line = line_at(name.span().start);
         let origin = Origin::File(path.to_owned(), line);
-        let Some(key) = keys.iter().find(|key| key.name == name.get_ref().as_ref()) else {
+        let key = keys.iter().find(|key| key.name == name.get_ref().as_ref());
+        if torn.contains(&line) {
+            said.extend(key.map(|key| (key.name.clone(), Err(Unreadable))));
+            continue;
+        }
+        let Some(key) = key else {
             let near = nearest(name.get_ref(), keys);
             problems.push(Problem(format!(
                 "{}:{line}: there is no key {}; {near}",
@@ -441,9 +474,12 @@ fn understand(
         };
         match typed(key, value) {
             Ok(typed) => {
-                said.insert(key.name.clone(), Said { typed, origin });
+                said.insert(key.name.clone(), Ok(Said { typed, origin }));
             }
-            Err(what) => problems.push(origin.problem(key, what)),
+            Err(what) => {
+                problems.push(origin.problem(key, what));
+                said.insert(key.name.clone(), Err(Unreadable));
+            }
         }
     }
     said
@@ -452,7 +488,7 @@ fn understand(
 /// As it would be typed.
 fn typed(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, &'static str> {
     let wanted = if key.is_list {
-        "takes a list of texts, like [\"one\", \"two\"]"
+        "takes a text, or a list of them, like [\"one\", \"two\"]"
     } else if key.is_number {
         "takes a whole number, without quotes"
     } else {
@@ -465,7 +501,7 @@ fn typed(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, &'stati
             };
             several.iter().map(text).collect()
         }
-        DeValue::String(text) if !key.is_number && !key.is_list => Ok(vec![text.to_string()]),
+        DeValue::String(text) if !key.is_number => Ok(vec![text.to_string()]),
         DeValue::Integer(number) if key.is_number => {
             let number = i128::from_str_radix(number.as_str(), number.radix());
             number
@@ -568,15 +604,17 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_said_at_once_with_its_place() {
-        let file = "listen = \"nowhere\"\nmax_node = 5\nmax_streams = \"many\"\nlog = 7\nobservers = \"127.0.0.1:1\"\n\nsession_burst = 1\n[deep]\n";
+        let file = "listen = \"nowhere\"\nmax_node = 5\nmax_streams = \"many\"\nlog = 7\nobservers = \"127.0.0.1\"\n\nsession_burst = 1\n[deep]\npeers = 1\n";
         let variables = [("REMORA_RELAY_MAX_SESSIONS", "lots")];
-        let problems = told(file, &variables, &[]).expect_err("wrong");
+        let problems = told(file, &variables, &["--tls-cert", "x"]).expect_err("wrong");
         for said in [
             "relay.toml:1: listen cannot be `nowhere`: it takes an IP address with a port, like 127.0.0.1:4433 or [::]:4433",
             "relay.toml:2: there is no key max_node; did you mean max_nodes?",
             "relay.toml:3: max_streams takes a whole number, without quotes",
             "relay.toml:4: log takes one text, in quotes",
-            "relay.toml:5: observers takes a list of texts, like [\"one\", \"two\"]",
+            "relay.toml:5: observers cannot be `127.0.0.1`: it takes an IP address with a port, like 127.0.0.1:4433 or [::]:4433",
+            "relay.toml:7: session_burst must be at least 65536",
+            "--tls-cert needs --tls-key, too",
             "relay.toml:8: there is no key deep; `remora-relay config schema` says which there are",
             "REMORA_RELAY_MAX_SESSIONS cannot be `lots`: it takes a whole number",
         ] {
@@ -585,18 +623,37 @@ mod tests {
                 "{said}\nin {problems:#?}"
             );
         }
-        assert_eq!(problems.len(), 7, "{problems:#?}");
-        // What can be read but not be, once all can be read.
-        let file = "session_burst = 1\nmax_nodes = 0\n";
-        let problems = told(file, &[], &["--tls-key", "x"]).expect_err("wrong");
-        assert_eq!(
-            problems,
-            [
-                "relay.toml:1: session_burst must be at least 65536",
-                "relay.toml:2: max_nodes must be at least 1",
-                "--tls-key needs --tls-cert, too",
-            ]
-        );
+        assert_eq!(problems.len(), 9, "{problems:#?}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_hides_nothing_but_what_hangs_on_it() {
+        let file =
+            "max_nodes = 0\nmesh = 7\npeers = [\"b:2\"]\nfleet_key = \"/nowhere/fleet.key\"\n";
+        let problems = told(file, &[], &[]).expect_err("wrong");
+        for (problem, said) in problems.iter().zip([
+            "relay.toml:2: mesh takes one text, in quotes",
+            "relay.toml:1: max_nodes must be at least 1",
+            "relay.toml:4: fleet_key cannot be used: cannot read the fleet key /nowhere/fleet.key; ",
+        ]) {
+            assert!(problem.starts_with(said), "{problem}\nis not {said}");
+        }
+        assert_eq!(problems.len(), 3, "{problems:#?}");
+    }
+
+    #[test]
+    fn a_slip_is_said_once() {
+        for slip in [
+            "listen = [::]:443",
+            "listen = \"[::]:443",
+            "listen \"[::]:443\"",
+            "= 5",
+        ] {
+            let file = format!("name = \"a\"\n{slip}\nmax_nodes = 7\n");
+            let problems = told(&file, &[], &[]).expect_err("wrong");
+            assert_eq!(problems.len(), 1, "{slip}: {problems:#?}");
+            assert!(problems[0].starts_with("relay.toml:2: "), "{problems:#?}");
+        }
     }
 
     #[test]

@@ -1,23 +1,41 @@
 //! Settings that are read again while a relay runs: what changes at once, and what has to wait for a restart.
+//!
+//! What is new is held against what the relay runs with, not against what was read last: a key that waits for a restart is named by every
+//! reload until there is one.
 
 use std::env;
 
 use tracing::Level;
 
 use super::{
-    Live, ServeArgs,
+    Live, describe,
     layers::{self, LoadError, Loaded, Value},
 };
 use crate::admin::token::AdminToken;
 
 /// Says how much is logged, which can be changed, too.
 const LOG: &str = "log";
+/// The token in that file may change without the key that names it.
+const TOKEN: &str = "admin_token_file";
+
+/// What a relay runs with, for whoever asks, and what it was told since.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// As `config show` has it.
+    pub shown: String,
+    /// Keys that say something else by now, and count from the next start.
+    pub waiting: Vec<String>,
+    /// Everything that was wrong when the settings were read last; then nothing was changed.
+    pub refused: Vec<String>,
+}
 
 /// Reads again what a relay was started with.
 #[derive(Debug)]
 pub struct Reload {
-    /// What holds, or will once it is started again.
-    known: Loaded,
+    /// What holds.
+    running: Vec<Value>,
+    token: Option<AdminToken>,
+    standing: Standing,
 }
 
 /// What is to be done.
@@ -29,52 +47,83 @@ pub struct Change {
     pub log: Level,
     /// Keys that were changed by this.
     pub changed: Vec<String>,
-    /// Keys that say something else than before, and count from the next start.
-    pub at_next_start: Vec<String>,
 }
 
 impl Reload {
     /// Of a relay that was started with this.
-    pub fn new(started: Loaded) -> Self {
-        Self { known: started }
+    pub fn new(running: Vec<Value>, token: Option<AdminToken>) -> Self {
+        let shown = describe::shown_as_file(&running);
+        Self {
+            running,
+            token,
+            standing: Standing {
+                shown,
+                ..Standing::default()
+            },
+        }
     }
 
-    /// What holds, or will once it is started again.
-    pub fn values(&self) -> &[Value] {
-        &self.known.values
+    /// What holds, and what waits or was refused.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
-    /// Reads the environment's file and all else again.
-    ///
-    /// # Errors
-    /// Everything that is wrong; then nothing is to be changed.
-    pub fn read(&mut self) -> Result<Change, Vec<String>> {
-        let loaded = layers::load(env::args_os()).map_err(|error| match error {
-            LoadError::CommandLine(error) => vec![layers::mistake(&error)],
-            LoadError::Problems(problems) => problems.iter().map(ToString::to_string).collect(),
-        })?;
-        let Some(serve) = loaded.args.serving() else {
-            return Err(vec!["these are no settings of a relay".to_owned()]);
+    /// Reads file and environment again, and the files that they name. None where anything is wrong: then nothing is to be changed, and
+    /// [`Self::standing`] says what it was.
+    pub fn read(&mut self) -> Option<Change> {
+        match load() {
+            Ok((loaded, token)) => self.take(&loaded, token),
+            Err(problems) => {
+                self.standing.refused = problems;
+                None
+            }
+        }
+    }
+
+    fn take(&mut self, loaded: &Loaded, token: Option<AdminToken>) -> Option<Change> {
+        let serve = loaded.args.serving()?;
+        let (mut changed, mut waiting) = (Vec::new(), Vec::new());
+        for (running, value) in self.running.iter_mut().zip(&loaded.values) {
+            let key = value.key.as_str();
+            if running.typed == value.typed {
+                running.origin = value.origin.clone();
+            } else if key == LOG || Live::KEYS.contains(&key) {
+                changed.push(value.key.clone());
+                *running = value.clone();
+            } else {
+                waiting.push(value.key.clone());
+            }
+        }
+        if token != self.token && !changed.iter().any(|key| key == TOKEN) {
+            changed.push(TOKEN.to_owned());
+        }
+        self.token.clone_from(&token);
+        self.standing = Standing {
+            shown: describe::shown_as_file(&self.running),
+            waiting,
+            refused: Vec::new(),
         };
-        let (live, log) = (live(serve)?, serve.log);
-        let different = loaded.values.iter().zip(&self.known.values);
-        let different = different.filter(|(value, before)| value.typed != before.typed);
-        let different = different.map(|(value, _)| value.key.clone());
-        let (changed, at_next_start) =
-            different.partition(|key| key == LOG || Live::KEYS.contains(&&**key));
-        self.known = loaded;
-        Ok(Change {
-            live,
-            log,
+        Some(Change {
+            live: Live::new(serve, token),
+            log: serve.log,
             changed,
-            at_next_start,
         })
     }
 }
 
-/// The token may be another one in the same file.
-fn live(serve: &ServeArgs) -> Result<Live, Vec<String>> {
-    let token = serve.admin_token_file.as_deref().map(AdminToken::load);
-    let token = token.transpose().map_err(|error| vec![error.to_string()])?;
-    Ok(Live::new(serve, token))
+/// What is said now, where nothing of it is wrong.
+fn load() -> Result<(Loaded, Option<AdminToken>), Vec<String>> {
+    let loaded = layers::load(env::args_os()).map_err(|error| match error {
+        LoadError::CommandLine(error) => vec![layers::mistake(&error)],
+        LoadError::Problems(problems) => problems.iter().map(ToString::to_string).collect(),
+    })?;
+    let problems = loaded.unusable_files();
+    if !problems.is_empty() {
+        return Err(problems.iter().map(ToString::to_string).collect());
+    }
+    let serve = loaded.args.serving();
+    let file = serve.and_then(|serve| serve.admin_token_file.as_deref());
+    let token = file.map(AdminToken::load).transpose();
+    let token = token.map_err(|error| vec![format!("{:#}", anyhow::Error::new(error))])?;
+    Ok((loaded, token))
 }

@@ -9,8 +9,8 @@ use std::{
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
-use super::{Finding, Observed, Outlook, Verdict, What, assess, measure};
-use crate::{admin::metrics::Metrics, drain, stream::certificate::Showing};
+use super::{Finding, Observed, Outlook, Shown, Verdict, What, assess, measure};
+use crate::{admin::metrics::Metrics, config::Standing, drain, stream::certificate::Showing};
 
 /// Memory may fill in seconds, and all that is looked at is a few small files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -20,7 +20,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 pub struct Sources {
     /// Where the relay is in its life.
     pub life: watch::Receiver<Option<drain::State>>,
-    /// What is shown at the TCP port, where that is an operator's.
+    /// What it runs with.
+    pub settings: watch::Receiver<Standing>,
+    /// What is shown at the TCP port, if there is one.
     pub certificate: Option<Showing>,
     /// Whose memory is limited.
     pub cgroup: Option<PathBuf>,
@@ -90,7 +92,8 @@ impl Sources {
     fn observe(&self) -> Observed {
         Observed {
             life: *self.life.borrow(),
-            certificate_ends_unix_s: self.certificate.as_ref().and_then(Showing::ends),
+            certificate: Shown::of(self.certificate.as_ref()),
+            settings: self.settings.borrow().clone(),
             now_unix_s: measure::unix_s(),
             memory: self.cgroup.as_deref().and_then(measure::memory),
             outlook: self

@@ -20,6 +20,7 @@ pub struct Watching {
     clocks: BTreeMap<RelayId, Clock>,
     /// Seeds that stand for no address, by their numbers.
     dead_names: BTreeSet<usize>,
+    in_touch: usize,
     alone_since: Option<Instant>,
     refused: Option<Stranger>,
 }
@@ -36,6 +37,7 @@ impl Watching {
         Self {
             clocks: BTreeMap::new(),
             dead_names: BTreeSet::new(),
+            in_touch: 0,
             alone_since: Some(now),
             refused: None,
         }
@@ -73,12 +75,13 @@ impl Watching {
         self.refused = Some(why);
     }
 
-    /// Whether a relay is in touch, or, if none is, there is one to be met.
-    pub fn count(&mut self, is_met: bool, has_others: bool, now: Instant) {
-        if is_met {
+    /// How many relays are in touch, and whether, if none is, there is one to be met.
+    pub fn count(&mut self, in_touch: usize, has_others: bool, now: Instant) {
+        self.in_touch = in_touch;
+        if in_touch > 0 {
             self.refused = None;
         }
-        if is_met || (!has_others && self.dead_names.is_empty()) {
+        if in_touch > 0 || (!has_others && self.dead_names.is_empty()) {
             self.alone_since = None;
         } else {
             self.alone_since.get_or_insert(now);
@@ -100,6 +103,7 @@ impl Watching {
             dead_names: dead_names
                 .filter_map(|&number| seeds.get(number).cloned())
                 .collect(),
+            in_touch: self.in_touch,
             alone_since: self.alone_since,
             refused: self.refused,
         }
@@ -166,20 +170,20 @@ mod tests {
         let seeds = ["one:1".to_owned(), "two:1".to_owned()];
         let mut watching = Watching::new(now);
         assert_eq!(watching.outlook(&seeds, now).alone_since, Some(now));
-        watching.count(false, false, now);
+        watching.count(0, false, now);
         assert_eq!(watching.outlook(&seeds, now).alone_since, None);
         watching.looked_up(1, false);
         watching.refused(Stranger::FleetKey);
         let later = now + Duration::from_secs(1);
         for _ in 0..2 {
-            watching.count(false, false, later);
+            watching.count(0, false, later);
         }
         let outlook = watching.outlook(&seeds, later);
         assert_eq!(outlook.alone_since, Some(later));
         assert_eq!(outlook.dead_names, ["two:1"]);
         assert_eq!(outlook.refused, Some(Stranger::FleetKey));
         watching.looked_up(1, true);
-        watching.count(true, true, later);
+        watching.count(2, true, later);
         let outlook = watching.outlook(&seeds, later);
         assert_eq!((outlook.alone_since, outlook.refused), (None, None));
         assert!(outlook.dead_names.is_empty());

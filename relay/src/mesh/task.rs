@@ -426,7 +426,11 @@ impl Task {
         }
         let Some(relay) = relay else { return };
         if let Some(member) = self.members.closed(relay, id, now) {
-            tracing::info!(?relay, name = member.name, "relay left the mesh");
+            tracing::info!(
+                relay = relay.short(),
+                name = member.name,
+                "relay left the mesh"
+            );
             self.publish();
         }
         if others > 0 {
@@ -441,7 +445,11 @@ impl Task {
         let Some(member) = self.members.begins_anew(relay, connection, now) else {
             return;
         };
-        tracing::info!(?relay, name = member.name, "relay has begun anew");
+        tracing::info!(
+            relay = relay.short(),
+            name = member.name,
+            "relay has begun anew"
+        );
         self.publish();
         let Some(ips) = self.remote_ips.get_mut(&peer_id(relay)) else {
             return;
@@ -482,8 +490,9 @@ impl Task {
     /// Tells whoever looks after the relay how the fleet looks from here.
     fn tell_outlook(&mut self) {
         let now = Instant::now();
-        let is_met = self.members.relays().next().is_some();
-        self.watching.count(is_met, self.members.has_others(), now);
+        let in_touch = self.members.relays().count();
+        self.watching
+            .count(in_touch, self.members.has_others(), now);
         let outlook = self.watching.outlook(&self.seeds, now);
         self.work.outlook.send_replace(outlook);
     }

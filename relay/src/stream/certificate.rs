@@ -41,9 +41,7 @@ pub struct Files {
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// Not there, or not for us to read.
-    #[error(
-        "cannot read {path}: {source}; say where the certificate is with --tls-cert and --tls-key"
-    )]
+    #[error("cannot read {path}; name a file that is there and that this user may read")]
     Unreadable {
         /// Which file.
         path: String,
@@ -51,7 +49,7 @@ pub enum CertificateError {
         source: io::Error,
     },
     /// Not PEM, or of something else.
-    #[error("{path} is no {what} in PEM: {source}")]
+    #[error("{path} is no {what} in PEM")]
     Malformed {
         /// Which file.
         path: String,
@@ -61,10 +59,10 @@ pub enum CertificateError {
         source: rustls::pki_types::pem::Error,
     },
     /// The two are not of each other, or of a kind that TLS has no use for.
-    #[error("the certificate and the key do not fit together: {0}")]
+    #[error("the certificate and the key do not fit together")]
     Unfit(#[from] rustls::Error),
     /// Our own could not be made.
-    #[error("cannot make a certificate: {0}")]
+    #[error("cannot make a certificate")]
     Own(#[from] rcgen::Error),
 }
 
@@ -86,12 +84,24 @@ struct Watched {
 
 /// What is shown, for whoever looks when it ends.
 #[derive(Clone, Debug)]
-pub struct Showing(Arc<Shown>);
+pub struct Showing {
+    shown: Arc<Shown>,
+    is_own: bool,
+}
 
 impl Showing {
-    /// Seconds since 1970.
+    /// Nobody vouches for it, and nobody looks at its end.
+    pub fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    /// Where it is an operator's: when it ends, seconds since 1970, as far as that can be read.
     pub fn ends(&self) -> Option<i64> {
-        let shown = self.0.0.read().unwrap_or_else(PoisonError::into_inner);
+        if self.is_own {
+            return None;
+        }
+        let shown = self.shown.0.read();
+        let shown = shown.unwrap_or_else(PoisonError::into_inner);
         expiry::not_after(shown.cert.first()?)
     }
 }
@@ -165,10 +175,12 @@ impl Certificate {
         Ok(config)
     }
 
-    /// The one that is shown, whichever that is by then, if it is an operator's.
-    pub fn showing(&self) -> Option<Showing> {
-        self.files.as_ref()?;
-        Some(Showing(Arc::clone(&self.shown)))
+    /// The one that is shown, whichever that is by then.
+    pub fn showing(&self) -> Showing {
+        Showing {
+            shown: Arc::clone(&self.shown),
+            is_own: self.files.is_none(),
+        }
     }
 
     /// Who shows it, whichever it is by then.
@@ -183,7 +195,10 @@ impl Certificate {
                 *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
                 tracing::info!("a new certificate is shown");
             }
-            Some(Err(error)) => tracing::warn!(%error, "the certificate stays as it was"),
+            Some(Err(error)) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(error, "the certificate stays as it was");
+            }
             None => {}
         }
     }
@@ -384,6 +399,6 @@ mod tests {
         let error = Certificate::from_files(nowhere)
             .expect_err("nowhere")
             .to_string();
-        assert!(error.contains("--tls-cert"), "{error}");
+        assert!(error.contains("name a file"), "{error}");
     }
 }

@@ -187,7 +187,7 @@ impl Task {
         let (address, name) = (member.address, member.name.clone());
         self.reach.allow(address.ip());
         if self.members.hear(relay, connection, member, now) {
-            tracing::info!(?relay, name, "relay is in the mesh");
+            tracing::info!(relay = relay.short(), name, "relay is in the mesh");
             let kademlia = &mut self.swarm.behaviour_mut().kademlia;
             kademlia.remove_peer(&peer);
             kademlia.add_address(&peer, multiaddr(address));
