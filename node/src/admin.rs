@@ -129,23 +129,23 @@ fn told(first: &Value, last: &Value, took: Duration) -> Value {
     })
 }
 
-/// `drained: 431 sessions left in 22.1 s, 0 cut off`
+/// `drained in 22.1 s; sessions that left: 431, cut off: 0`
 fn line(told: &Value) -> String {
     let sessions = told["sessions"].as_u64().unwrap_or_default();
     let seconds = told["seconds"].as_f64().unwrap_or_default();
     if told["state"] != "drained" {
         return format!(
-            "draining: {sessions} sessions are told to move; --wait waits until they have"
+            "draining; sessions that are told to move: {sessions}; --wait waits until they have"
         );
     }
     match told["cut_off"].as_u64() {
         Some(cut_off) => format!(
-            "drained: {} sessions left in {seconds:.1} s, {cut_off} cut off",
+            "drained in {seconds:.1} s; sessions that left: {}, cut off: {cut_off}",
             sessions.saturating_sub(cut_off)
         ),
-        None => {
-            format!("drained: {sessions} sessions left in {seconds:.1} s, and the relay has ended")
-        }
+        None => format!(
+            "drained in {seconds:.1} s; sessions that left: {sessions}, and the relay has ended"
+        ),
     }
 }
 
@@ -158,12 +158,15 @@ mod tests {
         let first = json!({"state": "draining", "sessions": 12, "cut_off": 0});
         let last = json!({"state": "drained", "sessions": 0, "cut_off": 1});
         let all = told(&first, &last, Duration::from_millis(2_250));
-        assert_eq!(line(&all), "drained: 11 sessions left in 2.2 s, 1 cut off");
+        assert_eq!(
+            line(&all),
+            "drained in 2.2 s; sessions that left: 11, cut off: 1"
+        );
         assert_eq!(
             (&all["sessions"], &all["remaining"], &all["cut_off"]),
             (&json!(12), &json!(0), &json!(1))
         );
         let all = told(&first, &first, Duration::ZERO);
-        assert!(line(&all).starts_with("draining: 12 sessions"));
+        assert!(line(&all).starts_with("draining; sessions that are told to move: 12;"));
     }
 }

@@ -195,8 +195,12 @@ async fn setup(named: Option<&std::path::Path>, args: remora::cli::Setup) -> Res
                     failure.line
                 )
             });
+            let who = match &relays[..] {
+                [_] => "the relay answers".to_owned(),
+                _ => format!("of these relays {} answers first", node.relay().host_port),
+            };
             say(&format!(
-                "Saved to {path}; the relay answers.{note}{} Give help with `remora invite`, get help with `remora join`.",
+                "Saved to {path}; {who}.{note}{} Give help with `remora invite`, get help with `remora join`.",
                 but.unwrap_or_default()
             ));
             node.close().await;

@@ -35,16 +35,25 @@ macro_rules! key_id {
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(pub [u8; $len]);
 
+        impl $name {
+            /// The first eight characters: enough to tell apart in a log.
+            pub fn short(&self) -> String {
+                let mut text = key_to_text(&self.0);
+                text.truncate(8);
+                text
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&key_to_text(&self.0))
             }
         }
 
-        /// The first eight characters: enough to tell apart in a log.
+        /// With what it is, and short.
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({}…)", stringify!($name), &key_to_text(&self.0)[..8])
+                write!(f, "{}({}…)", stringify!($name), self.short())
             }
         }
 

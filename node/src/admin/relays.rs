@@ -78,7 +78,13 @@ fn relay_row((at, answer): &(String, Result<Value, Failure>)) -> Row {
     let relay = match answer {
         Ok(relay) => relay,
         Err(failure) => {
-            let cells = [at.as_str(), "unreachable"].map(str::to_owned).to_vec();
+            let state = match failure.exit {
+                Exit::Offline | Exit::TimedOut => "unreachable",
+                // There, and does not say what it does: to us, or at all.
+                Exit::NotPermitted => "refuses",
+                Exit::Ok | Exit::Error | Exit::Usage | Exit::Declined | Exit::Verification => "?",
+            };
+            let cells = [at.as_str(), state].map(str::to_owned).to_vec();
             return (cells, failure.line.clone());
         }
     };
@@ -121,7 +127,8 @@ pub(super) async fn sessions(ports: &[Port], json: bool) -> Result<Exit, Failure
         match answer {
             Ok(answer) => {
                 let sessions = answer["sessions"].as_array().into_iter().flatten();
-                rows.extend(sessions.map(|session| session_row(at, session)));
+                let relay = name(at, answer);
+                rows.extend(sessions.map(|session| session_row(&relay, session)));
             }
             Err(failure) => rows.push((vec![at.clone()], failure.line.clone())),
         }
@@ -141,7 +148,8 @@ async fn all_sessions(port: &Port) -> Result<Value, Failure> {
             // A relay that never comes to an end is none.
             Some(next) if all.len() < MAX_SESSIONS => path = format!("/v1/sessions?after={next}"),
             Some(_) | None => {
-                return Ok(json!({"v": 1, "total": page["total"], "sessions": all}));
+                let (relay, total) = (&page["relay"], &page["total"]);
+                return Ok(json!({"v": 1, "relay": relay, "total": total, "sessions": all}));
             }
         }
     }
@@ -154,7 +162,12 @@ const SESSION_HEAD: &[&str] = &[
     "ID", "RELAY", "TIME", "HOST", "SENT MB", "JOINER", "SENT MB", "",
 ];
 
-fn session_row(at: &str, session: &Value) -> Row {
+/// As the relay calls itself, which `remora admin drain` takes, too; one of a version that does not say is where it is.
+fn name(at: &str, answer: &Value) -> String {
+    answer["relay"].as_str().map_or_else(|| at.to_owned(), line)
+}
+
+fn session_row(relay: &str, session: &Value) -> Row {
     let text = |value: &Value| line(value.as_str().unwrap_or("?"));
     let megabytes = |side: &Value| {
         let bytes = side["sent_bytes"].as_f64().unwrap_or_default();
@@ -170,7 +183,7 @@ fn session_row(at: &str, session: &Value) -> Row {
     let (host, joiner) = (&session["host"], &session["joiner"]);
     let cells = vec![
         text(&session["id"]),
-        at.to_owned(),
+        relay.to_owned(),
         time,
         text(&host["way"]),
         megabytes(host),
@@ -233,9 +246,9 @@ pub(super) async fn doctor(ports: &[Port], json: bool) -> Result<Exit, Failure> 
         print_data(&json!({"v": 1, "event": "doctor", "relays": relays}).to_string())?;
     } else {
         for (at, answer) in &answers {
-            print_data(at)?;
             match answer {
                 Ok(answer) => {
+                    print_data(&format!("{} at {at}", name(at, answer)))?;
                     for finding in answer["findings"].as_array().into_iter().flatten() {
                         let text = |name: &str| line(finding[name].as_str().unwrap_or("?"));
                         let (verdict, what) = (text("verdict"), text("what"));
@@ -243,7 +256,8 @@ pub(super) async fn doctor(ports: &[Port], json: bool) -> Result<Exit, Failure> 
                     }
                 }
                 Err(failure) => {
-                    print_data(&format!("  fault    {}: {}", failure.code, failure.line))?
+                    print_data(at)?;
+                    print_data(&format!("  fault    {}: {}", failure.code, failure.line))?;
                 }
             }
         }
@@ -347,10 +361,12 @@ mod tests {
             "processors": 0.05, "version": "1.1.9", "deadline_ms": 13_200,
         });
         let gone = Failure::new(Exit::Offline, "ADMIN_OFFLINE", "connection refused");
+        let closed = Failure::new(Exit::NotPermitted, "NOT_PERMITTED", "not its token");
         let answers: Answers = vec![
             ("a:9090".into(), Ok(serving)),
             ("b:9090".into(), Ok(draining)),
             ("c:9090".into(), Err(gone)),
+            ("d:9090".into(), Err(closed)),
         ];
         let rows: Vec<Row> = answers.iter().map(relay_row).collect();
         let shown = table(&rows.iter().collect::<Vec<_>>());
@@ -360,9 +376,10 @@ mod tests {
                 "fra-1[2J  ready        412  900  318.0  37%  1.2.0",
                 "ams-1     draining     17   40   12.0   5%   1.1.9  eta 14 s at most",
                 "c:9090    unreachable  connection refused",
+                "d:9090    refuses      not its token",
             ]
         );
-        assert_eq!(exit(&answers), Exit::Offline);
+        assert_eq!(exit(&answers), Exit::NotPermitted);
         let told = told(&answers);
         assert_eq!(told[2]["error"]["code"], "ADMIN_OFFLINE");
         assert_eq!(told[0]["admin"], "a:9090");

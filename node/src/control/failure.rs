@@ -59,13 +59,7 @@ pub(super) fn connect_failure(relay: &RelayAddr, error: &ConnectionError) -> Fai
             ),
         ),
         ConnectionError::VersionMismatch => version_failure(at),
-        _ if code == Some(quinn::TransportErrorCode::CONNECTION_REFUSED) => Failure::new(
-            Exit::Offline,
-            "RELAY_FULL",
-            format!(
-                "the relay at {at} takes no more connections, or no more from your network; try again in some minutes, or ask its operator"
-            ),
-        ),
+        _ if code == Some(quinn::TransportErrorCode::CONNECTION_REFUSED) => full_failure(at),
         _ if code == Some(alert(ALERT_NO_APPLICATION_PROTOCOL)) => version_failure(at),
         _ if code == Some(alert(ALERT_HANDSHAKE_FAILURE)) => Failure::new(
             Exit::Verification,
@@ -80,6 +74,16 @@ pub(super) fn connect_failure(relay: &RelayAddr, error: &ConnectionError) -> Fai
             format!("cannot connect to the relay at {at}: {error}"),
         ),
     }
+}
+
+fn full_failure(at: &str) -> Failure {
+    Failure::new(
+        Exit::Offline,
+        "RELAY_FULL",
+        format!(
+            "the relay at {at} takes no more connections, or no more from your network; try again in some minutes, or ask its operator"
+        ),
+    )
 }
 
 fn version_failure(at: &str) -> Failure {
@@ -107,6 +111,9 @@ pub(super) fn hello_failure(
     match (error, connection.close_reason()) {
         (HelloError::Refused(refused), _) if refused.reason() == Reason::VersionTooOld => {
             version_failure(&relay.host_port)
+        }
+        (HelloError::Refused(refused), _) if refused.reason() == Reason::Full => {
+            full_failure(&relay.host_port)
         }
         (HelloError::Refused(refused), _) => RequestError::Refused(refused).into(),
         (HelloError::Lost, Some(reason)) => connect_failure(relay, &reason),

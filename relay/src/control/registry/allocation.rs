@@ -107,8 +107,11 @@ impl Registry {
     /// For the log.
     fn who(&self, party: Party) -> String {
         match party {
-            Party::Here(number) => format!("{:?}", self.nodes.get(&number).map(|node| node.id)),
-            Party::At(relay) => format!("{relay:?}"),
+            Party::Here(number) => {
+                let node = self.nodes.get(&number);
+                node.map_or_else(|| "gone".to_owned(), |node| node.id.short())
+            }
+            Party::At(relay) => format!("relay {}", relay.short()),
         }
     }
 
