@@ -570,6 +570,7 @@ def play(binaries, folder):
 
     addresses = fleet.start("hostNetwork")
     helm_test(fleet.cluster, tools_root, folder, "hostNetwork")
+    operate(fleet, tools_root, folder)
     session(fleet.pods, addresses, tools_root, folder)
     fleet.stop("hostNetwork")
 
@@ -621,6 +622,24 @@ def session(pods, addresses, tools_root, folder):
     for person in people:
         ended = person.expect_end()
         found(f"the session ends when it is left, says {person.name}", ended["end_reason"] == "HELPER_LEFT", ended["end_reason"])
+
+
+def operate(fleet, tools_root, folder):
+    """What NOTES and README tell operators: `kubectl exec`, and `kubectl port-forward`, which comes out on the pod's loopback."""
+    [pod, *_] = fleet.pods
+    ran = pod.execute("doctor", ["/usr/bin/remora-relay", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
+    said, _ = ran.communicate(timeout=PATIENCE)
+    found("kubectl exec: the doctor finds no fault", ran.returncode == 0 and "2 relays of the fleet are in touch" in said, said.strip()[-500:] if ran.returncode else "")
+    [secret] = [each for each in fleet.cluster.of("Secret") if "token" in each["data"]]
+    port = next(port["containerPort"] for port in pod.container["ports"] if port["name"] == "admin")
+    mounts = [["/usr/lib", "/usr/lib", True], ["/usr/lib64", "/usr/lib64", True], ["/proc", "/proc", False], ["/dev", "/dev", False]]
+    environment = {"HOME": "/tmp", "PATH": "/usr/bin", "REMORA_ADMIN": f"http://127.0.0.1:{port}", "REMORA_ADMIN_TOKEN": base64.b64decode(secret["data"]["token"]).decode()}
+    spec = {"network": pod.network, "root": str(tools_root), "read_only_root": True, "mounts": mounts, "sysctls": {}, "user": 65532, "group": 65532, "groups": [], "capabilities": [],
+            "no_new_privileges": True, "command": ["/usr/bin/remora", "admin", "relays"], "environment": environment}
+    (folder / "operate.json").write_text(json.dumps(spec))
+    ran = subprocess.run([sys.executable, __file__, "--enter", str(folder / "operate.json")], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    is_listed = ran.returncode == 0 and re.search(rf"^{pod.name} +ready ", ran.stdout, re.M)
+    found("kubectl port-forward: remora admin relays with the Secret's token", bool(is_listed), "" if is_listed else ran.stdout[-300:] + ran.stderr[-300:])
 
 
 def helm_test(cluster, root, folder, what):
