@@ -83,9 +83,11 @@ pub fn result(answer: &Answer) -> Outcome {
     }
 }
 
-/// Whether that is because there is no room, or because somebody asks too often.
+/// Whether that is because there is no room, or because somebody asks too often. Reports are wanted, and no loss: of many people behind one
+/// address the rest speaks for them.
 pub fn denial(kind: RequestKind, reason: Reason) -> Option<Denial> {
     match reason {
+        Reason::RateLimited if kind == RequestKind::PathReport => None,
         Reason::Full if kind == RequestKind::Hello => Some(Denial::NodesFull),
         Reason::Full => Some(Denial::Full),
         Reason::VersionTooOld => Some(Denial::VersionTooOld),
@@ -127,5 +129,21 @@ pub fn lookup(answer: &Answer) -> Lookup {
             | Reason::PeerGone
             | Reason::NotParked,
         ) => Lookup::UnknownCode,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_wants_something_is_denied_it() {
+        let of = |kind, reason| denial(kind, reason).map(|denial| denial.label());
+        assert_eq!(of(RequestKind::Hello, Reason::Full), Some("nodes_full"));
+        assert_eq!(of(RequestKind::Publish, Reason::Full), Some("full"));
+        let lookup = of(RequestKind::Lookup, Reason::RateLimited);
+        assert_eq!(lookup, Some("rate_limited"));
+        assert_eq!(of(RequestKind::PathReport, Reason::RateLimited), None);
+        assert_eq!(of(RequestKind::Join, Reason::PeerGone), None);
     }
 }
