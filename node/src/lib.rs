@@ -21,6 +21,8 @@ pub mod cli;
 pub mod config;
 /// One line that says what went wrong and what to do, and the exit code for it.
 pub mod error;
+/// A question over HTTP, and its answer.
+mod http;
 /// Who this node's person is in a session.
 pub mod identity;
 /// The provider's side of that: OpenID Connect.

@@ -2,12 +2,18 @@
 //! operator's own, or by HTTPS, with a client certificate where there is one.
 
 use std::{
-    env, fs, io,
+    env, fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Request, StatusCode,
+    header::{AUTHORIZATION, HOST},
+};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs as provider,
@@ -16,9 +22,8 @@ use rustls::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{interval, timeout},
 };
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
@@ -27,13 +32,16 @@ use crate::{
     cli::operator::Access,
     config::{File, FileAdmin},
     error::{Exit, Failure},
+    http::{Answer, NoAnswer, exchange},
     path::stream::{server_name, tls::authorities},
 };
 
 /// To reach the port, and for an answer that waits for nothing.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks whether it has gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Longer answers are none of a relay's.
-const MAX_ANSWER_BYTES: u64 = 4 << 20;
+const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// Where the token is when it stands in no file.
 const TOKEN_VARIABLE: &str = "REMORA_ADMIN_TOKEN";
 
@@ -159,77 +167,79 @@ impl Port {
         body: &str,
         patience: Duration,
     ) -> Result<String, Failure> {
-        let host_port = &self.url.host_port;
-        let authorization = match &self.token {
-            Some(token) => Zeroizing::new(format!("authorization: Bearer {}\r\n", token.as_str())),
-            None => Zeroizing::default(),
-        };
-        let request = Zeroizing::new(format!(
-            "{method} {path} HTTP/1.1\r\nhost: {host_port}\r\n{}content-length: {}\r\nconnection: close\r\n\r\n{body}",
-            *authorization,
-            body.len()
-        ));
-        let response = timeout(patience, self.exchange(request.as_bytes())).await;
-        let response = response.map_err(|_| {
-            let line = format!("no answer from {host_port} within {} s", patience.as_secs());
+        let asked = timeout(patience, self.exchange(method, path, body)).await;
+        let answer = asked.map_err(|_| {
+            let (at, seconds) = (&self.url.host_port, patience.as_secs());
+            let line = format!("no answer from {at} within {seconds} s");
             Failure::new(Exit::TimedOut, "ADMIN_TIMEOUT", line)
-        })?;
-        let response = response.map_err(|error| {
+        })??;
+        said(&answer)
+    }
+
+    /// Waits until nobody listens there any more, so that whoever is told that it is over can start another; no longer than `patience`,
+    /// for what stands in front of a relay listens on.
+    pub(super) async fn closed(&self, patience: Duration) {
+        let closed = async {
+            let mut looks = interval(LOOK_AGAIN);
+            loop {
+                looks.tick().await;
+                if TcpStream::connect(&self.url.host_port).await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(patience, closed).await.ok();
+    }
+
+    async fn exchange(&self, method: &str, path: &str, body: &str) -> Result<Answer, Failure> {
+        let host_port = &self.url.host_port;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, host_port);
+        if let Some(token) = &self.token {
+            let bearer = Zeroizing::new(format!("Bearer {}", token.as_str()));
+            request = request.header(AUTHORIZATION, bearer.as_str());
+        }
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+        let request = request.map_err(|error| Failure::internal("a request", error))?;
+        let offline = |error: &dyn fmt::Display| {
             let line = format!("the admin port {host_port} is not reached: {error}");
             Failure::new(Exit::Offline, "ADMIN_OFFLINE", line)
-        })?;
-        answer(&response)
-    }
-
-    async fn exchange(&self, request: &[u8]) -> io::Result<String> {
-        let host_port = &self.url.host_port;
-        let tcp = TcpStream::connect(host_port).await?;
-        match &self.config {
+        };
+        let tcp = TcpStream::connect(host_port).await;
+        let tcp = tcp.map_err(|error| offline(&error))?;
+        let answer = match &self.config {
             Some(config) if self.url.is_secure => {
-                let name = server_name(host_port)?;
+                let name = server_name(host_port).map_err(|error| offline(&error))?;
                 let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp);
-                exchange_on(tls.await?, request).await
+                let tls = tls.await.map_err(|error| {
+                    offline(&format!("{error}; if it speaks plain HTTP, say http://"))
+                })?;
+                exchange(tls, request, MAX_ANSWER_BYTES).await
             }
-            Some(_) | None => exchange_on(tcp, request).await,
-        }
+            Some(_) | None => exchange(tcp, request, MAX_ANSWER_BYTES).await,
+        };
+        answer.map_err(|error| match error {
+            NoAnswer::Ended => offline(&error),
+            NoAnswer::NotHttp => not_a_relay(),
+        })
     }
-}
-
-async fn exchange_on<S>(mut stream: S, request: &[u8]) -> io::Result<String>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    stream.write_all(request).await?;
-    stream.flush().await?;
-    let mut response = Vec::new();
-    let read = stream
-        .take(MAX_ANSWER_BYTES)
-        .read_to_end(&mut response)
-        .await;
-    // A relay that ends closes TCP, and may not say in TLS that it does.
-    match read {
-        Err(error) if response.is_empty() => return Err(error),
-        Ok(_) if response.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(_) | Err(_) => {}
-    }
-    String::from_utf8(response).map_err(io::Error::other)
 }
 
 /// What a relay said, or why it did not do it.
-fn answer(response: &str) -> Result<String, Failure> {
-    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((response, ""));
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    if !head.starts_with("HTTP/1.") {
-        return Err(not_a_relay());
+fn said(answer: &Answer) -> Result<String, Failure> {
+    if answer.status == StatusCode::OK {
+        let text = String::from_utf8(answer.body.to_vec());
+        return text.map_err(|_| not_a_relay());
     }
-    if status == "200" {
-        return Ok(body.to_owned());
-    }
-    let problem: Value = serde_json::from_str(body).map_err(|_| not_a_relay())?;
+    let problem: Value = answer.json().ok_or_else(not_a_relay)?;
     let part = |name: &str| problem[name].as_str().ok_or_else(not_a_relay);
     let line = format!("{}; {}", part("message")?, part("what_to_do")?);
-    let (exit, code) = match (status, part("code")?) {
-        ("401" | "403", _) => (Exit::NotPermitted, "NOT_PERMITTED"),
+    let (exit, code) = match (answer.status, part("code")?) {
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
+            (Exit::NotPermitted, "NOT_PERMITTED")
+        }
         (_, "NO_SUCH_SESSION") => (Exit::Error, NO_SUCH_SESSION),
         (_, "SEVERAL_SESSIONS") => (Exit::Error, "SEVERAL_SESSIONS"),
         (_, "RELAY_ENDED") => (Exit::Offline, "ADMIN_OFFLINE"),
@@ -280,7 +290,7 @@ fn token(
 
 /// How TLS is spoken to the ports.
 fn config(ca: Option<&Path>, client: Option<(PathBuf, PathBuf)>) -> Result<ClientConfig, Failure> {
-    let unfit = |path: &Path, error: &dyn std::fmt::Display| {
+    let unfit = |path: &Path, error: &dyn fmt::Display| {
         let line = format!("{} cannot be used: {error}", path.display());
         Failure::new(Exit::Error, "CERTIFICATE", line)
     };
@@ -347,22 +357,23 @@ mod tests {
 
     #[test]
     fn what_a_relay_says_is_understood_and_what_others_say_is_not() {
-        let said = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"v\":1}\n";
-        assert_eq!(answer(said).expect("facts"), "{\"v\":1}\n");
-        let refused = "HTTP/1.1 403 Forbidden\r\n\r\n\
-            {\"v\":1,\"code\":\"NOT_PERMITTED\",\"message\":\"no token\",\"what_to_do\":\"start it with one\"}\n";
-        let refused = answer(refused).expect_err("refused");
+        let answer = |status: u16, body: &'static str| Answer {
+            status: StatusCode::from_u16(status).expect("a status"),
+            body: Bytes::from_static(body.as_bytes()),
+        };
+        assert_eq!(
+            said(&answer(200, "{\"v\":1}\n")).expect("facts"),
+            "{\"v\":1}\n"
+        );
+        let refused = r#"{"v":1,"code":"NOT_PERMITTED","message":"no token","what_to_do":"start it with one"}"#;
+        let refused = said(&answer(403, refused)).expect_err("refused");
         assert_eq!(
             (refused.exit, &refused.line[..]),
             (Exit::NotPermitted, "no token; start it with one")
         );
-        for other in [
-            "",
-            "HTTP/1.1 404 Not Found\r\n\r\n",
-            "HTTP/1.1 500 x\r\n\r\n{\"code\":7}",
-            "SSH-2.0-x",
-        ] {
-            assert_eq!(answer(other).expect_err("none").code, "NOT_A_RELAY");
+        for (status, other) in [(404, ""), (500, "{\"code\":7}"), (302, "<html>")] {
+            let none = said(&answer(status, other)).expect_err("none");
+            assert_eq!(none.code, "NOT_A_RELAY");
         }
     }
 }

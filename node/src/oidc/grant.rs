@@ -7,9 +7,12 @@ use zeroize::Zeroizing;
 use super::{
     provider::{Provider, failed},
     secret::Secret,
-    web::{Address, Answer, FORM, Web},
+    web::{Address, FORM, Web},
 };
-use crate::error::{Exit, Failure};
+use crate::{
+    error::{Exit, Failure},
+    http::Answer,
+};
 
 /// The scope that gives a refresh token (OpenID Connect Core 1.0 §11).
 pub(crate) const OFFLINE: &str = "offline_access";

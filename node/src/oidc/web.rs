@@ -9,28 +9,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::{
-    Request, StatusCode, Uri,
-    client::conn::http1,
+    Request, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT},
     http::uri::Scheme,
 };
-use hyper_util::rt::TokioIo;
 use remora_proto::id::TlsPin;
 use rustls::ClientConfig;
-use serde::de::DeserializeOwned;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    sync::OnceCell,
-    time::timeout,
-};
+use tokio::{net::TcpStream, sync::OnceCell, time::timeout};
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use crate::{
     error::{Exit, Failure},
+    http::{Answer, exchange},
     path::stream::{
         proxy::Proxy,
         server_name,
@@ -113,20 +106,6 @@ impl Address {
             uri,
             ..self.clone()
         }
-    }
-}
-
-/// What was answered.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) body: Bytes,
-}
-
-impl Answer {
-    /// What it says, if that is what it says.
-    pub(crate) fn json<T: DeserializeOwned>(&self) -> Option<T> {
-        serde_json::from_slice(&self.body).ok()
     }
 }
 
@@ -246,10 +225,12 @@ impl Web {
     ) -> Result<(Answer, Option<TlsPin>), NoAnswer> {
         let host_port = &at.host_port;
         let unreached = |error| NoAnswer::Unreached(host_port.clone(), error);
+        let not_http = |_| NoAnswer::NotHttp(host_port.clone());
         let untrusted = |error| NoAnswer::Tls(host_port.clone(), error);
         if !at.is_secure {
             let tcp = TcpStream::connect(host_port).await.map_err(unreached)?;
-            return Ok((exchange(tcp, request, host_port).await?, None));
+            let answer = exchange(tcp, request, MAX_BODY_BYTES).await;
+            return Ok((answer.map_err(not_http)?, None));
         }
         let name = server_name(host_port).map_err(untrusted)?;
         let tcp = match Proxy::from_environment(host_port) {
@@ -263,7 +244,8 @@ impl Web {
         let tls = TlsConnector::from(config).connect(name, tcp);
         let tls = tls.await.map_err(untrusted)?;
         let shown = tls::shown(tls.get_ref().1);
-        Ok((exchange(tls, request, host_port).await?, shown))
+        let answer = exchange(tls, request, MAX_BODY_BYTES).await;
+        Ok((answer.map_err(not_http)?, shown))
     }
 
     async fn config(&self, trust: Trust) -> io::Result<Arc<ClientConfig>> {
@@ -272,36 +254,6 @@ impl Web {
             Trust::Authorities => self.tls.get_or_try_init(made).await.cloned(),
             Trust::Pinned(_) | Trust::Nobody => made().await,
         }
-    }
-}
-
-async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send>(
-    stream: S,
-    request: Request<Full<Bytes>>,
-    host_port: &str,
-) -> Result<Answer, NoAnswer> {
-    let not_http = || NoAnswer::NotHttp(host_port.to_owned());
-    let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|_| not_http())?;
-    let answered = async {
-        let response = sender.send_request(request).await.map_err(|_| not_http())?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
-        Ok(Answer {
-            status: head.status,
-            body: body.map_err(|_| not_http())?.to_bytes(),
-        })
-    };
-    let driven = async {
-        // What is wrong with it, the answer says, too.
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a web server");
-        }
-        std::future::pending().await
-    };
-    tokio::select! {
-        answer = answered => answer,
-        never = driven => never,
     }
 }
 
