@@ -568,6 +568,8 @@ impl Terminal {
         let mut refresh = tokio::time::interval(REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut leaving = false;
+        // Nobody reads on: whoever is at the other side hears that this one leaves, and does not wait for it.
+        let mut unprinted = None;
         loop {
             let [interrupt, terminate] = &mut self.interrupts;
             // Another session may take its place.
@@ -577,11 +579,16 @@ impl Terminal {
                 _ = terminate.recv() => Typed::Out,
                 event = running.events.recv() => {
                     match event {
-                        Some(event) => self.show(&event, &running)?,
-                        None if self.goes_on(&mut running).await? => {}
+                        Some(event) => match self.show(&event, &running) {
+                            Err(failure) if unprinted.is_none() && !leaving => {
+                                unprinted = Some(failure);
+                                Typed::Out
+                            }
+                            Ok(()) | Err(_) => continue,
+                        },
+                        None if self.goes_on(&mut running).await? => continue,
                         None => break,
                     }
-                    continue;
                 }
                 step = self.handover.next() => {
                     self.take_step(step, &mut running)?;
@@ -631,7 +638,8 @@ impl Terminal {
                 Typed::Out => {
                     leaving = true;
                     self.handover.tell(Command::Leave);
-                    self.send(Input::Session(Command::Leave))?;
+                    let sent = self.send(Input::Session(Command::Leave));
+                    unprinted = unprinted.or_else(|| sent.err());
                 }
                 Typed::Line(line) => match self.screen.on_line(&line) {
                     Meaning::Wish(input) => self.send(input)?,
@@ -669,7 +677,10 @@ impl Terminal {
             }
             page.close().await;
         }
-        outcome.map(|receipt| exit_of(receipt.reason))
+        match unprinted {
+            Some(failure) => Err(failure),
+            None => outcome.map(|receipt| exit_of(receipt.reason)),
+        }
     }
 
     /// What somebody else on this computer wants; the session tells them what it says to it.
@@ -799,9 +810,9 @@ impl Terminal {
     }
 
     fn send(&mut self, input: Input) -> Result<(), Failure> {
-        self.acknowledge(&input)?;
+        let told = self.acknowledge(&input);
         self.wishes.push_back(input);
-        Ok(())
+        told
     }
 
     /// What is on its way to the session, for this person's eyes.

@@ -396,3 +396,15 @@ fn when_the_first_helper_leaves_on_the_way_the_second_session_begins_all_the_sam
         assert_eq!(person.end(PATIENCE).code, Some(0));
     }
 }
+
+#[test]
+fn a_session_whose_output_nobody_reads_is_left() {
+    let scene = Scene::new();
+    let (mut helper, mut sharer) = scene.active(&scene.sharer_home, "Maria Lopez", &[]);
+    helper.stop_reading();
+    // The first closes the pipe, a later one finds it closed: together they are more than a pipe holds.
+    for number in 0..1000 {
+        sharer.say(&format!("are you there? {number:0100}"));
+    }
+    assert_eq!(sharer.until("ended")["end_reason"], "HELPER_LEFT");
+}

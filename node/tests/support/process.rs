@@ -258,6 +258,11 @@ impl Script {
         self.stdin.take().expect("open")
     }
 
+    /// Nobody reads its standard output any more, from its next line on.
+    pub fn stop_reading(&mut self) {
+        self.stdout = mpsc::channel().1;
+    }
+
     /// The next line of its standard output.
     pub fn line(&mut self, limit: Duration) -> String {
         match self.stdout.recv_timeout(limit) {
