@@ -630,6 +630,9 @@ def operate(fleet, tools_root, folder):
     ran = pod.execute("doctor", ["/usr/bin/remora-relay", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
     said, _ = ran.communicate(timeout=PATIENCE)
     found("kubectl exec: the doctor finds no fault", ran.returncode == 0 and "2 relays of the fleet are in touch" in said, said.strip()[-500:] if ran.returncode else "")
+    ran = pod.execute("address", ["/usr/bin/remora-relay", "address"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
+    said, _ = ran.communicate(timeout=PATIENCE)
+    found("kubectl exec: it says where it is", ran.returncode == 0 and said == pod.ask("/address")[1], said.strip())
     [secret] = [each for each in fleet.cluster.of("Secret") if "token" in each["data"]]
     port = next(port["containerPort"] for port in pod.container["ports"] if port["name"] == "admin")
     mounts = [["/usr/lib", "/usr/lib", True], ["/usr/lib64", "/usr/lib64", True], ["/proc", "/proc", False], ["/dev", "/dev", False]]

@@ -405,8 +405,8 @@ pub struct Session {
     /// Which relay, and how.
     #[command(flatten)]
     pub target: Target,
-    /// Sessions, all at once
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count(1, 200))]
+    /// Sessions, all at once; a relay takes five codes at once from one address unless its lookups_per_minute is raised
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count(1, 200))]
     pub count: usize,
 }
 

@@ -27,6 +27,9 @@ use crate::{
     terminal::console::print_data,
 };
 
+/// A relay that is drained says its last words to nodes and others, within three seconds, and then has no port any more.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// `remora admin`
 ///
 /// # Errors
@@ -65,12 +68,22 @@ async fn which(file: &File, args: &operator::Drain) -> Result<Port, Failure> {
             .map_err(|_| mistake("several relays are named; say which is to drain".into()));
     };
     let answers = relays::ask_all(&ports, "/v1/relay").await;
-    let named = ports.into_iter().zip(answers);
-    let named = named.filter(|(_, (_, answer))| {
-        let is_it = |relay: &Value| relay["name"] == **name;
-        answer.as_ref().is_ok_and(is_it)
-    });
-    let named: Vec<Port> = named.map(|(port, _)| port).collect();
+    let (mut named, mut silent) = (Vec::new(), None);
+    for (port, (at, answer)) in ports.into_iter().zip(answers) {
+        match answer {
+            Ok(relay) if relay["name"] == **name => named.push(port),
+            Ok(_) => {}
+            Err(failure) => silent = Some((at, failure)),
+        }
+    }
+    // One that does not say what it is called may be the one.
+    if let (true, Some((at, failure))) = (named.is_empty(), silent) {
+        let line = format!(
+            "no relay says that it is called {name:?}, and {at} says nothing: {}",
+            failure.line
+        );
+        return Err(Failure { line, ..failure });
+    }
     <[Port; 1]>::try_from(named)
         .map(|[port]| port)
         .map_err(|found| {
@@ -106,13 +119,15 @@ async fn drained(port: &Port, first: &Value) -> Result<Value, Failure> {
     }
     let deadline = Duration::from_millis(first["deadline_ms"].as_u64().unwrap_or_default());
     let patience = deadline + ANSWER_TIMEOUT;
-    match port.ask("GET", "/drained", "", patience).await {
+    let drained = match port.ask("GET", "/drained", "", patience).await {
         // It ends as soon as it is drained, and may do so before it has said it.
         Err(failure) if failure.exit == Exit::Offline => {
-            Ok(json!({"state": "drained", "sessions": 0, "cut_off": null}))
+            json!({"state": "drained", "sessions": 0, "cut_off": null})
         }
-        drained => drained,
-    }
+        drained => drained?,
+    };
+    port.closed(END_TIMEOUT).await;
+    Ok(drained)
 }
 
 fn told(first: &Value, last: &Value, took: Duration) -> Value {

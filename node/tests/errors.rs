@@ -431,16 +431,19 @@ fn a_relay_with_another_key_is_not_trusted() {
 }
 
 #[test]
-fn a_relay_without_room_for_this_network_says_to_try_later() {
-    let relay = RelayProcess::start(&["--max-nodes-per-network", "1"]);
-    let home = Home::new();
-    let mut first = Script::start(home.remora(&["invite", "--json", "--relay", &relay.address]));
-    first.expect("code");
-    fails(
-        home.remora(&["join", "--relay", &relay.address]),
-        5,
-        &["RELAY_FULL", "your network", "try again"],
-    );
+fn a_relay_without_room_says_to_try_later() {
+    for limit in ["--max-nodes-per-network", "--max-nodes"] {
+        let relay = RelayProcess::start(&[limit, "1"]);
+        let home = Home::new();
+        let invite = home.remora(&["invite", "--json", "--relay", &relay.address]);
+        let mut first = Script::start(invite);
+        first.expect("code");
+        fails(
+            home.remora(&["join", "--relay", &relay.address]),
+            5,
+            &["RELAY_FULL", "your network", "try again"],
+        );
+    }
 }
 
 #[test]

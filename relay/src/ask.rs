@@ -8,9 +8,11 @@ mod tls;
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    thread,
     time::{Duration, Instant},
 };
 
+use remora_proto::id::RelayAddr;
 use serde_json::Value;
 
 use crate::{
@@ -22,6 +24,10 @@ use crate::{
 
 /// To reach the port, and for an answer that waits for nothing: it is on this computer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A relay that is drained says its last words to nodes and others, within three seconds, and then has no port any more.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two looks whether it has gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Longer answers are none of a relay's.
 const MAX_ANSWER_BYTES: u64 = 4 << 20;
 
@@ -79,7 +85,8 @@ impl AskError {
 pub struct Own {
     at: SocketAddr,
     tls: Option<Files>,
-    token: AdminToken,
+    /// None for what everybody may ask.
+    token: Option<AdminToken>,
 }
 
 impl Own {
@@ -89,11 +96,34 @@ impl Own {
     /// There is no token, or it cannot be read.
     pub fn new(args: &ServeArgs) -> Result<Self, AskError> {
         let file = args.admin_token_file.as_deref().ok_or(AskError::NoToken)?;
+        let token = Some(AdminToken::load(file)?);
         Ok(Self {
+            token,
+            ..Self::for_anybody(args)
+        })
+    }
+
+    /// The same, for what is no secret.
+    fn for_anybody(args: &ServeArgs) -> Self {
+        Self {
             at: at(args),
             tls: args.admin_tls().map(|tls| tls.files),
-            token: AdminToken::load(file)?,
-        })
+            token: None,
+        }
+    }
+
+    /// What people are given of it: `HOST:PORT/KEY`, or with the key of its certificate.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub fn address(args: &ServeArgs) -> Result<String, AskError> {
+        let own = Self::for_anybody(args);
+        let text = own.ask_for_text("GET", "/address", ANSWER_TIMEOUT)?;
+        let address = text.trim();
+        match address.parse::<RelayAddr>() {
+            Ok(_) => Ok(address.to_owned()),
+            Err(_) => Err(AskError::NotARelay(own.at)),
+        }
     }
 
     /// Whether something listens where the admin port of `args` is.
@@ -120,7 +150,7 @@ impl Own {
         self.ask_for_text("GET", "/v1/bugreport", ANSWER_TIMEOUT)
     }
 
-    /// Tells it to drain, and waits until it has; what it said at first and at last.
+    /// Tells it to drain, and waits until it has, and has ended; what it said at first and at last.
     ///
     /// # Errors
     /// [`AskError`].
@@ -134,6 +164,11 @@ impl Own {
             last => last?["cut_off"].as_u64(),
         };
         let before = first["cut_off"].as_u64().unwrap_or_default();
+        // Whoever is told that it is over may start another.
+        let end = Instant::now() + END_TIMEOUT;
+        while Instant::now() < end && TcpStream::connect_timeout(&self.at, ANSWER_TIMEOUT).is_ok() {
+            thread::sleep(LOOK_AGAIN);
+        }
         Ok(Drained {
             sessions: first["sessions"].as_u64().unwrap_or_default(),
             cut_off: last.map(|all| all.saturating_sub(before)),
@@ -172,11 +207,14 @@ impl Own {
             None => Box::new(tcp),
             Some(files) => Box::new(tls::connect(files, tcp)?),
         };
+        let authorization = match &self.token {
+            Some(token) => format!("authorization: Bearer {}\r\n", token.reveal()),
+            None => String::new(),
+        };
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\n{authorization}\
              content-length: 0\r\nconnection: close\r\n\r\n",
             self.at,
-            self.token.reveal()
         );
         stream.write_all(request.as_bytes())?;
         let mut response = Vec::new();

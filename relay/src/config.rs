@@ -369,7 +369,8 @@ mod tests {
         };
         assert!(peer("relays.example.org:4001").is_empty());
         assert_eq!(peer("relay"), ["peers"]);
-        let many = vec![SocketAddr::from(([127, 0, 0, 1], 4434)); 5];
+        let many = (4434..4439).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let many = many.collect();
         assert_eq!(with(|args| args.observers = many), ["observers"]);
         let all = with(|args| {
             args.session_burst = 1000;
@@ -388,6 +389,31 @@ mod tests {
         ];
         let rest = ["lookups_per_minute", "tls_key", "peers"];
         assert_eq!(all, [&numbers[..], &rest].concat(), "all at once");
+    }
+
+    #[test]
+    fn two_keys_with_one_port_are_named() {
+        let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let all = |listen: &str, mesh: &str, admin: &[&str]| {
+            with(|args| {
+                args.listen = at(listen);
+                args.mesh = Some(at(mesh));
+                args.fleet_key = Some("fleet.key".into());
+                args.admin = admin.iter().map(|text| at(text)).collect();
+            })
+        };
+        let loopback = "127.0.0.1:443";
+        assert_eq!(all(loopback, loopback, &["127.0.0.1:9090"]), ["mesh"]);
+        assert_eq!(all("[::]:443", "[::]:4001", &[loopback]), ["admin"]);
+        let twice = ["127.0.0.1:9090", "127.0.0.1:9090"];
+        assert_eq!(all(loopback, "127.0.0.1:4001", &twice), ["admin"]);
+        let apart = ["127.0.0.2:9090", "127.0.0.1:9090", "127.0.0.1:0"];
+        assert_eq!(all("127.0.0.2:443", "127.0.0.1:443", &apart), [""; 0]);
+        let observer = with(|args| {
+            args.listen = at("0.0.0.0:443");
+            args.observers = vec![at(loopback)];
+        });
+        assert_eq!(observer, ["observers"]);
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub fn look(args: &ServeArgs, is_running: bool) -> Vec<Finding> {
         udp_buffer_bytes: buffers,
         disk_free_bytes: measure::disk_free_bytes(&args.key),
         settings: Standing::default(),
+        nodes: (0, args.max_nodes),
     };
     let known = assess(&observed, false, Instant::now()).into_iter();
     found.extend(known.filter(|finding| is_known_before(finding.what)));
@@ -51,9 +52,13 @@ pub fn look(args: &ServeArgs, is_running: bool) -> Vec<Finding> {
 fn is_known_before(what: What) -> bool {
     match what {
         What::Certificate | What::Memory | What::UdpBuffers | What::PeerNames | What::Disk => true,
-        What::Files | What::Ports | What::Life | What::Clock | What::Peers | What::Settings => {
-            false
-        }
+        What::Files
+        | What::Ports
+        | What::Life
+        | What::Clock
+        | What::Peers
+        | What::Settings
+        | What::Room => false,
     }
 }
 

@@ -63,6 +63,8 @@ pub enum What {
     Disk,
     /// Whether it runs with what it was told last.
     Settings,
+    /// For further nodes.
+    Room,
     /// Before the start: keys, token, certificates.
     Files,
     /// Before the start: whether they can be had.
@@ -71,7 +73,7 @@ pub enum What {
 
 impl What {
     /// All that is looked at while a relay runs, in the order in which it is said.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Life,
         Self::Certificate,
         Self::Memory,
@@ -81,6 +83,7 @@ impl What {
         Self::Peers,
         Self::Disk,
         Self::Settings,
+        Self::Room,
     ];
 
     /// As scripts, the metric and `docs/faults.md` have it.
@@ -95,6 +98,7 @@ impl What {
             Self::Peers => "peers",
             Self::Disk => "disk",
             Self::Settings => "settings",
+            Self::Room => "room",
             Self::Files => "files",
             Self::Ports => "ports",
         }
@@ -207,6 +211,8 @@ pub struct Observed {
     pub disk_free_bytes: Option<u64>,
     /// What it was told since its start.
     pub settings: Standing,
+    /// Nodes: how many are here, and how many may be.
+    pub nodes: (usize, usize),
 }
 
 /// A certificate, as one looks after it.
@@ -245,6 +251,7 @@ pub fn assess(observed: &Observed, was_full: bool, now: Instant) -> Vec<Finding>
             What::Peers => peers(observed.outlook.as_ref(), now),
             What::Disk => disk(observed.disk_free_bytes),
             What::Settings => settings(&observed.settings),
+            What::Room => room(observed.nodes),
             // Of a relay that runs there is nothing to say: it has them.
             What::Files | What::Ports => fine("as they should be"),
         };
@@ -360,6 +367,18 @@ fn udp_buffers((given, asked): (usize, usize)) -> Look {
     )
 }
 
+fn room((here, most): (usize, usize)) -> Look {
+    if here < most {
+        return fine(format!("there is room for {} further nodes", most - here));
+    }
+    (
+        Verdict::Warning,
+        format!(
+            "nodes here: {here}, and --max-nodes is {most}: whoever comes is told RELAY_FULL; raise it, or run more relays"
+        ),
+    )
+}
+
 fn settings(standing: &Standing) -> Look {
     let mut wrong = Vec::new();
     if let Some((first, rest)) = standing.refused.split_first() {
@@ -457,6 +476,7 @@ mod tests {
     fn serving() -> Observed {
         Observed {
             life: Some(drain::State::Serving),
+            nodes: (0, 1),
             ..Observed::default()
         }
     }
@@ -544,6 +564,13 @@ mod tests {
         assert!(text.contains("firewall"), "{text}");
         let (_, text) = peers(Some(&outlook(Some(Stranger::FleetKey))), later);
         assert!(text.contains("--fleet-key"), "{text}");
+    }
+
+    #[test]
+    fn a_relay_that_has_all_its_nodes_says_so() {
+        for (nodes, verdict) in [((6, 7), Verdict::Fine), ((7, 7), Verdict::Warning)] {
+            assert_eq!(room(nodes).0, verdict, "{nodes:?}");
+        }
     }
 
     #[test]

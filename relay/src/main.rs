@@ -5,6 +5,7 @@
 use std::{
     io::{self, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -17,7 +18,7 @@ use remora_relay::{
     ask::{AskError, Own},
     config::{
         Command, Config, ConfigCommand, FleetKeyArgs, LogFormat, ServeArgs, describe,
-        layers::{self, LoadError, Loaded, Origin, Value},
+        layers::{self, LoadError, Loaded, Origin, Problem, Value},
         reload::Reload,
     },
     doctor,
@@ -30,7 +31,10 @@ use remora_relay::{
     recent::Recent,
     relay::Relay,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, interval_at},
+};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
     Registry,
@@ -46,23 +50,55 @@ const EXIT_ERROR: u8 = 1;
 /// The command line cannot be.
 const EXIT_USAGE: u8 = 2;
 
+/// As often as the files of certificates.
+const LOOK_AT_TOKEN: Duration = Duration::from_secs(30);
+
 fn main() -> ExitCode {
     // If that fails, the port that cannot be had says so.
     low_ports::take_up().ok();
-    let loaded = match layers::load(std::env::args_os()) {
-        Ok(loaded) => loaded,
-        Err(error) => return not_loaded(error),
-    };
+    match layers::load(std::env::args_os()) {
+        Ok(loaded) => obey(&loaded),
+        // What is wrong with the file is no reason not to ask the relay that runs: it has what it began with.
+        Err(LoadError::Problems(problems, rest)) if asks_a_relay_that_runs(&rest.args.command) => {
+            say_all(&problems);
+            let done = obey(&rest);
+            if done == ExitCode::SUCCESS {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                done
+            }
+        }
+        Err(error) => not_loaded(error),
+    }
+}
+
+/// And there is one.
+fn asks_a_relay_that_runs(command: &Command) -> bool {
+    match command {
+        Command::Drain(serve)
+        | Command::Address(serve)
+        | Command::Doctor(serve)
+        | Command::Bugreport(serve) => Own::is_there(serve),
+        Command::Serve(_)
+        | Command::Quickstart(_)
+        | Command::FleetKey(_)
+        | Command::Config(_)
+        | Command::Metrics => false,
+    }
+}
+
+fn obey(loaded: &Loaded) -> ExitCode {
     let done = match &loaded.args.command {
         Command::Serve(serve) => run(serve, false, &loaded.values),
         Command::Quickstart(serve) => run(serve, true, &loaded.values),
         Command::Drain(serve) => drain_own(serve),
+        Command::Address(serve) => address_of_own(serve),
         Command::Doctor(serve) => return look_at(serve),
         Command::Bugreport(serve) => bugreport(serve, &loaded.values),
         Command::FleetKey(FleetKeyArgs { file }) => {
             fleet_key::create(file, &mut Random::system()).map_err(Into::into)
         }
-        Command::Config(command) => return config(command, &loaded),
+        Command::Config(command) => return config(command, loaded),
         Command::Metrics => page::page().map(|page| print(&page)).map_err(Into::into),
     };
     match done {
@@ -81,10 +117,8 @@ fn not_loaded(error: LoadError) -> ExitCode {
         ErrorKind::MissingSubcommand,
     ];
     match error {
-        LoadError::Problems(problems) => {
-            for problem in problems {
-                say(&format!("remora-relay: {problem}"));
-            }
+        LoadError::Problems(problems, _) => {
+            say_all(&problems);
             ExitCode::from(EXIT_USAGE)
         }
         LoadError::CommandLine(error) if NO_VERB.contains(&error.kind()) => {
@@ -99,7 +133,18 @@ fn not_loaded(error: LoadError) -> ExitCode {
     }
 }
 
-/// Returns when the relay that runs here has nothing left to wait for.
+fn say_all(problems: &[Problem]) {
+    for problem in problems {
+        say(&format!("remora-relay: {problem}"));
+    }
+}
+
+fn address_of_own(args: &ServeArgs) -> anyhow::Result<()> {
+    print(&format!("{}\n", Own::address(args)?));
+    Ok(())
+}
+
+/// Returns when the relay that runs here has nothing left to wait for, and has ended.
 fn drain_own(args: &ServeArgs) -> anyhow::Result<()> {
     let drained = Own::new(args)?.drain()?;
     let line = if args.json {
@@ -114,7 +159,7 @@ fn drain_own(args: &ServeArgs) -> anyhow::Result<()> {
 /// What is wrong with the relay that runs here, or would.
 #[tokio::main(flavor = "current_thread")]
 async fn look_at(args: &ServeArgs) -> ExitCode {
-    let found = found_here(args);
+    let (found, unasked) = found_here(args);
     if args.json {
         writeln!(io::stdout(), "{}", api::findings(&found)).ok();
     } else {
@@ -124,26 +169,33 @@ async fn look_at(args: &ServeArgs) -> ExitCode {
     let worst = found.iter().map(|finding| finding.verdict).max();
     match worst {
         Some(Verdict::Fault) => ExitCode::from(EXIT_ERROR),
-        Some(Verdict::Fine | Verdict::Warning) | None => ExitCode::SUCCESS,
+        Some(Verdict::Fine | Verdict::Warning) | None => {
+            unasked.map_or(ExitCode::SUCCESS, |error| ExitCode::from(error.exit_code()))
+        }
     }
 }
 
-/// What the running relay says of itself, if there is one that lets us ask; of its files and, unless it has them, its ports.
-fn found_here(args: &ServeArgs) -> Vec<Finding> {
+/// What the running relay says of itself, if there is one that lets us ask, or why it does not; of its files and, unless it has them, its
+/// ports.
+fn found_here(args: &ServeArgs) -> (Vec<Finding>, Option<AskError>) {
     let is_running = Own::is_there(args);
     let mut found = doctor::look(args, is_running);
+    let mut unasked = None;
     if is_running {
         match Own::new(args).and_then(|own| own.doctor()) {
             Ok(of_itself) => {
                 found.retain(|finding| of_itself.iter().all(|other| other.what != finding.what));
                 found.extend(of_itself);
             }
-            Err(error) => say(&format!(
-                "remora-relay: the relay that runs is not asked: {error}"
-            )),
+            Err(error) => {
+                say(&format!(
+                    "remora-relay: the relay that runs is not asked: {error}"
+                ));
+                unasked = Some(error);
+            }
         }
     }
-    found
+    (found, unasked)
 }
 
 /// By the relay that runs here; or of what would.
@@ -171,9 +223,7 @@ fn config(command: &ConfigCommand, loaded: &Loaded) -> ExitCode {
     let text = match command {
         ConfigCommand::Check(_) => {
             let problems = loaded.unusable_files();
-            for problem in &problems {
-                say(&format!("remora-relay: {problem}"));
-            }
+            say_all(&problems);
             if !problems.is_empty() {
                 return ExitCode::from(EXIT_ERROR);
             }
@@ -222,7 +272,9 @@ async fn run(args: &ServeArgs, is_quickstart: bool, values: &[Value]) -> anyhow:
     let admin_token = admin_token.map(AdminToken::load).transpose()?;
     // Before the relay is up: a signal from then on is never lost.
     let mut signals = Signals::new().context("cannot wait for signals")?;
-    let mut reload = Reload::new(values.to_vec(), admin_token.clone());
+    let token_file = args.admin_token_file.clone();
+    let mut reload = Reload::new(values.to_vec(), token_file, admin_token.clone());
+    let mut looks = interval_at(Instant::now() + LOOK_AT_TOKEN, LOOK_AT_TOKEN);
     let mut config = Config::new(args, key, fleet, admin_token);
     config.standing = reload.standing().clone();
     config.recent = recent;
@@ -232,6 +284,10 @@ async fn run(args: &ServeArgs, is_quickstart: bool, values: &[Value]) -> anyhow:
     let ended = loop {
         tokio::select! {
             ended = relay.drained() => break ended,
+            _ = looks.tick() => if let Some(token) = reload.look() {
+                relay.change_token(token);
+                tracing::info!("a new admin token counts");
+            },
             heard = signals.next() => match heard {
                 Heard::Reload => read_again(&mut reload, &relay, &log),
                 Heard::Stop => {
@@ -465,10 +521,14 @@ fn announce(args: &ServeArgs, is_quickstart: bool, relay: &Relay) -> io::Result<
                 .collect::<Vec<_>>()
                 .join(" "),
             key = args.key.display(),
-            hint = if args.advertise.is_none() {
-                "\nOther networks reach it by another address? Say which with --advertise HOST:PORT."
-            } else {
-                ""
+            hint = match (&args.advertise, address.host_port.starts_with("127.")) {
+                (Some(_), _) => "",
+                (None, true) => {
+                    "\nThis computer has no way to others: only itself reaches that address. Say where others do with --advertise HOST:PORT."
+                }
+                (None, false) => {
+                    "\nOther networks reach it by another address? Say which with --advertise HOST:PORT."
+                }
             },
         ));
     }

@@ -24,6 +24,7 @@ use crate::{
         door::Door,
         metrics::{Metrics, Reload, SessionEnd, Stranger, StreamEnd},
         pace::{self, Pace},
+        token::AdminToken,
     },
     config::{Config, Live, Standing},
     control::{
@@ -259,6 +260,7 @@ impl Relay {
         let health = Watch::new(Sources {
             life: life.clone(),
             settings: standing.clone(),
+            live: live.clone(),
             certificate: certificate.as_ref().map(Certificate::showing),
             cgroup: config.cgroup.clone().or_else(measure::own_cgroup),
             outlook: mesh_addr.map(|_| mesh.outlook()),
@@ -489,6 +491,11 @@ impl Relay {
         self.look_at_files.notify_one();
         self.peers.limit(live.streams());
         self.live.send_replace(live);
+    }
+
+    /// Whoever presents the token before is refused from now on.
+    pub fn change_token(&self, token: AdminToken) {
+        self.live.send_modify(|live| live.admin_token = Some(token));
     }
 
     /// Starts to drain: no new sessions, nodes are told, live ones are forwarded until the deadline.

@@ -115,7 +115,7 @@ async fn a_relay_says_who_it_is_and_how_much_it_does_to_who_may_know() {
     assert_eq!(listed["relays"][0]["state"], "here", "{listed}");
     let (_, doctor) = ask(&relay, "GET", "/v1/doctor", "").await;
     let findings = doctor["findings"].as_array().expect("findings");
-    assert_eq!(findings.len(), 9, "{doctor}");
+    assert_eq!(findings.len(), 10, "{doctor}");
     let (status, nothing) = ask(&relay, "GET", "/v1/nothing", "").await;
     assert_eq!((status, &nothing["code"]), (404, &"NOT_FOUND".into()));
     let (_, sessions) = ask(&relay, "GET", "/v1/sessions", "").await;

@@ -397,11 +397,12 @@ fn a_file_is_checked_shown_and_run_with() {
     for says in [
         "relay.toml:2: fleet_key cannot be used: ",
         "relay.toml:3: tls_cert cannot be used: cannot read none.crt; ",
+        "relay.toml:4: tls_key cannot be used: cannot read none.key; ",
         "--admin-token-file cannot be used: ",
     ] {
         assert!(problems.contains(says), "{says} in {problems}");
     }
-    assert_eq!((code, problems.lines().count()), (1, 3), "{problems}");
+    assert_eq!((code, problems.lines().count()), (1, 4), "{problems}");
     assert_eq!(problems.matches("tls_cert").count(), 1, "{problems}");
     let twice = problems
         .lines()
@@ -482,6 +483,56 @@ async fn a_report_has_what_holds_after_a_reload_and_the_token_may_be_another() {
         assert!(report.contains(says), "{says} in {report}");
     }
     running.signal(Signal::SIGTERM);
+    assert!(running.end().0.success());
+}
+
+#[tokio::test]
+async fn the_relay_that_runs_is_asked_whatever_is_wrong_with_its_file_by_now() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    let secret = |file: &str, text: &str| {
+        fs::write(directory.join(file), text).expect("written");
+        let only_ours = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(directory.join(file), only_ours).expect("ours");
+    };
+    secret("token", "0123456789abcdef");
+    secret("other", "fedcba9876543210");
+    let file = directory.join("relay.toml");
+    fs::write(&file, "admin_token_file = \"token\"\n").expect("written");
+    let running = Running::start(directory, &["--config", "relay.toml"]);
+    let admin = running.address("admin").to_string();
+    let ask = |verb: &str, token: &str| {
+        fs::write(
+            &file,
+            format!("max_nods = 3\nadmin_token_file = \"{token}\"\n"),
+        )
+        .expect("written");
+        prints(
+            directory,
+            &[verb, "--admin", &admin, "--config", "relay.toml"],
+        )
+    };
+    let (code, address, _) = ask("address", "nowhere");
+    assert_eq!((code, address.trim()), (2, running.text("address")));
+    let (code, found, said) = ask("doctor", "token");
+    assert!(found.contains("ok       life         serving"), "{found}");
+    assert!(
+        said.contains("relay.toml:1: there is no key max_nods"),
+        "{said}"
+    );
+    assert_eq!(code, 2);
+    let (code, _, said) = ask("doctor", "other");
+    assert!(
+        said.contains("is not asked: this is not the admin token"),
+        "{said}"
+    );
+    assert_eq!(code, 6);
+    let (code, said, _) = ask("drain", "token");
+    assert!(said.starts_with("drained in "), "{said}");
+    assert_eq!(code, 2);
+    // Whoever is told so finds the ports free.
+    let at = running.address("admin");
+    assert!(TcpListener::bind(at).is_ok(), "{at}");
     assert!(running.end().0.success());
 }
 

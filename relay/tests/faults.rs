@@ -492,3 +492,15 @@ async fn settings_that_were_not_taken_are_said_until_they_are() {
     running.is_fine_again(&row).await;
     running.is_fine_again(&row_of_waiting).await;
 }
+
+#[tokio::test]
+async fn a_relay_that_has_all_its_nodes_says_so() {
+    let place = Place::new();
+    let running = place.start(&["--max-nodes", "1"]);
+    let row = Row::of("as many nodes as may be");
+    let relay: RelayAddr = running.text("address").parse().expect("an address");
+    let node = Node::welcomed_at(running.address("listen"), relay.id.0).await;
+    running.says(&row, 200).await;
+    drop(node);
+    running.is_fine_again(&row).await;
+}

@@ -189,7 +189,14 @@ impl Found {
         let failed: u64 = self.faults.values().sum();
         (failed > 0).then(|| {
             let reasons = reasons(&self.faults);
-            format!("{failed} of {} sessions failed: {reasons}", args.count)
+            let remedy = match self.faults.contains_key("RATE_LIMITED") {
+                true => "; raise lookups_per_minute of the relay, or lower --count",
+                false => "",
+            };
+            format!(
+                "{failed} of {} sessions failed: {reasons}{remedy}",
+                args.count
+            )
         })
     }
 

@@ -298,7 +298,7 @@ pub(super) async fn bugreport(ports: &[Port], json: bool) -> Result<Exit, Failur
                     let error = json!({"code": failure.code, "text": failure.line});
                     reports.push(json!({"admin": at, "error": error}));
                 } else {
-                    print_note(&format!("{}: {}", failure.code, failure.line))?;
+                    print_note(&format!("{at}: {}: {}", failure.code, failure.line))?;
                 }
             }
         }

@@ -61,7 +61,7 @@ pub enum NoStream {
     /// A certificate that the system's authorities do not know, or no TLS at all; the relay's address names none.
     #[error(
         "whoever answers is not taken for the relay ({0}); the address ends without the relay's own fingerprint (/TLS): copy the \
-         whole line that the relay has printed"
+         whole line that the relay has printed; or its certificate is of no authority that this computer knows"
     )]
     Unvouched(io::Error),
     /// No relay behind it.

@@ -531,7 +531,7 @@ impl Metrics {
             memory_limit_bytes: on.known((
                 "memory_limit_bytes",
                 "How much memory the control group allows; absent when it has no limit.",
-                ("admin/metrics/scrape.rs", ".memory_limit_bytes"),
+                ("health/watch.rs", ".memory_limit("),
             ))?,
             heap_bytes: on.gauge((
                 "heap_bytes",
@@ -632,6 +632,12 @@ impl Metrics {
             let is_wrong = finding.verdict != Verdict::Fine;
             self.warnings.of(finding.what).set(is_wrong.into());
         }
+    }
+
+    /// Beyond so many bytes the system ends the relay; none without a limit.
+    pub fn memory_limit(&self, bytes: Option<u64>) {
+        let bytes = bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.memory_limit_bytes.set(bytes);
     }
 
     /// How far the other relays' clocks are ahead.

@@ -2,6 +2,7 @@
 //! the unit is what is shown for its value.
 
 use std::{
+    iter,
     net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
@@ -69,6 +70,8 @@ pub enum Command {
     Quickstart(ServeArgs),
     /// Tell the relay that runs here with these settings to drain, and wait until it has
     Drain(ServeArgs),
+    /// Print what people are given of the relay that runs here with these settings, HOST:PORT/KEY
+    Address(ServeArgs),
     /// Say what is wrong with the relay that runs here with these settings, or would, and what to do
     Doctor(ServeArgs),
     /// Print all that can be known of the relay that runs here, or would, in one text that has no secret in it
@@ -320,6 +323,7 @@ impl Args {
             Command::Serve(serve)
             | Command::Quickstart(serve)
             | Command::Drain(serve)
+            | Command::Address(serve)
             | Command::Doctor(serve)
             | Command::Bugreport(serve)
             | Command::Config(ConfigCommand::Check(serve) | ConfigCommand::Show(serve)) => {
@@ -399,6 +403,12 @@ impl ServeArgs {
             let remedy = "say the --mesh address of another relay, like relay-0.example.org:4001";
             fault("peers", format!("`{peer}` is not HOST:PORT; {remedy}"));
         }
+        for (key, other, clash) in self.clashes() {
+            fault(
+                key,
+                format!("has {clash}, and {other}, too; give each a port of its own"),
+            );
+        }
         if self.admin.len() > MAX_ADMIN {
             let remedy = "one on loopback and one of a network of yours is what it takes";
             fault("admin", format!("can be given {MAX_ADMIN} times; {remedy}"));
@@ -453,6 +463,36 @@ impl ServeArgs {
         faults
     }
 
+    /// What two keys both name: the later key, the other, and the port.
+    fn clashes(&self) -> Vec<(&'static str, &'static str, String)> {
+        let streams = match self.listen_tcp {
+            None => Some(("listen", self.listen)),
+            Some(ListenTcp::Off) => None,
+            Some(ListenTcp::At(listen)) => Some(("listen_tcp", listen)),
+        };
+        let mesh = self.mesh.map(|mesh| ("mesh", mesh));
+        let admin = self.admin.iter().map(|&at| ("admin", at));
+        let tcp: Vec<_> = streams.into_iter().chain(mesh).chain(admin).collect();
+        let observers = self.observers.iter().map(|&at| ("observers", at));
+        let udp: Vec<_> = iter::once(("listen", self.listen))
+            .chain(observers)
+            .collect();
+        let mut clashes = Vec::new();
+        for (protocol, all) in [("TCP", tcp), ("UDP", udp)] {
+            for (number, &(key, at)) in all.iter().enumerate() {
+                let before = all.iter().take(number);
+                if let Some((other, _)) = before.clone().find(|(_, other)| is_same(*other, at)) {
+                    clashes.push((
+                        key,
+                        *other,
+                        format!("{protocol} port {} of {}", at.port(), at.ip()),
+                    ));
+                }
+            }
+        }
+        clashes
+    }
+
     fn numbers(&self) -> [(&'static str, u64); BOUNDS.len()] {
         let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         [
@@ -467,6 +507,16 @@ impl ServeArgs {
             ("lookups_per_minute", self.lookups_per_minute),
         ]
     }
+}
+
+/// Whether a socket at one of them leaves no room for one at the other. Where all of IPv6 is listened at, all of IPv4 is, too.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let everywhere =
+        |ip: IpAddr, other: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || other.is_ipv4());
+    let (ip, of_other) = (one.ip(), other.ip());
+    one.port() != 0
+        && one.port() == other.port()
+        && (ip == of_other || everywhere(ip, of_other) || everywhere(of_other, ip))
 }
 
 /// A place with a port that nodes can use.

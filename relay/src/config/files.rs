@@ -6,7 +6,7 @@ use crate::{
     admin::{door::Door, token::AdminToken},
     identity,
     mesh::fleet_key,
-    stream::certificate::Certificate,
+    stream::certificate::{File, Files},
 };
 
 /// What is wrong with those that `args` name; a key that is made on the first start may be missing.
@@ -14,15 +14,28 @@ pub fn unusable(args: &ServeArgs) -> Vec<Fault> {
     let key = identity::load(&args.key).map(drop);
     let fleet_key = args.fleet_key.as_deref().map(fleet_key::load);
     let token = args.admin_token_file.as_deref().map(AdminToken::load);
-    let certificate = args.certificate().map(Certificate::from_files);
-    let admin = args.admin_tls().map(|tls| Door::check(&tls));
-    let faults = [
+    let mut faults = vec![
         fault("key", Some(key)),
         fault("fleet_key", fleet_key),
         fault("admin_token_file", token),
-        fault("tls_cert", certificate),
-        fault("admin_tls_cert", admin),
     ];
+    let admin = args.admin_tls();
+    let of_admin = admin.as_ref().map(|tls| &tls.files);
+    for (files, [certificate, key]) in [
+        (args.certificate().as_ref(), ["tls_cert", "tls_key"]),
+        (of_admin, ["admin_tls_cert", "admin_tls_key"]),
+    ] {
+        let wrong = files.into_iter().flat_map(Files::check);
+        faults.extend(wrong.map(|(file, error)| {
+            let name = match file {
+                File::Certificate => certificate,
+                File::Key => key,
+            };
+            fault(name, Some(Err::<(), _>(error)))
+        }));
+    }
+    let authorities = admin.map(|tls| Door::check_authorities(&tls));
+    faults.push(fault("admin_client_ca", authorities));
     faults.into_iter().flatten().collect()
 }
 

@@ -18,7 +18,7 @@ use std::{
     ffi::{OsStr, OsString},
     fmt, fs,
     net::AddrParseError,
-    num::{NonZeroUsize, ParseIntError},
+    num::{IntErrorKind, NonZeroUsize, ParseIntError},
     path::{Path, PathBuf},
 };
 
@@ -64,8 +64,8 @@ impl fmt::Display for Problem {
 pub enum LoadError {
     /// The command line is none, or asks for help.
     CommandLine(clap::Error),
-    /// At least one.
-    Problems(Vec<Problem>),
+    /// At least one; and what is said without what is wrong, for whoever asks the relay that runs.
+    Problems(Vec<Problem>, Box<Loaded>),
 }
 
 /// What was asked for, with all that was said about it.
@@ -272,7 +272,7 @@ fn load_with(
     }
     // Whoever mends these would be told of those next.
     problems.extend(loaded.unusable_files());
-    Err(LoadError::Problems(problems))
+    Err(LoadError::Problems(problems, Box::new(loaded)))
 }
 
 impl Loaded {
@@ -324,7 +324,7 @@ fn without_environment(command: clap::Command) -> clap::Command {
 fn serving(matches: &ArgMatches) -> Option<(usize, &ArgMatches)> {
     let (verb, matches) = matches.subcommand()?;
     match verb {
-        "serve" | "quickstart" | "drain" | "doctor" | "bugreport" => Some((1, matches)),
+        "serve" | "quickstart" | "drain" | "address" | "doctor" | "bugreport" => Some((1, matches)),
         "config" => match matches.subcommand()? {
             ("check" | "show", matches) => Some((2, matches)),
             _ => None,
@@ -378,8 +378,12 @@ fn unfit_value(error: &clap::Error) -> Option<(String, &'static str)> {
     let parser = error.source()?;
     let fits = if parser.is::<AddrParseError>() {
         "it takes an IP address with a port, like 127.0.0.1:4433 or [::]:4433"
-    } else if parser.is::<ParseIntError>() {
-        "it takes a whole number"
+    } else if let Some(error) = parser.downcast_ref::<ParseIntError>() {
+        if *error.kind() == IntErrorKind::Zero {
+            "it takes a whole number from 1 up"
+        } else {
+            "it takes a whole number, without a sign"
+        }
     } else {
         return None;
     };
@@ -564,7 +568,7 @@ mod tests {
         });
         loaded.map_err(|error| match error {
             LoadError::CommandLine(error) => vec![mistake(&error)],
-            LoadError::Problems(problems) => problems
+            LoadError::Problems(problems, _) => problems
                 .iter()
                 .map(|problem| problem.to_string().replace(&path, "relay.toml"))
                 .collect(),
@@ -616,7 +620,7 @@ mod tests {
             "relay.toml:7: session_burst must be at least 65536",
             "--tls-cert needs --tls-key, too",
             "relay.toml:8: there is no key deep; `remora-relay config schema` says which there are",
-            "REMORA_RELAY_MAX_SESSIONS cannot be `lots`: it takes a whole number",
+            "REMORA_RELAY_MAX_SESSIONS cannot be `lots`: it takes a whole number, without a sign",
         ] {
             assert!(
                 problems.iter().any(|problem| problem == said),
@@ -675,7 +679,7 @@ mod tests {
             "/nowhere/relay.toml",
         ];
         let error = load_with(nowhere.map(OsString::from), |_| None).expect_err("not there");
-        let LoadError::Problems(problems) = error else {
+        let LoadError::Problems(problems, _) = error else {
             panic!("{error:?}");
         };
         assert!(

@@ -3,7 +3,7 @@
 //! What is new is held against what the relay runs with, not against what was read last: a key that waits for a restart is named by every
 //! reload until there is one.
 
-use std::env;
+use std::{env, path::PathBuf};
 
 use tracing::Level;
 
@@ -35,6 +35,9 @@ pub struct Reload {
     /// What holds.
     running: Vec<Value>,
     token: Option<AdminToken>,
+    token_file: Option<PathBuf>,
+    /// Why it could not be read when it was looked at last.
+    trouble: Option<String>,
     standing: Standing,
 }
 
@@ -51,11 +54,17 @@ pub struct Change {
 
 impl Reload {
     /// Of a relay that was started with this.
-    pub fn new(running: Vec<Value>, token: Option<AdminToken>) -> Self {
+    pub fn new(
+        running: Vec<Value>,
+        token_file: Option<PathBuf>,
+        token: Option<AdminToken>,
+    ) -> Self {
         let shown = describe::shown_as_file(&running);
         Self {
             running,
             token,
+            token_file,
+            trouble: None,
             standing: Standing {
                 shown,
                 ..Standing::default()
@@ -80,6 +89,26 @@ impl Reload {
         }
     }
 
+    /// Looks whether there is another token in its file, as there is in Kubernetes without a signal. What cannot be used changes nothing, and
+    /// is said once.
+    pub fn look(&mut self) -> Option<AdminToken> {
+        match AdminToken::load(self.token_file.as_deref()?) {
+            Ok(token) => {
+                self.trouble = None;
+                let is_new = self.token.as_ref() != Some(&token);
+                is_new.then(|| self.token.insert(token).clone())
+            }
+            Err(error) => {
+                let trouble = format!("{:#}", anyhow::Error::new(error));
+                if self.trouble.as_ref() != Some(&trouble) {
+                    tracing::warn!(error = trouble, "the admin token stays as it was");
+                }
+                self.trouble = Some(trouble);
+                None
+            }
+        }
+    }
+
     fn take(&mut self, loaded: &Loaded, token: Option<AdminToken>) -> Option<Change> {
         let serve = loaded.args.serving()?;
         let (mut changed, mut waiting) = (Vec::new(), Vec::new());
@@ -98,6 +127,8 @@ impl Reload {
             changed.push(TOKEN.to_owned());
         }
         self.token.clone_from(&token);
+        self.token_file.clone_from(&serve.admin_token_file);
+        self.trouble = None;
         self.standing = Standing {
             shown: describe::shown_as_file(&self.running),
             waiting,
@@ -115,7 +146,7 @@ impl Reload {
 fn load() -> Result<(Loaded, Option<AdminToken>), Vec<String>> {
     let loaded = layers::load(env::args_os()).map_err(|error| match error {
         LoadError::CommandLine(error) => vec![layers::mistake(&error)],
-        LoadError::Problems(problems) => problems.iter().map(ToString::to_string).collect(),
+        LoadError::Problems(problems, _) => problems.iter().map(ToString::to_string).collect(),
     })?;
     let problems = loaded.unusable_files();
     if !problems.is_empty() {
@@ -126,4 +157,33 @@ fn load() -> Result<(Loaded, Option<AdminToken>), Vec<String>> {
     let token = file.map(AdminToken::load).transpose();
     let token = token.map_err(|error| vec![format!("{:#}", anyhow::Error::new(error))])?;
     Ok((loaded, token))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    #[test]
+    fn another_token_in_the_file_counts_and_one_that_cannot_be_read_changes_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("token");
+        let write = |text: &str, mode: u32| {
+            fs::write(&file, text).expect("written");
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("ours");
+        };
+        write("0123456789abcdef", 0o600);
+        let first = AdminToken::load(&file).expect("a token");
+        let mut reload = Reload::new(Vec::new(), Some(file.clone()), Some(first));
+        assert_eq!(reload.look(), None);
+        write("fedcba9876543210", 0o644);
+        assert_eq!(reload.look(), None, "others can read it");
+        write("fedcba9876543210", 0o600);
+        assert_eq!(reload.look(), AdminToken::parse("fedcba9876543210"));
+        assert_eq!(reload.look(), None, "once");
+        fs::remove_file(&file).expect("ours");
+        assert_eq!(reload.look(), None);
+        assert_eq!(Reload::new(Vec::new(), None, None).look(), None);
+    }
 }

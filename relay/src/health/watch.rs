@@ -10,7 +10,12 @@ use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{Finding, Observed, Outlook, Shown, Verdict, What, assess, measure};
-use crate::{admin::metrics::Metrics, config::Standing, drain, stream::certificate::Showing};
+use crate::{
+    admin::metrics::Metrics,
+    config::{Live, Standing},
+    drain,
+    stream::certificate::Showing,
+};
 
 /// Memory may fill in seconds, and all that is looked at is a few small files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -22,6 +27,8 @@ pub struct Sources {
     pub life: watch::Receiver<Option<drain::State>>,
     /// What it runs with.
     pub settings: watch::Receiver<Standing>,
+    /// How many nodes may be here.
+    pub live: watch::Receiver<Live>,
     /// What is shown at the TCP port, if there is one.
     pub certificate: Option<Showing>,
     /// Whose memory is limited.
@@ -77,6 +84,8 @@ impl Watch {
         });
         let found = self.found.borrow().clone();
         self.sources.metrics.health(&found);
+        let limit_bytes = observed.memory.map(|memory| memory.limit_bytes);
+        self.sources.metrics.memory_limit(limit_bytes);
         let skew_ms = observed.outlook.and_then(|outlook| outlook.skew_ms);
         self.sources.metrics.clock_skew(skew_ms);
         found
@@ -89,11 +98,16 @@ impl Watch {
 }
 
 impl Sources {
+    fn nodes(&self) -> usize {
+        usize::try_from(self.metrics.nodes_connected.get()).unwrap_or(0)
+    }
+
     fn observe(&self) -> Observed {
         Observed {
             life: *self.life.borrow(),
             certificate: Shown::of(self.certificate.as_ref()),
             settings: self.settings.borrow().clone(),
+            nodes: (self.nodes(), self.live.borrow().max_nodes),
             now_unix_s: measure::unix_s(),
             memory: self.cgroup.as_deref().and_then(measure::memory),
             outlook: self

@@ -5,7 +5,7 @@ pub mod expiry;
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -35,6 +35,15 @@ pub struct Files {
     pub certificate: PathBuf,
     /// PEM: its key.
     pub key: PathBuf,
+}
+
+/// One of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum File {
+    /// Which is shown.
+    Certificate,
+    /// Which proves that it is ours.
+    Key,
 }
 
 /// A certificate that cannot be used. Each says what to do.
@@ -227,33 +236,68 @@ impl Watched {
 }
 
 impl Files {
+    /// What is wrong with each, and if that is nothing, with both together.
+    pub fn check(&self) -> Vec<(File, CertificateError)> {
+        let chain = read(&self.certificate).and_then(|text| chain(&text, &self.certificate));
+        let key = read(&self.key).and_then(|text| private_key(&text, &self.key));
+        match (chain, key) {
+            (Ok(chain), Ok(key)) => {
+                let unfit = certified(chain, key).err();
+                unfit
+                    .map(|error| (File::Certificate, error))
+                    .into_iter()
+                    .collect()
+            }
+            (chain, key) => {
+                let chain = chain.err().map(|error| (File::Certificate, error));
+                let key = key.err().map(|error| (File::Key, error));
+                chain.into_iter().chain(key).collect()
+            }
+        }
+    }
+
     fn read(&self) -> Result<Contents, CertificateError> {
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|source| CertificateError::Unreadable {
-                path: path.display().to_string(),
-                source,
-            })
-        };
         Ok(Contents {
-            certificate: read(&self.certificate)?,
-            key: Zeroizing::new(read(&self.key)?),
+            certificate: read(&self.certificate)?.to_vec(),
+            key: read(&self.key)?,
         })
     }
 }
 
 impl Contents {
     fn parse(&self, files: &Files) -> Result<CertifiedKey, CertificateError> {
-        let malformed = |path: &PathBuf, what, source| CertificateError::Malformed {
-            path: path.display().to_string(),
-            what,
-            source,
-        };
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.certificate)
-            .collect::<Result<_, _>>()
-            .map_err(|error| malformed(&files.certificate, "certificate", error))?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key)
-            .map_err(|error| malformed(&files.key, "private key", error))?;
-        certified(chain, key)
+        let chain = chain(&self.certificate, &files.certificate)?;
+        certified(chain, private_key(&self.key, &files.key)?)
+    }
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
+    let text = std::fs::read(path).map_err(|source| CertificateError::Unreadable {
+        path: path.display().to_string(),
+        source,
+    });
+    text.map(Zeroizing::new)
+}
+
+fn chain(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let chain = CertificateDer::pem_slice_iter(text).collect::<Result<_, _>>();
+    chain.map_err(|error| malformed(path, "certificate", error))
+}
+
+fn private_key(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
+    let key = PrivateKeyDer::from_pem_slice(text);
+    key.map_err(|error| malformed(path, "private key", error))
+}
+
+fn malformed(
+    path: &Path,
+    what: &'static str,
+    source: rustls::pki_types::pem::Error,
+) -> CertificateError {
+    CertificateError::Malformed {
+        path: path.display().to_string(),
+        what,
+        source,
     }
 }
 
@@ -284,8 +328,6 @@ impl ResolvesServerCert for Shown {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     /// A certificate and its key in files of `directory`.

@@ -10,7 +10,7 @@ use remora_proto::record::Kind;
 use super::{
     Metrics,
     labels::{Label as _, WorkerName},
-    process, whole,
+    whole,
 };
 use crate::{
     datapath::{pages, table::Table},
@@ -36,7 +36,6 @@ impl Metrics {
         let clock = SystemTime::now().duration_since(UNIX_EPOCH);
         self.clock_seconds
             .set(clock.unwrap_or_default().as_secs_f64());
-        self.memory_limit_bytes.set(process::memory_limit());
         self.show_workers();
     }
 
