@@ -320,6 +320,9 @@ async fn a_disk_that_is_full_is_said() {
         &["--key", "disk/relay.key"],
         |_| {},
     );
+    let serving =
+        async { while get(running.address("admin"), "/readyz").await.1 == "starting\n" {} };
+    within(serving).await;
     let (status, text) = get(running.address("admin"), "/readyz").await;
     assert!(status == 200 && !says_all(&text, &row.probe), "{text}");
     // As this test's namespace does not have that disk: through the relay's own root.

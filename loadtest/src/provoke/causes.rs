@@ -234,6 +234,9 @@ async fn little_memory(stage: &Stage) -> anyhow::Result<Infallible> {
     };
     let relay = stage.particular("relay-0", &particular)?;
     let used = relay.up.child.meter().rss_bytes()?;
+    for name in ["memory.current", "memory/memory.usage_in_bytes"] {
+        fs::write(groups.join(name), used.to_string())?;
+    }
     for limit in limits {
         fs::write(limit, (used * 100 / USED_PERCENT).to_string())?;
     }

@@ -250,7 +250,7 @@ pub struct ServeArgs {
     /// The default: at 1 Gbit/s, 33 milliseconds. Without CAP_NET_ADMIN the system's maximum decides: net.core.rmem_max and wmem_max.
     #[arg(long, value_name = "BYTES", env = "REMORA_RELAY_UDP_BUFFER_BYTES", default_value_t = DEFAULT_UDP_BUFFER_BYTES)]
     pub udp_buffer_bytes: usize,
-    /// Directory of the control group (cgroup v2) whose memory limit is this relay's; by default, the group that it is in
+    /// Directory of the control group whose memory limit is this relay's; by default, the group that it is in
     #[arg(long, value_name = "DIRECTORY", env = "REMORA_RELAY_CGROUP")]
     pub cgroup: Option<PathBuf>,
     /// Codes that may be looked up from one address

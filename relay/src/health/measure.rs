@@ -8,7 +8,7 @@ use std::{
 
 use super::Memory;
 
-/// Where a system shows its control groups (cgroup v2).
+/// Where a system shows its control groups.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Seconds since 1970-01-01 UTC, by this computer's clock.
@@ -19,40 +19,63 @@ pub fn unix_s() -> i64 {
     })
 }
 
-/// The directory of the control group that this process is in, where it is one of version 2.
+/// The directory of the control group that limits this process's memory: of version 1 there is a hierarchy for memory, of version 2 one
+/// for all (cgroups(7)).
 pub fn own_cgroup() -> Option<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(Path::new(CGROUPS).join(own))
+    let path = group_of(&groups)?;
+    Some(Path::new(CGROUPS).join(path))
+}
+
+/// Below where groups are shown.
+fn group_of(groups: &str) -> Option<String> {
+    let of_memory = |line: &str| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let is_it = controllers
+            .split(',')
+            .any(|controller| controller == "memory");
+        is_it.then(|| format!("memory{path}"))
+    };
+    let of_all = |line: &str| line.strip_prefix("0::/").map(str::to_owned);
+    let first = groups.lines().find_map(of_memory);
+    first.or_else(|| groups.lines().find_map(of_all))
 }
 
 /// What is used of the memory that the control group may use; the nearest limit, for a group above may have a lower one.
 pub fn memory(cgroup: &Path) -> Option<Memory> {
-    let limited = cgroup
-        .ancestors()
-        .take_while(|directory| directory.join("memory.max").exists())
-        .filter_map(memory_of);
+    let limited = cgroup.ancestors().filter_map(memory_of);
     limited.max_by_key(|memory| memory.percent())
 }
 
+/// Names of files: the limit, what is used, and what of that goes before anybody is killed: pages of files that nobody uses.
+const FILES: [[&str; 3]; 2] = [
+    ["memory.max", "memory.current", "inactive_file "],
+    [
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file ",
+    ],
+];
+
 fn memory_of(cgroup: &Path) -> Option<Memory> {
-    let number = |file: &str| -> Option<u64> {
-        let text = fs::read_to_string(cgroup.join(file)).ok()?;
-        text.trim().parse().ok()
-    };
-    // "max" is no number, and no limit.
-    let limit_bytes = number("memory.max")?;
-    let current = number("memory.current")?;
-    let statistics = fs::read_to_string(cgroup.join("memory.stat")).unwrap_or_default();
-    // Pages of files that nobody uses go before anybody is killed.
-    let idle = statistics
-        .lines()
-        .find_map(|line| line.strip_prefix("inactive_file "))
-        .and_then(|bytes| bytes.trim().parse().ok())
-        .unwrap_or(0);
-    Some(Memory {
-        used_bytes: current.saturating_sub(idle),
-        limit_bytes,
+    FILES.into_iter().find_map(|[limit, current, idle]| {
+        let number = |file: &str| -> Option<u64> {
+            let text = fs::read_to_string(cgroup.join(file)).ok()?;
+            text.trim().parse().ok()
+        };
+        // "max" is no number, and no limit; nor is what version 1 says in its place, a number of bytes that nobody has.
+        let limit_bytes = number(limit).filter(|bytes| *bytes < u64::MAX / 4)?;
+        let current = number(current)?;
+        let statistics = fs::read_to_string(cgroup.join("memory.stat")).unwrap_or_default();
+        let idle = statistics
+            .lines()
+            .find_map(|line| line.strip_prefix(idle))
+            .and_then(|bytes| bytes.trim().parse().ok())
+            .unwrap_or(0);
+        Some(Memory {
+            used_bytes: current.saturating_sub(idle),
+            limit_bytes,
+        })
     })
 }
 
@@ -110,6 +133,33 @@ mod tests {
             limit_bytes: 5000,
         };
         assert_eq!(memory(&own), Some(of_all));
+    }
+
+    #[test]
+    fn groups_of_the_first_version_count_too() {
+        let first = "8:pids:/a\n4:cpu,memory:/a/b\n0::/c\n";
+        assert_eq!(group_of(first).as_deref(), Some("memory/a/b"));
+        assert_eq!(group_of("1:name=systemd:/\n0::/c\n").as_deref(), Some("c"));
+        assert_eq!(group_of("no group"), None);
+        let directory = tempfile::tempdir().expect("a directory");
+        let write = |file: &str, text: &str| {
+            fs::write(directory.path().join(file), text).expect("written");
+        };
+        write("memory.limit_in_bytes", "9223372036854771712\n");
+        write("memory.usage_in_bytes", "1000\n");
+        assert_eq!(memory(directory.path()), None, "no limit");
+        write("memory.limit_in_bytes", "4000\n");
+        write(
+            "memory.stat",
+            "inactive_file 100\ntotal_inactive_file 200\n",
+        );
+        let expected = Memory {
+            used_bytes: 800,
+            limit_bytes: 4000,
+        };
+        // Below it, where a container does not see its own group.
+        let below = directory.path().join("kubepods/pod7");
+        assert_eq!(memory(&below), Some(expected));
     }
 
     #[test]
