@@ -239,6 +239,10 @@ class Cluster:
         return to
 
 
+# What images have of the system that they run on: theirs is made of its packages.
+SYSTEM = [["/usr/lib", "/usr/lib", True], ["/usr/lib64", "/usr/lib64", True], ["/proc", "/proc", False], ["/dev", "/dev", False]]
+
+
 class Pod:
     """One of the StatefulSet's, from its start to its end, as the kubelet sees it."""
 
@@ -282,7 +286,7 @@ class Pod:
         context, own = self.spec["securityContext"], self.container["securityContext"]
         volumes = {volume["name"]: volume for volume in self.spec["volumes"]}
         claims = {claim["metadata"]["name"]: claim for claim in self.stateful.get("volumeClaimTemplates", [])}
-        mounts = [["/usr/lib", "/usr/lib", True], ["/usr/lib64", "/usr/lib64", True], ["/proc", "/proc", False], ["/dev", "/dev", False]]
+        mounts = [*SYSTEM]
         for name, text in {"resolv.conf": resolv_conf(), "hosts": f"127.0.0.1 localhost\n{self.address} {self.name}\n"}.items():
             (self.folder / name).write_text(text)
             mounts.append([str(self.folder / name), f"/etc/{name}", False])
@@ -314,6 +318,12 @@ class Pod:
         file = self.folder / f"{name}.json"
         file.write_text(json.dumps(self.specify(command)))
         return subprocess.Popen([sys.executable, __file__, "--enter", str(file)], **more)
+
+    def run(self, name, *command):
+        """`kubectl exec`: its end, and what it said."""
+        ran = self.execute(name, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
+        said, _ = ran.communicate(timeout=PATIENCE)
+        return ran.returncode, said
 
     def start(self):
         self.starts += 1
@@ -401,6 +411,12 @@ def resolv_conf():
 # --- two people ---------------------------------------------------------------------------------------
 
 
+def tool(network, root, mounts, command, environment):
+    """What `enter` needs to run a program of the other image, by nobody, in one of the networks."""
+    return {"network": network, "root": str(root), "read_only_root": True, "mounts": [*SYSTEM, *mounts], "sysctls": {}, "user": 65532, "group": 65532, "groups": [], "capabilities": [],
+            "no_new_privileges": True, "command": command, "environment": environment}
+
+
 class Person:
     """`remora --json` of somebody outside, driven by lines and read by events."""
 
@@ -409,9 +425,8 @@ class Person:
         home = folder / name
         home.mkdir()
         os.chown(home, 65532, 65532)
-        mounts = [["/usr/lib", "/usr/lib", True], ["/usr/lib64", "/usr/lib64", True], ["/proc", "/proc", False], ["/dev", "/dev", False], [str(home), "/tmp", False]]
-        spec = {"network": name, "root": str(root), "read_only_root": True, "mounts": mounts, "sysctls": {}, "user": 65532, "group": 65532, "groups": [], "capabilities": [],
-                "no_new_privileges": True, "command": command, "environment": {"HOME": "/tmp", "XDG_RUNTIME_DIR": "/tmp", "REMORA_RELAY_ONLY": "true", "PATH": "/usr/bin"}}
+        environment = {"HOME": "/tmp", "XDG_RUNTIME_DIR": "/tmp", "REMORA_RELAY_ONLY": "true", "PATH": "/usr/bin"}
+        spec = tool(name, root, [[str(home), "/tmp", False]], command, environment)
         (home / "spec.json").write_text(json.dumps(spec))
         self.errors = (home / "errors").open("w+")
         self.process = subprocess.Popen([sys.executable, __file__, "--enter", str(home / "spec.json")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, bufsize=1)
@@ -627,19 +642,14 @@ def session(pods, addresses, tools_root, folder):
 def operate(fleet, tools_root, folder):
     """What NOTES and README tell operators: `kubectl exec`, and `kubectl port-forward`, which comes out on the pod's loopback."""
     [pod, *_] = fleet.pods
-    ran = pod.execute("doctor", ["/usr/bin/remora-relay", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
-    said, _ = ran.communicate(timeout=PATIENCE)
-    found("kubectl exec: the doctor finds no fault", ran.returncode == 0 and "2 relays of the fleet are in touch" in said, said.strip()[-500:] if ran.returncode else "")
-    ran = pod.execute("address", ["/usr/bin/remora-relay", "address"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
-    said, _ = ran.communicate(timeout=PATIENCE)
-    found("kubectl exec: it says where it is", ran.returncode == 0 and said == pod.ask("/address")[1], said.strip())
+    code, said = pod.run("doctor", "/usr/bin/remora-relay", "doctor")
+    found("kubectl exec: the doctor finds no fault", code == 0 and "2 relays of the fleet are in touch" in said, said.strip()[-500:] if code else "")
+    code, said = pod.run("address", "/usr/bin/remora-relay", "address")
+    found("kubectl exec: it says where it is", code == 0 and said == pod.ask("/address")[1], said.strip())
     [secret] = [each for each in fleet.cluster.of("Secret") if "token" in each["data"]]
     port = next(port["containerPort"] for port in pod.container["ports"] if port["name"] == "admin")
-    mounts = [["/usr/lib", "/usr/lib", True], ["/usr/lib64", "/usr/lib64", True], ["/proc", "/proc", False], ["/dev", "/dev", False]]
     environment = {"HOME": "/tmp", "PATH": "/usr/bin", "REMORA_ADMIN": f"http://127.0.0.1:{port}", "REMORA_ADMIN_TOKEN": base64.b64decode(secret["data"]["token"]).decode()}
-    spec = {"network": pod.network, "root": str(tools_root), "read_only_root": True, "mounts": mounts, "sysctls": {}, "user": 65532, "group": 65532, "groups": [], "capabilities": [],
-            "no_new_privileges": True, "command": ["/usr/bin/remora", "admin", "relays"], "environment": environment}
-    (folder / "operate.json").write_text(json.dumps(spec))
+    (folder / "operate.json").write_text(json.dumps(tool(pod.network, tools_root, [], ["/usr/bin/remora", "admin", "relays"], environment)))
     ran = subprocess.run([sys.executable, __file__, "--enter", str(folder / "operate.json")], capture_output=True, text=True, timeout=PATIENCE, check=False)
     is_listed = ran.returncode == 0 and re.search(rf"^{pod.name} +ready ", ran.stdout, re.M)
     found("kubectl port-forward: remora admin relays with the Secret's token", bool(is_listed), "" if is_listed else ran.stdout[-300:] + ran.stderr[-300:])
@@ -651,7 +661,7 @@ def helm_test(cluster, root, folder, what):
     [container] = test["spec"]["containers"]
     context = test["spec"]["securityContext"]
     (folder / "resolv.conf").write_text(resolv_conf())
-    mounts = [["/usr/lib", "/usr/lib", True], ["/usr/lib64", "/usr/lib64", True], ["/proc", "/proc", False], ["/dev", "/dev", False], [str(folder / "resolv.conf"), "/etc/resolv.conf", True]]
+    mounts = [*SYSTEM, [str(folder / "resolv.conf"), "/etc/resolv.conf", True]]
     spec = {"network": "test", "root": str(root), "read_only_root": container["securityContext"]["readOnlyRootFilesystem"], "mounts": mounts, "sysctls": {}, "user": context["runAsUser"],
             "group": context["runAsGroup"], "groups": [context["fsGroup"]], "capabilities": container["securityContext"]["capabilities"].get("add", []), "no_new_privileges": True,
             "command": container["command"] + container["args"], "environment": {}}
