@@ -578,7 +578,7 @@ mod tests {
         let with = |waiting: &[&str], refused: &[&str]| {
             let texts = |all: &[&str]| all.iter().map(ToString::to_string).collect();
             settings(&Standing {
-                shown: String::new(),
+                shown: "".into(),
                 waiting: texts(waiting),
                 refused: texts(refused),
             })

@@ -1,5 +1,6 @@
-//! How one comes to the admin port, at each of its addresses: by TCP, or where an operator has given it a certificate, by TLS. Then a client certificate of the
-//! operator's authority counts as the token; who shows none comes in, too, for probes and Prometheus have none.
+//! How one comes to the admin port, at each of its addresses: by TCP, or where an operator has given it a certificate, by TLS. Then a
+//! client certificate of the operator's authority counts as the token; who shows none comes in, too, for probes and Prometheus have
+//! none.
 //!
 //! Handshakes run beside each other, so that whoever is slow at theirs keeps nobody waiting.
 

@@ -11,14 +11,13 @@ use crate::{
 
 /// What is wrong with those that `args` name; a key that is made on the first start may be missing.
 pub fn unusable(args: &ServeArgs) -> Vec<Fault> {
-    let key = identity::load(&args.key).map(drop);
+    let key = identity::load(&args.key).err();
     let fleet_key = args.fleet_key.as_deref().map(fleet_key::load);
     let token = args.admin_token_file.as_deref().map(AdminToken::load);
-    let mut faults = vec![
-        fault("key", Some(key)),
-        fault("fleet_key", fleet_key),
-        fault("admin_token_file", token),
-    ];
+    let mut faults = Vec::new();
+    faults.extend(key.map(|error| fault("key", error)));
+    faults.extend(failed(fleet_key).map(|error| fault("fleet_key", error)));
+    faults.extend(failed(token).map(|error| fault("admin_token_file", error)));
     let admin = args.admin_tls();
     let of_admin = admin.as_ref().map(|tls| &tls.files);
     for (files, [certificate, key]) in [
@@ -26,27 +25,24 @@ pub fn unusable(args: &ServeArgs) -> Vec<Fault> {
         (of_admin, ["admin_tls_cert", "admin_tls_key"]),
     ] {
         let wrong = files.into_iter().flat_map(Files::check);
-        faults.extend(wrong.map(|(file, error)| {
-            let name = match file {
-                File::Certificate => certificate,
-                File::Key => key,
-            };
-            fault(name, Some(Err::<(), _>(error)))
+        faults.extend(wrong.map(|(file, error)| match file {
+            File::Certificate => fault(certificate, error),
+            File::Key => fault(key, error),
         }));
     }
     let authorities = admin.map(|tls| Door::check_authorities(&tls));
-    faults.push(fault("admin_client_ca", authorities));
-    faults.into_iter().flatten().collect()
+    faults.extend(failed(authorities).map(|error| fault("admin_client_ca", error)));
+    faults
 }
 
-fn fault<T, E>(key: &'static str, loaded: Option<Result<T, E>>) -> Option<Fault>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    let why = anyhow::Error::new(loaded?.err()?);
-    Some(Fault {
+fn failed<T, E>(loaded: Option<Result<T, E>>) -> Option<E> {
+    loaded.and_then(Result::err)
+}
+
+fn fault(key: &'static str, why: impl std::error::Error + Send + Sync + 'static) -> Fault {
+    Fault {
         key,
-        what: format!("cannot be used: {why:#}"),
+        what: format!("cannot be used: {:#}", anyhow::Error::new(why)),
         needs: None,
-    })
+    }
 }

@@ -3,13 +3,13 @@
 //! What is new is held against what the relay runs with, not against what was read last: a key that waits for a restart is named by every
 //! reload until there is one.
 
-use std::{env, path::PathBuf};
+use std::{env, path::PathBuf, sync::Arc};
 
 use tracing::Level;
 
 use super::{
     Live, describe,
-    layers::{self, LoadError, Loaded, Value},
+    layers::{self, LoadError, Loaded, Problem, Value},
 };
 use crate::admin::token::AdminToken;
 
@@ -21,8 +21,8 @@ const TOKEN: &str = "admin_token_file";
 /// What a relay runs with, for whoever asks, and what it was told since.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// As `config show` has it.
-    pub shown: String,
+    /// As `config show` has it; whoever looks every other second shares it.
+    pub shown: Arc<str>,
     /// Keys that say something else by now, and count from the next start.
     pub waiting: Vec<String>,
     /// Everything that was wrong when the settings were read last; then nothing was changed.
@@ -59,7 +59,7 @@ impl Reload {
         token_file: Option<PathBuf>,
         token: Option<AdminToken>,
     ) -> Self {
-        let shown = describe::shown_as_file(&running);
+        let shown = describe::shown_as_file(&running).into();
         Self {
             running,
             token,
@@ -130,7 +130,7 @@ impl Reload {
         self.token_file.clone_from(&serve.admin_token_file);
         self.trouble = None;
         self.standing = Standing {
-            shown: describe::shown_as_file(&self.running),
+            shown: describe::shown_as_file(&self.running).into(),
             waiting,
             refused: Vec::new(),
         };
@@ -144,13 +144,14 @@ impl Reload {
 
 /// What is said now, where nothing of it is wrong.
 fn load() -> Result<(Loaded, Option<AdminToken>), Vec<String>> {
+    let texts = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect();
     let loaded = layers::load(env::args_os()).map_err(|error| match error {
         LoadError::CommandLine(error) => vec![layers::mistake(&error)],
-        LoadError::Problems(problems, _) => problems.iter().map(ToString::to_string).collect(),
+        LoadError::Problems(problems, _) => texts(problems),
     })?;
     let problems = loaded.unusable_files();
     if !problems.is_empty() {
-        return Err(problems.iter().map(ToString::to_string).collect());
+        return Err(texts(problems));
     }
     let serve = loaded.args.serving();
     let file = serve.and_then(|serve| serve.admin_token_file.as_deref());
